@@ -1,0 +1,59 @@
+# The words of the README and of CI. Nothing has to be done before any of them: what a target needs, it makes.
+#   VENV=…     where the virtual environment is (default .venv)
+#   PYTHON=…   the Python it is made with (default python3; 3.11 or newer)
+#   ARGS=…     further arguments for pytest
+# AUTOTAG_CACHE_DIR and PIP_CACHE_DIR move the caches of models and packages.
+
+VENV ?= .venv
+PYTHON ?= python3
+EVENTS ?= 10000
+SEED ?= 1
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+WITH_BROKER := $(BIN)/python scripts/private_broker.py run --
+
+# Files made from the code and checked in: each command fails, and says how to make it anew, when its file is out of date.
+GENERATED := "schema --check" "config reference --check"
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint faults chaos bench lock clean
+MAKEFLAGS += --no-print-directory
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## make the virtual environment and install Autotag and its tools into it
+
+$(INSTALLED): pyproject.toml constraints.txt scripts/make_environment.sh
+	@scripts/make_environment.sh "$(VENV)" "$(PYTHON)"
+	@touch $@
+
+demo: setup ## tag five photographs: broker, model and service, end to end
+	@$(WITH_BROKER) $(BIN)/python scripts/demo.py
+
+test: setup ## run all tests beside a broker; ARGS="-k word" runs some
+	@$(WITH_BROKER) $(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## check style, types, the direction of imports, and that generated files are current
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@for command in $(GENERATED); do $(BIN)/autotag $$command || exit; done
+
+faults: setup ## break everything, one thing after the other, and count every event
+	@$(WITH_BROKER) $(BIN)/python -m pytest tests/faults $(ARGS)
+
+chaos: setup ## kill at random under load and compare event ids; EVENTS=10000 SEED=1 JSON=1
+	@$(BIN)/python scripts/chaos.py --events $(EVENTS) --seed $(SEED) $(if $(JSON),--json)
+
+bench: setup ## measure speed and memory; QUICK=1 for a short look
+	@$(WITH_BROKER) $(BIN)/python bench/run.py $(if $(QUICK),--quick)
+
+lock: ## write constraints.txt anew, with the newest versions that pyproject.toml allows
+	@scripts/write_constraints.sh "$(PYTHON)"
+
+clean: ## remove the virtual environment and what the tools left behind
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist bench/out
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

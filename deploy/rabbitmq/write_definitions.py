@@ -1,0 +1,32 @@
+"""Writes definitions.json: Autotag's exchanges, queues and bindings, for a broker whose administrator declares them.
+
+`python deploy/rabbitmq/write_definitions.py [PREFIX]` writes the checked-in file, or prints one for another queue prefix.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from worker.settings import RetrySettings, Settings
+from worker.topology import definitions, topology
+
+FILE = Path(__file__).with_name("definitions.json")
+
+
+def text(prefix: str) -> str:
+    """The definitions for a queue prefix and the default delays between attempts, as JSON."""
+    return json.dumps(definitions(topology(prefix, RetrySettings().delays_s)), indent=2) + "\n"
+
+
+def main() -> None:
+    """Write the file, or print it when a prefix is given."""
+    if len(sys.argv) > 1:
+        sys.stdout.write(text(sys.argv[1]))
+    else:
+        FILE.write_text(text(Settings().amqp.queue_prefix))
+
+
+if __name__ == "__main__":
+    main()

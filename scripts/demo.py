@@ -1,0 +1,79 @@
+"""The demonstration behind `make demo`: a real broker, the real service, five photographs, and the tags that come back.
+
+It runs the same commands that an operator would, and prints each before it runs it. AUTOTAG_AMQP__URL names the
+broker; `scripts/private_broker.py` sets it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left")
+"""Photographs that scikit-image ships inside its package."""
+
+
+def main() -> int:
+    """Run the demonstration. 0 when every photograph was answered and the service ended cleanly."""
+    with tempfile.TemporaryDirectory(prefix="autotag-demo-") as folder:
+        files = write_photographs(Path(folder))
+        environment = os.environ | {
+            "AUTOTAG_DEFAULTS__TENSORFLOW__ENABLED": "true",
+            "AUTOTAG_DEFAULTS__TENSORFLOW__CONFIDENCE_THRESHOLD": "0.3",
+            "AUTOTAG_SOURCES__PATH_ROOTS": f'["{folder}"]',
+            "AUTOTAG_AMQP__QUEUE_PREFIX": f"autotag-demo-{uuid.uuid4().hex[:8]}",
+            "AUTOTAG_CONTROL_SOCKET": str(Path(folder) / "control.sock"),
+            "AUTOTAG_HTTP__PORT": "0",
+            "AUTOTAG_LOG__LEVEL": "warning",
+        }
+        if run(environment, "model", "build"):
+            return 1
+        say("run")
+        service = subprocess.Popen(command("run"), env=environment)
+        try:
+            failed = run(environment, "publish", "--by", "path", "--wait", "--timeout", "120", *map(str, files))
+        finally:
+            service.terminate()
+            status = service.wait(timeout=60)
+        print(f"\nThe service was asked to stop and ended with status {status}.")
+        return failed or status
+
+
+def write_photographs(folder: Path) -> list[Path]:
+    """Write the photographs as JPEG files, as a camera's upload would be."""
+    import skimage
+    from PIL import Image
+
+    files = []
+    for name in PHOTOGRAPHS:
+        (original,) = Path(skimage.__file__).parent.glob(f"data/{name}.*")
+        files.append(folder / f"{name}.jpg")
+        with Image.open(original) as photograph:
+            photograph.convert("RGB").save(files[-1], quality=92)
+    return files
+
+
+def command(*words: str) -> list[str]:
+    """An `autotag` command line for this interpreter."""
+    return [sys.executable, "-m", "worker", *words]
+
+
+def say(*words: str) -> None:
+    """Print a command as a person would type it, with file names shortened."""
+    shown = [Path(word).name if word.startswith("/") else word for word in words]
+    print(f"\n$ autotag {shlex.join(shown)}", flush=True)
+
+
+def run(environment: dict[str, str], *words: str) -> int:
+    """Run one `autotag` command to its end; its exit status."""
+    say(*words)
+    return subprocess.run(command(*words), env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""Runs a command beside a RabbitMQ broker, starting a private one where none is named.
+
+    python scripts/private_broker.py run -- COMMAND…
+
+COMMAND gets AUTOTAG_AMQP__URL; its exit status is the one returned. A broker named already in AUTOTAG_AMQP__URL (in the
+environment or in `.env`) is used when it answers. Otherwise a private node lives as long as the command does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import rabbitmq_container
+from ports import accepts_connections, speaks_amqp
+from rabbitmq_container import ContainerBroker
+from rabbitmq_install import NotInstalledError
+from rabbitmq_node import BrokerError, PrivateBroker
+
+URL_VARIABLE = "AUTOTAG_AMQP__URL"
+
+
+def named_url() -> tuple[str, str] | None:
+    """The broker's URL that is set already, and where: in the environment, or in `.env` of the current directory."""
+    if url := os.environ.get(URL_VARIABLE):
+        return url, "environment"
+    with contextlib.suppress(FileNotFoundError):
+        for line in Path(".env").read_text().splitlines():
+            key, _, value = line.strip().removeprefix("export ").partition("=")
+            if key.strip() == URL_VARIABLE and value.strip():
+                return value.strip().strip("'\""), ".env"
+    return None
+
+
+@contextlib.contextmanager
+def some_broker() -> Iterator[str]:
+    """URL of a broker for the length of the block: the one that is named and answers, else a node, else a container."""
+    if named := named_url():
+        url, origin = named
+        parts = urlsplit(url)
+        host, port = parts.hostname or "localhost", parts.port or (5671 if parts.scheme == "amqps" else 5672)
+        if (accepts_connections if parts.scheme == "amqps" else speaks_amqp)(port, host):
+            say(f"using {host}:{port}, named by {URL_VARIABLE} ({origin})")
+            yield url
+            return
+        say(f"{host}:{port}, named by {URL_VARIABLE} ({origin}), does not answer; starting a private one instead")
+    started_s = time.monotonic()
+    with private_or_container() as broker:
+        took_s = time.monotonic() - started_s
+        say(f"a private RabbitMQ at 127.0.0.1:{urlsplit(broker.url).port}, ready in {took_s:.1f} s")
+        yield broker.url
+
+
+def private_or_container() -> PrivateBroker | ContainerBroker:
+    """A broker still to be entered; raises NotInstalledError when this machine offers neither kind."""
+    try:
+        return PrivateBroker()
+    except NotInstalledError as error:
+        engine = rabbitmq_container.engine()
+        if engine is None:
+            error.add_note("Neither docker nor podman answers here, so there is no container to use instead.")
+            raise
+        say(f"RabbitMQ is not installed; using {rabbitmq_container.IMAGE} with {engine}")
+        return ContainerBroker(engine)
+
+
+def say(message: str) -> None:
+    """Tell the person; on standard error, since standard output belongs to the command."""
+    print(f"broker: {message}", file=sys.stderr, flush=True)
+
+
+def run(command: Sequence[str]) -> int:
+    """Run a command beside a broker; its exit status, or 128 + N when signal N ended it, as a shell would say."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # until the command runs: undo what has begun, and end
+    with some_broker() as url:
+        runner = os.getpid()
+
+        def die_with_the_runner() -> None:
+            ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: without its broker the command has no point
+            if os.getppid() != runner:  # it ended before the line above
+                os._exit(143)
+
+        process = subprocess.Popen(command, env=os.environ | {URL_VARIABLE: url}, preexec_fn=die_with_the_runner)  # noqa: PLW1509 - one thread
+        # Ctrl-C reaches the command from the terminal itself; what it then does decides.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        status = process.wait()
+    return status if status >= 0 else 128 - status
+
+
+def main() -> int:
+    """Parse the command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(description="Run a command beside a RabbitMQ broker.")
+    commands = parser.add_subparsers(required=True)
+    run_parser = commands.add_parser("run", help=f"run a command with {URL_VARIABLE} set")
+    run_parser.add_argument("command", nargs="+", metavar="COMMAND")
+    arguments = parser.parse_args()
+    try:
+        return run(arguments.command)
+    except FileNotFoundError as error:
+        say(f"no such command: {error.filename}")
+        return 127
+    except (BrokerError, NotInstalledError, OSError) as error:
+        say("\n".join([str(error), *getattr(error, "__notes__", [])]))
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

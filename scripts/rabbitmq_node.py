@@ -1,0 +1,328 @@
+"""One RabbitMQ node of one's own, for tests that may break it.
+
+Each node has its own ports, name, directory, cookie and epmd, all on loopback, so that several run side by side and
+none of them meets a RabbitMQ that was on the machine before. It ends when the process that started it does.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+import rabbitmq_install
+from guardian import Guarded
+from ports import accepts_connections, free_ports, poll, speaks_amqp
+
+START_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 30.0
+MEMORY_LIMIT_BYTES = 1_000_000_000
+DISK_FREE_LIMIT_BYTES = 50_000_000
+USER = "autotag"
+
+# One scheduler thread and no spinning: a test's broker shares the machine with what is tested.
+ERLANG_ARGUMENTS = (
+    "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1 +SDcpu 1:1 +SDio 4 +sbwt none +sbwtdcpu none +sbwtdio none"
+)
+
+CONFIGURATION = """\
+listeners.tcp.1 = 127.0.0.1:{port}
+default_user = {user}
+default_pass = {password}
+log.console = false
+log.file = {directory}/node.log
+vm_memory_high_watermark.absolute = {memory_limit}
+disk_free_limit.absolute = {disk_free_limit}
+raft.wal_max_size_bytes = 16777216
+"""
+CONFIGURATION_MANAGEMENT = """\
+management.tcp.ip = 127.0.0.1
+management.tcp.port = {management_port}
+"""
+CONFIGURATION_TLS = """\
+listeners.ssl.1 = 127.0.0.1:{tls_port}
+ssl_options.cacertfile = {authority}
+ssl_options.certfile = {certificate}
+ssl_options.keyfile = {key}
+ssl_options.verify = {verify}
+ssl_options.fail_if_no_peer_cert = {require}
+"""
+
+
+class BrokerError(Exception):
+    """The node did not start, did not stop, or refused a command; the message holds what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """What a TLS listener needs, as PEM files. With `client_certificates`, clients have to show one too."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+    client_certificates: bool = False
+
+
+class PrivateBroker:
+    """One RabbitMQ node and its epmd. A context manager: started on entry; ended, with its directory, on exit."""
+
+    def __init__(self, *, management: bool = False, tls: TlsFiles | None = None) -> None:
+        self._server = rabbitmq_install.find() or rabbitmq_install.install()
+        epmd = rabbitmq_install.tool("epmd")
+        self.directory = Path(tempfile.mkdtemp(prefix="autotag-broker-"))
+        self.port, self._dist_port, self._epmd_port, self._management_port, self.tls_port = free_ports(5)
+        self._node = f"autotag-{secrets.token_hex(4)}@localhost"
+        self._password = secrets.token_hex(8)
+        self._management, self._tls = management, tls
+        self._pidfd: int | None = None
+        self.pid: int | None = None
+        self._write_configuration()
+        self._guarded = Guarded(self.directory)
+        self._guarded.spawn(
+            [epmd, "-port", str(self._epmd_port), "-address", "127.0.0.1"], self._environment(), self._console
+        )
+
+    # Addresses
+
+    @property
+    def url(self) -> str:
+        """AMQP URL of the virtual host `/`."""
+        return self.url_of("/")
+
+    def url_of(self, vhost: str, user: str = USER, password: str | None = None) -> str:
+        """AMQP URL of any virtual host, for any user."""
+        return f"amqp://{user}:{password or self._password}@127.0.0.1:{self.port}/{quote(vhost, safe='')}"
+
+    @property
+    def tls_url(self) -> str:
+        """AMQPS URL by the name `localhost`, which the certificate has to carry."""
+        return f"amqps://{USER}:{self._password}@localhost:{self.tls_port}/%2F"
+
+    @property
+    def management_url(self) -> str:
+        """Base of the management API, with user and password; answers when `management=True` was given."""
+        return f"http://{USER}:{self._password}@127.0.0.1:{self._management_port}"
+
+    # Life and death
+
+    def start(self) -> None:
+        """Start the node and wait until it answers AMQP; with what it stored before, if it ran before."""
+        if self.running:
+            raise BrokerError("The broker is running already.")
+        poll(lambda: accepts_connections(self._epmd_port), "epmd listens", STOP_TIMEOUT_S)
+        self._release()
+        self.pid = self._guarded.spawn([str(self._server)], self._environment(), self._console)
+        try:
+            # A descriptor, not a number: it cannot come to mean another process after this one has ended.
+            self._pidfd = os.pidfd_open(self.pid)
+            poll(lambda: speaks_amqp(self.port) or not self.running, "the broker answers", START_TIMEOUT_S)
+        except ProcessLookupError:
+            pass  # it ended at once
+        if not self.running:
+            lines = self.log.splitlines()
+            errors = [line for line in lines if "[error]" in line][
+                :12
+            ]  # the first is the cause; pages of reports follow
+            raise BrokerError("\n".join(["RabbitMQ ended while starting. It said:", *(errors or lines[-12:])]))
+
+    @property
+    def running(self) -> bool:
+        """Whether the node's process lives, be it paused or not yet ready."""
+        return self._pidfd is not None and not select.select([self._pidfd], [], [], 0)[0]
+
+    def stop(self) -> None:
+        """Orderly shutdown: clients get a `connection.close`, messages stay on disk for the next `start`."""
+        self._signal(signal.SIGTERM)
+        self._wait_until_gone()
+
+    def kill(self) -> None:
+        """Pull the plug: SIGKILL. Clients see their connections end; `start` works afterwards. See `settle`."""
+        self._signal(signal.SIGKILL)
+        self._wait_until_gone()
+
+    def settle(self) -> None:
+        """Make queues that were declared just now survive a `kill`.
+
+        RabbitMQ 3.10 writes the directory of quorum queues about a second after a declare. Killed before that, it comes
+        back with the queue's name but without its log: confirmed messages are gone, and it never elects a leader.
+        """
+        self.eval("[dets:sync(Table) || Table <- dets:all()]")
+
+    def restart(self) -> None:
+        """Stop in order and start again, on the same ports and with the same messages."""
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Freeze the node with SIGSTOP: connections stay open and nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        self._signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """End the node and its epmd at once and remove the directory. Closing twice is harmless."""
+        self._guarded.close()
+        self._release()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Operations
+
+    def ctl(self, *arguments: str) -> str:
+        """Run rabbitmqctl and return what it prints. Takes half a second: for repeated questions there is `eval`."""
+        script = self._server.with_name("rabbitmqctl")
+        return self._command([str(script), "--quiet", "--node", self._node, *arguments])
+
+    def eval(self, expression: str) -> str:
+        """Evaluate an Erlang expression (no full stop) inside the node and return its value as Erlang prints it.
+
+        Takes milliseconds. A binary comes back as `#Bin<…>`: ask for `binary_to_list(…)` to read it.
+        """
+        argv = [rabbitmq_install.tool("erl_call"), "-sname", self._node, "-timeout", "20", "-e"]
+        answer = self._command(argv, f"{expression}.\n")
+        if not answer.startswith("{ok, "):
+            raise BrokerError(f"{expression}: {answer}")
+        return answer.removeprefix("{ok, ").removesuffix("}")
+
+    def set_memory_alarm(self, on: bool) -> None:
+        """Let the node find itself out of memory (it blocks publishers), or well again; returns when it does."""
+        limit_bytes = 1 if on else MEMORY_LIMIT_BYTES
+        self.eval(f"vm_memory_monitor:set_vm_memory_high_watermark({{absolute, {limit_bytes}}})")
+        poll(lambda: ("memory" in self.alarms()) is on, f"memory alarm {on}", STOP_TIMEOUT_S)
+
+    def set_disk_alarm(self, on: bool) -> None:
+        """Let the node find its disk full (it blocks publishers), or well again; returns when it does."""
+        limit_bytes = 1 << 60 if on else DISK_FREE_LIMIT_BYTES
+        self.eval(f"rabbit_disk_monitor:set_disk_free_limit({limit_bytes})")
+        poll(lambda: ("disk" in self.alarms()) is on, f"disk alarm {on}", STOP_TIMEOUT_S)
+
+    def alarms(self) -> set[str]:
+        """Resources the node has raised an alarm for: `memory`, `disk`."""
+        raised = self.eval("[R || {{resource_limit, R, _}, _} <- rabbit_alarm:get_alarms()]")
+        return {resource for resource in ("memory", "disk") if resource in raised}
+
+    def close_connections(self) -> int:
+        """Close every client's connection as an operator would (reply code 320); returns how many there were."""
+        close = 'rabbit_networking:close_connection(C, "closed by the operator")'
+        return int(self.eval(f"length([{close} || C <- rabbit_networking:connections()])"))
+
+    @property
+    def log(self) -> str:
+        """Everything the node has written, console and log file."""
+        files = (self._console, self.directory / "node.log")
+        return "".join(file.read_text(errors="replace") for file in files if file.exists())
+
+    # Inside
+
+    @property
+    def _console(self) -> Path:
+        return self.directory / "console.log"
+
+    def _write_configuration(self) -> None:
+        parts = [CONFIGURATION]
+        values: dict[str, object] = {
+            "port": self.port,
+            "user": USER,
+            "password": self._password,
+            "directory": self.directory,
+            "memory_limit": MEMORY_LIMIT_BYTES,
+            "disk_free_limit": DISK_FREE_LIMIT_BYTES,
+            "management_port": self._management_port,
+            "tls_port": self.tls_port,
+        }
+        if self._management:
+            parts.append(CONFIGURATION_MANAGEMENT)
+        if self._tls:
+            parts.append(CONFIGURATION_TLS)
+            must = self._tls.client_certificates
+            values |= {
+                "authority": self._tls.authority,
+                "certificate": self._tls.certificate,
+                "key": self._tls.key,
+                "verify": "verify_peer" if must else "verify_none",
+                "require": str(must).lower(),
+            }
+        (self.directory / "rabbitmq.conf").write_text("".join(parts).format_map(values))
+        (self.directory / "enabled_plugins").write_text("[rabbitmq_management].\n" if self._management else "[].\n")
+        cookie = self.directory / ".erlang.cookie"
+        cookie.write_text(secrets.token_hex(16))
+        cookie.chmod(0o400)
+
+    def _environment(self) -> dict[str, str]:
+        """All that the node and its tools see; nothing of ours, so that no RABBITMQ_… of the machine leaks in."""
+        here = str(self.directory)
+        return {
+            "PATH": f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "LANG": "C.UTF-8",
+            "HOME": here,
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_CRASH_DUMP": os.devnull,
+            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_DIST_PORT": str(self._dist_port),
+            "RABBITMQ_CONF_ENV_FILE": f"{here}/rabbitmq-env.conf",
+            "RABBITMQ_CONFIG_FILE": f"{here}/rabbitmq.conf",
+            "RABBITMQ_ADVANCED_CONFIG_FILE": f"{here}/advanced.config",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{here}/enabled_plugins",
+            "RABBITMQ_MNESIA_BASE": f"{here}/mnesia",
+            "RABBITMQ_LOG_BASE": here,
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": ERLANG_ARGUMENTS,
+            "RABBITMQ_CTL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1",
+            "RABBITMQ_CTL_DIST_PORT_MIN": "0",  # 0 to 0: any free port
+            "RABBITMQ_CTL_DIST_PORT_MAX": "0",
+            # The start script then becomes the Erlang machine, instead of waiting for it: its process id is the node's.
+            "RUNNING_UNDER_SYSTEMD": "true",
+        }
+
+    def _command(self, argv: Sequence[str], text: str = "") -> str:
+        try:
+            done = subprocess.run(
+                argv,
+                check=False,
+                env=self._environment(),
+                input=text,
+                capture_output=True,
+                text=True,
+                timeout=STOP_TIMEOUT_S,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BrokerError(f"{argv[0]} got no answer from the broker in {STOP_TIMEOUT_S:g} s.") from error
+        if done.returncode != 0:
+            raise BrokerError(f"{' '.join(argv)}: {done.stdout}{done.stderr}")
+        return done.stdout.strip()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._pidfd is None or not self.running:
+            raise BrokerError("The broker is not running.")
+        signal.pidfd_send_signal(self._pidfd, number)
+
+    def _wait_until_gone(self) -> None:
+        poll(lambda: not self.running, "RabbitMQ ended", STOP_TIMEOUT_S)
+        self._release()
+
+    def _release(self) -> None:
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+        self._pidfd = self.pid = None

@@ -1,0 +1,99 @@
+"""What every test may ask for: brokers, photographs, and the certainty that no process is left at the end."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pika
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))  # scripts are run by path, so they import each other by bare name
+
+from demo import write_photographs  # noqa: E402
+from ports import speaks_amqp  # noqa: E402
+from rabbitmq_node import PrivateBroker  # noqa: E402
+
+from worker.settings import RetrySettings  # noqa: E402
+from worker.topology import topology  # noqa: E402
+
+LEAVE_TIME_S = 5.0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """Whatever the tests started must have ended, and been waited for, when the last test has run."""
+    before = set(psutil.Process().children(recursive=True))
+    yield
+    deadline_s = time.monotonic() + LEAVE_TIME_S
+    while left := set(psutil.Process().children(recursive=True)) - before:
+        if time.monotonic() > deadline_s:
+            pytest.fail(f"Processes left by the tests: {', '.join(map(describe, left))}")
+        time.sleep(0.05)
+
+
+def describe(process: psutil.Process) -> str:
+    """Process id, state and command line, as far as they can still be read."""
+    try:
+        return f"{process.pid} ({process.status()}) {' '.join(process.cmdline()) or process.name()}"
+    except psutil.Error:
+        return str(process.pid)
+
+
+@pytest.fixture(scope="session")
+def broker() -> str:
+    """AMQP URL of the broker that the tests share. Never break it: `private_broker` gives one that may be broken."""
+    url = os.environ.get("AUTOTAG_AMQP__URL", "")
+    if not url:
+        pytest.fail("These tests need RabbitMQ: run `make test`, which starts one, or set AUTOTAG_AMQP__URL.")
+    parameters = pika.URLParameters(url)
+    if parameters.ssl_options is None and not speaks_amqp(parameters.port, parameters.host):
+        pytest.fail(
+            f"No broker answers at {parameters.host}:{parameters.port}, named by AUTOTAG_AMQP__URL: start it, or unset "
+            "the variable and run `make test`, which starts one."
+        )
+    return url
+
+
+@pytest.fixture
+def queue_prefix(broker: str) -> Iterator[str]:
+    """An `amqp.queue_prefix` that no other test has; what was declared with it is removed."""
+    prefix = f"test-{uuid.uuid4().hex[:12]}"
+    yield prefix
+    names = topology(prefix, RetrySettings().delays_s)
+    connection = pika.BlockingConnection(pika.URLParameters(broker))
+    channel = connection.channel()
+    for queue in names.queues:
+        channel.queue_delete(queue.name)
+    for exchange in names.exchanges:
+        channel.exchange_delete(exchange.name)
+    connection.close()
+
+
+@pytest.fixture
+def private_broker() -> Iterator[Callable[..., PrivateBroker]]:
+    """Starts RabbitMQ nodes that the test may break, with the options of PrivateBroker; all are gone after the test."""
+    with ExitStack() as nodes:
+        yield lambda **options: nodes.enter_context(PrivateBroker(**options))
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """JPEG files by name: astronaut, chelsea (a cat), coffee, rocket, motorcycle_left."""
+    return {file.stem: file for file in write_photographs(tmp_path_factory.mktemp("photographs"))}
+
+
+@pytest.fixture(scope="session")
+def images100() -> Path:
+    """Directory of 100 labelled ImageNet photographs and their labels.csv; the project does not ship it."""
+    directory = Path(os.environ.get("AUTOTAG_TEST_PHOTOGRAPHS") or ROOT.parent / "shared/data/images100")
+    if not (directory / "labels.csv").is_file():
+        pytest.skip(f"There are no labelled photographs in {directory}; AUTOTAG_TEST_PHOTOGRAPHS names another place.")
+    return directory

@@ -1,0 +1,282 @@
+"""What stands in the way of a connection is told apart, in words that say what to do; and it is tried again regardless."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import trustme
+from rabbitmq_node import PrivateBroker, TlsFiles
+
+from tests.support.serving import layout_for, operator, serving, settings_for, until
+from worker.amqp import BrokerState, BrokerUnreachable, Phase, connected
+from worker.amqp.declare import declare
+from worker.errors import AutotagError, Misconfigured
+from worker.settings import AmqpSettings
+from worker.topology import Lane
+
+
+async def what_stands_in_the_way(settings: AmqpSettings) -> BrokerState:
+    """Start, and wait until it has said what is wrong twice over: it goes on trying."""
+    async with serving(settings, start=False) as it:
+        starting = asyncio.create_task(it.broker.start())
+        await until(lambda: [s.phase for s in it.states].count(Phase.WAITING) > 1, "a second attempt")
+        assert not starting.done()
+        assert not it.broker.state.ready
+        assert not it.broker.state.connected
+        state = it.broker.state
+        starting.cancel()
+        return state
+
+
+async def refusal(settings: AmqpSettings) -> AutotagError:
+    with pytest.raises(AutotagError) as caught:
+        async with connected(settings, "test"):
+            pass
+    return caught.value
+
+
+def credentials_of(url: str) -> tuple[str, str, str]:
+    """User, password, and `host:port`."""
+    account, _, where = url.split("//")[1].partition("@")
+    user, _, password = account.partition(":")
+    return user, password, where.split("/")[0]
+
+
+async def test_a_wrong_password(broker: str) -> None:
+    user, _, where = credentials_of(broker)
+    state = await what_stands_in_the_way(settings_for(f"amqp://{user}:wrong-password@{where}/%2F"))
+    assert state.last_error_reason == "credentials_refused"
+    assert state.last_error is not None
+    assert "set amqp.username and amqp.password" in state.last_error
+    assert "wrong-password" not in state.last_error
+
+
+async def test_user_and_password_of_their_own_settings_are_used(broker: str) -> None:
+    user, password, where = credentials_of(broker)
+    settings = settings_for(f"amqp://nobody:wrong@{where}/%2F", username=user, password=password)
+    async with connected(settings, "test") as link:
+        assert str(link.broker).startswith(f"{user}@")
+
+
+async def test_a_virtual_host_that_is_not_there(broker: str) -> None:
+    user, password, where = credentials_of(broker)
+    state = await what_stands_in_the_way(settings_for(f"amqp://{user}:{password}@{where}/photo-archive"))
+    assert state.last_error_reason == "virtual_host_refused"
+    assert "vhost photo-archive not found" in str(state.last_error)
+
+
+async def test_nobody_listens() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    state = await what_stands_in_the_way(settings_for(f"amqp://guest:guest@127.0.0.1:{port}/%2F"))
+    assert state.last_error_reason == "broker_unreachable"
+    assert "nothing listens there" in str(state.last_error)
+
+
+async def test_a_host_name_that_does_not_exist() -> None:
+    error = await refusal(settings_for("amqp://guest:guest@no-such-host.invalid:5672/%2F"))
+    assert isinstance(error, BrokerUnreachable)
+    assert "no-such-host.invalid cannot be resolved" in str(error)
+
+
+async def test_a_listener_that_says_nothing() -> None:
+    async with mute_server() as port:
+        settings = settings_for(f"amqp://guest:guest@127.0.0.1:{port}/%2F", connection_timeout_s=0.5)
+        began_s = time.monotonic()
+        error = await refusal(settings)
+        assert time.monotonic() - began_s < 5
+    assert "no answer in time" in str(error)
+    assert "amqps://" in str(error)
+
+
+async def test_a_listener_that_speaks_something_else() -> None:
+    async with mute_server(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n") as port:
+        error = await refusal(settings_for(f"amqp://guest:guest@127.0.0.1:{port}/%2F", connection_timeout_s=2))
+    assert error.reason == "not_amqp"
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "amqps"])
+@pytest.mark.parametrize("after_s", [0, 0.2])
+async def test_calling_an_attempt_off_leaves_nothing_behind(scheme: str, after_s: float) -> None:
+    async with mute_server() as port:
+        connecting = asyncio.create_task(refusal(settings_for(f"{scheme}://guest:guest@127.0.0.1:{port}/%2F")))
+        await asyncio.sleep(after_s)
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        await asyncio.sleep(0.1)  # a socket left open would be a warning, which is an error
+
+
+async def test_queues_declared_elsewhere_with_other_arguments_are_all_named_with_what_differs(broker: str) -> None:
+    settings = settings_for(broker)
+    layout = layout_for(settings)
+    live, bulk = layout.lane_queue(Lane.LIVE), layout.lane_queue(Lane.BULK)
+    other = dict(next(queue.arguments for queue in layout.queues if queue.name == live)) | {"x-delivery-limit": 7}
+    async with operator(settings) as someone:
+        await someone.call("queue_declare", queue=live, durable=True, arguments=other)
+        await someone.call("queue_declare", queue=bulk, durable=True)
+        await someone.call("exchange_declare", exchange=layout.results_exchange, exchange_type="direct", durable=True)
+        state = await what_stands_in_the_way(settings)
+        told = str(state.last_error)
+        assert state.last_error_reason == "topology_differs"
+        assert f"queue {live} exists already with another x-delivery-limit: ours would be 20" in told
+        assert "the one there has 7" in told
+        assert f"queue {bulk} exists already with another" in told
+        assert f"exchange {layout.results_exchange} exists already with another type: ours would be topic" in told
+        assert "amqp.queue_prefix" in told
+
+
+async def test_once_the_operator_has_mended_it_the_service_consumes(broker: str) -> None:
+    settings = settings_for(broker)
+    layout = layout_for(settings)
+    async with operator(settings) as someone, serving(settings, layout=layout, start=False) as it:
+        await someone.call("queue_declare", queue=layout.lane_queue(Lane.LIVE), durable=True)
+        starting = asyncio.create_task(it.broker.start())
+        await until(lambda: it.broker.state.last_error_reason == "topology_differs", "the difference is seen")
+        await someone.call("queue_delete", queue=layout.lane_queue(Lane.LIVE))
+        await asyncio.wait_for(starting, 10)
+        assert it.broker.state.ready
+        assert it.broker.state.last_error is None
+
+
+async def test_with_declaring_turned_off_everything_missing_is_named_and_nothing_is_made(broker: str) -> None:
+    settings = settings_for(broker, declare=False)
+    layout = layout_for(settings)
+    state = await what_stands_in_the_way(settings)
+    assert state.last_error_reason == "topology_missing"
+    for name in (layout.lane_queue(Lane.LIVE), layout.retry_queue(Lane.BULK, 1), layout.results_exchange):
+        assert f"'{name}'" in str(state.last_error)
+    async with operator(settings) as someone:
+        await declare(someone.link, layout)
+    async with serving(settings, layout=layout) as it:
+        await it.publish_event()
+        (await it.next()).ack()
+
+
+async def test_a_user_without_rights(private_broker: Callable[..., PrivateBroker]) -> None:
+    node = private_broker()
+    node.ctl("add_user", "reader", "secret")
+    node.ctl("set_permissions", "reader", "^$", "^$", ".*")
+    settings = settings_for(node.url_of("/", "reader", "secret"))
+    state = await what_stands_in_the_way(settings)
+    assert state.last_error_reason == "permission_refused"
+    assert f"declaring queue {settings.queue_prefix}.images.live" in str(state.last_error)
+
+
+async def test_operators_see_who_is_connected(private_broker: Callable[..., PrivateBroker]) -> None:
+    node = private_broker()
+    async with serving(settings_for(node.url)):
+        listed = node.ctl("list_connections", "client_properties", "timeout")
+    assert f'"autotag@{socket.gethostname()}:' in listed
+    assert listed.split()[-1] == "30"
+
+
+# TLS
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def files(authority: trustme.CA, tmp_path: Path) -> dict[str, Path]:
+    """PEM files: the authority's certificate, the server's and a client's certificate and key."""
+    server, client = authority.issue_cert("localhost"), authority.issue_cert("autotag.example.org")
+    pems = {
+        "ca": authority.cert_pem,
+        "server_cert": server.cert_chain_pems[0],
+        "server_key": server.private_key_pem,
+        "client_cert": client.cert_chain_pems[0],
+        "client_key": client.private_key_pem,
+        "other_ca": trustme.CA().cert_pem,
+    }
+    for name, pem in pems.items():
+        pem.write_to_path(str(tmp_path / f"{name}.pem"))
+    return {name: tmp_path / f"{name}.pem" for name in pems}
+
+
+async def test_tls_with_a_client_certificate_and_what_goes_wrong_without_each_part(
+    private_broker: Callable[..., PrivateBroker], files: dict[str, Path]
+) -> None:
+    tls = TlsFiles(files["ca"], files["server_cert"], files["server_key"], client_certificates=True)
+    node = private_broker(tls=tls)
+    all_right = {"ca_file": files["ca"], "cert_file": files["client_cert"], "key_file": files["client_key"]}
+
+    async with serving(settings_for(node.tls_url, **all_right)) as it:
+        assert it.broker.state.ready
+        large = b"x" * 3_000_000
+        await it.publish_event(body=large)
+        delivery = await it.next()
+        assert delivery.body == large
+        delivery.ack()
+
+    untrusted = await refusal(settings_for(node.tls_url, **all_right | {"ca_file": files["other_ca"]}))
+    assert isinstance(untrusted, Misconfigured)
+    assert "amqp.ca_file" in str(untrusted)
+
+    by_address = node.tls_url.replace("@localhost:", "@127.0.0.1:")
+    wrong_name = await refusal(settings_for(by_address, **all_right))
+    assert wrong_name.reason == "tls_failed"
+    assert "IP address mismatch" in str(wrong_name)
+
+    without = await refusal(settings_for(node.tls_url, ca_file=files["ca"]))
+    assert without.reason == "tls_failed", str(without)
+    assert "client certificate" in str(without)
+
+    plain_to_tls = await refusal(
+        settings_for(node.tls_url.replace("amqps://", "amqp://"), connection_timeout_s=2)
+    )
+    assert "amqps://" in str(plain_to_tls)
+
+    tls_to_plain = await refusal(
+        settings_for(node.tls_url.replace(f":{node.tls_port}/", f":{node.port}/"), connection_timeout_s=2, **all_right)
+    )
+    assert tls_to_plain.reason == "tls_failed", str(tls_to_plain)
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"ca_file": "missing"}, "amqp.ca_file"),
+        ({"ca_file": "garbage"}, "amqp.ca_file"),
+        ({"ca_file": "ca", "cert_file": "client_cert", "key_file": "server_key"}, "amqp.key_file"),
+        ({"ca_file": "ca", "cert_file": "missing"}, "amqp.cert_file"),
+    ],
+)
+async def test_tls_files_that_cannot_be_used_are_named(
+    files: dict[str, Path], tmp_path: Path, changes: dict[str, str], names: str
+) -> None:
+    (tmp_path / "garbage.pem").write_text("no certificate")
+    given = {option: files.get(name, tmp_path / f"{name}.pem") for option, name in changes.items()}
+    error = await refusal(settings_for("amqps://guest:guest@localhost:1/%2F", **given))
+    assert isinstance(error, Misconfigured)
+    assert names in str(error)
+
+
+async def test_certificates_for_a_connection_without_tls_are_a_mistake(files: dict[str, Path]) -> None:
+    error = await refusal(settings_for("amqp://guest:guest@localhost:1/%2F", ca_file=files["ca"]))
+    assert "amqps://" in str(error)
+
+
+@contextlib.asynccontextmanager
+async def mute_server(greeting: bytes = b"") -> AsyncIterator[int]:
+    """Something that accepts connections and is no broker; its port."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            writer.write(greeting)
+            await reader.read(100)
+            while not greeting and await reader.read(100):
+                pass
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]

@@ -1,0 +1,221 @@
+"""The broker is killed, frozen, out of memory, or closes things under us: consuming goes on, and nothing is settled twice."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+from rabbitmq_node import PrivateBroker
+
+from tests.support.serving import Serving, operator, serving, settings_for, until
+from worker.amqp import NotConfirmed, Phase
+from worker.topology import Lane
+
+
+@pytest.fixture
+def node(private_broker: Callable[..., PrivateBroker]) -> PrivateBroker:
+    """A broker that the test may break."""
+    return private_broker()
+
+
+async def consuming_again(it: Serving, within_s: float = 10) -> None:
+    await until(lambda: it.broker.state.ready, "consuming again", within_s)
+
+
+async def test_a_killed_broker_is_consumed_from_again_within_ten_seconds_of_its_return(node: PrivateBroker) -> None:
+    async with serving(settings_for(node.url)) as it:
+        await it.publish_event("kept")
+        in_hand = await it.next()
+        await asyncio.to_thread(node.settle)
+        publishing = [asyncio.create_task(it.publish_event(str(number))) for number in range(50)]
+        await asyncio.sleep(0)
+        await asyncio.to_thread(node.kill)
+        outcomes = await asyncio.wait_for(asyncio.gather(*publishing, return_exceptions=True), 5)
+        confirmed = [str(n) for n, outcome in enumerate(outcomes) if outcome is None]
+        assert all(outcome is None or isinstance(outcome, NotConfirmed) for outcome in outcomes)
+        await until(lambda: it.broker.state.phase is Phase.WAITING, "the loss is noticed")
+        assert not it.broker.state.ready
+        assert it.broker.state.unsettled == 0
+        with pytest.raises(NotConfirmed):
+            await it.publish_event("while it is away")
+        await asyncio.sleep(2)  # the pauses between attempts grow meanwhile
+        await asyncio.to_thread(node.start)
+        back_at_s = time.monotonic()
+        await consuming_again(it)
+        assert time.monotonic() - back_at_s < 10
+        assert it.broker.state.reconnects == 1
+        assert it.broker.state.last_error is None
+        in_hand.ack()  # of the old connection: must not settle whatever has its tag on the new one
+        wanted, seen = {"kept", *confirmed}, set()
+        while not wanted <= seen:
+            delivery = await it.next()
+            seen.add(delivery.message_id)
+            delivery.ack()
+
+
+async def test_it_was_never_said_to_be_ready_while_it_was_not_consuming(node: PrivateBroker) -> None:
+    async with serving(settings_for(node.url)) as it:
+        node.close_connections()
+        await until(lambda: it.broker.state.reconnects == 1, "reconnected")
+        for state in it.states:
+            assert state.ready == (state.phase is Phase.CONSUMING), state
+        assert [s.phase for s in it.states if not s.ready][:1] == [Phase.WAITING]
+
+
+async def test_a_connection_closed_by_an_operator_is_made_again(node: PrivateBroker) -> None:
+    async with serving(settings_for(node.url)) as it:
+        await it.publish_event("first")
+        in_hand = await it.next()
+        node.ctl("close_all_connections", "for maintenance")
+        await until(lambda: it.broker.state.reconnects == 1, "reconnected")
+        told = [state.last_error for state in it.states if state.last_error]
+        assert "for maintenance" in str(told[0])
+        assert "(320)" in str(told[0])
+        in_hand.requeue()  # nobody is listening, and nobody minds
+        again = await it.next()
+        assert again.message_id == "first"
+        assert again.redelivered
+        again.ack()
+        await consuming_again(it)
+
+
+async def test_a_delivery_of_a_lost_connection_does_not_settle_its_namesake_on_the_next(node: PrivateBroker) -> None:
+    async with serving(settings_for(node.url), lanes={Lane.LIVE: 10}) as it:
+        await it.publish_event("first")
+        old = await it.next()
+        node.close_connections()
+        new = await it.next()
+        assert (old.tag, old.message_id) == (new.tag, new.message_id)
+        old.ack()
+        await it.publish_event("second")
+        assert (await it.next()).message_id == "second"
+        assert it.broker.state.unsettled == 2  # the first is still to be settled
+        new.ack()
+        assert it.broker.state.unsettled == 1
+
+
+async def test_a_deleted_queue_is_declared_and_consumed_again(node: PrivateBroker) -> None:
+    settings = settings_for(node.url)
+    async with serving(settings) as it, operator(settings) as someone:
+        await it.publish_event("lost with its queue")
+        in_hand = await it.next()
+        await someone.call("queue_delete", queue=it.layout.lane_queue(Lane.LIVE))
+        await until(lambda: Lane.LIVE not in it.broker.state.lanes or len(it.states) > 1, "the cancel arrives")
+        await until(lambda: it.broker.state.lanes == frozenset(Lane), "both lanes again")
+        in_hand.ack()  # its queue is gone, its channel is not
+        await it.publish_event("after")
+        assert (await it.next()).message_id == "after"
+        assert it.broker.state.reconnects == 0
+
+
+async def test_a_deleted_exchange_costs_one_publish_and_is_declared_again(node: PrivateBroker) -> None:
+    settings = settings_for(node.url)
+    async with serving(settings) as it, operator(settings) as someone:
+        await it.publish_event("in hand")
+        in_hand = await it.next()
+        await someone.call("exchange_delete", exchange=it.layout.results_exchange)
+        publish = it.broker.publish
+        options = {"content_type": None, "headers": {}, "message_id": "m"}
+        with pytest.raises(NotConfirmed, match="no exchange"):
+            await publish(it.layout.results_exchange, "acme.tagged", b"", **options)  # type: ignore[arg-type]
+        await it.broker.resume_consuming("nothing")
+        await publish(it.layout.results_exchange, "acme.tagged", b"", **options)  # type: ignore[arg-type]
+        in_hand.ack()
+        assert it.broker.state.reconnects == 0
+
+
+async def test_a_channel_closed_by_the_broker_is_replaced_and_what_was_in_hand_comes_again(node: PrivateBroker) -> None:
+    async with serving(settings_for(node.url)) as it:
+        await it.publish_event("event")
+        in_hand = await it.next()
+        session = it.broker._session
+        assert session is not None
+        assert session.consumer is not None
+        session.consumer.ack(999)  # an unknown tag: the broker closes the channel
+        again = await it.next()
+        assert again.message_id == in_hand.message_id
+        in_hand.ack()
+        again.ack()
+        await consuming_again(it)
+        assert it.broker.state.reconnects == 0
+
+
+@pytest.mark.parametrize("alarm", ["memory", "disk"])
+async def test_a_blocked_broker_is_shown_and_waited_for(node: PrivateBroker, alarm: str) -> None:
+    raise_alarm = node.set_memory_alarm if alarm == "memory" else node.set_disk_alarm
+    async with serving(settings_for(node.url, confirm_timeout_s=1, connection_timeout_s=1)) as it:
+        await it.publish_event("before")
+        in_hand = await it.next()
+        await asyncio.to_thread(raise_alarm, True)
+        publishing = asyncio.create_task(it.publish_event("during"))
+        await until(lambda: it.broker.state.blocked, "blocked")
+        assert "resource" in str(it.broker.state.blocked) or alarm in str(it.broker.state.blocked)
+        in_hand.ack()
+        stopping = asyncio.create_task(it.broker.stop_consuming("meanwhile"))
+        await asyncio.sleep(3)  # longer than the time for a confirm, and for an answer
+        assert not publishing.done()
+        assert it.broker.state.connected
+        await asyncio.to_thread(raise_alarm, False)
+        await asyncio.wait_for(publishing, 10)
+        await asyncio.wait_for(stopping, 10)
+        await it.broker.resume_consuming("meanwhile")
+        await until(lambda: it.broker.state.blocked is None, "unblocked")
+        assert (await it.next()).message_id == "during"
+        assert it.broker.state.reconnects == 0
+        assert any(state.blocked for state in it.states)
+
+
+async def test_a_broker_that_stays_blocked_is_given_up_and_closing_does_not_hang_on_it(node: PrivateBroker) -> None:
+    async with serving(settings_for(node.url, blocked_timeout_s=1)) as it:
+        await asyncio.to_thread(node.set_memory_alarm, True)
+        with pytest.raises(NotConfirmed, match=r"[Bb]locked"):
+            await asyncio.wait_for(it.publish_event(), 10)
+        await consuming_again(it)  # a new connection, not blocked until it publishes
+        publishing = asyncio.create_task(it.publish_event())
+        await until(lambda: it.broker.state.blocked, "blocked again")
+        began_s = time.monotonic()
+        await it.broker.close()
+        assert time.monotonic() - began_s < 2
+        assert isinstance((await asyncio.gather(publishing, return_exceptions=True))[0], NotConfirmed)
+        await asyncio.to_thread(node.set_memory_alarm, False)
+
+
+async def test_a_frozen_broker_is_given_up_after_its_heartbeats_stay_away(node: PrivateBroker) -> None:
+    async with serving(settings_for(node.url, heartbeat_s=1, confirm_timeout_s=2, connection_timeout_s=1)) as it:
+        await it.publish_event()
+        in_hand = await it.next()
+        node.pause()
+        with pytest.raises(NotConfirmed, match="within 2 s"):
+            await it.publish_event("unanswered")
+        await until(lambda: not it.broker.state.ready, "given up", within_s=20)
+        assert any("silent" in str(state.last_error) for state in it.states)
+        node.resume()
+        await consuming_again(it)
+        in_hand.ack()
+        (await it.next()).ack()
+
+
+async def test_closing_a_frozen_broker_does_not_hang(node: PrivateBroker) -> None:
+    async with serving(settings_for(node.url)) as it:
+        node.pause()
+        began_s = time.monotonic()
+        await it.broker.close()
+        await it.broker.close()
+        assert time.monotonic() - began_s < 10
+        assert it.broker.state.phase is Phase.CLOSED
+        node.resume()
+
+
+async def test_permission_revoked_while_running_is_told_and_consuming_goes_on_when_it_is_back(
+    node: PrivateBroker,
+) -> None:
+    node.ctl("add_user", "worker", "secret")
+    node.ctl("set_permissions", "worker", ".*", ".*", ".*")
+    async with serving(settings_for(node.url_of("/", "worker", "secret"))) as it:
+        await asyncio.to_thread(node.ctl, "set_permissions", "worker", ".*", ".*", "^$")
+        node.close_connections()
+        await until(lambda: it.broker.state.last_error_reason == "permission_refused", "refused")
+        await asyncio.to_thread(node.ctl, "set_permissions", "worker", ".*", ".*", ".*")
+        await consuming_again(it)

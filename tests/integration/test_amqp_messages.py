@@ -1,0 +1,362 @@
+"""Messages in and out of a real broker while nothing breaks: confirms, returns, refusals, prefetch, retry, dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from typing import Any
+
+import pytest
+from pika import data
+
+from tests.support.serving import Serving, layout_for, operator, serving, settings_for, until
+from worker.amqp import NotConfirmed, PublishRefused, Unpublishable, Unroutable, connected
+from worker.messages import OutgoingMessage
+from worker.settings import AmqpSettings
+from worker.topology import Lane
+
+
+@pytest.fixture
+def settings(broker: str) -> AmqpSettings:
+    return settings_for(broker)
+
+
+async def publish(it: Serving, exchange: str, key: str, body: bytes = b"x", **headers: object) -> None:
+    await it.broker.publish(exchange, key, body, content_type="text/plain", headers=headers, message_id="m")
+
+
+async def test_an_event_is_delivered_as_it_was_published(settings: AmqpSettings) -> None:
+    async with serving(settings) as it:
+        before_s = time.monotonic()
+        await it.publish_event("event-1", b'{"a": 1}')
+        delivery = await it.next()
+        assert (delivery.body, delivery.content_type, delivery.message_id) == (
+            b'{"a": 1}',
+            "application/json",
+            "event-1",
+        )
+        assert delivery.headers["traceparent"] == "00-1-2-01"
+        assert (delivery.lane, delivery.attempt, delivery.delivery_count) == (Lane.LIVE, 1, 0)
+        assert not delivery.redelivered
+        assert before_s <= delivery.received_at_s <= time.monotonic()
+        delivery.ack()
+        assert it.broker.state.unsettled == 0
+
+
+async def test_both_lanes_are_consumed(settings: AmqpSettings) -> None:
+    async with serving(settings) as it:
+        await it.publish_event(lane=Lane.BULK)
+        delivery = await it.next()
+        assert delivery.lane is Lane.BULK
+        delivery.ack()
+
+
+async def test_an_empty_body_and_one_of_many_frames_arrive_whole(settings: AmqpSettings) -> None:
+    large = bytes(range(256)) * 20_000  # 5 MB, some forty frames
+    async with serving(settings) as it:
+        for body in (b"", large):
+            await it.publish_event(body=body)
+            delivery = await it.next()
+            assert delivery.body == body
+            delivery.ack()
+
+
+async def test_what_is_requeued_comes_again_marked_so(settings: AmqpSettings) -> None:
+    async with serving(settings) as it:
+        await it.publish_event()
+        (await it.next()).requeue()
+        again = await it.next()
+        assert again.redelivered
+        assert again.delivery_count == 1
+        assert again.attempt == 1
+        again.ack()
+
+
+async def test_a_delivery_is_settled_once(settings: AmqpSettings) -> None:
+    async with serving(settings) as it:
+        await it.publish_event()
+        delivery = await it.next()
+        delivery.ack()
+        with pytest.raises(RuntimeError, match="settled already"):
+            delivery.requeue()
+        await it.publish_event("next")  # the channel is none the worse for it
+        (await it.next()).ack()
+
+
+async def test_no_more_than_the_prefetch_is_held(settings: AmqpSettings) -> None:
+    async with serving(settings, lanes={Lane.LIVE: 3}) as it:
+        await asyncio.gather(*(it.publish_event(str(number)) for number in range(10)))
+        held = [await it.next() for _ in range(3)]
+        depths = await it.broker.depths()
+        assert it.deliveries.empty()
+        assert it.broker.state.unsettled == 3
+        assert depths[it.layout.lane_queue(Lane.LIVE)] == 7
+        held[1].ack()
+        assert (await it.next()).message_id == "3"
+        assert it.deliveries.empty()
+
+
+async def test_messages_are_confirmed_side_by_side(settings: AmqpSettings) -> None:
+    async with serving(settings) as it:
+        await it.broker.stop_consuming("test")
+        publishing = [asyncio.create_task(it.publish_event(str(number))) for number in range(500)]
+        await asyncio.sleep(0)
+        assert it.broker.state.unconfirmed == 500
+        await asyncio.gather(*publishing)
+        assert it.broker.state.unconfirmed == 0
+        assert (await it.broker.depths())[it.layout.lane_queue(Lane.LIVE)] == 500
+
+
+async def test_a_result_goes_to_the_results_queue(settings: AmqpSettings) -> None:
+    async with serving(settings) as it:
+        result = OutgoingMessage(b"{}", "application/cloudevents+json", {"traceparent": "t"}, "id", "acme.tagged")
+        await it.broker.publish_result(result)
+        assert (await it.broker.depths())[it.layout.results_queue] == 1
+
+
+async def test_a_message_for_which_no_queue_is_bound_is_unroutable_and_its_neighbours_are_not(
+    settings: AmqpSettings,
+) -> None:
+    async with serving(settings) as it:
+        images = it.layout.images_exchange
+        outcomes = await asyncio.gather(
+            *(publish(it, images, "nowhere" if number == 5 else "bulk") for number in range(10)),
+            return_exceptions=True,
+        )
+        assert [type(outcome) for outcome in outcomes].count(Unroutable) == 1
+        assert isinstance(outcomes[5], Unroutable)
+        assert "bind a queue" in str(outcomes[5])
+
+
+async def test_a_results_queue_that_was_unbound_is_bound_again_after_the_first_unroutable_result(
+    settings: AmqpSettings,
+) -> None:
+    async with serving(settings) as it, operator(settings) as someone:
+        where = {"queue": it.layout.results_queue, "exchange": it.layout.results_exchange, "routing_key": "#"}
+        await someone.call("queue_unbind", **where)
+        with pytest.raises(Unroutable):
+            await publish(it, it.layout.results_exchange, "acme.tagged")
+        await it.broker.resume_consuming("nothing")  # returns when the loop has looked at everything again
+        await publish(it, it.layout.results_exchange, "acme.tagged")
+
+
+async def test_a_full_queue_refuses(settings: AmqpSettings) -> None:
+    full = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
+    async with serving(settings) as it, operator(settings) as someone:
+        queue = f"{settings.queue_prefix}.full"
+        await someone.call("queue_declare", queue=queue, durable=True, arguments=full)
+        outcomes = []
+        for _ in range(10):  # a quorum queue may take a few more than its limit
+            try:
+                await publish(it, "", queue)
+            except PublishRefused as refused:
+                outcomes.append(refused)
+        await someone.call("queue_delete", queue=queue)
+    assert outcomes
+    assert "full" in str(outcomes[0])
+
+
+async def test_a_message_that_cannot_be_written_harms_no_other(settings: AmqpSettings) -> None:
+    async with serving(settings) as it:
+        bulk = (it.layout.images_exchange, "bulk")
+        with pytest.raises(Unpublishable, match="cannot be written"):
+            await publish(it, it.layout.results_exchange, "x" * 256)
+        with pytest.raises(Unpublishable):
+            await publish(it, *bulk, odd=object())
+        with pytest.raises(Unpublishable):
+            await publish(it, *bulk, large=1 << 70)
+        await publish(it, *bulk)
+        assert it.broker.state.reconnects == 0
+
+
+async def test_a_message_larger_than_the_broker_takes_is_refused_by_name_and_the_next_one_at_once(
+    private_broker: Any,
+) -> None:
+    node = private_broker()
+    node.eval("application:set_env(rabbit, max_message_size, 100000)")
+    async with serving(settings_for(node.url)) as it:
+        await it.publish_event("small")
+        delivery = await it.next()
+        with pytest.raises(Unpublishable, match="message huge has 100001 bytes.*at most 100000") as caught:
+            await it.publish_event("huge", b"x" * 100_001)
+        assert caught.value.reason == "message_too_large"
+        await until(lambda: it.broker.state.unconfirmed == 0, "the publisher is there again")
+        await it.broker.resume_consuming("nothing")
+        with pytest.raises(Unpublishable):
+            await it.publish_event("huge", b"x" * 100_001)  # not even sent: the channel, and all in flight, stay
+        await it.publish_event("after")
+        delivery.ack()  # the consumer's channel was never in danger
+        assert (await it.next()).message_id == "after"
+        assert it.broker.state.reconnects == 0
+
+
+async def test_nothing_is_published_without_a_connection(settings: AmqpSettings) -> None:
+    async with serving(settings, start=False) as it:
+        with pytest.raises(NotConfirmed, match="no connection yet"):
+            await it.publish_event()
+
+
+async def test_a_retried_event_comes_back_after_its_delay_as_the_next_attempt(settings: AmqpSettings) -> None:
+    layout = layout_for(settings, (0.3, 1))
+    async with serving(settings, layout=layout) as it:
+        await it.publish_event("event-1", b"body", lane=Lane.BULK)
+        first = await it.next()
+        began_s = time.monotonic()
+        assert await it.broker.retry_later(first, headers={"x-autotag-answers": "[]"}) == 0.3
+        first.ack()
+        second = await it.next()
+        assert time.monotonic() - began_s >= 0.3
+        assert (second.attempt, second.lane, second.body, second.message_id) == (2, Lane.BULK, b"body", "event-1")
+        assert second.headers["traceparent"] == "00-1-2-01"
+        assert second.headers["x-autotag-answers"] == "[]"
+        began_s = time.monotonic()
+        assert await it.broker.retry_later(second) == 1
+        second.ack()
+        third = await it.next()
+        assert time.monotonic() - began_s >= 1
+        assert third.attempt == 3
+        assert await it.broker.retry_later(third, counted=False) == 1
+        third.ack()
+        assert (await it.next()).attempt == 3
+
+
+async def test_a_dead_letter_carries_the_reason_and_the_message(settings: AmqpSettings) -> None:
+    async with serving(settings) as it, operator(settings) as someone:
+        await it.publish_event("event-1", b"body")
+        delivery = await it.next()
+        await it.broker.dead_letter(delivery, "image_truncated", "w" * 5000, asset="42", instance="acme")
+        delivery.ack()
+        channel = await someone.link.channel()
+        got: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        channel.raw.basic_get(it.layout.dead_letters_queue, lambda *letter: got.set_result(letter))
+        _, _, properties, body = await got
+        headers = properties.headers
+        assert body == b"body"
+        assert (properties.message_id, properties.content_type) == ("event-1", "application/json")
+        assert headers["traceparent"] == "00-1-2-01"
+        assert headers["x-autotag-reason"] == "image_truncated"
+        assert headers["x-autotag-message"] == "w" * 1000
+        assert (headers["x-autotag-asset"], headers["x-autotag-instance"]) == ("42", "acme")
+        assert (headers["x-autotag-attempt"], headers["x-autotag-lane"]) == (1, "live")
+        assert headers["x-autotag-failed-at"].endswith("+00:00")
+
+
+async def test_properties_of_other_programs_that_the_broker_would_not_take_from_us_do_no_harm(
+    settings: AmqpSettings,
+) -> None:
+    user = settings.url.get_secret_value().split("//")[1].split(":")[0]
+    async with serving(settings) as it, operator(settings) as someone:
+        odd = {"CC": ["bulk"], "x-death": "nonsense", "x-autotag-attempt": "many"}
+        await someone.publish(
+            it.layout.images_exchange, "live", user_id=user, expiration="60000", headers=odd, priority=1
+        )
+        two = [await it.next(), await it.next()]  # one more in the bulk lane, by CC
+        live = next(delivery for delivery in two if delivery.lane is Lane.LIVE)
+        assert live.attempt == 1
+        assert live.delivery_count == 0
+        await it.broker.retry_later(live)
+        for delivery in two:
+            delivery.ack()
+        back = await it.next()
+        assert back.lane is Lane.LIVE
+        assert "CC" not in back.headers
+        assert back.properties.user_id is None
+        back.ack()
+
+
+async def test_headers_that_pika_cannot_read_cost_neither_the_connection_nor_the_message(
+    settings: AmqpSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(settings) as it:
+        await it.publish_event("before")
+        before = await it.next()
+        with monkeypatch.context() as patch:  # pika cannot write such a header either
+
+            def milliseconds(pieces: list[bytes], value: object) -> int:
+                pieces.append(struct.pack(">cQ", b"T", 1_700_000_000_000))
+                return 9
+
+            patch.setattr(data, "encode_value", milliseconds)
+            await publish(it, it.layout.images_exchange, "live", b"poisoned", sent_at="now")
+        poisoned = await it.next()
+        assert poisoned.body == b"poisoned"
+        assert "year" in poisoned.headers["x-autotag-unreadable-properties"]
+        poisoned.ack()
+        before.ack()
+        assert it.broker.state.reconnects == 0
+
+
+async def test_a_handler_that_raises_gives_the_delivery_back(settings: AmqpSettings) -> None:
+    async with serving(settings) as it:
+        taken_in = it.deliveries.put_nowait
+        calls = []
+
+        def clumsy(delivery: Any) -> None:
+            calls.append(delivery)
+            if len(calls) == 1:
+                raise KeyError("oops")
+            taken_in(delivery)
+
+        it.broker._on_delivery = clumsy  # type: ignore[method-assign]
+        it.broker._session.consumer._on_delivery = clumsy  # type: ignore[union-attr, method-assign]
+        await it.publish_event()
+        again = await it.next()
+        assert again.redelivered
+        again.ack()
+
+
+async def test_while_stopped_nothing_is_delivered_and_nothing_is_lost(settings: AmqpSettings) -> None:
+    async with serving(settings, lanes={Lane.LIVE: 5}) as it:
+        await asyncio.gather(*(it.publish_event(str(number)) for number in range(20)))
+        in_hand = [await it.next() for _ in range(5)]
+        await it.broker.stop_consuming("no provider")
+        await it.broker.stop_consuming("operator")
+        assert not it.broker.state.ready
+        assert it.broker.state.paused == {"no provider", "operator"}
+        assert it.broker.state.connected
+        in_hand[0].ack()  # what is in hand can be settled
+        for delivery in in_hand[1:]:
+            delivery.requeue()
+        await it.broker.resume_consuming("operator")
+        assert not it.broker.state.ready  # the other reason stands
+        depth = (await it.broker.depths())[it.layout.lane_queue(Lane.LIVE)]
+        assert depth == 19
+        assert it.deliveries.empty()
+        await it.broker.resume_consuming("no provider")
+        assert it.broker.state.ready
+        seen = set()
+        while len(seen) < 19:
+            delivery = await it.next()
+            seen.add(delivery.message_id)
+            delivery.ack()
+
+
+async def test_deliveries_that_arrive_between_the_word_and_the_end_of_consuming_go_back(settings: AmqpSettings) -> None:
+    async with serving(settings, lanes={Lane.LIVE: 50}) as it:
+        publishing = [asyncio.create_task(it.publish_event(str(number))) for number in range(300)]
+        first = await it.next()
+        stopping = asyncio.create_task(it.broker.stop_consuming("now"))
+        await asyncio.sleep(0)
+        known = it.deliveries.qsize()
+        await stopping
+        await asyncio.gather(*publishing)
+        assert it.deliveries.qsize() == known
+        in_hand = [first, *(it.deliveries.get_nowait() for _ in range(known))]
+        for delivery in in_hand:
+            delivery.requeue()
+
+        async def depth() -> int:
+            return (await it.broker.depths())[it.layout.lane_queue(Lane.LIVE)]
+
+        deadline_s = time.monotonic() + 10
+        while await depth() != 300:
+            assert time.monotonic() < deadline_s
+            await asyncio.sleep(0.05)
+
+
+async def test_a_link_can_be_had_for_one_command(settings: AmqpSettings) -> None:
+    async with connected(settings, "autotag-test") as link:
+        channel = await link.channel()
+        assert channel.is_open
+    assert not channel.is_open

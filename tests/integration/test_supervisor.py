@@ -1,0 +1,256 @@
+"""The supervisor with real processes and real signals: whatever a child does, it is noticed, reaped and answered for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.children import (
+    Watch,
+    alive,
+    jobs,
+    launches,
+    model_crew,
+    open_descriptors,
+    score,
+    wait_until_gone,
+)
+from tests.support.scripted_child import LABEL
+from worker.child_handle import describe_exit
+from worker.errors import Unavailable
+from worker.lifecycle import BecameDisabled, BecameStopped
+from worker.relaunch import RelaunchRule
+
+ANSWER = [(LABEL, 0.5)]
+
+
+async def until(condition: Callable[[], Any], within_s: float = 10.0) -> None:
+    """Poll until `condition` holds."""
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_child_answers_and_stops_without_a_trace(tmp_path: Path) -> None:
+    before, watch = open_descriptors(), Watch()
+    async with model_crew(tmp_path, watch, {}) as crew:
+        assert await score(crew, "well") == ANSWER
+        [child] = crew.states()
+        assert child.phase == "ready"
+        assert child.pid is not None
+        assert child.resident_bytes > 1 << 20
+    assert not alive([child.pid])
+    assert [type(notice) for notice in watch.of(BecameStopped)] == [BecameStopped]
+    assert watch.crashes() == []
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize(
+    ("start", "reason"),
+    [
+        ("SIGKILL", "killed_by_sigkill"),
+        ("SIGSEGV", "killed_by_sigsegv"),
+        ("exit_0", "exited"),
+        ("exit_3", "exited"),
+        ("garbage", "protocol_broken"),
+        ("flood", "protocol_broken"),
+        ("oversize", "protocol_broken"),
+        ("close", "killed_by_sigkill"),
+        ("hang", "silent_while_starting"),
+    ],
+)
+async def test_a_child_that_fails_to_start_is_a_crash_and_is_relaunched(
+    tmp_path: Path, start: str, reason: str
+) -> None:
+    watch = Watch()
+    async with model_crew(tmp_path, watch, {"start_timeout_s": 1.0}, starts=[start, "well"]) as crew:
+        assert await score(crew, "well") == ANSWER
+    [crash] = watch.crashes()
+    assert (crash.cause.reason, crash.counted, crash.relaunches_left) == (reason, True, 4)
+    assert launches(tmp_path) == 2
+
+
+async def test_a_command_that_cannot_be_run_is_a_crash(tmp_path: Path) -> None:
+    from worker.child_handle import ChildSpec
+    from worker.crews import ModelCrew, ModelOptions
+
+    watch = Watch()
+    options = ModelOptions(package=tmp_path, rule=RelaunchRule(1, 60))
+    async with ModelCrew(options, observe=watch, spec=ChildSpec(("/nonexistent/python",))) as crew:
+        with pytest.raises(Unavailable, match="crashed more than 1 times"):
+            await crew.wait_ready()
+    assert [crash.cause.reason for crash in watch.crashes()] == ["spawn_failed", "spawn_failed"]
+
+
+@pytest.mark.parametrize(
+    ("start", "reason"), [("hopeless", "model_missing"), ("SIGILL", "illegal_instruction")]
+)
+async def test_a_start_that_can_never_succeed_disables_at_once(tmp_path: Path, start: str, reason: str) -> None:
+    watch = Watch()
+    async with model_crew(tmp_path, watch, {}, starts=[start, "well"]) as crew:
+        with pytest.raises(Unavailable) as caught:
+            await score(crew, "well")
+        assert caught.value.reason == "model_disabled"
+        assert "autotag reset" in str(caught.value)
+        [disabled] = watch.of(BecameDisabled)
+        assert isinstance(disabled, BecameDisabled)
+        assert disabled.cause.reason == reason
+        assert launches(tmp_path) == 1
+        assert crew.states()[0].phase == "disabled"
+        with pytest.raises(Unavailable):
+            await score(crew, "well")
+        crew.reset()
+        assert await score(crew, "well") == ANSWER
+        assert crew.disabled_reason is None
+
+
+async def test_a_busy_child_that_stops_answering_is_killed_within_its_deadline_and_a_second(tmp_path: Path) -> None:
+    watch = Watch()
+    async with model_crew(tmp_path, watch, {"batch_timeout_s": 1.0}, job_s=0.3) as crew:
+        await crew.wait_ready()
+        pid = crew.states()[0].pid
+        assert pid is not None
+        task = asyncio.create_task(score(crew, "well"))
+        await until(lambda: jobs(tmp_path))
+        os.kill(pid, signal.SIGSTOP)
+        stopped_at_s = time.monotonic()
+        await until(watch.crashes)
+        assert time.monotonic() - stopped_at_s < 2.0
+        assert watch.crashes()[0].cause.reason == "silent_while_busy"
+        assert not alive([pid])
+        assert await task == ANSWER
+    assert launches(tmp_path) == 2
+
+
+async def test_a_child_killed_from_outside_while_idle_is_replaced_before_it_is_needed(tmp_path: Path) -> None:
+    watch = Watch()
+    async with model_crew(tmp_path, watch, {}) as crew:
+        await crew.wait_ready()
+        pid = crew.states()[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: launches(tmp_path) == 2)
+        assert watch.crashes()[0].cause == describe_exit(-signal.SIGKILL)
+        assert "perhaps out of memory?" in watch.crashes()[0].cause.message
+
+
+async def test_a_child_that_prints_without_end_is_drained_and_killed_at_its_deadline(tmp_path: Path) -> None:
+    watch = Watch()
+    async with model_crew(tmp_path, watch, {"start_timeout_s": 1.5}, starts=["print", "well"]) as crew:
+        assert await score(crew, "well") == ANSWER
+    assert watch.crashes()[0].cause.reason == "silent_while_starting"
+
+
+async def test_the_last_lines_of_a_crashed_child_are_logged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    async with model_crew(tmp_path, Watch(), {}) as crew:
+        with pytest.raises(Exception, match="exit code 3"):
+            await score(crew, "exit_3")
+        with pytest.raises(Exception, match="SIGSEGV"):
+            await score(crew, "really_segv")
+    printed = capfd.readouterr().out
+    assert "about to exit with 3" in printed
+    assert "Segmentation fault" in printed, "the fault handler's stack is the evidence"
+
+
+async def test_children_do_not_learn_the_parents_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOTAG_AMQP__PASSWORD", "marker-secret")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "marker-secret")
+    async with model_crew(tmp_path, Watch(), {}) as crew:
+        await crew.wait_ready()
+        environment = crew.states()[0].hello["environment"]
+        assert "PATH" in environment
+        assert "marker-secret" not in str(environment)
+
+
+async def test_children_ignore_the_signals_that_a_service_manager_sends_to_everybody(tmp_path: Path) -> None:
+    watch = Watch()
+    async with model_crew(tmp_path, watch, {}) as crew:
+        await crew.wait_ready()
+        pid = crew.states()[0].pid
+        assert pid is not None
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(pid, number)
+        assert await score(crew, "well") == ANSWER
+    assert watch.crashes() == []
+
+
+async def test_a_stop_at_once_does_not_wait_for_a_child_that_is_busy_or_starting(tmp_path: Path) -> None:
+    crew = model_crew(tmp_path, Watch(), {}, starts=["well"])
+    await crew.start()
+    await crew.wait_ready()
+    task = asyncio.create_task(score(crew, "hang"))
+    await until(lambda: jobs(tmp_path))
+    pids = [child.pid for child in crew.states() if child.pid]
+    started_s = time.monotonic()
+    await crew.close(at_once=True)
+    assert time.monotonic() - started_s < 1.0
+    assert not alive(pids)
+    with pytest.raises(Unavailable):
+        await task
+
+
+async def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", _PARENT, str(tmp_path)], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE
+    )
+    with parent:
+        assert parent.stdout is not None
+        pids = [int(word) for word in parent.stdout.readline().split()]
+        assert len(alive(pids)) == 3
+        parent.kill()
+        parent.wait()
+        assert wait_until_gone(pids, 2.0) == []
+
+
+# One idle child, one busy for an hour, and one that is stopped and so cannot see its parent's end for itself.
+_PARENT = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from tests.support.children import Watch, model_crew, score, jobs
+import structlog
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
+async def main():
+    diary = Path(sys.argv[1])
+    crew = model_crew(diary, Watch(), {"children": 3})
+    await crew.start()
+    while sum(child.phase == "ready" for child in crew.states()) < 3:
+        await asyncio.sleep(0.01)
+    task = asyncio.create_task(score(crew, "hang"))
+    while not jobs(diary):
+        await asyncio.sleep(0.01)
+    pids = [child.pid for child in crew.states()]
+    os.kill(pids[2], signal.SIGSTOP)
+    print(*pids, flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_supervisor_cancelled_with_its_loop_leaves_no_process(tmp_path: Path) -> None:
+    crew = model_crew(tmp_path, Watch(), {})
+    await crew.start()
+    await crew.wait_ready()
+    pids = [child.pid for child in crew.states() if child.pid]
+    tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith("supervise")]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert not alive(pids)
+
+
+def test_exits_are_described_in_words() -> None:
+    assert describe_exit(0).message == "ended by itself with exit code 0"
+    assert describe_exit(-9).message == "killed by SIGKILL: perhaps out of memory?"
+    assert describe_exit(-9).reason == "killed_by_sigkill"
+    assert describe_exit(-40).message == "killed by SIG40"

@@ -1,0 +1,96 @@
+"""Crews of scripted children, and what their diary tells."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from worker.child_handle import ChildSpec
+from worker.content import Content
+from worker.crews import DecoderCrew, DecoderOptions, ModelCrew, ModelOptions
+from worker.lifecycle import Crashed, Notice
+
+SCRIPT = Path(__file__).with_name("scripted_child.py")
+
+
+def scripted(diary: Path, **settings: Any) -> ChildSpec:
+    """A scripted child."""
+    return ChildSpec((sys.executable, str(SCRIPT)), {"diary": str(diary), **settings})
+
+
+def launches(diary: Path) -> int:
+    """How many children have been started."""
+    return len(list(diary.glob("launch-*")))
+
+
+def jobs(diary: Path) -> list[str]:
+    """What each job held, in order."""
+    return [path.name.split("-", 3)[3] for path in sorted(diary.glob("job-*"))]
+
+
+class Watch:
+    """Remembers every notice."""
+
+    def __init__(self) -> None:
+        self.notices: list[tuple[str, Notice]] = []
+
+    def __call__(self, name: str, notice: Notice) -> None:
+        self.notices.append((name, notice))
+
+    def crashes(self) -> list[Crashed]:
+        """The crashes told of."""
+        return [notice for _, notice in self.notices if isinstance(notice, Crashed)]
+
+    def of(self, kind: type[Notice]) -> list[Notice]:
+        """The notices of one kind."""
+        return [notice for _, notice in self.notices if isinstance(notice, kind)]
+
+
+def model_crew(diary: Path, watch: Watch, options: dict[str, Any], **settings: Any) -> ModelCrew:
+    """A model crew of scripted children."""
+    return ModelCrew(ModelOptions(package=diary, **options), observe=watch, spec=scripted(diary, **settings))
+
+
+def decoder_crew(diary: Path, watch: Watch, options: dict[str, Any], **settings: Any) -> DecoderCrew:
+    """A decoder crew of scripted children."""
+    return DecoderCrew(DecoderOptions(**options), observe=watch, spec=scripted(diary, **settings))
+
+
+def words(word: str) -> Content:
+    """Content that tells a scripted child what to do."""
+    return Content.from_bytes(word.encode() + b"\0", f"path {word}.jpg")
+
+
+async def score(crew: ModelCrew, word: str) -> list[tuple[int, float]]:
+    """Have pixels scored that tell a scripted child what to do."""
+    with words(word) as content:
+        return await crew.score(content.fd, 0.1, word)
+
+
+def alive(pids: Sequence[int]) -> list[int]:
+    """Those of `pids` that are still running, zombies not counted."""
+    return [pid for pid in pids if _state(pid) not in (None, "Z")]
+
+
+def wait_until_gone(pids: Sequence[int], within_s: float) -> list[int]:
+    """Those of `pids` that are still running after `within_s`; returns as soon as there are none."""
+    deadline_s = time.monotonic() + within_s
+    while (left := alive(pids)) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    return left
+
+
+def open_descriptors() -> int:
+    """How many descriptors this process has open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def _state(pid: int) -> str | None:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return None

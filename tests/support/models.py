@@ -1,0 +1,76 @@
+"""Real and small model packages for tests; TensorFlow runs in processes of its own."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from platformdirs import user_cache_path
+
+from worker.children.rendering import pixels
+from worker.models.build import ensure
+from worker.models.manifest import ModelPackage, file_sha256, tree_sha256
+from worker.models.recipe import PixelRecipe
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@functools.cache
+def built(name: str) -> ModelPackage:
+    """A built-in model, from the cache that a developer's runs use too: it is checked, and made when it is not there."""
+    return ensure(name, Path(os.environ.get("AUTOTAG_CACHE_DIR") or user_cache_path("autotag")))
+
+
+def picture(path: Path, recipe: PixelRecipe) -> npt.NDArray[np.uint8]:
+    """What a decoder child makes of a file."""
+    with Image.open(path) as image:
+        return np.frombuffer(pixels(image, recipe), np.uint8).reshape(recipe.size, recipe.size, 3)
+
+
+def score_elsewhere(package: ModelPackage, pictures: npt.NDArray[np.uint8], scratch: Path) -> dict[str, Any]:
+    """Score in another process: `scores`, `best` (the first label of each) and the `modules` that were imported."""
+    np.save(scratch / "pictures.npy", pictures)
+    said = run_python("tests.support.scoring", package.directory, scratch / "pictures.npy", scratch / "scores.npy")
+    scores = np.load(scratch / "scores.npy")
+    best = [package.labels[index] for index in scores.argmax(axis=1)]
+    return {"scores": scores, "best": best, "modules": set(json.loads(said.splitlines()[-1]))}
+
+
+def run_python(module: str, *arguments: object) -> str:
+    """Run a module of the project; its standard output. Fails the test with its standard error."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def write_package(directory: Path, model: str, labels: list[str], **changes: Any) -> ModelPackage:
+    """Write labels and a manifest around a model file that is there already, and load the package."""
+    (directory / "labels.txt").write_text("\n".join(labels), encoding="utf-8")
+    path = directory / model
+    manifest = {
+        "name": "small",
+        "runtime": "litert",
+        "model": {"file": model, "sha256": tree_sha256(path) if path.is_dir() else file_sha256(path)},
+        "labels": {"file": "labels.txt", "sha256": file_sha256(directory / "labels.txt")},
+        "input": {"size": 8},
+        "output": {"activation": "logits"},
+        "licence": "none",
+        "source": "a test",
+    } | changes
+    (directory / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return ModelPackage.load(directory)

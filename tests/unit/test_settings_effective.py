@@ -1,0 +1,73 @@
+"""What follows from settings together: the limit on tags, and the digest that tells answers apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.settings import InstanceSettings, Settings, effective_maximum_number_of_tags, settings_digest
+from worker.settings.effective import WITHOUT_INFLUENCE
+from worker.settings.schema import INSTANCE, Key, is_secret
+
+
+@pytest.mark.parametrize(
+    ("system", "instance", "effective"), [(0, 0, 0), (0, 7, 7), (5, 0, 5), (5, 3, 3), (5, 5, 5), (5, 7, 5)]
+)
+def test_the_limit_is_the_systems_unless_the_instances_is_lower(system: int, instance: int, effective: int) -> None:
+    assert effective_maximum_number_of_tags(system, instance) == effective
+
+
+@given(st.integers(0, 100), st.integers(0, 100))
+def test_the_limit_is_the_least_of_those_that_are_set(system: int, instance: int) -> None:
+    limits = [limit for limit in (system, instance) if limit]
+    assert effective_maximum_number_of_tags(system, instance) == min(limits, default=0)
+
+
+ANOTHER: dict[str, Any] = {
+    "endpoint": "https://eu-vision.googleapis.com",
+    "api_endpoint": "https://a.example.org",
+    "language": "ja",
+    "clean": "liferay",
+    "rename": {"a": "b"},
+    "drop": ["a"],
+    "sites": {"a": False},
+    "locale": "de",
+    "api_key": "another",
+    "providers": {"mine": {"enabled": True}},
+}
+
+
+def changed(key: Key) -> InstanceSettings:
+    default = INSTANCE[key].get_default(call_default_factory=True)
+    value = ANOTHER.get(key[-1], not default if isinstance(default, bool) else 1)
+    tree: Any = value
+    for part in reversed(key):
+        tree = {part: tree}
+    return InstanceSettings(**tree)
+
+
+@pytest.mark.parametrize("key", INSTANCE, ids=".".join)
+def test_the_digest_changes_with_what_influences_a_result_and_with_nothing_else(key: Key) -> None:
+    settings = Settings()
+    same = settings_digest(settings, changed(key)) == settings_digest(settings, InstanceSettings())
+    assert same == (key[-1] in WITHOUT_INFLUENCE)
+    assert not is_secret(INSTANCE[key]) or same, "a secret goes into no digest"
+
+
+def test_the_digest_follows_the_model_and_the_limit_that_holds() -> None:
+    instance = InstanceSettings(maximum_number_of_tags_per_asset=3)
+    plain = settings_digest(Settings(), instance)
+    assert settings_digest(Settings(tensorflow={"model": "other"}), instance) != plain
+    assert settings_digest(Settings(maximum_number_of_tags_per_asset=2), instance) != plain
+    assert settings_digest(Settings(maximum_number_of_tags_per_asset=9), instance) == plain
+
+
+def test_the_digest_is_the_same_in_every_process() -> None:
+    assert settings_digest(Settings(), InstanceSettings()) == settings_digest(Settings(), InstanceSettings())
+    assert len(settings_digest(Settings(), InstanceSettings())) == 16
+    rename = [{"a": "b", "c": "d"}, {"c": "d", "a": "b"}]
+    one, other = (settings_digest(Settings(), InstanceSettings(labels={"rename": each})) for each in rename)
+    assert one == other

@@ -1,0 +1,152 @@
+"""Virtual instances: overrides laid over the defaults field by field, and how an instance is found by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from tests.support.settings_sources import Sources
+from worker.settings import InstanceSettings, InstanceTensorFlowSettings, Settings
+from worker.settings.schema import INSTANCE, Key
+
+SOME_VALUES: dict[str, list[Any]] = {
+    "endpoint": ["https://a.example.org", "https://b.example.org"],
+    "api_endpoint": ["https://a.example.org/vision/v3.2", "https://b.example.org"],
+    "language": ["en", "ja"],
+    "clean": ["none", "liferay"],
+    "api_key": ["key-a", "key-b"],
+    "locale": ["de", "fr"],
+    "sites": [{}, {"a": False}, {"b": True}],
+    "rename": [{}, {"a": "b"}],
+    "providers": [{}, {"mine": {"enabled": True}}],
+    "drop": [[], ["a"], ["b", "c"]],
+}
+
+
+def values_for(key: Key) -> st.SearchStrategy[Any]:
+    name = key[-1]
+    if name in SOME_VALUES:
+        return st.sampled_from(SOME_VALUES[name])
+    annotation = INSTANCE[key].annotation
+    if annotation is bool:
+        return st.booleans()
+    return st.sampled_from([1, 0.5] if "float" in str(annotation) else [1, 2, 3])
+
+
+overrides = st.fixed_dictionaries({}, optional={key: values_for(key) for key in INSTANCE})
+
+
+def as_tree(flat: dict[Key, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for (*tables, name), value in flat.items():
+        table = tree
+        for part in tables:
+            table = table.setdefault(part, {})
+        table[name] = value
+    return tree
+
+
+def field(instance: InstanceSettings, key: Key) -> Any:
+    value: Any = instance
+    for part in key:
+        value = getattr(value, part)
+    return value
+
+
+# Neither a deadline nor a limit on drawing: on a busy machine both fail for reasons that are not ours.
+@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(defaults=overrides, acme=overrides)
+def test_every_field_is_the_instances_own_or_else_the_defaults_or_else_the_codes(
+    defaults: dict[Key, Any], acme: dict[Key, Any]
+) -> None:
+    settings = Settings(defaults=as_tree(defaults), instances={"acme": as_tree(acme), "plain": {}})
+    expected = InstanceSettings(**as_tree({**defaults, **acme}))
+    assert settings.instances["acme"] == expected
+    assert settings.instances["plain"] == settings.defaults
+    for key in INSTANCE:
+        nearest = settings.defaults if key not in acme else expected
+        assert field(settings.instances["acme"], key) == field(nearest, key)
+
+
+def test_an_override_of_one_field_keeps_the_others_of_its_table() -> None:
+    settings = Settings(
+        defaults=InstanceSettings(tensorflow=InstanceTensorFlowSettings(enabled=True)),
+        instances={"acme": {"tensorflow": {"confidence_threshold": 0.3}}},
+    )
+    assert settings.instances["acme"].tensorflow == InstanceTensorFlowSettings(enabled=True, confidence_threshold=0.3)
+
+
+def test_a_list_and_a_map_are_replaced_as_a_whole() -> None:
+    settings = Settings(
+        defaults={"labels": {"drop": ["a"], "rename": {"a": "b"}}},
+        instances={"acme": {"labels": {"drop": ["c"], "rename": {"c": "d"}}}},
+    )
+    assert settings.instances["acme"].labels.drop == ("c",)
+    assert settings.instances["acme"].labels.rename == {"c": "d"}
+
+
+def test_an_unknown_instance_gets_the_defaults_or_is_skipped() -> None:
+    assert Settings().instance("nobody") == Settings().defaults
+    assert Settings(unknown_instances="skip").instance("nobody") is None
+    known = Settings(unknown_instances="skip", instances={"acme": InstanceSettings()})
+    assert known.instance("acme") is not None
+    assert known.instance("Acme") is None, "events spell a name exactly"
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Sources:
+    return Sources(tmp_path)
+
+
+def test_variables_and_secrets_find_an_instance_without_regard_to_case_and_punctuation(sources: Sources) -> None:
+    sources.toml('[instances."Acme.Org"]\n[instances."zürich"]\n[instances.a__b]')
+    sources.secret("instances__acme.org__google_cloud_vision__api_key", "g")
+    sources.secret("instances__ACME_ORG__microsoft_vision__api_key", "m")
+    settings = sources.load(
+        {
+            "AUTOTAG_INSTANCES__ACME_ORG__TENSORFLOW__ENABLED": "yes",
+            "AUTOTAG_INSTANCES__ZÜRICH__TENSORFLOW__ENABLED": "1",
+            "AUTOTAG_INSTANCES__A__B__TENSORFLOW__ENABLED": "true",
+        }
+    ).settings
+    assert set(settings.instances) == {"Acme.Org", "zürich", "a__b"}
+    assert all(instance.tensorflow.enabled for instance in settings.instances.values())
+    assert settings.instances["Acme.Org"].google_cloud_vision.api_key == SecretStr("g")
+    assert settings.instances["Acme.Org"].microsoft_vision.api_key == SecretStr("m")
+
+
+def test_a_name_that_fits_exactly_but_for_case_wins_over_one_that_differs_in_punctuation(sources: Sources) -> None:
+    sources.toml('[instances."a.b"]\n[instances.a_b]')
+    settings = sources.load({"AUTOTAG_INSTANCES__A_B__ENABLED": "false"}).settings
+    assert (settings.instances["a_b"].enabled, settings.instances["a.b"].enabled) == (False, True)
+
+
+def test_a_name_that_could_be_any_of_several_instances_is_refused(sources: Sources) -> None:
+    sources.toml("[instances.Acme]\n[instances.ACME]")
+    complaint = sources.complaint({"AUTOTAG_INSTANCES__ACME__ENABLED": "false"})
+    assert "the instance could be any of ACME, Acme: set it in the TOML file" in complaint
+
+
+def test_an_instance_may_be_known_by_its_variables_alone(sources: Sources) -> None:
+    settings = sources.load({"AUTOTAG_INSTANCES__ACME__TENSORFLOW__ENABLED": "true"}).settings
+    assert settings.instances["acme"].tensorflow.enabled
+
+
+def test_an_instance_knows_through_which_table_a_value_came(sources: Sources) -> None:
+    sources.toml(
+        "[defaults.tensorflow]\nenabled = true\nconfidence_threshold = 0.2\n"
+        "[instances.acme.tensorflow]\nconfidence_threshold = 0.3\n"
+    )
+    loaded = sources.load({"AUTOTAG_INSTANCES__ACME__LOCALE": "de"})
+    origins = {each.key: each.origin for each in loaded.instance("acme")}
+    file = f"file {sources.directory / 'autotag.toml'}"
+    assert origins["tensorflow", "confidence_threshold"] == f"[instances.acme] {file}"
+    assert origins["tensorflow", "enabled"] == f"[defaults] {file}"
+    assert origins["locale",] == "[instances.acme] environment AUTOTAG_INSTANCES__ACME__LOCALE"
+    assert origins["enabled",] == "default"

@@ -1,0 +1,157 @@
+"""What a setting may be: ranges, contradictions, and that a tree cannot be changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from tests.support.settings_sources import Sources
+from worker.settings import Settings
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Sources:
+    return Sources(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "allowed"),
+    [
+        ("defaults.tensorflow.confidence_threshold = 1.01", "a number from 0 to 1"),
+        ("defaults.tensorflow.confidence_threshold = -0.1", "a number from 0 to 1"),
+        ("defaults.tensorflow.confidence_threshold = nan", "a number from 0 to 1"),
+        ("defaults.google_cloud_vision.confidence_threshold = 2", "a number from 0 to 1"),
+        ("defaults.google_cloud_vision.maximum_number_of_results = 0", "a whole number from 1 to 50"),
+        ("defaults.google_cloud_vision.calls_per_second = 0", "a number above 0"),
+        ("maximum_number_of_tags_per_asset = -1", "a whole number of at least 0"),
+        ("tensorflow.maximum_number_of_relaunches = -1", "a whole number of at least 0"),
+        ("tensorflow.maximum_number_of_relaunches_time_interval = 0", "a number above 0"),
+        ("tensorflow.batch_size = 17", "a whole number from 1 to 16"),
+        ("amqp.prefetch = 0", "a whole number from 1 to 1000"),
+        ("amqp.prefetch = 1.5", "a whole number from 1 to 1000"),
+        ("amqp.prefetch = true", "a whole number from 1 to 1000"),
+        ('amqp.queue_prefix = "a b"', "letters, digits, dots, dashes and underscores"),
+        ("shutdown_grace_s = inf", "a number above 0"),
+        ("retry.delays_s = []", "a list of one to ten numbers above 0"),
+        ("retry.delays_s = [0]", "a list of one to ten numbers above 0"),
+        ('sources.maximum_bytes = "much"', "a whole number of at least 1, or a text such as 64 MiB"),
+        ('sources.url_allowed_hosts = ["https://dms.example.org"]', "a list of host names (write example.org"),
+        ('unknown_instances = "guess"', 'one of "defaults", "skip"'),
+        ("enabled = 2", "true or false"),
+        ('defaults.sites = {intranet = "perhaps"}', "a table from a site's name to true or false"),
+        ('defaults.microsoft_vision.api_endpoint = "westeurope"', "an http or https address without query"),
+        ('defaults.google_cloud_vision.endpoint = "https://a/v1?key=x"', "an http or https address without query"),
+        ('models.inception5h.sha256 = "abc"', "64 lower-case hexadecimal digits"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_key_value_and_what_is_allowed(
+    sources: Sources, line: str, allowed: str
+) -> None:
+    sources.toml(line)
+    key = line.partition(" = ")[0]
+    complaint = sources.complaint()
+    assert f"{key} = " in complaint
+    assert f"must be {allowed}" in complaint
+    assert str(sources.directory / "autotag.toml") in complaint
+
+
+def test_a_wrong_value_of_one_instance_is_refused_at_start(sources: Sources) -> None:
+    sources.toml("instances.acme.tensorflow.confidence_threshold = 1.5")
+    assert "  instances.acme.tensorflow.confidence_threshold = 1.5: must be a number from 0 to 1" in sources.complaint()
+
+
+def test_a_wrong_default_is_told_once_and_not_for_each_instance(sources: Sources) -> None:
+    sources.toml("defaults.tensorflow.confidence_threshold = 7\n[instances.a]\n[instances.b]")
+    assert sources.complaint().count("confidence_threshold") == 1
+
+
+def test_sizes_may_be_written_with_a_unit(sources: Sources) -> None:
+    sources.toml('sources.maximum_bytes = "64 MiB"')
+    assert sources.load().settings.sources.maximum_bytes == 64 * 1024**2
+
+
+def test_a_path_may_begin_with_the_home_directory(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    sources.toml('state_dir = "~/state"')
+    settings = sources.load().settings
+    assert settings.state_dir == Path("/home/someone/state")
+    assert settings.control_socket == Path("/home/someone/state/control.sock")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["amqp://h", "amqps://u:p@h:5671/%2F", "amqp://u@[::1]:5672", "amqp://a%40b:p%2Fq@h/vhost", "amqp://u:p@h/"],
+)
+def test_addresses_of_a_broker(sources: Sources, address: str) -> None:
+    url = sources.load({"AUTOTAG_AMQP__URL": address}).settings.amqp.url
+    assert url.get_secret_value() == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://h", "amqp://", "amqp://u:p@ss@h", "amqp://u:p/ss@h", "amqp://h?heartbeat=1", "h:5672", "amqp://h\n"],
+)
+def test_what_is_not_an_address_of_a_broker_is_refused_without_being_shown(sources: Sources, address: str) -> None:
+    assert "amqp.url = ********: must be an amqp:// or amqps:// address" in sources.complaint(
+        {"AUTOTAG_AMQP__URL": address}
+    )
+
+
+CONTRADICTIONS = {
+    "google_cloud_vision is enabled but has no key: set instances.acme.google_cloud_vision.api_key, "
+    "the secret instances__acme__google_cloud_vision__api_key or "
+    "AUTOTAG_INSTANCES__ACME__GOOGLE_CLOUD_VISION__API_KEY": "[instances.acme.google_cloud_vision]\nenabled = true",
+    "microsoft_vision is enabled but has no key": (
+        '[instances.acme.microsoft_vision]\nenabled = true\napi_key = ""\napi_endpoint = "https://a.example.org"'
+    ),
+    "microsoft_vision is enabled but has no endpoint": (
+        '[instances.acme.microsoft_vision]\nenabled = true\napi_key = "k"'
+    ),
+    "instances.acme.maximum_number_of_tags_per_asset: 6 is above the system's": (
+        "maximum_number_of_tags_per_asset = 5\n[instances.acme]\nmaximum_number_of_tags_per_asset = 6"
+    ),
+    "amqp.key_file: has no effect without amqp.cert_file": '[amqp]\nurl = "amqps://h"\nkey_file = "/k"',
+    "http.key_file: has no effect without http.certificate_file": 'http.key_file = "/k"',
+    "amqp.ca_file: has no effect: amqp.url does not begin with amqps://": 'amqp.ca_file = "/ca"',
+}
+
+
+@pytest.mark.parametrize("said", CONTRADICTIONS)
+def test_settings_that_do_not_go_together_are_refused(sources: Sources, said: str) -> None:
+    sources.toml(CONTRADICTIONS[said])
+    complaint = sources.complaint()
+    assert said in complaint
+    assert len(complaint.splitlines()) == 2, "and nothing else is complained about"
+
+
+def test_defaults_need_a_key_only_where_they_hold_for_somebody(sources: Sources) -> None:
+    incomplete = "[defaults.google_cloud_vision]\nenabled = true\n[instances.acme.google_cloud_vision]\napi_key = 'k'"
+    sources.toml(incomplete)
+    assert "defaults.google_cloud_vision.api_key" in sources.complaint()
+    sources.toml(f'unknown_instances = "skip"\n{incomplete}')
+    assert sources.load().settings.instances["acme"].google_cloud_vision.enabled
+
+
+def test_a_missing_key_of_the_defaults_is_told_once(sources: Sources) -> None:
+    sources.toml("[defaults.google_cloud_vision]\nenabled = true\n[instances.a]\n[instances.b]")
+    assert len(sources.complaint().splitlines()) == 2
+
+
+def test_a_key_that_cannot_travel_in_a_header_is_refused(sources: Sources) -> None:
+    sources.toml('instances.acme.google_cloud_vision.api_key = "two words"')
+    assert "api_key = ********: must be a text (it holds a space" in sources.complaint()
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = Settings()
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.enabled = False  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.amqp.prefetch = 5  # type: ignore[misc]
+
+
+def test_the_defaults_of_the_code_are_of_their_declared_types() -> None:
+    assert isinstance(Settings().amqp.connection_timeout_s, float)
+    assert Settings().retry.delays_s == (10.0, 60.0, 600.0)

@@ -1,0 +1,90 @@
+"""A message that RabbitMQ has handed to us and waits to hear about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pika
+
+from worker.topology import Lane
+
+ATTEMPT_HEADER = "x-autotag-attempt"
+"""Which attempt at an event this is, from 1. Counted by us: a redelivery after a lost connection is no attempt."""
+
+
+class Settler(Protocol):
+    """The channel that a delivery came on, as the delivery sees it."""
+
+    def ack(self, tag: int) -> None:
+        """The broker forgets the message."""
+
+    def requeue(self, tag: int) -> None:
+        """The broker delivers the message again, here or elsewhere."""
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """One message in hand, to be settled exactly once: `ack` when what replaces it is confirmed, else `requeue`."""
+
+    body: bytes = field(repr=False)
+    properties: pika.BasicProperties = field(repr=False)
+    lane: Lane
+    tag: int
+    redelivered: bool
+    received_at_s: float
+    """Monotonic."""
+    _settler: Settler = field(repr=False)
+    _settled: bool = field(default=False, repr=False)
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        """Headers as the publisher and the broker set them."""
+        return self.properties.headers or {}
+
+    @property
+    def content_type(self) -> str | None:
+        """Type of the body, if the publisher said."""
+        content_type: str | None = self.properties.content_type
+        return content_type
+
+    @property
+    def message_id(self) -> str | None:
+        """The publisher's id for the message."""
+        message_id: str | None = self.properties.message_id
+        return message_id
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt at the event this is, from 1."""
+        return max(1, _whole_number(self.headers.get(ATTEMPT_HEADER), default=1))
+
+    @property
+    def delivery_count(self) -> int:
+        """How often the broker had delivered it before, in vain."""
+        return _whole_number(self.headers.get("x-delivery-count"), default=0)
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is done with."""
+        return self._settled
+
+    def ack(self) -> None:
+        """Tell the broker to forget it. Only after what replaces it is confirmed."""
+        self._settle()
+        self._settler.ack(self.tag)
+
+    def requeue(self) -> None:
+        """Give it back to its queue."""
+        self._settle()
+        self._settler.requeue(self.tag)
+
+    def _settle(self) -> None:
+        if self._settled:
+            raise RuntimeError(f"delivery {self.tag} ({self.message_id}) is settled already")
+        self._settled = True
+
+
+def _whole_number(value: object, *, default: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else default

@@ -1,0 +1,186 @@
+"""What pika and RabbitMQ say when something fails, translated into what happened and what to do."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+
+from pika import exceptions as pika_errors
+from pika.adapters.utils import connection_workflow as workflow
+
+from worker.amqp.errors import BrokerUnreachable
+from worker.amqp.parameters import Address
+from worker.errors import AutotagError, Misconfigured
+
+_DIFFERS = re.compile(
+    r"inequivalent arg '(?P<argument>[^']+)' for (?P<kind>\w+) '(?P<name>.+?)' in vhost '.*?': "
+    r"received (?P<ours>.+?) but current is (?P<theirs>.+)"
+)
+_TLS_ALERT = re.compile(r"SSLError\(.*?\] (?P<text>[\w ]+) \(_ssl")
+_TIMEOUTS = (
+    TimeoutError,
+    workflow.AMQPConnectorStackTimeout,
+    pika_errors.ConnectionOpenAborted,  # what comes of a timeout during the handshake; we never call one off and ask why
+)
+_VALUE = re.compile(r"the value '(?P<value>.*)' of type '\w+'|'(?P<plain>.*)'")
+
+
+def why_not_connected(error: BaseException, broker: Address) -> AutotagError:
+    """Why a connection could not be made: Misconfigured where an operator must act, else BrokerUnreachable."""
+    causes = list(_causes(error))
+    for cause in causes:
+        if (found := _refusal(cause, broker)) is not None:
+            return found
+    cause = causes[-1]
+    if isinstance(cause, socket.gaierror):
+        what = f"the host name {broker.host} cannot be resolved ({cause.strerror})"
+    elif isinstance(cause, ConnectionRefusedError):
+        what = "nothing listens there"
+    elif isinstance(cause, _TIMEOUTS):
+        what = "no answer in time"
+        if not broker.tls:
+            what += " (if the port is for TLS, amqp.url must begin with amqps://)"
+    else:
+        what = brief(cause)
+    return BrokerUnreachable(
+        f"no connection to RabbitMQ at {broker}: {what}; check amqp.url and that the broker runs; it is tried again"
+    )
+
+
+def why_lost(error: BaseException, broker: Address) -> AutotagError:
+    """Why an open connection ended."""
+    match error:
+        case pika_errors.ConnectionClosedByBroker():
+            what = f"RabbitMQ closed it: {error.reply_text} ({error.reply_code})"
+        case pika_errors.AMQPHeartbeatTimeout():
+            what = "RabbitMQ has been silent for longer than amqp.heartbeat_s allows"
+        case pika_errors.ConnectionBlockedTimeout():
+            what = "RabbitMQ blocked publishing for longer than amqp.blocked_timeout_s; look at its memory and disk"
+        case pika_errors.ConnectionClosedByClient() | pika_errors.ConnectionOpenAborted():
+            what = "we closed it"
+        case _:
+            what = brief(error)
+    return BrokerUnreachable(f"lost the connection to RabbitMQ at {broker}: {what}", reason="connection_lost")
+
+
+def why_refused(error: BaseException, broker: Address, doing: str) -> AutotagError:
+    """Why RabbitMQ refused something (`doing`: in words) by closing the channel on it."""
+    if not isinstance(error, pika_errors.ChannelClosedByBroker):
+        return why_lost(error, broker)
+    match error.reply_code:
+        case 403:
+            return Misconfigured(
+                f"RabbitMQ does not allow {doing}: {error.reply_text}; give the user {broker.user!r} the right "
+                "(rabbitmqctl set_permissions), or set amqp.declare = false if only declaring is refused",
+                reason="permission_refused",
+            )
+        case 404:
+            return Misconfigured(
+                f"RabbitMQ lacks something for {doing}: {error.reply_text}; import the definitions, or set "
+                "amqp.declare = true",
+                reason="topology_missing",
+            )
+        case 406 if (difference := in_what_it_differs(error.reply_text)) is not None:
+            return Misconfigured(difference, reason="topology_differs")
+        case code:
+            return BrokerUnreachable(
+                f"RabbitMQ closed the channel while {doing}: {error.reply_text} ({code})", reason="channel_closed"
+            )
+
+
+def in_what_it_differs(text: str) -> str | None:
+    """RabbitMQ's text about inequivalent arguments, in words: what, which argument, ours, theirs, what to do."""
+    found = _DIFFERS.search(text)
+    if found is None:
+        return None
+    kind, name, argument = found["kind"], found["name"], found["argument"]
+    return (
+        f"{kind} {name} exists already with another {argument}: ours would be {_value(found['ours'])}, "
+        f"the one there has {_value(found['theirs'])}. Delete it once it is empty (it is declared anew), "
+        "or choose another amqp.queue_prefix, or set amqp.declare = false to use it as it is"
+    )
+
+
+def _value(text: str) -> str:
+    found = _VALUE.fullmatch(text)
+    if found is None:
+        return "no such argument" if text == "none" else text
+    return next(group for group in found.groups() if group is not None)
+
+
+def _refusal(cause: BaseException, broker: Address) -> Misconfigured | None:
+    """What only an operator can mend."""
+    match cause:
+        case pika_errors.ProbableAuthenticationError() | pika_errors.AuthenticationError():
+            return Misconfigured(
+                f"RabbitMQ at {broker} refused the user {broker.user!r}: wrong name or password, or a user (such as "
+                "guest) that may only connect from the broker's own machine; set amqp.username and amqp.password",
+                reason="credentials_refused",
+            )
+        case pika_errors.ProbableAccessDeniedError():
+            return Misconfigured(
+                f"RabbitMQ at {broker} does not let the user {broker.user!r} into the virtual host "
+                f"{broker.virtual_host!r}: {_said(cause)}; create the virtual host, grant access to it, or correct the "
+                "end of amqp.url",
+                reason="virtual_host_refused",
+            )
+        case pika_errors.IncompatibleProtocolError() if (alert := _TLS_ALERT.search(str(cause.args))) is not None:
+            # With TLS 1.3 a broker refuses after the handshake, where pika takes it for the end of another protocol.
+            return _tls_failed(broker, alert["text"])
+        case pika_errors.IncompatibleProtocolError() | pika_errors.ProtocolVersionMismatch():
+            return Misconfigured(
+                f"what listens at {broker} does not speak AMQP 0-9-1; check the port in amqp.url, and that the url "
+                "begins with amqps:// if the port is for TLS",
+                reason="not_amqp",
+            )
+        case ssl.SSLCertVerificationError():
+            return Misconfigured(
+                f"the certificate of RabbitMQ at {broker} is not trusted: {cause.verify_message}; amqp.ca_file must "
+                "hold the authority that signed it, and amqp.url must use a host name that the certificate names",
+                reason="tls_failed",
+            )
+        case ssl.SSLError():
+            return _tls_failed(broker, str(cause.reason or cause))
+        case _:
+            return None
+
+
+def _tls_failed(broker: Address, what: str) -> Misconfigured:
+    return Misconfigured(
+        f"no TLS connection to RabbitMQ at {broker}: {what}; check that the port is the one for TLS, and amqp.cert_file "
+        "if the broker asks for a client certificate",
+        reason="tls_failed",
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and everything that pika wrapped in it, outermost first."""
+    yield error
+    match error:
+        case workflow.AMQPConnectionWorkflowFailed():
+            wrapped = list(error.exceptions)
+        case workflow.AMQPConnectorPhaseErrorBase():
+            wrapped = [error.exception]
+        case pika_errors.AMQPConnectionError():
+            wrapped = [each for each in error.args if isinstance(each, BaseException)]
+        case _:
+            wrapped = []
+    for inner in wrapped:
+        yield from _causes(inner)
+
+
+def _said(error: BaseException) -> str:
+    """The broker's own words out of pika's guess, which holds them as the text of a nested error."""
+    text = str(error.args[0]) if error.args else ""
+    found = re.search(r"\(\d+\) (?P<quote>['\"])(?P<text>.*)(?P=quote)$", text)
+    return found["text"] if found else text or "no reason given"
+
+
+def brief(error: BaseException) -> str:
+    """An error in one line, its class included where the text alone would not be understood."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error) if not isinstance(error, pika_errors.AMQPError) else ", ".join(map(str, error.args))
+    return text or type(error).__name__

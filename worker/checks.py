@@ -1,0 +1,115 @@
+"""What `autotag check` looks at before the service is started: each part by itself, with what to do if it is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from worker.amqp.declare import declare, find_missing
+from worker.amqp.link import connected
+from worker.crews import DecoderCrew
+from worker.errors import AutotagError
+from worker.metrics import Metrics
+from worker.models.catalogue import BUILT_IN, find
+from worker.models.manifest import ModelMissing
+from worker.settings import Settings
+from worker.topology import topology
+from worker.workshop import Workshop, instances, wants_model
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `warning`: it will work, but perhaps not as meant."""
+
+    subject: str
+    status: Literal["ok", "warning", "failed"]
+    message: str
+
+
+async def check(settings: Settings) -> AsyncIterator[Finding]:
+    """Look at everything that `autotag run` needs, one after another."""
+    parts: tuple[tuple[str, Callable[[Settings], Awaitable[Finding]]], ...] = (
+        ("switches", _switches),
+        ("sources", _sources),
+        ("rabbitmq", _rabbitmq),
+        ("decoder", _decoder),
+        ("model", _model),
+    )
+    for subject, look in parts:
+        try:
+            yield await look(settings)
+        except AutotagError as error:
+            yield Finding(subject, "failed", str(error))
+
+
+async def _switches(settings: Settings) -> Finding:
+    if not settings.enabled:
+        return Finding("switches", "warning", "`enabled` is off: every event will be answered `skipped`")
+    named = {"defaults": settings.defaults} | settings.instances
+    on = {
+        name: [
+            provider
+            for provider in ("tensorflow", "google_cloud_vision", "microsoft_vision")
+            if getattr(each, provider).enabled
+        ]
+        for name, each in named.items()
+        if each.enabled
+    }
+    if not any(on.values()):
+        what = (
+            "no provider is on, so every event will be answered `skipped`; for instance set defaults.tensorflow.enabled"
+        )
+        return Finding("switches", "warning", what)
+    return Finding("switches", "ok", "; ".join(f"{name}: {', '.join(found) or 'none'}" for name, found in on.items()))
+
+
+async def _sources(settings: Settings) -> Finding:
+    sources = settings.sources
+    unreadable = [str(root) for root in sources.path_roots if not os.access(root, os.R_OK | os.X_OK)]
+    if unreadable:
+        return Finding("sources", "failed", f"not there, or not readable by this user: {', '.join(unreadable)}")
+    roots, hosts = ", ".join(map(str, sources.path_roots)), ", ".join(sources.url_allowed_hosts)
+    return Finding("sources", "ok", f"paths below: {roots or 'none'}; hosts: {hosts or 'none'}; inline: always")
+
+
+async def _rabbitmq(settings: Settings) -> Finding:
+    layout = topology(settings.amqp.queue_prefix, settings.retry.delays_s)
+    async with connected(settings.amqp, "autotag-check") as link:
+        await (declare if settings.amqp.declare else find_missing)(link, layout)
+        return Finding("rabbitmq", "ok", f"{link.broker}; {len(layout.queues)} queues as they should be")
+
+
+async def _decoder(settings: Settings) -> Finding:
+    workshop = Workshop(settings, None, Metrics())
+    try:
+        crew: DecoderCrew = workshop.decoders
+        await crew.start()
+        await asyncio.wait_for(crew.wait_ready(), 60)
+        hello = next(state.hello for state in crew.states() if state.hello)
+    except TimeoutError:
+        return Finding("decoder", "failed", "no decoder child became ready within 60 s; run with log.level = debug")
+    finally:
+        await workshop.close()
+    return Finding("decoder", "ok", f"starts; sandbox: {hello.get('sandbox', 'none')}")
+
+
+async def _model(settings: Settings) -> Finding:
+    if not wants_model(settings):
+        return Finding("model", "ok", "not needed: tensorflow is on for no instance")
+    name = settings.tensorflow.model
+    try:
+        package = await asyncio.to_thread(find, name, settings.cache_dir)
+        await asyncio.to_thread(package.verify)
+    except ModelMissing:
+        if name in BUILT_IN:
+            return Finding(
+                "model", "warning", f"{name} is not built yet: `autotag model build`, or the first start does it"
+            )
+        raise
+    thresholds = sorted(
+        {each.tensorflow.confidence_threshold for each in instances(settings) if each.tensorflow.enabled}
+    )
+    return Finding("model", "ok", f"{package.identity}, {len(package.labels)} labels; thresholds {thresholds}")

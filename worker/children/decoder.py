@@ -1,0 +1,99 @@
+"""The decoder child: untrusted bytes in, pixels, smaller JPEGs and facts out. `python -m worker.children.decoder`.
+
+An image that cannot be used is an answer, and the decoder lives on. What kills it in spite of that is the image's
+fault, and the parent's to deal with.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import PIL
+from PIL import Image
+
+from worker.children import loop, opening, rendering, sandbox
+from worker.errors import CannotBeDone, Misconfigured
+from worker.frames import Packet
+from worker.models.recipe import Fit, Interpolation, PixelRecipe
+
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "ICO")
+
+
+class Decoder:
+    """Answers jobs about one image at a time."""
+
+    def __init__(self, *, maximum_pixels: int, maximum_bytes: int, processor_s: int) -> None:
+        self._maximum_pixels = maximum_pixels
+        self._maximum_bytes = maximum_bytes
+        self._processor_s = processor_s
+
+    def handle(self, packet: Packet, fds: Sequence[int]) -> tuple[str, Mapping[str, object]]:
+        """Do one job: `inspect`, `decode` or `shrink`. The first descriptor is the image, the second the output."""
+        sandbox.allow_processor_time(self._processor_s)
+        try:
+            return "done", self._facts(packet, fds)
+        except CannotBeDone as refusal:
+            return "refused", {"reason": refusal.reason, "message": str(refusal)}
+
+    def _facts(self, packet: Packet, fds: Sequence[int]) -> Mapping[str, object]:
+        limits = {"maximum_pixels": self._maximum_pixels, "maximum_bytes": self._maximum_bytes}
+        with opening.opened(fds[0], **limits) as (image, facts):
+            match packet["kind"]:
+                case "decode":
+                    _write(fds[1], rendering.pixels(image, _recipe_in(packet["recipe"])))
+                case "shrink":
+                    _write(fds[1], rendering.jpeg(image, rendering.limits_in(packet["limits"])))
+        return asdict(facts)
+
+
+def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, object]]:
+    """Set limits, load what decoding needs, and lock the door."""
+    opening.prepare(settings["maximum_pixels"])
+    _rehearse()
+    level = sandbox.Level.NONE
+    if settings["sandbox"] != "off":
+        allowance = sandbox.Allowance(settings["maximum_memory_bytes"], settings["maximum_cpu_s"])
+        level = sandbox.enter(allowance)
+    if settings["sandbox"] == "strict" and level != sandbox.STRICTEST:
+        raise Misconfigured(
+            f"the sandbox reaches only level {level.value!r} here, and decoder.sandbox is 'strict'; "
+            "set it to 'best' or use a kernel that offers more",
+            reason="sandbox_too_weak",
+        )
+    decoder = Decoder(
+        maximum_pixels=settings["maximum_pixels"],
+        maximum_bytes=settings["maximum_bytes"],
+        processor_s=settings["maximum_cpu_s"],
+    )
+    return decoder.handle, {"pillow": PIL.__version__, "sandbox": level.value}
+
+
+def _rehearse() -> None:
+    """Decode one tiny image of every format, so that whatever Python loads at first use is loaded before the lock."""
+    recipe = PixelRecipe(8, Fit.CROP, 1, Interpolation.BICUBIC)
+    for name in _FORMATS:
+        written = io.BytesIO()
+        Image.new("RGB", (16, 16), "grey").save(written, name)
+        written.seek(0)
+        with Image.open(written, formats=[name]) as image:
+            rendering.pixels(image, recipe)
+    rendering.pixels(Image.new("LAB", (16, 16)), recipe)
+
+
+def _recipe_in(fields: Mapping[str, Any]) -> PixelRecipe:
+    """The recipe as it came in a packet."""
+    return PixelRecipe(fields["size"], Fit(fields["fit"]), fields["margin"], Interpolation(fields["interpolation"]))
+
+
+def _write(fd: int, data: bytes) -> None:
+    position = 0
+    while position < len(data):
+        position += os.pwrite(fd, data[position : position + (1 << 20)], position)
+
+
+if __name__ == "__main__":
+    loop.serve(prepare)

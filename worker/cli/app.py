@@ -1,0 +1,59 @@
+"""The root of the command line: what every command shares, and the table of commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from worker import __version__
+from worker.cli import check, config, model, publish, run, schema, tag
+from worker.cli.context import CliContext
+
+app = typer.Typer(
+    name="autotag",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # they print local variables, and with them whatever a variable held
+    rich_markup_mode="markdown",
+    help=(
+        "Tags the images that a document management system announces over RabbitMQ.\n\n"
+        "Begin with `autotag tag photo.jpg`, which needs no broker; then `autotag check`, and `autotag run`.\n\n"
+        "Exit codes: 0 done; 1 something asked for could not be done; 2 wrong usage or settings; "
+        "3 RabbitMQ or the service unreachable; 4 model missing or damaged; 5 not in time."
+    ),
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"autotag {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    config_file: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", envvar="AUTOTAG_CONFIG", help="Settings file (TOML).", metavar="FILE"),
+    ] = None,
+    secrets_dir: Annotated[
+        Path | None,
+        typer.Option(envvar="AUTOTAG_SECRETS_DIR", help="Directory with one secret a file.", metavar="DIR"),
+    ] = None,
+    _show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Settings come from the environment (`AUTOTAG_…`), `.env`, a secrets directory and a TOML file, in this order."""
+    context.obj = CliContext(config=config_file, secrets_dir=secrets_dir)
+
+
+app.command("run")(run.run)
+app.command("tag")(tag.tag)
+app.command("publish")(publish.publish)
+app.command("check")(check.check)
+app.command("schema")(schema.schema)
+app.add_typer(config.app, name="config")
+app.add_typer(model.app, name="model")

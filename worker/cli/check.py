@@ -1,0 +1,50 @@
+"""`autotag check`: would the service run, and if not, what is to be done."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worker.cli.context import CliContext
+from worker.cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from worker.settings import Settings
+
+_EXIT = {"rabbitmq": ExitCode.UNREACHABLE, "model": ExitCode.MODEL}
+_MARK = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "failed": "[red]✗[/red]"}
+
+
+def check(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Look at settings, sources, RabbitMQ, decoders and model, and say what is wrong and what to do.
+
+    Declares the queues, as the service would. Ends with 3 if RabbitMQ fails, 4 if the model does, 1 for anything else.
+    """
+    settings = CliContext.of(context).load().settings
+    failed = asyncio.run(_check(settings, as_json))
+    if failed:
+        raise typer.Exit(_EXIT.get(failed[0], ExitCode.FAILED))
+
+
+async def _check(settings: Settings, as_json: bool) -> list[str]:
+    from rich.console import Console
+    from rich.markup import escape
+
+    from worker.checks import check as look
+
+    console = Console(soft_wrap=True)
+    failed = []
+    async for finding in look(settings):
+        if finding.status == "failed":
+            failed.append(finding.subject)
+        if as_json:
+            print(json.dumps({"subject": finding.subject, "status": finding.status, "message": finding.message}))
+        else:
+            console.print(f"{_MARK[finding.status]} {finding.subject:<10} {escape(finding.message)}", highlight=False)
+    return failed

@@ -1,0 +1,102 @@
+"""`autotag config`: the settings that hold and where they came from; the reference of all there are."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ByteSize
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from worker.cli.context import CliContext
+from worker.cli.exit_codes import ExitCode
+from worker.settings import Effective, LoadedSettings
+from worker.settings.load import BY_DEFAULT
+from worker.settings.reference import reference
+from worker.settings.schema import dotted
+
+app = typer.Typer(help="Show the settings that hold, and the reference of all settings.", no_args_is_help=True)
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    instance: Annotated[str | None, typer.Option(help="Show what holds for this virtual instance.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+) -> None:
+    """Print the effective settings, with where each value came from; secrets are masked."""
+    loaded = CliContext.of(context).load()
+    effective = list(loaded.system() if instance is None else loaded.instance(instance))
+    known = instance is None or instance in loaded.settings.instances
+    if as_json:
+        typer.echo(json.dumps(_as_json(loaded, instance, known, effective), ensure_ascii=False, indent=2))
+        return
+    if not known:
+        what = "its events are skipped" if not effective else "the defaults hold for it"
+        print(f"autotag: no settings name the instance {instance!r}; {what}", file=sys.stderr)
+    if effective:
+        _print_table(effective)
+
+
+@app.command("reference")
+def write_reference(
+    path: Annotated[Path, typer.Argument(help="The file to write or check.")] = Path("docs/settings.md"),
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; fail when the file is not up to date.")
+    ] = False,
+) -> None:
+    """Write the settings reference, made from the classes."""
+    text = reference()
+    if not check:
+        path.write_text(text, "utf-8")
+        return
+    if not path.is_file() or path.read_text("utf-8") != text:
+        print(f"autotag: {path} is not up to date: run `autotag config reference {path}`", file=sys.stderr)
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _as_json(
+    loaded: LoadedSettings, instance: str | None, known: bool, effective: Iterable[Effective]
+) -> dict[str, Any]:
+    return {
+        "config_file": str(loaded.config_file) if loaded.config_file else None,
+        "instance": instance,
+        "known": known,
+        "settings": {dotted(each.key): {"value": each.value, "origin": each.origin} for each in effective},
+    }
+
+
+def _print_table(effective: Iterable[Effective]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("key", "value", "from"):
+        table.add_column(heading, overflow="fold")
+    section: tuple[str, ...] = ()
+    for each in effective:
+        if each.key[:-1] != section:
+            section = each.key[:-1]
+            table.add_row()
+            table.add_row(Text(f"[{dotted(section)}]", style="bold"))
+        # Text, because a plain [amqp] would be read as markup.
+        cells = (Text(each.key[-1]), Text(_for_people(each.value)), Text(each.origin))
+        table.add_row(*cells, style="dim" if each.origin == BY_DEFAULT else "")
+    Console().print(table)
+
+
+def _for_people(value: Any) -> str:
+    match value:
+        case None:
+            return "unset"
+        case str():
+            return value
+        case float():
+            return f"{value:g}"
+        case ByteSize() if value:
+            return f"{value} ({value.human_readable(separator=' ')})"
+        case _:
+            return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,34 @@
+"""What every command is given by the options before it, and the one way from there to the settings."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from worker.cli.exit_codes import ExitCode
+from worker.errors import Misconfigured
+from worker.settings import LoadedSettings, load_settings
+
+
+@dataclass(frozen=True, slots=True)
+class CliContext:
+    """The options that come before a command's name; `typer.Context.obj` holds it."""
+
+    config: Path | None = None
+    secrets_dir: Path | None = None
+
+    @classmethod
+    def of(cls, context: typer.Context) -> CliContext:
+        """The one that the root command made."""
+        return context.find_object(cls) or cls()
+
+    def load(self) -> LoadedSettings:
+        """Load the settings; what is wrong with them goes to stderr, and the command ends with status 2."""
+        try:
+            return load_settings(self.config, secrets_dir=self.secrets_dir)
+        except Misconfigured as error:
+            print(f"autotag: {error}", file=sys.stderr)
+            raise typer.Exit(ExitCode.USAGE) from None

@@ -1,0 +1,179 @@
+"""`autotag publish`: announce files as a document management system would, and watch the results."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import sys
+import time
+import uuid
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from worker.cli.context import CliContext
+from worker.cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from worker.messages import Result
+    from worker.settings import Settings
+
+
+class By(StrEnum):
+    """How an event carries its image."""
+
+    INLINE = "inline"
+    PATH = "path"
+
+
+def publish(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(help="Image files.", metavar="FILES…", show_default=False)],
+    by: Annotated[
+        By, typer.Option(help="Put the image into the event, or name its path (below one of the service's roots).")
+    ] = By.INLINE,
+    instance: Annotated[str, typer.Option(help="The virtual instance.", metavar="NAME")] = "default",
+    lane: Annotated[str, typer.Option(help="live or bulk.")] = "live",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the results and show them.")] = False,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the results.")] = 60,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Publish an upload event for each file; with `--wait`, show the tags that come back.
+
+    Ends with status 1 if a file could not be read or its result is `failed`, 5 if a result did not come in time.
+    """
+    from worker.errors import AutotagError
+    from worker.topology import Lane
+
+    settings = CliContext.of(context).load().settings
+    events = {}
+    unreadable = 0
+    for file in files:
+        try:
+            events[str(uuid.uuid4())] = (file, _content(file, by))
+        except OSError as error:
+            print(f"{file}: cannot be read: {error.strerror}", file=sys.stderr)
+            unreadable += 1
+    bodies = {key: (file, _event(key, file, content, instance)) for key, (file, content) in events.items()}
+    try:
+        status = asyncio.run(_publish(settings, bodies, Lane(lane), wait, timeout, as_json))
+    except AutotagError as error:
+        print(f"autotag: {error}", file=sys.stderr)
+        raise typer.Exit(ExitCode.UNREACHABLE) from None
+    raise typer.Exit(status or (ExitCode.FAILED if unreadable else ExitCode.OK))
+
+
+def _content(file: Path, by: By) -> dict[str, str]:
+    if by is By.PATH:
+        file.stat()
+        return {"path": str(file.absolute())}
+    return {"base64": base64.b64encode(file.read_bytes()).decode()}
+
+
+def _event(key: str, file: Path, content: dict[str, str], instance: str) -> bytes:
+    from worker.messages import EVENT_TYPE
+
+    return json.dumps(
+        {
+            "specversion": "1.0",
+            "id": key,
+            "source": "autotag publish",
+            "type": EVENT_TYPE,
+            "subject": file.name,
+            "time": datetime.now(UTC).isoformat(),
+            "datacontenttype": "application/json",
+            "data": {"asset_id": file.name, "instance": instance, "content": content, "file_name": file.name},
+        }
+    ).encode()
+
+
+async def _publish(
+    settings: Settings, bodies: dict[str, tuple[Path, bytes]], lane: Any, wait: bool, timeout_s: float, as_json: bool
+) -> ExitCode:
+    from worker.amqp.visitor import visiting
+    from worker.topology import topology
+
+    layout = topology(settings.amqp.queue_prefix, settings.retry.delays_s)
+    async with visiting(settings.amqp, layout, listen=wait) as visitor:
+        started_s = time.monotonic()
+        await asyncio.gather(*(visitor.publish_event(body, key, lane) for key, (_, body) in bodies.items()))
+        if not wait:
+            _say_published(bodies, as_json)
+            return ExitCode.OK
+        waiting = {key: file for key, (file, _) in bodies.items()}
+        failed = False
+        show = _Rows(as_json)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while waiting:
+                    result = _ours(await visitor.next_result(), waiting)
+                    if result is None:
+                        continue
+                    show.add(waiting[result.event_id or ""], result, time.monotonic() - started_s)
+                    failed |= result.status == "failed"
+                    if result.complete:
+                        del waiting[result.event_id or ""]
+        except TimeoutError:
+            missing = ", ".join(file.name for file in waiting.values())
+            print(
+                f"no result within {timeout_s:g} s for {missing}; is `autotag run` up? See `autotag status`",
+                file=sys.stderr,
+            )
+            return ExitCode.TIMEOUT
+        finally:
+            show.end()
+        return ExitCode.FAILED if failed else ExitCode.OK
+
+
+def _ours(body: bytes, waiting: dict[str, Path]) -> Result | None:
+    from worker.messages import read_result
+
+    try:
+        result = read_result(body)
+    except ValueError:
+        return None  # somebody else's message on the same exchange
+    return result if result.event_id in waiting else None
+
+
+def _say_published(bodies: dict[str, tuple[Path, bytes]], as_json: bool) -> None:
+    if as_json:
+        for key, (file, _) in bodies.items():
+            print(json.dumps({"file": str(file), "event_id": key}))
+    else:
+        print(f"published {len(bodies)} event{'s' * (len(bodies) != 1)}")
+
+
+class _Rows:
+    """The results as they come: JSON lines at once, or a table at the end."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._rows: list[tuple[str, str, str, str]] = []
+
+    def add(self, file: Path, result: Result, after_s: float) -> None:
+        """Show one result, which came `after_s` seconds after its event was published."""
+        from worker.messages import result_data
+
+        if self._as_json:
+            print(json.dumps({"file": str(file)} | result_data(result), ensure_ascii=False), flush=True)
+            return
+        tags = "\n".join(f"{each.name} {each.confidence:.0%}" for each in result.tags)
+        said = tags or (f"{result.status}: {result.message}" if result.message else "nothing was sure enough")
+        asked = [f"{each.name} {(each.duration_s or 0) * 1000:.0f} ms" for each in result.providers]
+        self._rows.append((file.name, said, "\n".join(asked) or "-", f"{after_s * 1000:.0f} ms"))
+
+    def end(self) -> None:
+        """Print the table, if there is one to print."""
+        if self._as_json or not self._rows:
+            return
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table("photograph", "tags", "provider", "result after", show_lines=True)
+        for row in self._rows:
+            table.add_row(*row)
+        Console().print(table)

@@ -1,0 +1,85 @@
+"""`autotag schema`: what goes through the queues, as JSON Schemas and an AsyncAPI document."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from worker.asyncapi import asyncapi
+from worker.messages.schemas import schemas
+from worker.settings import AmqpSettings, RetrySettings
+from worker.topology import topology
+
+CHECKED_IN = Path("docs/schemas")
+
+
+class Document(StrEnum):
+    """What can be asked for by name."""
+
+    EVENT = "event"
+    EVENT_DATA = "event-data"
+    RESULT = "result"
+    RESULT_DATA = "result-data"
+    ASYNCAPI = "asyncapi"
+
+
+def schema(
+    document: Annotated[Document | None, typer.Argument(help="Which one; all of them unless given.")] = None,
+    write: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write them as files into this directory instead of printing.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help=f"Compare with the files in {CHECKED_IN}; exit status 1 when one differs.")
+    ] = False,
+) -> None:
+    """Print, write or check the JSON Schemas of events and results, and the AsyncAPI document."""
+    wanted = documents()
+    if document is not None:
+        wanted = {file_name(document): wanted[file_name(document)]}
+    if check:
+        _check(wanted)
+    elif write is not None:
+        write.mkdir(parents=True, exist_ok=True)
+        for name, text in wanted.items():
+            (write / name).write_text(text, encoding="utf-8")
+            typer.echo(f"wrote {write / name}")
+    elif document is not None:
+        typer.echo(wanted[file_name(document)], nl=False)
+    else:
+        everything = {name: json.loads(text) for name, text in wanted.items()}
+        typer.echo(json.dumps(everything, indent=2, ensure_ascii=False))
+
+
+def documents() -> dict[str, str]:
+    """Every document by file name, as text. The AsyncAPI document has the default settings' names."""
+    names = topology(AmqpSettings().queue_prefix, RetrySettings().delays_s)
+    made = {**schemas(), Document.ASYNCAPI: asyncapi(names)}
+    return {file_name(Document(name)): json.dumps(made[name], indent=2, ensure_ascii=False) + "\n" for name in made}
+
+
+def file_name(document: Document) -> str:
+    """The name of a document's file."""
+    return "asyncapi.json" if document is Document.ASYNCAPI else f"{document}.schema.json"
+
+
+def _check(wanted: dict[str, str]) -> None:
+    differing = [name for name, text in wanted.items() if _read(CHECKED_IN / name) != text]
+    if differing:
+        typer.echo(
+            f"{', '.join(differing)} in {CHECKED_IN} {'differs' if len(differing) == 1 else 'differ'} from the code; "
+            f"write them again with: autotag schema --write {CHECKED_IN}",
+            err=True,
+        )
+        raise typer.Exit(1)
+    typer.echo(f"{CHECKED_IN}: {len(wanted)} files as the code has them")
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None

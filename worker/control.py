@@ -1,0 +1,117 @@
+"""The control socket: how `autotag status`, `reset`, `pause` and `resume` reach the running service.
+
+A Unix socket that only its owner may open. A client sends one line of JSON, `{"command": "reset"}`, and gets one back:
+`{"ok": true, "answer": …}` or `{"ok": false, "error": "…"}`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from worker.errors import Misconfigured, TryLater
+
+_log = structlog.get_logger(__name__)
+
+_LONGEST_LINE_BYTES = 1 << 20
+_ANSWER_WITHIN_S = 10.0
+
+Command = Callable[[], Awaitable[object]]
+
+
+class ControlServer:
+    """Listens on the control socket for as long as the service runs."""
+
+    def __init__(self, path: Path, commands: Mapping[str, Command]) -> None:
+        self._path = path
+        self._commands = commands
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises Misconfigured when another service listens there already, or the path can't be used."""
+        if await _someone_listens(self._path):
+            raise Misconfigured(
+                f"another Autotag listens on {self._path}; stop it, or give this one its own `control_socket`"
+            )
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._path.unlink(missing_ok=True)  # left behind by a service that was killed
+            # The socket has its permissions from the moment it exists, not a moment later.
+            before = os.umask(0o177)
+            try:
+                self._server = await asyncio.start_unix_server(self._serve, self._path, limit=_LONGEST_LINE_BYTES)
+            finally:
+                os.umask(before)
+        except OSError as error:
+            raise Misconfigured(f"no control socket at {self._path}: {error.strerror}; set `control_socket`") from error
+
+    async def close(self) -> None:
+        """Stop listening and take the socket away."""
+        if self._server is not None:
+            self._server.close()
+            self._path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            line = await asyncio.wait_for(reader.readline(), _ANSWER_WITHIN_S)
+            writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
+            await writer.drain()
+        except (OSError, ValueError, TimeoutError) as error:
+            _log.debug("control connection ended early", error=str(error))
+        finally:
+            writer.close()
+
+    async def _answer(self, line: bytes) -> dict[str, object]:
+        try:
+            name = json.loads(line)["command"]
+            command = self._commands[name]
+        except (ValueError, KeyError, TypeError):
+            return {"ok": False, "error": f"unknown command; known are {', '.join(sorted(self._commands))}"}
+        try:
+            return {"ok": True, "answer": await command()}
+        except Exception as error:  # noqa: BLE001 - a command that fails is the asker's matter; the service goes on
+            _log.exception("control command failed", command=name)
+            return {"ok": False, "error": str(error)}
+
+
+async def ask(path: Path, command: str) -> Any:
+    """Send a command to the service that listens on `path`; its answer.
+
+    Raises TryLater when no service can be reached there or it refuses the command, with what to do.
+    """
+    try:
+        async with asyncio.timeout(_ANSWER_WITHIN_S):
+            reader, writer = await asyncio.open_unix_connection(path, limit=_LONGEST_LINE_BYTES)
+            writer.write(json.dumps({"command": command}).encode() + b"\n")
+            reply = json.loads(await reader.readline())
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+    except PermissionError as error:
+        raise TryLater(f"may not open {path}; run this as the user of the service", reason="not_allowed") from error
+    except (OSError, ValueError) as error:
+        raise TryLater(
+            f"no service answers on {path} ({error}); is `autotag run` up, with the same `control_socket`?",
+            reason="service_unreachable",
+        ) from error
+    if not reply["ok"]:
+        raise TryLater(f"the service refused: {reply['error']}", reason="command_failed")
+    return reply["answer"]
+
+
+async def _someone_listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            await asyncio.wait_for(asyncio.get_running_loop().sock_connect(probe, str(path)), 1.0)
+        except (OSError, TimeoutError):
+            return False
+    return True

@@ -1,0 +1,300 @@
+"""The model child at work: pixels in, labels and confidences out, in batches that fill by themselves.
+
+A child that is free takes whatever waits, up to a full batch; nothing waits for company unless `batch_wait_s` says so.
+The model only ever sees arrays of one shape, so a death is the child's own crash: everything in hand is done again by
+its successor. An image that keeps being in hand at crashes is done again alone, and at last set aside.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import math
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from worker import frames
+from worker.child_handle import ChildSpec
+from worker.crews.crew import ChildState, Crew, Observer, Recycling
+from worker.errors import CannotBeDone, Unavailable
+from worker.frames import Packet, ProtocolError
+from worker.lifecycle import Cause, Policy
+from worker.relaunch import RelaunchRule
+
+MOST_LABELS_AN_IMAGE = 1000
+
+CRASHES_BEFORE_ALONE = 2
+"""An image that was in hand at so many crashes is given to the model by itself."""
+
+CRASHES_ALLOWED = 3
+"""At one more the image is set aside. By then it has used up four crashes, fewer than the default rule allows."""
+
+Scores = list[tuple[int, float]]
+"""Label index and confidence, best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """Which model runs, how it is fed, and when it is given up. `package`: the directory of the model package."""
+
+    package: Path
+    threads: int | None = None
+    children: int = 1
+    spare: bool = False
+    batch_size: int = 8
+    batch_wait_s: float = 0.0
+    rule: RelaunchRule = field(default_factory=RelaunchRule)
+    start_timeout_s: float = 120.0
+    batch_timeout_s: float = 30.0
+    stop_timeout_s: float = 5.0
+    images_per_child: int = 0
+    maximum_memory_bytes: int = 0
+
+
+class ModelCrew:
+    """The model child, or several. Use with `async with`, or `start` and `close`."""
+
+    def __init__(
+        self,
+        options: ModelOptions,
+        *,
+        observe: Observer = lambda _name, _notice: None,
+        spec: ChildSpec | None = None,
+    ) -> None:
+        self._options = options
+        self._waiting: deque[_Image] = deque()
+        settings = {"package": str(options.package), "threads": options.threads, "batch_size": options.batch_size}
+        self._crew = Crew(
+            "model",
+            spec or ChildSpec.module("worker.children.model", settings),
+            Policy(
+                options.rule,
+                work_is_blamed=False,
+                start_timeout_s=options.start_timeout_s,
+                stop_timeout_s=options.stop_timeout_s,
+            ),
+            self,
+            children=options.children,
+            spares=1 if options.spare else 0,
+            recycling=Recycling(options.images_per_child, options.maximum_memory_bytes),
+            observe=observe,
+        )
+
+    async def score(self, pixels_fd: int, floor: float, asset: str = "image") -> Scores:
+        """What the model says of the pixels in `pixels_fd`: labels of at least `floor`, best first, at most 1000.
+
+        Waits while the child is starting or being relaunched. Raises `Unavailable` when the model is disabled, and
+        `CannotBeDone` for pixels that the model refuses or that keep crashing it.
+        """
+        image = _Image(os.dup(pixels_fd), floor, asset, asyncio.get_running_loop().create_future(), time.monotonic())
+        self._waiting.append(image)
+        self._settle_in()
+        return await image.scores
+
+    async def start(self) -> None:
+        """Launch the model child; images wait until it is ready."""
+        self._crew.start()
+
+    async def close(self, *, at_once: bool = False) -> None:
+        """Stop the children and wait for their end. Images still waiting end with `Unavailable`."""
+        await self._crew.close(at_once=at_once)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close(at_once=kind is not None)
+
+    async def wait_ready(self) -> None:
+        """Return when the model is ready. Raises `Unavailable` when it is, or becomes, disabled."""
+        await self._crew.wait_ready()
+
+    def reset(self) -> None:
+        """Forget the crashes; if disabled, launch the model again."""
+        self._crew.reset()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a started model child lives."""
+        return self._crew.ready
+
+    @property
+    def disabled_reason(self) -> str | None:
+        """Why the model is disabled, in words; None while it is not."""
+        return self._crew.disabled.message if self._crew.disabled else None
+
+    @property
+    def relaunches_left(self) -> int | None:
+        """How many crashes now would still be relaunched."""
+        return self._crew.relaunches_left(time.monotonic())
+
+    @property
+    def waiting(self) -> int:
+        """How many images wait for the model."""
+        return len(self._waiting)
+
+    def states(self) -> list[ChildState]:
+        """Every model child."""
+        return self._crew.states()
+
+    # ── the crew's side ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def next_job(self, *, fresh: bool, free: int) -> _Batch | None:
+        """What waits, up to a full batch, shared between the children that are free."""
+        self._drop_unwanted()
+        if not self._waiting:
+            return None
+        wait_s = self._waiting[0].came_at_s + self._options.batch_wait_s - time.monotonic()
+        if len(self._waiting) < self._options.batch_size and wait_s > 0:
+            asyncio.get_running_loop().call_later(wait_s, self._crew.dispatch)
+            return None
+        if self._waiting[0].suspect:
+            return self._batch([self._waiting.popleft()])
+        share = min(self._options.batch_size, math.ceil(len(self._waiting) / free))
+        images: list[_Image] = []
+        while self._waiting and len(images) < share and not self._waiting[0].suspect:
+            images.append(self._waiting.popleft())
+        return self._batch(images)
+
+    def abandon(self, error: Unavailable) -> None:
+        """The model is disabled: say so to everyone who waits."""
+        while self._waiting:
+            self._waiting.popleft().fail(error)
+
+    def put_back(self, images: Sequence[_Image]) -> None:
+        """Do these again, before all others."""
+        self._waiting.extendleft(reversed(images))
+        self._drop_unwanted()
+        self._settle_in()
+
+    def _batch(self, images: list[_Image]) -> _Batch:
+        return _Batch(images, self._options.batch_timeout_s, self.put_back)
+
+    def _drop_unwanted(self) -> None:
+        """Let go of images whose askers have gone away."""
+        for image in [each for each in self._waiting if not each.wanted]:
+            self._waiting.remove(image)
+            image.drop()
+
+    def _settle_in(self) -> None:
+        if self._crew.serving:
+            self._crew.dispatch()
+        else:
+            self.abandon(self._crew.unavailable())
+
+
+@dataclass(slots=True, eq=False)
+class _Image:
+    """Pixels that wait for, or are in the hands of, a model child; with a descriptor of their own."""
+
+    fd: int
+    floor: float
+    asset: str
+    scores: asyncio.Future[Scores]
+    came_at_s: float
+    crashes: int = 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody still waits for the answer."""
+        return not self.scores.done()
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it has been in hand at so many crashes that it must go alone."""
+        return self.crashes >= CRASHES_BEFORE_ALONE
+
+    def succeed(self, scores: Scores) -> None:
+        """End with what the model said."""
+        if self.wanted:
+            self.scores.set_result(scores)
+        self.drop()
+
+    def fail(self, error: Exception) -> None:
+        """End with `error`."""
+        if self.wanted:
+            self.scores.set_exception(error)
+        self.drop()
+
+    def drop(self) -> None:
+        """Close the descriptor."""
+        frames.close_all([self.fd])
+
+
+class _Batch:
+    """Images that go to the model together."""
+
+    def __init__(self, images: list[_Image], timeout_s: float, put_back: Callable[[Sequence[_Image]], None]) -> None:
+        self.timeout_s = timeout_s
+        self.packet = frames.pack("score", {"floors": [image.floor for image in images]})
+        self.fds = [image.fd for image in images]
+        self.images = len(images)
+        self._images = images
+        self._put_back = put_back
+
+    def answered(self, packet: Packet) -> None:
+        """Take the scores; an item may be refused by itself."""
+        match packet:
+            case {"kind": "done", "items": [*items]} if len(items) == len(self._images):
+                outcomes = [_outcome_in(item, image) for item, image in zip(items, self._images, strict=True)]
+            case _:
+                raise ProtocolError("an answer of the wrong shape to score")
+        for image, outcome in zip(self._images, outcomes, strict=True):
+            if isinstance(outcome, CannotBeDone):
+                image.fail(outcome)
+            else:
+                image.succeed(outcome)
+
+    def lost(self, cause: Cause) -> None:
+        """The child crashed: nothing is blamed on the images, until one has been there too often."""
+        again = []
+        for image in self._images:
+            image.crashes += 1
+            if image.crashes > CRASHES_ALLOWED:
+                message = (
+                    f"{image.asset} was in hand at {image.crashes} crashes of the model; the last: {cause.message}"
+                )
+                image.fail(CannotBeDone(message, reason="image_in_hand_at_model_crashes"))
+            else:
+                again.append(image)
+        self._put_back(again)
+
+    def returned(self) -> None:
+        """The batch never reached the child."""
+        self._put_back(self._images)
+
+
+def _outcome_in(item: object, image: _Image) -> Scores | CannotBeDone:
+    """One image's part of an answer. Raises `ProtocolError`."""
+    match item:
+        case {"labels": bytes(labels), "confidences": bytes(confidences)}:
+            return _scores_in(labels, confidences)
+        case {"reason": str(reason), "message": str(message)}:
+            return CannotBeDone(f"{image.asset}: {message}", reason=reason)
+    raise ProtocolError("an item of the wrong shape")
+
+
+def _scores_in(labels: bytes, confidences: bytes) -> Scores:
+    """Little-endian uint16 label indices, and as many float32 confidences from 0 to 1, falling."""
+    if len(labels) % 2 or len(labels) * 2 != len(confidences) or len(labels) > 2 * MOST_LABELS_AN_IMAGE:
+        raise ProtocolError("scores of the wrong length")
+    indices, values = array.array("H", labels), array.array("f", confidences)
+    if sys.byteorder == "big":
+        indices.byteswap()
+        values.byteswap()
+    previous = 1.0 + 1e-6
+    for value in values:
+        if not 0.0 <= value <= previous:  # which no NaN is
+            raise ProtocolError("confidences that are not numbers from 0 to 1, falling")
+        previous = value
+    return list(zip(indices, values, strict=True))

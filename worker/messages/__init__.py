@@ -1,0 +1,42 @@
+"""Messages: events from the DMS, results to it. docs/messages.md describes both; the schemas are made from these."""
+
+from worker.messages.events import EVENT_TYPE, IN_THE_BODY, ContentRef, Event, EventData, ReadEvent
+from worker.messages.reading import read_event
+from worker.messages.results import (
+    RESULT_TYPE,
+    ImageFacts,
+    OutgoingMessage,
+    ProviderReport,
+    ProviderStatus,
+    Result,
+    Status,
+    Tag,
+    comparable,
+    read_result,
+    result_data,
+    write_result,
+)
+from worker.messages.unreadable import UnreadableEvent
+
+__all__ = [
+    "EVENT_TYPE",
+    "IN_THE_BODY",
+    "RESULT_TYPE",
+    "ContentRef",
+    "Event",
+    "EventData",
+    "ImageFacts",
+    "OutgoingMessage",
+    "ProviderReport",
+    "ProviderStatus",
+    "ReadEvent",
+    "Result",
+    "Status",
+    "Tag",
+    "UnreadableEvent",
+    "comparable",
+    "read_event",
+    "read_result",
+    "result_data",
+    "write_result",
+]

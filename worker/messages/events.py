@@ -1,0 +1,126 @@
+"""Upload events: what the DMS says about one image. `reading` makes them from AMQP messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Final, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from worker.messages.fields import (
+    AssetId,
+    Base64Bytes,
+    FilePath,
+    InstanceName,
+    ShortText,
+    TagName,
+    TraceParent,
+    TraceState,
+    Url,
+    null_is,
+)
+
+EVENT_TYPE: Final = "dms.image.uploaded.v1"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, use_attribute_docstrings=True)
+
+
+class ContentRef(_Model):
+    """Where the image is: exactly one of `path`, `url` and `base64`."""
+
+    path: FilePath | None = None
+    """A file below one of the configured roots (`sources.path_roots`)."""
+    url: Url | None = None
+    """An http or https address on one of the allowed hosts (`sources.url_allowed_hosts`)."""
+    base64: Base64Bytes | None = Field(default=None, repr=False)
+    """The image itself, for small ones."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": [kind], "properties": {kind: {"type": "string"}}} for kind in ("path", "url", "base64")
+            ]
+        }
+    )
+
+    @property
+    def body(self) -> bool:
+        """Whether the AMQP body itself is the image."""
+        return self.kind == "body"
+
+    @property
+    def kind(self) -> Literal["path", "url", "base64", "body"]:
+        """Which of the ways it is; `body` when none of the fields says so."""
+        if self.path is not None:
+            return "path"
+        if self.url is not None:
+            return "url"
+        return "body" if self.base64 is None else "base64"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _exactly_one(cls, value: object) -> object:
+        # Only for what comes from outside, a dict: IN_THE_BODY passes as it is.
+        if isinstance(value, dict) and sum(value.get(kind) is not None for kind in ("path", "url", "base64")) != 1:
+            raise ValueError("must have exactly one of path, url and base64")
+        return value
+
+
+IN_THE_BODY = ContentRef.model_construct()
+"""The content of an event whose AMQP body is the image. No JSON says this: it follows from the content type."""
+
+
+class EventData(_Model):
+    """What the DMS says about an uploaded image. Fields that are not listed here are ignored."""
+
+    asset_id: AssetId
+    """The DMS's id of the asset; given back in the result."""
+    instance: Annotated[InstanceName, null_is("default")] = "default"
+    """The virtual instance (tenant) whose settings apply."""
+    content: ContentRef
+    """Where the image is."""
+    file_name: ShortText | None = None
+    """For people and logs; the image format is told from the bytes."""
+    mime_type: ShortText | None = None
+    """As the DMS knows it; only informative."""
+    existing_tags: Annotated[tuple[TagName, ...], Field(strict=False), null_is(())] = ()
+    """Tags that the asset already has. By default an asset with tags is left alone."""
+    temporary: Annotated[bool, null_is(default=False)] = False
+    """Whether the asset is a temporary file; those are not tagged."""
+    site: ShortText | None = None
+    """The site within the instance."""
+    locale: ShortText | None = None
+    """The language of the asset, such as `en-GB`."""
+
+
+class Attributes(_Model):
+    """The CloudEvents context attributes that matter here. Extension attributes of other names are ignored."""
+
+    specversion: Literal["1.0"]
+    id: ShortText
+    """Together with `source` it names the event: one that is sent again has the same two."""
+    source: ShortText
+    """Who publishes the event."""
+    type: Literal["dms.image.uploaded.v1"]
+    time: Annotated[AwareDatetime | None, Field(strict=False)] = None
+    """When the image was uploaded."""
+    traceparent: TraceParent = None
+    """W3C trace context; carried over to the result, ignored where it is malformed."""
+    tracestate: TraceState = None
+    """W3C trace context; carried over to the result."""
+
+
+class Event(Attributes):
+    """One upload event."""
+
+    data: EventData
+
+
+@dataclass(frozen=True, slots=True)
+class ReadEvent:
+    """An event, with the image's bytes where the message carried them."""
+
+    event: Event
+    image_bytes: bytes | None = field(repr=False)

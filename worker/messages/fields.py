@@ -1,0 +1,61 @@
+"""The kinds of text that messages are made of, with their limits. Everything here ends up in the JSON Schemas."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
+
+NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f]+$"
+"""Keeps line breaks out of logs and NUL out of file names."""
+
+AssetId = Annotated[str, Field(max_length=1024, pattern=NO_CONTROL_CHARACTERS)]
+InstanceName = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""Stands in routing keys, metric labels and table names of the settings, hence the narrow alphabet."""
+
+ShortText = Annotated[str, Field(max_length=1024, pattern=NO_CONTROL_CHARACTERS)]
+FilePath = Annotated[str, Field(max_length=4096, pattern=NO_CONTROL_CHARACTERS)]
+Url = Annotated[str, Field(max_length=8192, pattern=NO_CONTROL_CHARACTERS, json_schema_extra={"format": "uri"})]
+TagName = Annotated[str, Field(max_length=1024)]
+
+
+def null_is(default: object) -> Any:
+    """An optional field for which an explicit `null` means the same as leaving it out, as many serializers write it."""
+    return BeforeValidator(lambda value: default if value is None else value)
+
+
+def decode_base64(value: object) -> bytes:
+    """The bytes that base64 text stands for. Strict: no line breaks, no other alphabet, nothing after the padding."""
+    if not isinstance(value, str) or not value:
+        raise ValueError("must be base64 text (RFC 4648 section 4, padded, without line breaks)")
+    try:
+        return binascii.a2b_base64(value, strict_mode=True)
+    except ValueError as error:
+        raise ValueError(f"is not base64 (RFC 4648 section 4, padded, without line breaks): {error}") from None
+
+
+Base64Bytes = Annotated[
+    bytes,
+    PlainValidator(decode_base64),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64", "minLength": 4}),
+]
+
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_LONGEST_TRACESTATE = 512
+
+
+def trace_parent(value: object) -> str | None:
+    """A W3C `traceparent`, or None for anything else: a broken trace must not stop an event."""
+    return value if isinstance(value, str) and _TRACEPARENT.fullmatch(value) else None
+
+
+def trace_state(value: object) -> str | None:
+    """A W3C `tracestate` of a length that everybody must carry, or None."""
+    return value if isinstance(value, str) and 0 < len(value) <= _LONGEST_TRACESTATE and value.isascii() else None
+
+
+_OPTIONAL_TEXT = WithJsonSchema({"type": ["string", "null"]})
+TraceParent = Annotated[str | None, PlainValidator(trace_parent), _OPTIONAL_TEXT]
+TraceState = Annotated[str | None, PlainValidator(trace_state), _OPTIONAL_TEXT]

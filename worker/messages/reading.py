@@ -1,0 +1,214 @@
+"""Events read from AMQP messages.
+
+An event comes in one of three encodings, told apart by content type and headers (docs/messages.md has them for
+publishers):
+
+- CloudEvents in structured mode: the body is JSON and holds everything;
+- CloudEvents in binary mode: the attributes are headers, the body is the JSON `data` or the image itself;
+- plain: the body is the JSON `data` alone or the image itself.
+
+Whatever cannot be read raises `UnreadableEvent` and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from worker.messages.events import EVENT_TYPE, IN_THE_BODY, Attributes, Event, EventData, ReadEvent
+from worker.messages.fields import AssetId, InstanceName, decode_base64, trace_parent, trace_state
+from worker.messages.unreadable import FieldError, UnreadableEvent, explain
+
+STRUCTURED = "application/cloudevents+json"
+
+PLAIN_SOURCE = "plain"
+"""The `source` of an event that came without one."""
+
+_PLAIN_ID_NAMESPACE = uuid.UUID("200b2d7d-e0c5-58c7-b07b-0fb591c0f54e")  # UUIDv5 of the URL urn:autotag:plain-events
+
+_PREFIXES = ("cloudevents:", "cloudevents_", "ce-")
+"""Before attribute names in headers: the AMQP binding's two ways, and that of Knative's RabbitMQ binding."""
+
+_ANY_JSON: TypeAdapter[object] = TypeAdapter(object)
+_TAG_LIST: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[str, ...])
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """An AMQP message, its headers made into text where they are attributes."""
+
+    body: bytes
+    media_type: str
+    headers: Mapping[str, object]
+    attributes: Mapping[str, str]
+    message_id: str | None
+
+    @property
+    def is_image(self) -> bool:
+        return self.media_type.startswith("image/")
+
+
+def read_event(
+    body: bytes, content_type: str | None, headers: Mapping[str, object], message_id: str | None
+) -> ReadEvent:
+    """The event in an AMQP message: `content_type`, `headers` and `message_id` are the message's properties.
+
+    Raises UnreadableEvent with reason `event_not_json`, `event_invalid` or `event_type_unknown`.
+    """
+    media_type = (content_type or "").partition(";")[0].strip().lower()
+    message = _Message(body, media_type, headers, _attributes(headers), message_id)
+    try:
+        read = _read(message)
+    except (ValidationError, FieldError) as error:
+        raise _unreadable(message, error) from None
+    return _with_trace_of(message, read)
+
+
+def _read(message: _Message) -> ReadEvent:
+    if message.media_type.startswith("application/cloudevents"):
+        if message.media_type != STRUCTURED:
+            raise FieldError(f"content type: of the CloudEvents formats only {STRUCTURED} is read")
+        return _structured(message.body)
+    if message.attributes:
+        # The attributes first: an event of another type is refused for its type, whatever its data looks like.
+        attributes = Attributes.model_validate_strings(message.attributes)
+        return _with_data(attributes, message.body, message.is_image, message.attributes)
+    if not message.is_image and b'"specversion"' in message.body and "specversion" in _object(message.body):
+        return _structured(message.body)  # sent with the content type of any JSON
+    attributes = Attributes(
+        specversion="1.0",
+        id=message.message_id or str(uuid.uuid5(_PLAIN_ID_NAMESPACE, hashlib.sha256(message.body).hexdigest())),
+        source=PLAIN_SOURCE,
+        type=EVENT_TYPE,
+    )
+    fields = (
+        {name.replace("_", ""): _text(value) for name, value in message.headers.items()} if message.is_image else {}
+    )
+    return _with_data(attributes, message.body, message.is_image, fields)
+
+
+def _structured(body: bytes) -> ReadEvent:
+    if b'"data_base64"' in body and "data_base64" in (event := _object(body)):
+        attributes = Attributes.model_validate(event)
+        try:
+            data = decode_base64(event["data_base64"])
+        except ValueError as error:
+            raise FieldError(f"data_base64: {error}") from None
+        is_image = str(event.get("datacontenttype")).startswith("image/")
+        return _with_data(attributes, data, is_image, {name: _text(value) for name, value in event.items()})
+    read = Event.model_validate_json(body)
+    return ReadEvent(read, read.data.content.base64)
+
+
+def _with_data(attributes: Attributes, body: bytes, is_image: bool, fields: Mapping[str, str]) -> ReadEvent:
+    """An event whose data is `body`: JSON, or an image that the `fields` beside it describe."""
+    if is_image:
+        return ReadEvent(_join(attributes, _data_of_image(fields)), body)
+    data = EventData.model_validate_json(body)
+    return ReadEvent(_join(attributes, data), data.content.base64)
+
+
+def _join(attributes: Attributes, data: EventData) -> Event:
+    return Event.model_construct(**dict(attributes), data=data)
+
+
+def _data_of_image(fields: Mapping[str, str]) -> EventData:
+    """The data of an image that is a message body. Attribute names have no underscores in CloudEvents: `assetid`."""
+    given: dict[str, Any] = {
+        name: text for name in EventData.model_fields if (text := fields.get(name.replace("_", ""))) is not None
+    }
+    given.setdefault("asset_id", fields.get("subject"))
+    if given["asset_id"] is None:
+        raise FieldError("assetid: field required, as an attribute of that name or as `subject`")
+    if "existing_tags" in given:
+        try:
+            given["existing_tags"] = _TAG_LIST.validate_json(given["existing_tags"])
+        except ValidationError:
+            raise FieldError('existingtags: must be a JSON array of names, such as ["cat","sofa"]') from None
+    return EventData.model_validate(given | {"content": IN_THE_BODY}, strict=False)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """The body as a JSON object; an empty one where it is JSON of another kind."""
+    value = _ANY_JSON.validate_json(body)
+    return value if isinstance(value, dict) else {}
+
+
+def _attributes(headers: Mapping[str, object]) -> dict[str, str]:
+    return {
+        name[len(prefix) :].lower(): _text(value)
+        for name, value in headers.items()
+        for prefix in _PREFIXES
+        if name[: len(prefix)].lower() == prefix
+    }
+
+
+def _plain_fields(headers: Mapping[str, object]) -> dict[str, str]:
+    """Headers without a prefix may have the data's own names (`asset_id`)."""
+    names = {*EventData.model_fields, "assetid", "subject"}
+    return {name.replace("_", ""): _text(value) for name, value in headers.items() if name in names}
+
+
+def _text(value: object) -> str:
+    """A header's value as the text that CloudEvents gives it."""
+    match value:
+        case str():
+            return value
+        case bytes():
+            return value.decode(errors="replace")
+        case bool():
+            return "true" if value else "false"
+        case datetime():  # AMQP times carry no zone and mean UTC
+            return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
+        case list() | tuple():
+            return _ANY_JSON.dump_json(value).decode()
+        case _:
+            return str(value)
+
+
+def _with_trace_of(message: _Message, read: ReadEvent) -> ReadEvent:
+    """The trace context that stands in the message's own headers is nearer to us than the event's, and goes first."""
+    parent = trace_parent(_text(message.headers.get("traceparent", "")))
+    if parent is None:
+        return read
+    state = trace_state(_text(message.headers.get("tracestate", "")))
+    return ReadEvent(read.event.model_copy(update={"traceparent": parent, "tracestate": state}), read.image_bytes)
+
+
+_ASSET_ID: TypeAdapter[str] = TypeAdapter(AssetId)
+_INSTANCE: TypeAdapter[str] = TypeAdapter(InstanceName)
+
+
+def _unreadable(message: _Message, error: ValidationError | FieldError) -> UnreadableEvent:
+    reason, faults = explain(error, EVENT_TYPE)
+    try:
+        event = {} if message.is_image else _object(message.body)
+    except ValidationError:
+        event = {}
+    data = event.get("data") if "specversion" in event else event
+    fields: Mapping[str, object] = data if isinstance(data, dict) else {}
+    if message.is_image:
+        fields = {name: message.attributes.get(name.replace("_", "")) for name in ("asset_id", "instance")}
+    asset_id = _valid(_ASSET_ID, fields.get("asset_id"))
+    event_id = _valid(_ASSET_ID, message.attributes.get("id") or event.get("id")) or message.message_id
+    whose = ", ".join(f"{what} {who}" for what, who in (("event", event_id), ("asset", asset_id)) if who)
+    return UnreadableEvent(
+        f"an event cannot be read ({whose or 'it has no id'}): {faults}. docs/messages.md says what is",
+        reason=reason,
+        asset_id=asset_id,
+        event_id=event_id,
+        instance=_valid(_INSTANCE, fields.get("instance")),
+    )
+
+
+def _valid(kind: TypeAdapter[str], value: object) -> str | None:
+    try:
+        return kind.validate_python(value, strict=True)
+    except ValidationError:
+        return None

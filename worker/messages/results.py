@@ -1,0 +1,253 @@
+"""Results: what the DMS is told about an image, and how that becomes an AMQP message.
+
+The body is a CloudEvent in structured mode. Its id, which is also the AMQP `message_id`, is made from what the result
+rests on (event, image, providers, models, settings), not from what a cloud service happened to answer this time: a
+redelivered event gives the same id, so the DMS can drop the second result.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
+
+from worker.messages.fields import AssetId, InstanceName
+
+if TYPE_CHECKING:
+    from worker.messages.events import Event
+
+RESULT_TYPE = "dms.image.tagged.v1"
+CONTENT_TYPE = "application/cloudevents+json"
+NAMESPACE = uuid.UUID("54ed932b-6bc6-5af4-8086-15389ee6ba43")
+"""The namespace of result ids: itself the UUIDv5 of the URL `urn:autotag:results`."""
+
+CONFIDENCE_DECIMALS = 4
+DURATION_DECIMALS = 4
+
+Status = Literal["tagged", "no_tags", "skipped", "failed"]
+ProviderStatus = Literal["ok", "skipped", "failed", "unavailable"]
+
+_CONFIG = ConfigDict(use_attribute_docstrings=True, json_schema_serialization_defaults_required=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """One tag for the asset."""
+
+    __pydantic_config__ = _CONFIG
+
+    name: str
+    """As it should be shown."""
+    confidence: Annotated[float, Field(ge=0, le=1)]
+    """From 0 to 1, at most four decimals."""
+    provider: str
+    """Who suggested it: `tensorflow`, `google_cloud_vision`, `microsoft_vision`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderReport:
+    """What became of asking one provider."""
+
+    __pydantic_config__ = _CONFIG
+
+    name: str
+    """The provider."""
+    status: ProviderStatus
+    """`unavailable` means that it is, or was to the last, down: the image itself was not judged."""
+    reason: str | None = None
+    """A fixed word for programs, where the status is not `ok`."""
+    message: str | None = None
+    """The same for people."""
+    model: str | None = None
+    """What answered: the name and version of the model, or of the service's API."""
+    duration_s: Annotated[float, Field(ge=0)] | None = None
+    """Seconds the provider took."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What the decoder found the image to be, whatever its name says."""
+
+    __pydantic_config__ = _CONFIG
+
+    format: str
+    """The format: `JPEG`, `PNG`, ..."""
+    width: Annotated[int, Field(ge=1)]
+    """In pixels, as shown (EXIF orientation applied)."""
+    height: Annotated[int, Field(ge=1)]
+    """In pixels, as shown (EXIF orientation applied)."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    """Of the file's bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the DMS is told about one image: the `data` of a result."""
+
+    __pydantic_config__ = _CONFIG
+
+    asset_id: AssetId
+    """From the event."""
+    instance: InstanceName
+    """From the event."""
+    event_id: str | None
+    """The id of the event this answers; null where the event was too broken to tell."""
+    status: Status
+    """`no_tags`: looked at, and nothing was sure enough. `skipped`: not to be looked at. `failed`: never will be."""
+    reason: str | None = None
+    """A fixed word for programs, where the status is `skipped` or `failed`."""
+    message: str | None = None
+    """The same for people."""
+    tags: tuple[Tag, ...] = ()
+    """Best first, ties by name."""
+    providers: tuple[ProviderReport, ...] = ()
+    """One entry for each provider that was asked, or would have been."""
+    complete: bool = True
+    """False when a provider is still being asked: another result for the same event will replace this one."""
+    image: ImageFacts | None = None
+    """Null when the image was not decoded."""
+
+
+class ResultEvent(BaseModel):
+    """A result as it is published: a CloudEvent in structured mode."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    specversion: Literal["1.0"]
+    id: str
+    """UUIDv5; the same for a redelivered event. Also the AMQP `message_id`."""
+    source: str
+    """The service that looked: `autotag` unless it was given another name."""
+    type: Literal["dms.image.tagged.v1"]
+    subject: str
+    """The asset id."""
+    time: AwareDatetime
+    """When the result was written."""
+    datacontenttype: Literal["application/json"]
+    data: Result
+    traceparent: str | SkipJsonSchema[None] = None
+    """W3C trace context, from the event."""
+    tracestate: str | SkipJsonSchema[None] = None
+    """W3C trace context, from the event."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingMessage:
+    """An AMQP message ready to be published."""
+
+    body: bytes
+    content_type: str
+    headers: dict[str, str]
+    message_id: str
+    routing_key: str
+
+
+def result_data(result: Result) -> dict[str, Any]:
+    """The result as JSON holds it: every field present, tags best first, numbers rounded."""
+    tags: list[dict[str, Any]] = [
+        {"name": tag.name, "confidence": round(tag.confidence, CONFIDENCE_DECIMALS), "provider": tag.provider}
+        for tag in result.tags
+    ]
+    providers = [asdict(report) for report in result.providers]
+    for report in providers:
+        if report["duration_s"] is not None:
+            report["duration_s"] = round(report["duration_s"], DURATION_DECIMALS)
+    # Ordered by what is shown: two that differ only past the last decimal are a tie.
+    tags.sort(key=lambda tag: (-tag["confidence"], tag["name"].casefold(), tag["name"], tag["provider"]))
+    return {
+        "asset_id": result.asset_id,
+        "instance": result.instance,
+        "event_id": result.event_id,
+        "status": result.status,
+        "reason": result.reason,
+        "message": result.message,
+        "tags": tags,
+        "providers": providers,
+        "complete": result.complete,
+        "image": asdict(result.image) if result.image else None,
+    }
+
+
+def write_result(
+    result: Result,
+    *,
+    event: Event | None,
+    settings_digest: str,
+    source: str = "autotag",
+    time: datetime | None = None,
+) -> OutgoingMessage:
+    """The message that tells the DMS. `event` is None for one that could not be read; `time` is now unless given.
+
+    But for `time` and the providers' `duration_s`, equal arguments give equal bytes (see `comparable`).
+    """
+    message_id = str(result_id(result, event.source if event else None, settings_digest))
+    trace = _trace(event)
+    envelope = {
+        "specversion": "1.0",
+        "id": message_id,
+        "source": source,
+        "type": RESULT_TYPE,
+        "subject": result.asset_id,
+        "time": (time or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "datacontenttype": "application/json",
+        **trace,
+        "data": result_data(result),
+    }
+    return OutgoingMessage(
+        body=_json(envelope),
+        content_type=CONTENT_TYPE,
+        headers=trace,
+        message_id=message_id,
+        routing_key=f"{result.instance}.{result.status}",
+    )
+
+
+def read_result(body: bytes) -> Result:
+    """The result in a message that `write_result` wrote. Raises ValueError for anything else."""
+    return ResultEvent.model_validate_json(body).data
+
+
+def result_id(result: Result, event_source: str | None, settings_digest: str) -> uuid.UUID:
+    """What the result rests on, as a UUIDv5 in `NAMESPACE`.
+
+    The name is a JSON array without spaces: event source, event id, instance, asset id, SHA-256 of the image, status,
+    reason, complete, settings digest, and an array of [name, status, model] for each provider in order of name.
+    """
+    providers = sorted((report.name, report.status, report.model or "") for report in result.providers)
+    rests_on = [
+        event_source,
+        result.event_id,
+        result.instance,
+        result.asset_id,
+        result.image.sha256 if result.image else None,
+        result.status,
+        result.reason,
+        result.complete,
+        settings_digest,
+        providers,
+    ]
+    return uuid.uuid5(NAMESPACE, _json(rests_on).decode())
+
+
+def comparable(body: bytes) -> bytes:
+    """A result's body without what is measured, so that two results with one id can be compared byte by byte."""
+    envelope = json.loads(body)
+    envelope["time"] = None
+    for report in envelope["data"]["providers"]:
+        report["duration_s"] = None
+    return _json(envelope)
+
+
+def _trace(event: Event | None) -> dict[str, str]:
+    pairs = {"traceparent": event.traceparent, "tracestate": event.tracestate} if event else {}
+    return {name: value for name, value in pairs.items() if value is not None}
+
+
+def _json(value: object) -> bytes:
+    # A file name that is not UTF-8 reaches messages as lone surrogates, which no JSON reader takes: they become "?".
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(errors="replace")

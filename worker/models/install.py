@@ -1,0 +1,157 @@
+"""Installs a model that is downloaded: fetch, take exactly the pinned files out of the archive, write the manifest.
+
+Inception5h is the model of Liferay DXP's TensorFlow provider. It stretches the picture to 224 x 224, subtracts 117, and
+has 1,008 outputs for 1,001 labels, the first of which (`dummy`) means nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+import zlib
+from pathlib import Path
+
+from worker.errors import Misconfigured
+from worker.models.catalogue import DOWNLOADS, Download
+from worker.models.download import fetch
+from worker.models.manifest import (
+    Manifest,
+    ModelInput,
+    ModelMissing,
+    ModelOutput,
+    ModelPackage,
+    PinnedFile,
+    RuntimeName,
+    file_sha256,
+    write_manifest,
+)
+from worker.models.recipe import Fit, Interpolation
+from worker.models.staging import Progress, ProgressCallback, disk_error, no_progress, ready, sole_maker, staged
+
+MAX_MEMBER_BYTES = 512 << 20
+_CHUNK_BYTES = 1 << 20
+
+
+class _WrongContentsError(Misconfigured):
+    """What was downloaded is not what is pinned."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason="download_refused")
+
+
+def install(
+    name: str,
+    cache_dir: Path,
+    *,
+    url: str | None = None,
+    sha256: str | None = None,
+    progress: ProgressCallback = no_progress,
+) -> ModelPackage:
+    """Install a downloadable model of the catalogue, unless it is there already. Blocks.
+
+    `url` replaces the catalogue's address, for a mirror; `sha256` pins the archive too. The files in it are always
+    pinned. Raises `Misconfigured`, saying what to do.
+    """
+    if name not in DOWNLOADS:
+        raise ModelMissing(f"there is no model {name!r} to install: give one of {', '.join(DOWNLOADS)}")
+    return install_download(DOWNLOADS[name], cache_dir, url=url, sha256=sha256, progress=progress)
+
+
+def install_download(
+    download: Download,
+    cache_dir: Path,
+    *,
+    url: str | None = None,
+    sha256: str | None = None,
+    progress: ProgressCallback = no_progress,
+) -> ModelPackage:
+    """The same for a download that need not be in the catalogue."""
+    directory = download.directory(cache_dir)
+    if package := ready(directory):
+        return package
+    address = url or download.url
+    part = directory.with_name(f".{directory.name}-{hashlib.sha256(address.encode()).hexdigest()[:12]}.part")
+    with sole_maker(directory, progress):
+        if package := ready(directory):
+            return package
+        try:
+            resumed = part.exists()
+            try:
+                _install(download, directory, fetch(address, part, progress), sha256, progress)
+            except _WrongContentsError:
+                part.unlink(missing_ok=True)
+                if not resumed:
+                    raise
+                # The beginning may have been left by a download of something else: once more, from the start.
+                _install(download, directory, fetch(address, part, progress), sha256, progress)
+            part.unlink()
+        except OSError as error:
+            raise disk_error(directory.parent, error) from error
+    return ModelPackage.load(directory)
+
+
+def _install(
+    download: Download, directory: Path, archive: Path, sha256: str | None, progress: ProgressCallback
+) -> None:
+    progress(Progress("checking what was downloaded"))
+    if sha256 and (found := file_sha256(archive)) != sha256:
+        raise _WrongContentsError(f"the archive of {download.name} has SHA-256 {found}, expected {sha256}")
+    pinned = {download.graph_file: download.graph_digest, download.labels_file: download.labels_digest}
+    with staged(directory, needed_bytes=archive.stat().st_size * 2) as new:
+        try:
+            with zipfile.ZipFile(archive) as opened:
+                for member, digest in pinned.items():
+                    _extract(opened, member, digest, new / member)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+            raise _WrongContentsError(
+                f"what was downloaded for {download.name} is not a readable zip: {error}"
+            ) from error
+        write_manifest(new, _inception_manifest(download, new))
+
+
+def _extract(archive: zipfile.ZipFile, member: str, pinned: str, target: Path) -> None:
+    """Write one member to a path of our own choosing, and only keep it if its digest is the pinned one."""
+    try:
+        info = archive.getinfo(member)
+    except KeyError:
+        raise _WrongContentsError(f"the archive holds no {member}") from None
+    if info.file_size > MAX_MEMBER_BYTES:
+        raise _WrongContentsError(f"{member} in the archive is larger than {MAX_MEMBER_BYTES >> 20} MiB")
+    algorithm, _, expected = pinned.partition(":")
+    digest = hashlib.sha256() if algorithm == "sha256" else hashlib.sha1(usedforsecurity=False)
+    if algorithm == "git-blob-sha1":
+        digest.update(f"blob {info.file_size}\0".encode())
+    with archive.open(info) as source, target.open("wb") as file:
+        while chunk := source.read(_CHUNK_BYTES):  # never more than file_size: zipfile stops there
+            digest.update(chunk)
+            file.write(chunk)
+    if digest.hexdigest() != expected:
+        raise _WrongContentsError(f"{member} has {algorithm} {digest.hexdigest()}, expected {expected}")
+
+
+def _inception_manifest(download: Download, directory: Path) -> Manifest:
+    return Manifest(
+        name=download.name,
+        build=None,
+        runtime=RuntimeName.GRAPH_DEF,
+        model=PinnedFile(file=download.graph_file, sha256=file_sha256(directory / download.graph_file)),
+        labels=PinnedFile(file=download.labels_file, sha256=file_sha256(directory / download.labels_file)),
+        input=ModelInput(
+            name="input",
+            size=224,
+            mean=117.0,
+            scale=1.0,
+            fit=Fit.SQUASH,
+            margin=0,
+            interpolation=Interpolation.BILINEAR,
+        ),
+        output=ModelOutput(
+            name="output",
+            activation="probabilities",
+            temperature=1.0,
+            label_offset=0,
+            ignored_labels=("dummy",),
+        ),
+        licence=download.licence,
+        source=download.source,
+    )

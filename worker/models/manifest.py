@@ -1,0 +1,198 @@
+"""A model package: a directory holding a model, its labels and `manifest.json`, which says how to feed and read it.
+
+All that the rest of Autotag knows about a model it knows from here, so this needs neither numpy nor TensorFlow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from worker.errors import Misconfigured
+from worker.models.labels import read_labels
+from worker.models.recipe import Fit, Interpolation
+from worker.models.recipe import PixelRecipe as PixelRecipe
+
+MANIFEST_FILE = "manifest.json"
+_HASH_CHUNK_BYTES = 1 << 20
+
+
+class RuntimeName(StrEnum):
+    """What runs the model: LiteRT, or TensorFlow with one of its two file formats."""
+
+    LITERT = "litert"
+    SAVED_MODEL = "saved_model"
+    GRAPH_DEF = "graph_def"
+
+
+def _plain_name(value: str) -> str:
+    """Refuse a file name that leaves the package's directory: a manifest may come from anywhere."""
+    path = PurePosixPath(value)
+    if path.is_absolute() or ".." in path.parts or value in ("", ".") or "\0" in value:
+        raise ValueError("must be a file inside the package's directory")
+    return value
+
+
+FileName = Annotated[str, AfterValidator(_plain_name)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class PinnedFile(_Part):
+    """A file, or for a SavedModel a directory, and what it must hash to."""
+
+    file: FileName
+    sha256: Sha256 = Field(description="For a directory: over its files' hashes and names, as `tree_sha256` does.")
+
+
+class ModelInput(_Part):
+    """What goes in: `(pixel - mean) / scale`, of pictures made as `fit`, `margin` and `interpolation` say."""
+
+    name: str | None = Field(None, description="Tensor name; needed for a GraphDef, else only where there are several.")
+    size: int = Field(ge=8, le=4096, description="Side of the square input in pixels.")
+    channels: Literal["rgb", "bgr"] = "rgb"
+    dtype: Literal["uint8", "int8", "float32"] = "float32"
+    mean: float = 0.0
+    scale: float = Field(1.0, gt=0)
+    fit: Fit = Fit.CROP
+    margin: int = Field(0, ge=0, le=4096, description="A crop takes size / (size + margin) of the shorter side.")
+    interpolation: Interpolation = Interpolation.BICUBIC
+
+
+class ModelOutput(_Part):
+    """What comes out, and how it becomes one confidence a label."""
+
+    name: str | None = Field(None, description="Tensor name; needed for a GraphDef, else only where there are several.")
+    activation: Literal["logits", "probabilities"]
+    temperature: float = Field(1.0, gt=0, le=100, description="Logits are divided by this before the softmax.")
+    label_offset: int = Field(0, ge=0, description="Outputs before the first label, such as a background class.")
+    ignored_labels: tuple[str, ...] = Field((), description="Labels that are never tags.")
+
+
+class Manifest(_Part):
+    """The contents of `manifest.json`."""
+
+    format: Literal[1] = 1
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    build: str | None = Field(None, description="What the package was built from, for those built here.")
+    runtime: RuntimeName
+    model: PinnedFile
+    labels: PinnedFile
+    input: ModelInput
+    output: ModelOutput
+    licence: str
+    source: str
+    checked: dict[str, float | int | str] = Field(
+        default_factory=dict, description="How it was calibrated and checked, for people."
+    )
+
+    @property
+    def identity(self) -> str:
+        """Name and hash: two results with the same identity come from the same model file."""
+        return f"{self.name}@{self.model.sha256[:12]}"
+
+    def recipe(self) -> PixelRecipe:
+        """What decoders must make of a picture for this model."""
+        given = self.input
+        return PixelRecipe(given.size, given.fit, given.margin, given.interpolation)
+
+
+class ModelMissing(Misconfigured):
+    """There is no such model, or it has not been built or installed yet."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason="model_missing")
+
+
+@dataclass(frozen=True)
+class ModelPackage:
+    """A model package on disk. Loading reads the manifest; `verify` hashes the files."""
+
+    directory: Path
+    manifest: Manifest
+
+    @classmethod
+    def load(cls, directory: Path) -> ModelPackage:
+        """Read the manifest of a package. Raises `ModelMissing` or `Misconfigured`, naming the key that is wrong."""
+        path = directory / MANIFEST_FILE
+        try:
+            text = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise ModelMissing(f"{directory} is not a model package: it has no {MANIFEST_FILE}") from None
+        except OSError as error:
+            raise ModelMissing(f"cannot read {path}: {error.strerror}") from error
+        try:
+            return cls(directory, Manifest.model_validate_json(text))
+        except ValidationError as error:
+            raise Misconfigured(f"{path}: {_first_complaint(error)}", reason="model_manifest") from error
+
+    @property
+    def model_path(self) -> Path:
+        """The model file, or the directory of a SavedModel."""
+        return self.directory / self.manifest.model.file
+
+    @property
+    def identity(self) -> str:
+        """See `Manifest.identity`."""
+        return self.manifest.identity
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The labels' names, in the order of the model's outputs after `label_offset`."""
+        return tuple(label.name for label in read_labels(self.directory / self.manifest.labels.file))
+
+    def verify(self) -> None:
+        """Hash the model and its labels. Raises `Misconfigured` naming the file that is missing or differs."""
+        for pinned in (self.manifest.model, self.manifest.labels):
+            path = self.directory / pinned.file
+            try:
+                found = tree_sha256(path) if path.is_dir() else file_sha256(path)
+            except OSError as error:
+                raise ModelMissing(f"model {self.manifest.name}: cannot read {path}: {error.strerror}") from error
+            if found != pinned.sha256:
+                raise Misconfigured(
+                    f"model {self.manifest.name}: {path} has SHA-256 {found}, its manifest says {pinned.sha256}. "
+                    "The file was changed or damaged: build or install the model again",
+                    reason="model_hash_mismatch",
+                )
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write `manifest.json`; done last, so that a directory with a manifest is a whole package."""
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    (directory / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def tree_sha256(directory: Path) -> str:
+    """SHA-256 over the lines `<hash>  <relative path>` of a directory's files, sorted by path, as of `sha256sum`."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    lines = (f"{file_sha256(path)}  {path.relative_to(directory).as_posix()}\n" for path in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _first_complaint(error: ValidationError) -> str:
+    """The first thing wrong with a manifest, in one line that names the key."""
+    complaint: Any = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in complaint["loc"]) or "the manifest"
+    given = complaint["input"]
+    shown = f" (it is {given!r:.80})" if not isinstance(given, dict | bytes) else ""
+    return f"{key}: {complaint['msg']}{shown}"

@@ -1,0 +1,116 @@
+"""How a package comes to be on disk: by one process at a time, beside its final place, and renamed there whole.
+
+Whoever finds the directory finds all of it. What a killed process left behind is removed by the next one that makes the
+same package; the lock goes away with the process that held it.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from worker.errors import Misconfigured
+from worker.models.manifest import ModelPackage
+
+LOCK_TIMEOUT_S = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far along something is: `done` of `total` (0: not known), in the step's own unit."""
+
+    step: str
+    done: int = 0
+    total: int = 0
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+def no_progress(_: Progress) -> None:
+    """For callers that show none."""
+
+
+def ready(directory: Path) -> ModelPackage | None:
+    """The package in this place, if it is there whole and undamaged."""
+    try:
+        package = ModelPackage.load(directory)
+        package.verify()
+    except Misconfigured:
+        return None
+    return package
+
+
+@contextmanager
+def sole_maker(directory: Path, progress: ProgressCallback) -> Iterator[None]:
+    """Hold the lock for making the package that belongs in `directory`, waiting for whoever makes it now."""
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory.with_name(f".{directory.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            progress(Progress("waiting for another process that makes the same model"))
+            lock.acquire(timeout=LOCK_TIMEOUT_S)
+    except Timeout:
+        raise Misconfigured(
+            f"another process has been making {directory} for {LOCK_TIMEOUT_S:.0f} s: end it, then try again",
+            reason="model_locked",
+        ) from None
+    except OSError as error:
+        raise disk_error(directory.parent, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def staged(directory: Path, needed_bytes: int) -> Iterator[Path]:
+    """A new directory that becomes `directory` when the block ends well, and is removed when it does not.
+
+    Call it as the sole maker only.
+    """
+    prefix = f".{directory.name}.new-"
+    try:
+        for leftover in directory.parent.glob(f"{prefix}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        free_bytes = shutil.disk_usage(directory.parent).free
+        if free_bytes < needed_bytes:
+            raise disk_full(directory.parent, f"{free_bytes >> 20} MiB are free, about {needed_bytes >> 20} are needed")
+        new = Path(tempfile.mkdtemp(prefix=prefix, dir=directory.parent))
+        try:
+            new.chmod(0o755)  # mkdtemp's 0700 would keep a service under another account from reading the model
+            yield new
+            shutil.rmtree(directory, ignore_errors=True)  # only a damaged package can be in the way
+            new.rename(directory)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    except OSError as error:
+        raise disk_error(directory.parent, error) from error
+
+
+def disk_full(directory: Path, detail: str) -> Misconfigured:
+    """The error for a disk without room for a model."""
+    return Misconfigured(
+        f"no room for a model in {directory}: {detail}. Free some space, or set cache_dir to another disk",
+        reason="disk_full",
+    )
+
+
+def disk_error(directory: Path, error: OSError) -> Misconfigured:
+    """What an `OSError` under the model cache means to an operator."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return disk_full(directory, error.strerror or "the disk is full")
+    return Misconfigured(
+        f"cannot write the model cache {directory}: {error.strerror or error}. Set cache_dir to a directory that the "
+        "service may write to",
+        reason="model_cache",
+    )

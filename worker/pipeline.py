@@ -1,0 +1,258 @@
+"""One event's way, from delivery to settlement.
+
+Every delivery ends in exactly one of: a confirmed result and an ack; a delayed retry, confirmed, then an ack; a failed
+result and a dead letter, both confirmed, then an ack; or it goes back to the queue it came from. Nothing is
+acknowledged before the broker has confirmed what replaces it, so the worst that a fault can do is a second, equal
+result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import structlog
+
+from worker import tagging
+from worker.amqp import Broker, Delivery, NotPublished, PublishRefused, Unroutable
+from worker.errors import CannotBeDone, TryLater, Unavailable
+from worker.messages import Event, Result, UnreadableEvent, read_event, write_result
+from worker.metrics import Metrics
+from worker.policy import gate
+from worker.replies import pack, unpack
+from worker.settings import InstanceSettings, Settings, settings_digest
+from worker.tagging import Findings
+from worker.workshop import Workshop
+
+_log = structlog.get_logger(__name__)
+
+ANSWERS_HEADER = "x-autotag-answers"
+"""What some providers have answered already, on an event that waits to ask the others again."""
+
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 30.0
+"""Between two attempts to publish what the broker refuses (a queue that is full)."""
+
+
+class Ending(StrEnum):
+    """How a delivery ended."""
+
+    ANSWERED = "answered"
+    RETRIED = "retried"
+    DEAD_LETTERED = "dead_lettered"
+    REQUEUED = "requeued"
+
+
+@dataclass(slots=True)
+class Errand:
+    """A delivery in hand, and what is known about it so far."""
+
+    delivery: Delivery
+    event: Event | None = None
+    status: str | None = None
+    reason: str | None = None
+    tags: int = 0
+    stages_s: dict[str, float] = field(default_factory=dict)
+
+
+class Pipeline:
+    """Carries deliveries, many at a time, from the broker to the providers and their results back."""
+
+    def __init__(
+        self,
+        settings: Callable[[], Settings],
+        broker: Broker,
+        workshop: Workshop,
+        metrics: Metrics,
+    ) -> None:
+        self.workshop = workshop
+        """A reload puts another one here; each event ends in the one in which it began."""
+        self._settings = settings
+        self._broker = broker
+        self._metrics = metrics
+
+    async def carry(self, delivery: Delivery) -> Ending:
+        """Carry one delivery to its end. Raises nothing but cancellation; then the delivery is left unsettled."""
+        errand = Errand(delivery)
+        with self._metrics.in_hand():
+            try:
+                try:
+                    ending = await self._end(errand)
+                except Unroutable as error:
+                    ending = await self._hold(errand, error)
+            except NotPublished as error:
+                ending = self._put_back(errand, error)
+            self._account_for(errand, ending)
+        return ending
+
+    async def _end(self, errand: Errand) -> Ending:
+        try:
+            return await self._answer(errand)
+        except CannotBeDone as error:
+            return await self._give_up(errand, error)
+        except NotPublished:
+            raise
+        except TryLater as error:
+            return await self._try_later(errand, error)
+        except Unavailable as error:
+            return await self._wait(errand, error)
+        except Exception as error:  # noqa: BLE001
+            # A fault of ours in one event must neither lose it nor stop the others; after its last attempt it is kept
+            # as a dead letter that says so.
+            _log.exception("unexpected error", **_who(errand))
+            fault = TryLater(f"unexpected {type(error).__name__}: {error}", reason="internal_error")
+            return await self._try_later(errand, fault)
+
+    async def _answer(self, errand: Errand) -> Ending:
+        """The way of an event for which all goes well."""
+        delivery, settings, workshop = errand.delivery, self._settings(), self.workshop
+        read = read_event(delivery.body, delivery.content_type, delivery.headers, delivery.message_id)
+        event = errand.event = read.event
+        instance = settings.instance(event.data.instance)
+
+        skip = gate(event, settings, instance, workshop.providers)
+        if skip or instance is None:
+            assert skip is not None  # noqa: S101 - the gate shuts for an instance without settings
+            return await self._publish_and_ack(errand, tagging.skipped(event, skip), settings)
+
+        with self._metrics.stage("fetch"):
+            content = await workshop.sources.open_content(event, read.image_bytes, settings.sources)
+        with content:
+            earlier = unpack(delivery.headers.get(ANSWERS_HEADER))
+
+            async def tell(so_far: Findings) -> None:
+                await self._publish(errand, tagging.tagged(event, so_far, instance, settings), settings)
+
+            findings = await workshop.tagger.look(event, content, instance, earlier=earlier, tell=tell)
+
+        if findings.down and delivery.attempt < settings.retry.maximum_number_of_attempts:
+            return await self._ask_again_later(errand, findings, instance, settings)
+        result = tagging.tagged(event, findings.without_hope(), instance, settings)
+        if result.status == "failed":
+            raise CannotBeDone(result.message or "no provider could tag it", reason=result.reason or "failed")
+        return await self._publish_and_ack(errand, result, settings)
+
+    async def _publish_and_ack(self, errand: Errand, result: Result, settings: Settings) -> Ending:
+        await self._publish(errand, result, settings)
+        errand.delivery.ack()
+        return Ending.ANSWERED
+
+    async def _publish(self, errand: Errand, result: Result, settings: Settings) -> None:
+        errand.status, errand.reason, errand.tags = result.status, result.reason, len(result.tags)
+        with self._metrics.stage("publish"):
+            message = write_result(result, event=errand.event, settings_digest=_digest(settings, result.instance))
+            await self._accepted(lambda: self._broker.publish_result(message))
+        self._metrics.result(result)
+
+    async def _ask_again_later(
+        self, errand: Errand, findings: Findings, instance: InstanceSettings, settings: Settings
+    ) -> Ending:
+        """Let the tags that are there go out at once, and the providers that are down be asked again by themselves."""
+        assert errand.event is not None  # noqa: S101 - there are no findings without an event
+        if findings.answered:
+            await self._publish(errand, tagging.tagged(errand.event, findings, instance, settings), settings)
+        down = findings.down
+        errand.reason = down[0].reason
+        after_s = max(reply.after_s for reply in down)
+        headers = {ANSWERS_HEADER: pack(findings.replies)}
+        await self._accepted(lambda: self._broker.retry_later(errand.delivery, at_least_s=after_s, headers=headers))
+        errand.delivery.ack()
+        return Ending.RETRIED
+
+    async def _try_later(self, errand: Errand, error: TryLater) -> Ending:
+        attempts = self._settings().retry.maximum_number_of_attempts
+        if errand.delivery.attempt >= attempts:
+            last = f"{error} (attempt {errand.delivery.attempt} of {attempts}, the last)"
+            return await self._give_up(errand, CannotBeDone(last, reason=error.reason))
+        errand.reason = error.reason
+        _log.warning("will be retried", reason=error.reason, error=str(error), **_who(errand))
+        await self._accepted(lambda: self._broker.retry_later(errand.delivery, at_least_s=error.after_s))
+        errand.delivery.ack()
+        return Ending.RETRIED
+
+    async def _wait(self, errand: Errand, error: Unavailable) -> Ending:
+        """The event waits for an operator, however long: this is no attempt."""
+        errand.reason = error.reason
+        if self._broker.state.paused:  # nobody's events can be answered: keep this one where the others are
+            errand.delivery.requeue()
+            return Ending.REQUEUED
+        await self._accepted(lambda: self._broker.retry_later(errand.delivery, at_least_s=0, counted=False))
+        errand.delivery.ack()
+        return Ending.RETRIED
+
+    async def _give_up(self, errand: Errand, error: CannotBeDone) -> Ending:
+        """Answer `failed`, then keep the event as a dead letter with its reason."""
+        _log.warning("cannot be done", reason=error.reason, error=str(error), **_who(errand))
+        event = errand.event
+        if event is not None:
+            await self._publish(errand, tagging.failed(event, error), self._settings())
+        elif isinstance(error, UnreadableEvent) and error.asset_id is not None:
+            await self._publish(errand, error.result(), self._settings())
+        errand.status, errand.reason = "failed", error.reason
+        await self._accepted(lambda: self._broker.dead_letter(errand.delivery, error.reason, str(error)))
+        errand.delivery.ack()
+        return Ending.DEAD_LETTERED
+
+    async def _hold(self, errand: Errand, error: Unroutable) -> Ending:
+        """No queue is bound for the result. That is no fault of the event, which comes back uncounted."""
+        errand.reason = error.reason
+        self._metrics.unroutable()
+        _log.error("result is unroutable; the event is kept and comes back", error=str(error), **_who(errand))
+        await self._accepted(lambda: self._broker.retry_later(errand.delivery, at_least_s=0, counted=False))
+        errand.delivery.ack()
+        return Ending.RETRIED
+
+    def _put_back(self, errand: Errand, error: NotPublished) -> Ending:
+        """What should replace the event was not confirmed: the event itself stays the record of it."""
+        errand.reason = error.reason
+        _log.error("not confirmed; the event stays in its queue", error=str(error), **_who(errand))
+        errand.delivery.requeue()
+        return Ending.REQUEUED
+
+    async def _accepted(self, publish: Callable[[], Awaitable[None]]) -> None:
+        """Publish, and while the broker refuses hold the event and try again: full queues slow us down, no more.
+
+        Requeueing instead would count towards the queue's delivery limit and end in a dead letter.
+        """
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                return await publish()
+            except PublishRefused as error:
+                _log.warning("the broker refuses; trying again", error=str(error), pause_s=pause_s)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _account_for(self, errand: Errand, ending: Ending) -> None:
+        took_s = time.monotonic() - errand.delivery.received_at_s
+        self._metrics.ended(ending, errand.reason, took_s)
+        _log.info(
+            "event ended",
+            ending=ending.value,
+            status=errand.status,
+            reason=errand.reason,
+            tags=errand.tags,
+            seconds=round(took_s, 3),
+            **_who(errand),
+        )
+
+
+def _digest(settings: Settings, instance_name: str) -> str:
+    return settings_digest(settings, settings.instance(instance_name) or settings.defaults)
+
+
+def _who(errand: Errand) -> dict[str, object]:
+    """The ids by which people find an event again in logs."""
+    event, delivery = errand.event, errand.delivery
+    if event is None:
+        return {"message_id": delivery.message_id, "attempt": delivery.attempt}
+    return {
+        "event_id": event.id,
+        "asset_id": event.data.asset_id,
+        "instance": event.data.instance,
+        "attempt": delivery.attempt,
+        "traceparent": event.traceparent,
+    }

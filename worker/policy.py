@@ -1,0 +1,47 @@
+"""The gates: whether an event's image is to be looked at, decided before a byte of it is fetched. Pure.
+
+The gates are the original's, in its order; each that is shut gives `skipped` with its reason, where the original said
+nothing at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from worker.messages import Event
+from worker.providers.base import Provider
+from worker.settings import InstanceSettings, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Why an image is not looked at: `reason` for programs, `message` for people."""
+
+    reason: str
+    message: str
+
+
+def gate(
+    event: Event, settings: Settings, instance: InstanceSettings | None, providers: Iterable[Provider]
+) -> Skip | None:
+    """The first gate that is shut for this event, or None when the way is free.
+
+    `instance` is None for an instance that the settings do not know and are told to skip.
+    """
+    data = event.data
+    if not settings.enabled:
+        return Skip("system_disabled", "tagging is switched off for the whole system (`enabled`)")
+    if instance is None:
+        return Skip("unknown_instance", f"the instance {data.instance!r} has no settings (`unknown_instances` is skip)")
+    if not instance.enabled:
+        return Skip("instance_disabled", f"tagging is switched off for the instance {data.instance!r}")
+    if data.site is not None and not instance.sites.get(data.site, True):
+        return Skip("site_disabled", f"tagging is switched off for the site {data.site!r} of {data.instance!r}")
+    if not any(provider.enabled(instance) for provider in providers):
+        return Skip("no_provider_enabled", f"no provider is switched on for the instance {data.instance!r}")
+    if data.temporary:
+        return Skip("temporary", "the asset is a temporary file")
+    if data.existing_tags and not instance.tag_assets_that_have_tags:
+        return Skip("has_tags", "the asset already has tags of its own (`tag_assets_that_have_tags` is off)")
+    return None

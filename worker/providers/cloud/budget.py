@@ -1,0 +1,113 @@
+"""How many calls each instance has made to each service this month, kept in a file that outlives restarts.
+
+The limit is hard: calls are taken from the budget before they are made, in one transaction, so that neither tasks nor
+other processes on the same state directory can go over it together. Calls that the service did not carry out are
+given back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from worker.errors import TryLater
+
+_BUSY_TIMEOUT_S = 10.0
+_TABLE = """
+CREATE TABLE IF NOT EXISTS calls (
+    provider TEXT NOT NULL, instance TEXT NOT NULL, month TEXT NOT NULL, used INTEGER NOT NULL,
+    PRIMARY KEY (provider, instance, month)
+) STRICT, WITHOUT ROWID
+"""
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Calls taken from a budget: how many, and from which month."""
+
+    provider: str
+    instance: str
+    month: str
+    calls: int
+
+
+class CallBudget:
+    """Counts calls by provider, instance and calendar month (UTC). `now` may be given for tests."""
+
+    def __init__(self, file: Path, now: Callable[[], datetime] = _utc_now) -> None:
+        self._file = file
+        self._now = now
+
+    async def take(self, provider: str, instance: str, wanted: int, limit: int) -> Grant:
+        """Take up to `wanted` calls, as far as `limit` a month goes. Raises TryLater when the file can't be used."""
+        return await asyncio.to_thread(self._take, provider, instance, wanted, limit)
+
+    async def give_back(self, grant: Grant, calls: int) -> None:
+        """Return calls of a grant that came to nothing. Raises TryLater when the file can't be used."""
+        await asyncio.to_thread(self._give_back, grant, calls)
+
+    async def used(self, provider: str, instance: str) -> int:
+        """Calls made this month. Raises TryLater when the file can't be used."""
+        return await asyncio.to_thread(self._used, provider, instance)
+
+    def renews(self) -> datetime:
+        """When the next month begins."""
+        now = self._now()
+        return datetime(now.year + now.month // 12, now.month % 12 + 1, 1, tzinfo=UTC)
+
+    def _take(self, provider: str, instance: str, wanted: int, limit: int) -> Grant:
+        month = self._month()
+        with self._transaction() as database:
+            granted = max(0, min(wanted, limit - _used(database, provider, instance, month)))
+            database.execute(
+                "INSERT INTO calls VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (provider, instance, month) DO UPDATE SET used = used + excluded.used",
+                (provider, instance, month, granted),
+            )
+        return Grant(provider, instance, month, granted)
+
+    def _give_back(self, grant: Grant, calls: int) -> None:
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE calls SET used = max(0, used - ?) WHERE provider = ? AND instance = ? AND month = ?",
+                (calls, grant.provider, grant.instance, grant.month),
+            )
+
+    def _used(self, provider: str, instance: str) -> int:
+        with self._transaction() as database:
+            return _used(database, provider, instance, self._month())
+
+    def _month(self) -> str:
+        return self._now().strftime("%Y-%m")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own each time: it may be any thread's turn, and a call to a service costs far more."""
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self._file, timeout=_BUSY_TIMEOUT_S, isolation_level=None)) as database:
+                database.execute("BEGIN IMMEDIATE")  # the write lock comes first: what is read stays true until COMMIT
+                database.execute(_TABLE)
+                yield database
+                database.execute("COMMIT")
+        except (sqlite3.Error, OSError) as error:
+            raise TryLater(
+                f"the call budget in {self._file} can't be used ({error}); without it no call is made that has a limit",
+                reason="budget_unusable",
+            ) from error
+
+
+def _used(database: sqlite3.Connection, provider: str, instance: str, month: str) -> int:
+    row = database.execute(
+        "SELECT used FROM calls WHERE provider = ? AND instance = ? AND month = ?", (provider, instance, month)
+    ).fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,68 @@
+"""A circuit breaker for one instance's calls to one service: when it fails again and again, leave it alone for a while.
+
+The states, the counting and the clock are those of the `circuitbreaker` library. Two things are added: while the
+circuit is half open exactly one call goes through as a probe, and a call that was cancelled is no evidence either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from circuitbreaker import STATE_HALF_OPEN, CircuitBreaker  # type: ignore[import-untyped]  # it ships no types
+
+from worker.providers.cloud.faults import NotCalled, ServiceFailed, SlowDown
+
+_T = TypeVar("_T")
+
+
+class Circuit:
+    """Opens after `failures` failed calls in a row; after `open_s` one probe goes through and closes or reopens it."""
+
+    def __init__(self, name: str, *, failures: int, open_s: float) -> None:
+        self._name = name
+        self._breaker = CircuitBreaker(
+            failure_threshold=failures, recovery_timeout=open_s, expected_exception=ServiceFailed, name=name
+        )
+        self._probing = False
+
+    @property
+    def state(self) -> str:
+        """`closed`, `open` or `half_open`."""
+        return str(self._breaker.state)
+
+    def refuse_when_open(self) -> None:
+        """Raise NotCalled when a call made now would not go through."""
+        if self._breaker.opened or (self._half_open and self._probing):
+            left_s = max(1.0, float(self._breaker.open_remaining))
+            raise NotCalled(
+                f"{self._name} failed {self._breaker.failure_count} times in a row and is left alone for {left_s:g} s",
+                reason="circuit_open",
+                after_s=left_s,
+            )
+
+    async def call(self, ask: Callable[[], Awaitable[_T]]) -> _T:
+        """Ask, and learn from how it ended. Raises NotCalled without asking."""
+        self.refuse_when_open()
+        probe = self._half_open
+        self._probing = self._probing or probe
+        try:
+            answer = await ask()
+        except ServiceFailed:
+            with self._breaker:  # the library counts what leaves this block
+                raise
+        except SlowDown:
+            raise  # no evidence either way: the service is there, but has done nothing
+        except Exception:
+            self._breaker.reset()  # it answered, if not what was hoped for: the service is there
+            raise
+        else:
+            self._breaker.reset()
+            return answer
+        finally:
+            if probe:
+                self._probing = False
+
+    @property
+    def _half_open(self) -> bool:
+        return bool(self._breaker.state == STATE_HALF_OPEN)

@@ -1,0 +1,294 @@
+"""What a provider does whose answers come from a service: find out how to ask, ask patiently, and say what is wrong.
+
+A service's own module says what is particular to it: the methods that are abstract here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import struct
+import time
+import zlib
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar
+from urllib.parse import SplitResult, urlsplit
+
+import structlog
+from pydantic import SecretStr
+
+from worker.content import Content
+from worker.errors import AutotagError, Misconfigured
+from worker.messages import ImageFacts
+from worker.models.manifest import PixelRecipe
+from worker.providers.base import Answer, Image, JpegLimits
+from worker.providers.cloud.answers import AnswerCache
+from worker.providers.cloud.budget import CallBudget
+from worker.providers.cloud.fitting import Payload, ServiceLimits, fitted
+from worker.providers.cloud.lane import Account, Lane, LaneRules
+from worker.providers.cloud.retries import Patience, patiently
+from worker.providers.cloud.wire import Wire, quiet_http_libraries
+from worker.providers.findings import Finding, Severity
+from worker.providers.registry import Surroundings
+from worker.settings import InstanceSettings
+from worker.settings.instance import CloudSettings
+
+_log = structlog.get_logger(__name__)
+_KEY = re.compile(r"[\x21-\x7e]+")
+_MOST_LANES = 1000
+_MIME_TYPES_OF_OTHER_NAMES = {
+    "image/jpg": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "image/x-ms-bmp": "image/bmp",
+    "image/x-bmp": "image/bmp",
+    "image/vnd.microsoft.icon": "image/x-icon",
+    "image/ico": "image/x-icon",
+    "image/x-png": "image/png",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where and how a service is asked under given settings.
+
+    `identity` names the API and its version; it stands in the result cache's key. `retired` is a warning for people.
+    """
+
+    url: str
+    identity: str
+    limits: ServiceLimits
+    mime_types: frozenset[str]
+    retired: str | None = None
+
+
+S = TypeVar("S", bound=CloudSettings)
+L = TypeVar("L", bound=Lane)
+
+
+class CloudProvider(ABC, Generic[S, L]):
+    """A provider that asks a service over HTTP with each instance's own key."""
+
+    name: ClassVar[str]
+    service: ClassVar[str]
+    """The service's name for people."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        cloud = surroundings.settings.cloud
+        self._cloud = cloud
+        self._rules = LaneRules(
+            cloud.maximum_calls_at_once,
+            cloud.failures_to_open_circuit,
+            cloud.circuit_open_s,
+            cloud.refused_key_pause_s,
+            cloud.retry_maximum_wait_s,
+        )
+        self._budget = CallBudget(surroundings.state_dir / "cloud-calls.sqlite3")
+        self._cache_dir = surroundings.cache_dir / "cloud-answers" / self.name
+        self._answers: AnswerCache | None = None
+        self._wire: Wire | None = None
+        self._lanes: OrderedDict[str, L] = OrderedDict()
+
+    @abstractmethod
+    def section(self, instance: InstanceSettings) -> S:
+        """The provider's own table of an instance's settings."""
+
+    @abstractmethod
+    def target(self, section: S) -> Target:
+        """Where to ask. Raises Misconfigured for an endpoint that can't be one of this service."""
+
+    @abstractmethod
+    def influences(self, section: S) -> list[object]:
+        """Settings besides the target that decide what the service answers, as JSON values."""
+
+    @abstractmethod
+    def make_lane(self, account: Account, rules: LaneRules, budget: CallBudget) -> L:
+        """A new lane for an account."""
+
+    @abstractmethod
+    async def ask(self, lane: L, target: Target, section: S, payload: Payload) -> Answer:
+        """One attempt for one image."""
+
+    def enabled(self, instance: InstanceSettings) -> bool:
+        """Whether this instance has switched the service on."""
+        return self.section(instance).enabled
+
+    def pixel_recipe(self) -> PixelRecipe | None:
+        """None: the service gets a file."""
+        return None
+
+    def refuses(self, mime_type: str, instance: InstanceSettings) -> str | None:
+        """Formats that the service does not take, where they may not be converted either."""
+        section = self.section(instance)
+        mime_type = _MIME_TYPES_OF_OTHER_NAMES.get(mime_type, mime_type)
+        try:
+            taken = self.target(section).mime_types
+        except Misconfigured:
+            return None  # said in full when the image is to be tagged
+        if mime_type in taken or (section.resize and mime_type.startswith("image/")):
+            return None
+        return f"{self.service} takes {', '.join(sorted(taken))}, not {mime_type}"
+
+    def unusable(self, instance: InstanceSettings) -> str | None:
+        """None: a service is down for one instance or for a while; `tag` says so for each image."""
+        return None
+
+    async def tag(self, image: Image, instance: InstanceSettings) -> Answer:
+        """Ask the service about an image. Raises CannotBeDone, TryLater, Misconfigured or Unavailable."""
+        section = self.section(instance)
+        target = self.target(section)
+        key = ""
+        if self._answers is not None:
+            key = AnswerCache.key(
+                image.facts.sha256, target.url, target.identity, section.resize, *self.influences(section)
+            )
+            if (kept := await self._answers.get(key)) is not None:
+                return kept
+        lane = self._lane(image.instance, section, target)
+        payload = await fitted(image, target.limits, resize=section.resize)
+        answer = await patiently(
+            lambda: self.ask(lane, target, section, payload),
+            Patience(
+                section.maximum_number_of_attempts,
+                section.retry_total_s,
+                self._cloud.retry_minimum_wait_s,
+                self._cloud.retry_maximum_wait_s,
+            ),
+            provider=self.name,
+            instance=image.instance,
+            asset_id=image.asset_id,
+        )
+        if answer.note is not None:
+            _log.warning("answer is not whole", provider=self.name, asset_id=image.asset_id, note=answer.note)
+        elif self._answers is not None:
+            await self._answers.put(key, answer)
+        return answer
+
+    async def start(self) -> None:
+        """Open the pool of connections; none is made yet."""
+        quiet_http_libraries()
+        self._wire = Wire(self.service, self._cloud)
+        if self._cloud.cache.enabled:
+            self._answers = AnswerCache(
+                self._cache_dir,
+                maximum_entries=self._cloud.cache.maximum_entries,
+                maximum_age_s=self._cloud.cache.maximum_age_s,
+            )
+
+    async def close(self) -> None:
+        """Close all connections; calls under way end as TryLater."""
+        for lane in self._lanes.values():
+            await lane.close()
+        if self._wire is not None:
+            await self._wire.close()
+            self._wire = None
+
+    def review(self, name: str, instance: InstanceSettings) -> list[Finding]:
+        """What is wrong with the settings of the instance called `name`, as far as they alone show it."""
+        section = self.section(instance)
+        if not section.enabled:
+            return []
+        try:
+            target = self.target(section)
+            self._account(name, section, target)
+        except Misconfigured as error:
+            return [self._finding(name, Severity.ERROR, error.reason, str(error))]
+        if target.retired is not None:
+            return [self._finding(name, Severity.WARNING, "api_retired", target.retired)]
+        return []
+
+    async def check(self, name: str, instance: InstanceSettings) -> list[Finding]:
+        """One real call with a small grey image, once and without the cache; it counts towards the month's budget."""
+        findings = self.review(name, instance)
+        section = self.section(instance)
+        if not section.enabled or any(finding.severity is Severity.ERROR for finding in findings):
+            return findings
+        target = self.target(section)
+        lane = self.make_lane(self._account(name, section, target), self._rules, self._budget)
+        started_s = time.monotonic()
+        with Content.from_bytes(grey_png(), "check") as content:
+            facts = ImageFacts(format="PNG", width=GREY_SIDE, height=GREY_SIDE, sha256="0" * 64)
+            image = Image("the check's own image", name, content, facts, "image/png", None, _never_shrunk)
+            try:
+                async with asyncio.timeout(section.timeout_s + self._cloud.connect_timeout_s):
+                    answer = await self.ask(lane, target, section, Payload(image, None))
+            except TimeoutError:
+                late = f"{self.service} gave no answer within {section.timeout_s:g} s"
+                return [*findings, self._finding(name, Severity.ERROR, "timed_out", late)]
+            except AutotagError as error:
+                return [*findings, self._finding(name, Severity.ERROR, error.reason, str(error))]
+        took_s = time.monotonic() - started_s
+        said = f"{self.service} answered in {took_s:.2f} s ({answer.model})"
+        return [*findings, self._finding(name, Severity.OK, "answered", said)]
+
+    @property
+    def wire(self) -> Wire:
+        """The pool of connections, between `start` and `close`."""
+        if self._wire is None:
+            raise RuntimeError(f"{self.name} has not been started")
+        return self._wire
+
+    def circuits(self) -> dict[str, str]:
+        """State of each instance's circuit: `closed`, `open` or `half_open`."""
+        return {instance: lane.circuit_state for instance, lane in self._lanes.items()}
+
+    def parsed_endpoint(self, endpoint: str, setting: str) -> SplitResult:
+        """An endpoint taken apart. Raises Misconfigured for one that no service has or that gives the key away."""
+        parts = urlsplit(endpoint)
+        wrong = None
+        if parts.scheme not in {"https", "http"} or not parts.hostname:
+            wrong = "it must begin with https:// and a host name"
+        elif parts.username is not None or parts.query or parts.fragment:
+            wrong = "it must be an address only: no user, no `?`, no `#`"
+        elif parts.scheme == "http" and not self._cloud.allow_plain_http_endpoints:
+            wrong = "with http:// key and images would travel in the clear (`cloud.allow_plain_http_endpoints`)"
+        if wrong is not None:
+            raise Misconfigured(f"`{self.name}.{setting}` can't be used: {wrong}", reason="endpoint_not_allowed")
+        return parts
+
+    def _lane(self, instance: str, section: S, target: Target) -> L:
+        account = self._account(instance, section, target)
+        lane = self._lanes.get(instance)
+        if lane is None or lane.account != account:
+            lane = self._lanes[instance] = self.make_lane(account, self._rules, self._budget)
+        self._lanes.move_to_end(instance)
+        if len(self._lanes) > _MOST_LANES:  # events name instances; their number must not grow without bound
+            self._lanes.popitem(last=False)
+        return lane
+
+    def _account(self, instance: str, section: S, target: Target) -> Account:
+        key = section.api_key or SecretStr("")
+        if not key.get_secret_value():
+            raise Misconfigured(
+                f"{self.service} is switched on for instance {instance} without a key; set `{self.name}.api_key`",
+                reason="key_missing",
+            )
+        if not _KEY.fullmatch(key.get_secret_value()):
+            raise Misconfigured(
+                f"`{self.name}.api_key` of instance {instance} holds blanks, line breaks or characters that no key has",
+                reason="key_malformed",
+            )
+        return Account(self.name, instance, target.url, key, section.calls_per_second, section.calls_per_month)
+
+    def _finding(self, instance: str, severity: Severity, reason: str, message: str) -> Finding:
+        return Finding(self.name, instance, severity, reason, message)
+
+
+GREY_SIDE = 64
+"""Of the image that `check` sends: above the least that any of the services takes (50 pixels)."""
+
+
+def grey_png() -> bytes:
+    """A grey square as a PNG, made here because this process has no image library."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", GREY_SIDE, GREY_SIDE, 8, 0, 0, 0, 0)  # 8 bits a sample, greyscale
+    rows = (b"\x00" + b"\x80" * GREY_SIDE) * GREY_SIDE  # each row begins with its filter: none
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+async def _never_shrunk(limits: JpegLimits) -> bytes:
+    raise AssertionError("the check's image fits every service")

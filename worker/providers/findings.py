@@ -1,0 +1,43 @@
+"""What a look at one instance's settings, or one real call, says of a provider: for `autotag check` and for the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+from worker.settings import InstanceSettings
+
+
+class Severity(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """It works, and will not for ever."""
+    ERROR = "error"
+    """It does not work until somebody acts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was found. `reason` is a fixed word for programs; `message` says what it is and what to do."""
+
+    provider: str
+    instance: str
+    severity: Severity
+    reason: str
+    message: str
+
+
+@runtime_checkable
+class Checkable(Protocol):
+    """A provider that can say beforehand what is wrong with it."""
+
+    def review(self, name: str, instance: InstanceSettings) -> list[Finding]:
+        """What the settings of the instance called `name` alone give away. Costs nothing; for start and reload."""
+        ...
+
+    async def check(self, name: str, instance: InstanceSettings) -> list[Finding]:
+        """The same, and what one cheap real call says. The provider must have been started."""
+        ...

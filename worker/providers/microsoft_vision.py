@@ -1,0 +1,176 @@
+"""Microsoft's vision service in its three generations; the endpoint's path says which one is meant.
+
+- `/vision/v2.0` and the other retired versions: `POST …/tag`, as the original spoke it;
+- `/vision/v3.2`: the same with a model version;
+- no path, as the resource's page gives the endpoint: Image Analysis 4.0.
+
+https://learn.microsoft.com/azure/ai-services/computer-vision/overview-image-analysis
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from urllib.parse import urlencode
+
+from worker.errors import Misconfigured
+from worker.providers.base import Answer, JpegLimits
+from worker.providers.cloud.budget import CallBudget
+from worker.providers.cloud.faults import GARBLED_ANSWER, ServiceFailed
+from worker.providers.cloud.fitting import Payload, ServiceLimits
+from worker.providers.cloud.lane import Account, Lane, LaneRules
+from worker.providers.cloud.provider import CloudProvider, Target
+from worker.providers.cloud.suggestions import suggestions_of
+from worker.providers.cloud.wire import KeyHeader
+from worker.providers.microsoft_errors import call_error
+from worker.settings import InstanceSettings, MicrosoftVisionSettings
+
+API_VERSION = "2023-10-01"
+"""Of Image Analysis 4.0: the newest that its reference and Microsoft's own clients name."""
+
+RETIRED = frozenset({"1.0", "2.0", "2.1", "3.0", "3.1"})
+RETIRED_ON = "2026-09-13"
+CURRENT = frozenset({"3.2"})
+LANGUAGES_BEFORE_3_2 = frozenset({"en", "es", "ja", "pt", "zh"})
+
+_SERVICE = "Microsoft's vision service"
+_PATH_3 = re.compile(r"(?P<base>.*/vision/v(?P<version>[0-9]+\.[0-9]+))(?:/(?:tag|analyze))?/*")
+_PATH_4 = re.compile(r"(?P<base>(?:/[^/]+)*?)(?:/computervision(?:/imageanalysis:analyze)?)?/*")
+
+_MIME_TYPES_3 = frozenset({"image/bmp", "image/gif", "image/jpeg", "image/png"})
+_LIMITS_3 = ServiceLimits(
+    service=_SERVICE,
+    formats=frozenset({"BMP", "GIF", "JPEG", "PNG"}),
+    maximum_bytes=4 * 1024 * 1024 - 1,  # "less than 4 MB"
+    minimum_side=50,
+    maximum_side=1_000_000,  # these versions name none
+    jpeg=JpegLimits(4 * 1024 * 1024 - 1, 2048, 2048, minimum_width=64, minimum_height=64),
+)
+_LIMITS_4 = ServiceLimits(
+    service=_SERVICE,
+    formats=frozenset({"BMP", "GIF", "ICO", "JPEG", "MPO", "PNG", "TIFF", "WEBP"}),
+    maximum_bytes=20 * 1024 * 1024 - 1,  # "less than 20 MB"
+    minimum_side=50,
+    maximum_side=16_000,
+    jpeg=JpegLimits(4 * 1024 * 1024 - 1, 2048, 2048, minimum_width=64, minimum_height=64),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """One generation of the service, as an endpoint names it: where to POST, without the query."""
+
+    version: str
+    url: str
+
+    @property
+    def retired(self) -> bool:
+        """Whether Microsoft has switched it off."""
+        return self.version in RETIRED
+
+
+class MicrosoftVision(CloudProvider[MicrosoftVisionSettings, Lane]):
+    """Names what Microsoft's vision service says of an image."""
+
+    name: ClassVar[str] = "microsoft_vision"
+    service: ClassVar[str] = _SERVICE
+
+    def section(self, instance: InstanceSettings) -> MicrosoftVisionSettings:
+        """`microsoft_vision` of an instance."""
+        return instance.microsoft_vision
+
+    def target(self, section: MicrosoftVisionSettings) -> Target:
+        """Where and how to ask, from the endpoint and the language."""
+        api = self._api(section)
+        if api.version == "4.0":
+            query = {"api-version": API_VERSION, "features": "tags", "language": section.language}
+            mime_types = _MIME_TYPES_3 | {"image/tiff", "image/webp", "image/x-icon", "image/mpo"}
+            return Target(f"{api.url}?{urlencode(query)}", f"4.0 {API_VERSION}", _LIMITS_4, mime_types)
+        if api.retired and section.language not in LANGUAGES_BEFORE_3_2:
+            raise Misconfigured(
+                f"`microsoft_vision.language` is {section.language}; version {api.version} knows "
+                f"{', '.join(sorted(LANGUAGES_BEFORE_3_2))}",
+                reason="language_not_supported",
+            )
+        retired = (
+            f"{_SERVICE} {api.version} was retired on {RETIRED_ON}: calls to `{section.api_endpoint}` may be refused "
+            "at any time; use the resource's endpoint without a path (Image Analysis 4.0) or with /vision/v3.2"
+            if api.retired
+            else None
+        )
+        url = f"{api.url}?{urlencode({'language': section.language})}"
+        return Target(url, api.version, _LIMITS_3, _MIME_TYPES_3, retired)
+
+    def influences(self, section: MicrosoftVisionSettings) -> list[object]:
+        """Nothing besides the address, which holds the language."""
+        return []
+
+    def make_lane(self, account: Account, rules: LaneRules, budget: CallBudget) -> Lane:
+        """A plain lane: the service takes one image a call."""
+        return Lane(account, rules, budget)
+
+    async def ask(self, lane: Lane, target: Target, section: MicrosoftVisionSettings, payload: Payload) -> Answer:
+        """Send the bytes of one image."""
+        return await lane.call(lambda: self._analyze(lane.account, target, section, payload))
+
+    async def _analyze(
+        self, account: Account, target: Target, section: MicrosoftVisionSettings, payload: Payload
+    ) -> Answer:
+        api = self._api(section)
+        key = KeyHeader("Ocp-Apim-Subscription-Key", account.key)
+        answer = await self.wire.post(
+            account.url,
+            key,
+            await payload.read(),
+            content_type="application/octet-stream",
+            timeout_s=section.timeout_s,
+        )
+        if answer.status != 200:
+            raise call_error(
+                answer, key, instance=account.instance, asset_id=payload.image.asset_id, retired=api.retired
+            )
+        tags = _tags(answer.tree() or {}, api)
+        if tags is None:
+            raise ServiceFailed(
+                f"{_SERVICE} answered 200 with {answer.content_type} that holds no tags of version {api.version}; "
+                "is `microsoft_vision.api_endpoint` right?",
+                reason=GARBLED_ANSWER,
+            )
+        suggestions, note = suggestions_of(_SERVICE, tags)
+        return Answer(suggestions, _model(answer.tree() or {}, api), note)
+
+    def _api(self, section: MicrosoftVisionSettings) -> Api:
+        if not section.api_endpoint:
+            raise Misconfigured(
+                f"{_SERVICE} is switched on without an endpoint; set `microsoft_vision.api_endpoint`",
+                reason="endpoint_missing",
+            )
+        parts = self.parsed_endpoint(section.api_endpoint, "api_endpoint")
+        origin = f"{parts.scheme}://{parts.netloc}"
+        if versioned := _PATH_3.fullmatch(parts.path):
+            version = versioned["version"]
+            if version in RETIRED | CURRENT:
+                return Api(version, f"{origin}{versioned['base']}/tag")
+        elif "/vision" not in parts.path and (bare := _PATH_4.fullmatch(parts.path)):
+            return Api("4.0", f"{origin}{bare['base']}/computervision/imageanalysis:analyze")
+        raise Misconfigured(
+            f"`microsoft_vision.api_endpoint` can't be used: {parts.path!r} is no path of the service; leave it out "
+            "for Image Analysis 4.0, or write /vision/v3.2",
+            reason="endpoint_unknown",
+        )
+
+
+def _tags(tree: dict[str, Any], api: Api) -> list[tuple[object, object]] | None:
+    """Names with confidences, or None when the answer is not of this version."""
+    holder = tree.get("tagsResult") if api.version == "4.0" else tree
+    tags = holder.get("values" if api.version == "4.0" else "tags") if isinstance(holder, dict) else None
+    if not isinstance(tags, list):
+        return None
+    return [(tag.get("name"), tag.get("confidence")) if isinstance(tag, dict) else (None, None) for tag in tags]
+
+
+def _model(tree: dict[str, Any], api: Api) -> str:
+    version = tree.get("modelVersion")
+    known = isinstance(version, str) and re.fullmatch(r"[0-9A-Za-z.-]{1,40}", version)
+    return f"{MicrosoftVision.name}/{api.version}" + (f" {version}" if known else "")

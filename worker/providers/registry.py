@@ -1,0 +1,106 @@
+"""Which providers there are: those of Autotag in a table, those of others in an entry-point group.
+
+A provider from elsewhere is a package with an entry point in the group `autotag.providers`; its name is the provider's,
+its object is called with `Surroundings` and gives a Provider. docs/providers.md has an example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+import structlog
+
+from worker.errors import Misconfigured
+from worker.providers.base import Provider
+from worker.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+ENTRY_POINT_GROUP = "autotag.providers"
+
+BUILT_IN: dict[str, str] = {
+    "google_cloud_vision": "worker.providers.google_cloud_vision:GoogleCloudVision",
+    "microsoft_vision": "worker.providers.microsoft_vision:MicrosoftVision",
+}
+"""Import strings, so that a provider is imported only where it is used. `tensorflow` is not here: it is made from the
+model child's crew, which the composition root owns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a provider is given when it is made: the settings of the whole service, and places for its files."""
+
+    settings: Settings
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where to keep what can be made again."""
+        return self.settings.cache_dir
+
+    @property
+    def state_dir(self) -> Path:
+        """Where to keep what must outlive a restart."""
+        return self.settings.state_dir
+
+
+Factory = Callable[[Surroundings], Provider]
+
+
+def installed() -> dict[str, EntryPoint]:
+    """Providers of other packages, by name. A name of Autotag's own can't be taken by another package."""
+    reserved = {*BUILT_IN, "tensorflow"}
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name not in reserved}
+
+
+def names() -> list[str]:
+    """All providers that `make` can make."""
+    return sorted({*BUILT_IN, *installed()})
+
+
+def make(name: str, surroundings: Surroundings) -> Provider:
+    """The provider of this name, not started yet. Raises Misconfigured when there is none or it can't be made."""
+    if name in BUILT_IN:
+        module, _, attribute = BUILT_IN[name].partition(":")
+        built_in: Factory = getattr(import_module(module), attribute)
+        return built_in(surroundings)
+    point = installed().get(name)
+    if point is None:
+        raise Misconfigured(f"there is no provider {name!r}; there are {', '.join(names())}", reason="provider_unknown")
+    try:
+        provider: Provider = point.load()(surroundings)
+    except Exception as error:
+        # Somebody else's code: whatever it raises, it is that package which does not work here.
+        package = point.dist.name if point.dist else "an unknown package"
+        raise Misconfigured(
+            f"the provider {name!r} of {package} can't be made: {type(error).__name__}: {error}",
+            reason="provider_broken",
+        ) from error
+    _check(provider, name)
+    return provider
+
+
+def make_all(surroundings: Surroundings) -> list[Provider]:
+    """Every provider, those of other packages last; one of theirs that can't be made is logged and left out."""
+    providers = [make(name, surroundings) for name in BUILT_IN]
+    for name in sorted(installed()):
+        try:
+            providers.append(make(name, surroundings))
+        except Misconfigured as error:
+            _log.error("provider left out", provider=name, reason=error.reason, error=str(error))
+    return providers
+
+
+def _check(provider: Provider, name: str) -> None:
+    needed = ("enabled", "pixel_recipe", "refuses", "unusable", "tag", "start", "close")
+    missing = [each for each in needed if not callable(getattr(provider, each, None))]
+    if missing:
+        raise Misconfigured(f"the provider {name!r} lacks {', '.join(missing)}", reason="provider_broken")
+    if getattr(provider, "name", None) != name:
+        raise Misconfigured(
+            f"the provider {name!r} calls itself {getattr(provider, 'name', None)!r}; both names must be the same",
+            reason="provider_broken",
+        )

@@ -1,0 +1,68 @@
+"""The relaunch rule: whether a crashed child is started again, and after how long.
+
+The rule is a pure function of the times of the crashes, so that it can be tested exactly and asked "what if".
+Times are monotonic seconds; the wall clock may be set back without any effect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LONGEST_DELAY_S = 30.0
+"""A child that keeps crashing is tried at least this often."""
+
+_SECOND_DELAY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class RelaunchRule:
+    """How many crashes within how long are answered by a relaunch.
+
+    `maximum_number_of_relaunches` is 0 or more: with 5, five crashes within `interval_s` are relaunched and the sixth
+    disables. None never disables; the delay still grows.
+    """
+
+    maximum_number_of_relaunches: int | None = 5
+    interval_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What follows from a crash. `crashes` are the times still remembered, this one included.
+
+    `delay_s` is None when the child is to be disabled. `relaunches_left` is how many more crashes would be relaunched
+    if they all came now (None: any number).
+    """
+
+    crashes: tuple[float, ...]
+    delay_s: float | None
+    relaunches_left: int | None
+
+
+def after_crash(rule: RelaunchRule, crashes: tuple[float, ...], now_s: float) -> Verdict:
+    """Judge a crash at `now_s`, given the earlier ones; those at or before `now_s - interval_s` are forgotten."""
+    remaining = (*remembered(rule, crashes, now_s), now_s)
+    maximum = rule.maximum_number_of_relaunches
+    if maximum is not None and len(remaining) > maximum:
+        return Verdict(remaining, delay_s=None, relaunches_left=0)
+    return Verdict(remaining, delay_s=_delay_s(len(remaining)), relaunches_left=relaunches_left(rule, remaining, now_s))
+
+
+def remembered(rule: RelaunchRule, crashes: tuple[float, ...], now_s: float) -> tuple[float, ...]:
+    """Those of `crashes` that still count at `now_s`."""
+    return tuple(time_s for time_s in crashes if time_s > now_s - rule.interval_s)
+
+
+def relaunches_left(rule: RelaunchRule, crashes: tuple[float, ...], now_s: float) -> int | None:
+    """How many crashes at `now_s` would still be relaunched; None when there is no limit."""
+    if rule.maximum_number_of_relaunches is None:
+        return None
+    return max(0, rule.maximum_number_of_relaunches - len(remembered(rule, crashes, now_s)))
+
+
+def _delay_s(number_of_crashes: int) -> float:
+    """0 s after the first crash, then 0.5, 1, 2, 4 … up to the longest delay."""
+    if number_of_crashes <= 1:
+        return 0.0
+    doublings = min(number_of_crashes - 2, 16)  # bounded: a float overflows after a thousand doublings
+    return min(LONGEST_DELAY_S, _SECOND_DELAY_S * 2.0**doublings)

@@ -1,0 +1,52 @@
+"""Settings: what can be set, where it is read from, and what holds for each virtual instance."""
+
+from worker.settings.effective import effective_maximum_number_of_tags, settings_digest
+from worker.settings.instance import (
+    CloudSettings,
+    GoogleCloudVisionSettings,
+    InstanceSettings,
+    InstanceTensorFlowSettings,
+    LabelsSettings,
+    MicrosoftVisionSettings,
+)
+from worker.settings.load import Effective, LoadedSettings, load_settings
+from worker.settings.root import Settings
+from worker.settings.system import (
+    AmqpSettings,
+    CloudCacheSettings,
+    CloudCallsSettings,
+    DecoderSettings,
+    HttpSettings,
+    Inception5hSettings,
+    LogSettings,
+    ModelsSettings,
+    RetrySettings,
+    SourcesSettings,
+    TensorFlowSettings,
+)
+
+__all__ = [
+    "AmqpSettings",
+    "CloudCacheSettings",
+    "CloudCallsSettings",
+    "CloudSettings",
+    "DecoderSettings",
+    "Effective",
+    "GoogleCloudVisionSettings",
+    "HttpSettings",
+    "Inception5hSettings",
+    "InstanceSettings",
+    "InstanceTensorFlowSettings",
+    "LabelsSettings",
+    "LoadedSettings",
+    "LogSettings",
+    "MicrosoftVisionSettings",
+    "ModelsSettings",
+    "RetrySettings",
+    "Settings",
+    "SourcesSettings",
+    "TensorFlowSettings",
+    "effective_maximum_number_of_tags",
+    "load_settings",
+    "settings_digest",
+]

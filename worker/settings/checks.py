@@ -1,0 +1,83 @@
+"""Settings that are each allowed but do not go together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from worker.settings.instance import CloudSettings, InstanceSettings
+from worker.settings.root import Settings
+from worker.settings.schema import Key, dotted, environment_name, secret_name
+
+
+class Contradiction(NamedTuple):
+    """What is wrong about `key`; `because` is the setting that makes it wrong."""
+
+    key: Key
+    because: Key
+    message: str
+
+
+def contradictions(settings: Settings) -> Iterator[Contradiction]:
+    """Everything in the settings that cannot be meant as it stands."""
+    # A certificate without a key is allowed: the key may be in the same file.
+    yield from _key_alone(("amqp", "key_file"), settings.amqp.key_file, ("amqp", "cert_file"), settings.amqp.cert_file)
+    yield from _key_alone(
+        ("http", "key_file"), settings.http.key_file, ("http", "certificate_file"), settings.http.certificate_file
+    )
+    yield from _certificates_without_tls(settings)
+    in_defaults: set[tuple[Key, str]] = set()
+    if settings.unknown_instances == "defaults":  # else nothing ever runs with the defaults alone
+        for each in _in_instance(settings, ("defaults",), settings.defaults):
+            in_defaults.add((each.key[1:], each.because[-1]))
+            yield each
+    for name, instance in settings.instances.items():
+        for each in _in_instance(settings, ("instances", name), instance):
+            if (each.key[2:], each.because[-1]) not in in_defaults:  # told once, not once an instance
+                yield each
+
+
+def _in_instance(settings: Settings, scope: Key, instance: InstanceSettings) -> Iterator[Contradiction]:
+    system_maximum = settings.maximum_number_of_tags_per_asset
+    maximum = (*scope, "maximum_number_of_tags_per_asset")
+    if 0 < system_maximum < instance.maximum_number_of_tags_per_asset:
+        yield Contradiction(
+            maximum,
+            maximum,
+            f"{instance.maximum_number_of_tags_per_asset} is above the system's maximum_number_of_tags_per_asset, "
+            f"{system_maximum}",
+        )
+    yield from _without_key((*scope, "google_cloud_vision"), instance.google_cloud_vision)
+    yield from _without_key((*scope, "microsoft_vision"), instance.microsoft_vision)
+    if instance.microsoft_vision.enabled and not instance.microsoft_vision.api_endpoint:
+        yield Contradiction(
+            (*scope, "microsoft_vision", "api_endpoint"),
+            (*scope, "microsoft_vision", "enabled"),
+            "microsoft_vision is enabled but has no endpoint: set it to the address of the resource, or disable it",
+        )
+
+
+def _without_key(provider: Key, settings: CloudSettings) -> Iterator[Contradiction]:
+    key = (*provider, "api_key")
+    if settings.enabled and not (settings.api_key and settings.api_key.get_secret_value().strip()):
+        yield Contradiction(
+            key,
+            (*provider, "enabled"),
+            f"{provider[-1]} is enabled but has no key: set {dotted(key)}, the secret {secret_name(key)} or "
+            f"{environment_name(key)}, or disable it",
+        )
+
+
+def _key_alone(key: Key, key_file: object, certificate: Key, certificate_file: object) -> Iterator[Contradiction]:
+    if key_file and not certificate_file:
+        yield Contradiction(key, key, f"has no effect without {dotted(certificate)}")
+
+
+def _certificates_without_tls(settings: Settings) -> Iterator[Contradiction]:
+    amqp = settings.amqp
+    if amqp.url.get_secret_value().startswith("amqp://"):
+        for name in ("ca_file", "cert_file"):
+            if getattr(amqp, name) is not None:
+                yield Contradiction(
+                    ("amqp", name), ("amqp", name), "has no effect: amqp.url does not begin with amqps://"
+                )

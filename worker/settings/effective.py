@@ -1,0 +1,54 @@
+"""What follows from several settings together: the limit on tags, and the digest that tells answers apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from worker.settings.instance import InstanceSettings
+from worker.settings.root import Settings
+
+WITHOUT_INFLUENCE = frozenset(
+    {
+        "api_key",
+        "provider_wait_s",
+        "timeout_s",
+        "maximum_number_of_attempts",
+        "retry_total_s",
+        "calls_per_second",
+        "calls_per_month",
+    }
+)
+"""Fields of an instance that say how a provider is asked, not what it answers, and secrets."""
+
+
+def effective_maximum_number_of_tags(system: int, instance: int) -> int:
+    """The limit that holds for an asset; 0 stands for none, in and out.
+
+    The rule is Liferay's: the system's limit holds unless the instance has a lower one of its own.
+    """
+    if system > 0 and (instance == 0 or system < instance):
+        return system
+    return instance
+
+
+def settings_digest(settings: Settings, instance: InstanceSettings) -> str:
+    """Sixteen hexadecimal digits that change when the answer to an event could; no secret goes into them."""
+    influence = {
+        "enabled": settings.enabled,
+        "maximum_number_of_tags_per_asset": effective_maximum_number_of_tags(
+            settings.maximum_number_of_tags_per_asset, instance.maximum_number_of_tags_per_asset
+        ),
+        "model": settings.tensorflow.model,
+        "instance": _without(instance.model_dump(mode="json", exclude={"maximum_number_of_tags_per_asset"})),
+    }
+    text = json.dumps(influence, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without(tree: dict[str, object]) -> dict[str, object]:
+    return {
+        key: _without(value) if isinstance(value, dict) else value
+        for key, value in tree.items()
+        if key not in WITHOUT_INFLUENCE
+    }

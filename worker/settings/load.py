@@ -1,0 +1,172 @@
+"""Loading: the sources in their order, one tree out of them, all that is wrong with it in one error.
+
+Precedence, highest first: environment, `.env`, secrets directory, TOML file, defaults of the code. Nothing outside the
+arguments, the environment and the files is touched, so a reload is a second call.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr, ValidationError
+
+from worker.settings.checks import contradictions
+from worker.settings.problems import Given, Problem, misconfigured, refused
+from worker.settings.root import Settings
+from worker.settings.schema import INSTANCE, MASK, SYSTEM, Key, allowed, dotted, find
+from worker.settings.sources import CONFIG_VARIABLE, SECRETS_VARIABLE, Findings
+from worker.settings.system import AMQP_URL
+
+CONFIG_PLACES = (Path("autotag.toml"), Path("/etc/autotag/autotag.toml"))
+BY_DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """A setting as it holds, fit for being shown: secrets are masked."""
+
+    key: Key
+    value: Any
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSettings:
+    """The settings, and where each value that is not a default came from."""
+
+    settings: Settings
+    origins: Mapping[Key, str]
+    config_file: Path | None
+
+    def origin(self, key: Key) -> str:
+        """Where the value of a setting came from, in words; for an instance's, through which table."""
+        if key[:1] != ("instances",):
+            return self.origins.get(key, BY_DEFAULT)
+        for scope in (key[:2], ("defaults",)):
+            if found := self.origins.get((*scope, *key[2:])):
+                return f"[{dotted(scope)}] {found}"
+        return BY_DEFAULT
+
+    def system(self) -> Iterator[Effective]:
+        """Every setting of the service and of the defaults."""
+        for key in SYSTEM:
+            yield Effective(key, shown(_value(self.settings, key)), self.origin(key))
+
+    def instance(self, name: str) -> Iterator[Effective]:
+        """Every setting that holds for an instance; nothing when its events are skipped."""
+        found = self.settings.instance(name)
+        for key in INSTANCE if found else ():
+            yield Effective(key, shown(_value(found, key)), self.origin(("instances", name, *key)))
+
+
+def load_settings(
+    path: Path | None = None,
+    *,
+    secrets_dir: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> LoadedSettings:
+    """Read every source and validate every instance.
+
+    `path` and `secrets_dir` come before the variables AUTOTAG_CONFIG and AUTOTAG_SECRETS_DIR. `environ` and `directory`
+    (where `autotag.toml` and `.env` are looked for) are the process's own unless given.
+
+    Raises:
+        Misconfigured: with a line for each problem: key, value unless secret, what is allowed, where it is from.
+    """
+    environ = os.environ if environ is None else environ
+    directory = Path() if directory is None else directory
+    findings = Findings()
+    dotenv = findings.dotenv(directory / ".env")
+    variables = {name.upper(): text for source in (dotenv, environ) for name, text in source.items() if text}
+
+    config_file = _config_file(path, variables.get(CONFIG_VARIABLE), directory)
+    if config_file:
+        findings.read_toml(config_file)
+    if "CREDENTIALS_DIRECTORY" in environ:  # set by systemd for LoadCredential=
+        findings.read_secrets(Path(environ["CREDENTIALS_DIRECTORY"]), may_be_missing=True)
+    if secrets_dir or SECRETS_VARIABLE in variables:
+        findings.read_secrets(secrets_dir or Path(variables[SECRETS_VARIABLE]))
+    findings.read_environment(dotenv, ".env")
+    findings.read_environment(environ)
+
+    settings, problems = _validated(findings)
+    if settings is None:
+        raise misconfigured([*findings.problems, *problems])
+    loaded = LoadedSettings(settings, {key: each.origin for key, each in findings.given.items()}, config_file)
+    problems = [
+        Problem(dotted(each.key), each.message, loaded.origin(each.because)) for each in contradictions(settings)
+    ]
+    if findings.problems or problems:
+        raise misconfigured([*findings.problems, *problems])
+    return loaded
+
+
+def shown(value: Any) -> Any:
+    """A value as people and JSON may see it; of the broker's address only the password is hidden."""
+    match value:
+        case SecretStr():
+            return _without_password(value.get_secret_value())
+        case Path():
+            return str(value)
+        case tuple() | list():
+            return [shown(each) for each in value]
+        case _:
+            return value
+
+
+def _without_password(secret: str) -> str:
+    address = AMQP_URL.fullmatch(secret)
+    if not address:
+        return MASK
+    start, end = address.span("password")
+    return secret if start < 0 else secret[:start] + MASK + secret[end:]
+
+
+def _value(table: Any, key: Key) -> Any:
+    for name in key:
+        table = getattr(table, name)
+    return table
+
+
+def _config_file(path: Path | None, variable: str | None, directory: Path) -> Path | None:
+    named = path or (Path(variable) if variable else None)
+    if named:
+        return named  # one that is named must be there: reading it says so when it is not
+    return next((place for place in (directory / each for each in CONFIG_PLACES) if place.is_file()), None)
+
+
+def _validated(findings: Findings) -> tuple[Settings | None, list[Problem]]:
+    """The settings, or what is wrong. No exception leaves this function: pydantic's hold the input, secrets and all."""
+    tree: dict[str, Any] = {"instances": {name: {} for name in sorted(findings.instances)}}
+    for (*tables, name), each in findings.given.items():
+        table = tree
+        for part in tables:
+            table = table.setdefault(part, {})
+        table[name] = each.value
+    try:
+        return Settings(**tree), []
+    except ValidationError as error:
+        return None, list(_told(error, findings.given))
+
+
+def _told(error: ValidationError, given: Mapping[Key, Given]) -> Iterable[Problem]:
+    for detail in error.errors(include_url=False, include_input=False):
+        if detail["type"] == "default_factory_not_called":
+            continue  # follows from another error
+        key = _setting_at(tuple(str(part) for part in detail["loc"]))
+        if key[:1] == ("instances",) and key not in given:
+            continue  # inherited from the defaults, where it is told
+        field = find(key)
+        own = detail.get("ctx", {}).get("error")
+        hint = f" ({own})" if own else ""
+        yield refused(key, given.get(key), f"must be {allowed(field)}{hint}" if field else detail["msg"])
+
+
+def _setting_at(location: Key) -> Key:
+    """The setting in which an error lies: inside a list or map the location goes further down."""
+    return next((location[:end] for end in range(1, len(location) + 1) if find(location[:end])), location)

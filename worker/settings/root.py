@@ -1,0 +1,110 @@
+"""The whole tree of settings, and the way from an instance's name to its settings."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from platformdirs import user_cache_path, user_state_path
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from worker.settings.base import LocalPath, Section
+from worker.settings.instance import InstanceSettings, merged
+from worker.settings.system import (
+    AmqpSettings,
+    CloudCallsSettings,
+    DecoderSettings,
+    HttpSettings,
+    LogSettings,
+    ModelsSettings,
+    RetrySettings,
+    SourcesSettings,
+    TensorFlowSettings,
+)
+
+ENV_PREFIX = "AUTOTAG_"
+NESTING = "__"
+
+
+class Settings(Section, BaseSettings):
+    """What holds for the service as a whole.
+
+    `Settings()` reads nothing and holds the defaults; `load_settings` reads the sources.
+    `instances` holds each named instance complete: the overrides given for it, laid over `defaults`.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter=NESTING, env_ignore_empty=True, env_file_encoding="utf-8"
+    )
+
+    enabled: bool = Field(True, description="Switch of the whole service: off, every event is answered `skipped`.")
+    maximum_number_of_tags_per_asset: int = Field(
+        0, ge=0, description="Most tags for one asset in any instance; 0: no limit."
+    )
+    unknown_instances: Literal["defaults", "skip"] = Field(
+        "defaults", description="What to do with events of an instance that is not named under `instances`."
+    )
+    shutdown_grace_s: float = Field(25, gt=0, description="Time to finish what is in hand after SIGTERM.")
+    cache_dir: LocalPath = Field(
+        default_factory=lambda: user_cache_path("autotag"),
+        description="Where built models are kept; they can be made again.",
+        json_schema_extra={"default_text": "the user's cache directory"},
+    )
+    state_dir: LocalPath = Field(
+        default_factory=lambda: user_state_path("autotag"),
+        description="Where counters that outlive a restart are kept.",
+        json_schema_extra={"default_text": "the user's state directory"},
+    )
+    control_socket: LocalPath = Field(
+        default_factory=lambda earlier: earlier["state_dir"] / "control.sock",
+        description="Socket by which the command line talks to the running service.",
+        json_schema_extra={"default_text": "`control.sock` in `state_dir`"},
+    )
+
+    amqp: AmqpSettings = Field(AmqpSettings(), description="RabbitMQ.")
+    retry: RetrySettings = Field(RetrySettings(), description="Retries with a delay.")
+    sources: SourcesSettings = Field(SourcesSettings(), description="Where images come from.")
+    decoder: DecoderSettings = Field(DecoderSettings(), description="Decoder children.")
+    tensorflow: TensorFlowSettings = Field(TensorFlowSettings(), description="The model child.")
+    models: ModelsSettings = Field(ModelsSettings(), description="Downloadable models.")
+    cloud: CloudCallsSettings = Field(CloudCallsSettings(), description="Calls to cloud services.")
+    log: LogSettings = Field(LogSettings(), description="Logging.")
+    http: HttpSettings = Field(HttpSettings(), description="HTTP.")
+
+    defaults: InstanceSettings = Field(InstanceSettings(), description="What holds for every instance.")
+    instances: dict[str, InstanceSettings] = Field({}, description="What differs in one instance.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is passed in: `load` reads the sources itself, to know where each value came from."""
+        return (init_settings,)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_instances(cls, tree: dict[str, Any]) -> dict[str, Any]:
+        """Lay each instance's overrides over the defaults before validation fills anything in."""
+        under = _as_tree(tree.get("defaults", {}))
+        instances = tree.get("instances")
+        if not isinstance(under, dict) or not isinstance(instances, dict):
+            return tree  # of the wrong shape: validation says so
+        complete = {name: merged(under, over) if isinstance(over, dict) else over for name, over in instances.items()}
+        return {**tree, "instances": complete}
+
+    def instance(self, name: str) -> InstanceSettings | None:
+        """The settings that hold for an instance; None when it is unknown and unknown ones are to be skipped."""
+        found = self.instances.get(name)
+        if found is None and self.unknown_instances == "defaults":
+            return self.defaults
+        return found
+
+
+def _as_tree(value: Any) -> Any:
+    """Only the fields that were set, so that `defaults` may be given as an object too."""
+    return value.model_dump(exclude_unset=True) if isinstance(value, Section) else value

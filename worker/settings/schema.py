@@ -1,0 +1,142 @@
+"""The classes seen as data: which keys there are, what each allows, and what was probably meant by an unknown one."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, MinLen
+from pydantic import ByteSize, SecretStr
+from pydantic.fields import FieldInfo
+
+from worker.settings.base import Section
+from worker.settings.instance import InstanceSettings
+from worker.settings.root import ENV_PREFIX, NESTING, Settings
+
+Key = tuple[str, ...]
+"""Where a setting stands in the tree: `("instances", "acme", "tensorflow", "enabled")`."""
+
+MASK = "********"
+
+
+def dotted(key: Sequence[str]) -> str:
+    """The key as TOML writes it: names with unusual characters in quotes."""
+    return ".".join(part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else f'"{part}"' for part in key)
+
+
+def environment_name(key: Sequence[str]) -> str:
+    """The environment variable that sets the key."""
+    return ENV_PREFIX + NESTING.join(re.sub(r"\W", "_", part) for part in key).upper()
+
+
+def secret_name(key: Sequence[str]) -> str:
+    """The name of the file in a secrets directory that sets the key."""
+    return NESTING.join(key)
+
+
+def table_of(field: FieldInfo) -> type[Section] | None:
+    """The class of a field that is a table of its own; None for a setting."""
+    annotation = field.annotation
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
+
+def settings_in(table: type[Section], above: Key = ()) -> Iterator[tuple[Key, FieldInfo]]:
+    """Every setting of a table and the tables in it, without the instances."""
+    for name, field in table.model_fields.items():
+        inner = table_of(field)
+        if inner:
+            yield from settings_in(inner, (*above, name))
+        elif (table, name) != (Settings, "instances"):
+            yield (*above, name), field
+
+
+SYSTEM: dict[Key, FieldInfo] = dict(settings_in(Settings))
+INSTANCE: dict[Key, FieldInfo] = dict(settings_in(InstanceSettings))
+
+
+def find(key: Key) -> FieldInfo | None:
+    """The field a key stands for; None when there is no such setting."""
+    if key[:1] == ("instances",):
+        return INSTANCE.get(key[2:])
+    return SYSTEM.get(key)
+
+
+def nearest(key: Key) -> Key | None:
+    """The known key that an unknown one resembles most."""
+    in_instance = key[:1] == ("instances",) and len(key) > 2
+    above, name, known = (key[:2], key[2:], INSTANCE) if in_instance else ((), key, SYSTEM)
+    by_text = {".".join(each): each for each in known}
+    found = difflib.get_close_matches(".".join(name), by_text, n=1, cutoff=0.6)
+    if not found:  # right name, wrong table
+        by_text = {each[-1]: each for each in known}
+        found = difflib.get_close_matches(name[-1], by_text, n=1, cutoff=0.8)
+    return (*above, *by_text[found[0]]) if found else None
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Whether the value must never be shown."""
+    return _bare(field.annotation) is SecretStr
+
+
+def is_list(field: FieldInfo) -> bool:
+    """Whether the value is a list."""
+    return get_origin(_bare(field.annotation)) is tuple
+
+
+def is_map(field: FieldInfo) -> bool:
+    """Whether the value is a map with keys of the operator's own."""
+    return get_origin(_bare(field.annotation)) is dict
+
+
+def unit(name: str, field: FieldInfo) -> str:
+    """The unit of a setting, read off its name unless the field says otherwise."""
+    by_name = next((word for ending, word in (("_s", "seconds"), ("_bytes", "bytes")) if name.endswith(ending)), "")
+    return str(extra(field).get("unit", by_name))
+
+
+def extra(field: FieldInfo) -> dict[str, Any]:
+    """What a field says about itself beyond what pydantic knows: `allowed`, `unit`, `default_text`."""
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
+def allowed(field: FieldInfo) -> str:
+    """What a setting may be, in words."""
+    if "allowed" in extra(field):
+        return str(extra(field)["allowed"])
+    bare = _bare(field.annotation)
+    if get_origin(bare) is Literal:
+        return "one of " + ", ".join(f'"{choice}"' for choice in get_args(bare))
+    if bare is bool:
+        return "true or false"
+    if bare in (int, float, ByteSize):
+        word = "a number" if bare is float else "a whole number"
+        return word + _range(field) + (", or a text such as 64 MiB" if bare is ByteSize else "")
+    if bare is Path:
+        return "a path"
+    return "a text that is not empty" if any(isinstance(each, MinLen) for each in field.metadata) else "a text"
+
+
+def _range(field: FieldInfo) -> str:
+    least = next((each.ge for each in field.metadata if isinstance(each, Ge)), None)
+    most = next((each.le for each in field.metadata if isinstance(each, Le)), None)
+    above = next((each.gt for each in field.metadata if isinstance(each, Gt)), None)
+    match least, most, above:
+        case None, None, None:
+            return ""
+        case None, None, bound:
+            return f" above {bound}"
+        case bound, None, None:
+            return f" of at least {bound}"
+        case _:
+            return f" from {least} to {most}"
+
+
+def _bare(annotation: Any) -> Any:
+    """The type without `| None` and without what `Annotated` adds."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return _bare(next(each for each in get_args(annotation) if each is not types.NoneType))
+    return _bare(get_args(annotation)[0]) if get_origin(annotation) is Annotated else annotation

@@ -1,0 +1,168 @@
+"""Reading the sources: a TOML file, a secrets directory, a `.env` file and the environment.
+
+pydantic-settings reads the `.env` file and the secrets directory. Which setting a name stands for is decided in
+`names`, because the names of instances are the operator's own: an environment variable cannot spell `Acme`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic_settings import DotEnvSettingsSource, NestedSecretsSettingsSource, SecretsSettingsSource, SettingsError
+
+from worker.settings.base import Section
+from worker.settings.instance import InstanceSettings
+from worker.settings.names import AmbiguousInstanceError, is_ours, key_of, nearest_to, value_of
+from worker.settings.problems import Given, Problem, refused
+from worker.settings.root import ENV_PREFIX, NESTING, Settings
+from worker.settings.schema import Key, dotted, environment_name, find, nearest, secret_name, table_of
+
+CONFIG_VARIABLE = "AUTOTAG_CONFIG"
+SECRETS_VARIABLE = "AUTOTAG_SECRETS_DIR"
+SECRETS_MAXIMUM_BYTES = 1024**2
+
+
+class Findings:
+    """What the sources read so far give; a later source takes precedence over an earlier one."""
+
+    def __init__(self) -> None:
+        self.given: dict[Key, Given] = {}
+        self.instances: set[str] = set()
+        self.problems: list[Problem] = []
+
+    def read_toml(self, path: Path) -> None:
+        """Read the file; a wrong syntax or an unreadable file is a problem, not an exception."""
+        origin = f"file {path}"
+        try:
+            tree = tomllib.loads(path.read_text("utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            self.problems.append(Problem(str(path), f"not valid TOML: {error}"))
+        except UnicodeDecodeError:
+            self.problems.append(Problem(str(path), "not a UTF-8 text"))
+        except OSError as error:
+            self.problems.append(Problem(str(path), f"cannot be read: {error.strerror}"))
+        else:
+            self._take_table(Settings, tree, (), origin)
+
+    def _take_table(self, table: type[Section], tree: Mapping[str, Any], above: Key, origin: str) -> None:
+        for name, value in tree.items():
+            key = (*above, name)
+            field = table.model_fields.get(name)
+            if field is None:
+                self.problems.append(_unknown(dotted(key), nearest(key), dotted, origin))
+            elif key == ("instances",):
+                self._take_instances(value, origin)
+            elif inner := table_of(field):
+                self._take_inner(inner, value, key, origin)
+            else:
+                self.given[key] = Given(value, origin)
+
+    def _take_instances(self, value: Any, origin: str) -> None:
+        if not isinstance(value, Mapping):
+            self.problems.append(refused(("instances",), Given(value, origin), "must be a table of tables"))
+            return
+        for name, overrides in value.items():
+            self.instances.add(name)
+            self._take_inner(InstanceSettings, overrides, ("instances", name), origin)
+
+    def _take_inner(self, table: type[Section], value: Any, key: Key, origin: str) -> None:
+        if isinstance(value, Mapping):
+            self._take_table(table, value, key, origin)
+        else:
+            self.problems.append(refused(key, Given(value, origin), f"must be a table, [{dotted(key)}]"))
+
+    def read_secrets(self, directory: Path, *, may_be_missing: bool = False) -> None:
+        """Read one file a setting. Links are followed inside the directory (Kubernetes makes them), never out of it."""
+        problem = None
+        names: Mapping[str, str | None] = {}
+        try:
+            names = NestedSecretsSettingsSource(
+                SecretsSettingsSource(Settings),
+                secrets_dir=directory,
+                secrets_dir_missing="ok" if may_be_missing else "error",
+                secrets_dir_max_size=SECRETS_MAXIMUM_BYTES,
+                secrets_prefix="",
+            ).env_vars
+            self.problems += [
+                Problem(f"secret {path}", "is a link that leads out of the directory; it is not followed")
+                for path in _links_out_of(directory)
+            ]
+        except SettingsError as error:
+            problem = str(error)
+        except UnicodeDecodeError:
+            problem = "holds a file that is not a UTF-8 text"
+        except OSError as error:
+            problem = f"{error.filename}: {error.strerror}"
+        if problem:
+            self.problems.append(Problem(f"secrets directory {directory}", problem))
+        # A file without the separator is somebody else's: directories of secrets are shared (/run/secrets).
+        ours = {name: text or "" for name, text in names.items() if NESTING in name}
+        self._take_texts(ours, lambda name: f"secret {name}", secret_name)
+
+    def dotenv(self, path: Path) -> dict[str, str]:
+        """The variables in a `.env` file, names in lower case; none when there is no file."""
+        problem = None
+        try:
+            variables = DotEnvSettingsSource(Settings, env_file=path).env_vars
+        except UnicodeDecodeError:
+            problem = "not a UTF-8 text"
+        except OSError as error:
+            problem = f"cannot be read: {error.strerror}"
+        if problem:
+            self.problems.append(Problem(str(path), problem))
+            return {}
+        return {name: text for name, text in variables.items() if text}
+
+    def read_environment(self, variables: Mapping[str, str], origin: str = "environment") -> None:
+        """Take the variables that begin with AUTOTAG_."""
+        ours = {
+            name.upper().removeprefix(ENV_PREFIX).lower(): text
+            for name, text in variables.items()
+            if is_ours(name, text)
+        }
+        self._take_texts(ours, lambda name: f"{origin} {ENV_PREFIX}{name.upper()}", environment_name)
+
+    def _take_texts(
+        self, texts: Mapping[str, str], origin_of: Callable[[str], str], spelled: Callable[[Key], str]
+    ) -> None:
+        for name, text in texts.items():
+            origin = origin_of(name)
+            try:
+                key = key_of(name, self.instances)
+            except AmbiguousInstanceError as error:
+                self.problems.append(Problem(origin, str(error)))
+                continue
+            field = find(key) if key else None
+            if not key or not field:
+                self.problems.append(_unknown(origin, nearest_to(name), spelled))
+                continue
+            if key[0] == "instances":
+                self.instances.add(key[1])
+            try:
+                self.given[key] = Given(value_of(field, text), origin)
+            except ValueError as error:
+                self.problems.append(refused(key, Given(text, origin), f"is not JSON: {error}"))
+
+
+def _links_out_of(directory: Path) -> list[Path]:
+    """The links that pydantic-settings passes over in silence.
+
+    Raises:
+        OSError: the directory cannot be read; pydantic-settings takes it for empty.
+    """
+    entries = sorted(directory.iterdir()) if directory.is_dir() else []
+    return [entry for entry in entries if NESTING in entry.name and _leads_out(entry, directory.resolve())]
+
+
+def _leads_out(entry: Path, directory: Path) -> bool:
+    try:
+        return entry.is_symlink() and directory not in entry.resolve().parents
+    except RuntimeError:  # a loop of links, before Python 3.13
+        return True
+
+
+def _unknown(name: str, meant: Key | None, spelled: Callable[[Key], str], origin: str = "") -> Problem:
+    return Problem(name, "is not a setting" + (f"; did you mean {spelled(meant)}?" if meant else ""), origin)

@@ -1,0 +1,254 @@
+"""The settings of the service as a whole: one table a class, one value for the process."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, ByteSize, Field, SecretStr
+
+from worker.settings.base import HeaderSecret, LocalPath, Section
+
+MEBIBYTE = 1024**2
+GIBIBYTE = 1024**3
+
+AMQP_URL = re.compile(
+    r"""
+    (?P<scheme>amqps?)://
+    (?: (?P<user>[^:@/?\#\s]*) (?: : (?P<password>[^:@/?\#\s]*) )? @ )?
+    (?P<host>[^:@/?\#\s\[\]]+ | \[[0-9A-Fa-f:.]+\])
+    (?: : (?P<port>[0-9]{1,5}) )?
+    (?: / (?P<virtual_host>[^@/?\#\s]*) )?
+    """,
+    re.VERBOSE,
+)
+"""RabbitMQ's URI (https://www.rabbitmq.com/docs/uri-spec) without a query: every option has a setting of its own.
+
+It is strict on purpose. A password with a bare `@` or `/` would be read as part of the host or the virtual host, and
+from there find its way into a log.
+"""
+
+
+def _amqp_url(value: SecretStr) -> SecretStr:
+    if not AMQP_URL.fullmatch(value.get_secret_value()):
+        raise ValueError(
+            "such as amqps://user:password@host:5671/virtual-host; special characters in user, password and "
+            "virtual host are written %40 (@), %2F (/), %3A (:), %23 (#), %3F (?)"
+        )
+    return value
+
+
+def _host_pattern(value: str) -> str:
+    if not re.fullmatch(r"(\*\.)?[^\s/:*@]+", value):
+        raise ValueError("write example.org, or *.example.org for every host below it, without scheme and port")
+    return value.lower()
+
+
+Seconds = Annotated[float, Field(gt=0)]
+HostPattern = Annotated[str, AfterValidator(_host_pattern)]
+
+
+class AmqpSettings(Section):
+    """The connection to RabbitMQ and what is asked of it."""
+
+    url: Annotated[SecretStr, AfterValidator(_amqp_url)] = Field(
+        SecretStr("amqp://guest:guest@127.0.0.1:5672/%2F"),
+        description="Address of the broker, with TLS when it begins with `amqps://`. It may hold user and password.",
+        json_schema_extra={"allowed": "an amqp:// or amqps:// address without query"},
+    )
+    username: str | None = Field(None, description="User name; takes the place of the one in `url`.")
+    password: SecretStr | None = Field(None, description="Password; takes the place of the one in `url`.")
+    ca_file: LocalPath | None = Field(
+        None, description="Certificate authorities (PEM) that may sign the broker's certificate; unset: the system's."
+    )
+    cert_file: LocalPath | None = Field(None, description="Client certificate (PEM), for brokers that ask for one.")
+    key_file: LocalPath | None = Field(None, description="Private key (PEM) of `cert_file`; unset: in the same file.")
+    heartbeat_s: int = Field(30, ge=1, le=3600, description="A connection silent for twice this long is given up.")
+    blocked_timeout_s: float = Field(
+        300, gt=0, description="How long the broker may block publishing (memory or disk alarm) before reconnecting."
+    )
+    connection_timeout_s: float = Field(10, gt=0, description="Longest wait for a connection to be ready.")
+    reconnect_max_s: float = Field(30, gt=0, description="Longest pause between two attempts to connect.")
+    prefetch: int = Field(32, ge=1, le=1000, description="Deliveries held at once, not yet settled.")
+    declare: bool = Field(
+        True, description="Declare exchanges and queues at start; turn off where the broker's administrator does."
+    )
+    queue_prefix: str = Field(
+        "autotag",
+        min_length=1,
+        max_length=100,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="Begins the name of every exchange and queue, so that several services can share a virtual host.",
+        json_schema_extra={"allowed": "letters, digits, dots, dashes and underscores"},
+    )
+    confirm_timeout_s: float = Field(30, gt=0, description="Longest wait for the broker to confirm a message.")
+
+
+class RetrySettings(Section):
+    """What happens to an event that may succeed later."""
+
+    delays_s: tuple[Seconds, ...] = Field(
+        (10, 60, 600),
+        min_length=1,
+        max_length=10,
+        description="Pause before the first, second, … retry; the last one is used from then on. One queue for each.",
+        json_schema_extra={"allowed": "a list of one to ten numbers above 0"},
+    )
+    maximum_number_of_attempts: int = Field(
+        10, ge=1, le=1000, description="Attempts, the first included, before an event goes to the dead letters."
+    )
+
+
+class SourcesSettings(Section):
+    """Where the bytes of an image may come from, and how many."""
+
+    path_roots: tuple[LocalPath, ...] = Field(
+        (),
+        description="Directories below which an event's `path` may lie. None: events with a path are refused.",
+        json_schema_extra={"allowed": "a list of paths"},
+    )
+    url_allowed_hosts: tuple[HostPattern, ...] = Field(
+        (),
+        description="Hosts an event's `url` may name; `*.example.org` stands for every host below. None: refused.",
+        json_schema_extra={"allowed": "a list of host names"},
+    )
+    url_allow_private_addresses: bool = Field(
+        False, description="Allow an allowed host to resolve to a loopback, link-local or private address."
+    )
+    url_require_https: bool = Field(False, description="Refuse plain `http://`.")
+    maximum_bytes: ByteSize = Field(ByteSize(256 * MEBIBYTE), ge=1, description="Largest image that is read.")
+    inline_maximum_bytes: ByteSize = Field(
+        ByteSize(16 * MEBIBYTE), ge=1, description="Largest image inside a message, as base64 or as its body."
+    )
+    connect_timeout_s: float = Field(5, gt=0, description="Longest wait for a connection to an image's host.")
+    read_timeout_s: float = Field(20, gt=0, description="Longest silence while an image is fetched.")
+    total_timeout_s: float = Field(60, gt=0, description="Longest time for one fetch, redirects included.")
+    maximum_redirects: int = Field(3, ge=0, le=20, description="Redirects followed; each is checked like the first.")
+    retries: int = Field(2, ge=0, le=10, description="Further attempts in place before the event is retried later.")
+    concurrency: int = Field(16, ge=1, le=1000, description="Images fetched at the same time.")
+
+
+class DecoderSettings(Section):
+    """The children that turn untrusted bytes into pixels."""
+
+    children: int | None = Field(None, ge=1, le=64, description="Number of children; unset: fitted to the cores.")
+    timeout_s: float = Field(20, gt=0, description="A child that takes longer over one image is killed.")
+    maximum_pixels: int = Field(50_000_000, ge=1, description="Largest width times height that is decoded.")
+    maximum_memory_bytes: ByteSize = Field(
+        ByteSize(GIBIBYTE), ge=64 * MEBIBYTE, description="Address space of one child; beyond it decoding fails."
+    )
+    maximum_cpu_s: int = Field(20, ge=1, description="Processor time for one image; beyond it the child is killed.")
+    images_per_child: int = Field(10_000, ge=0, description="A child is replaced after this many; 0: never.")
+    sandbox: Literal["best", "strict", "off"] = Field(
+        "best",
+        description="`best`: what the kernel offers; `strict`: refuse to start with less than everything; `off`: none.",
+    )
+
+
+class TensorFlowSettings(Section):
+    """The model child: which model it runs, how it is fed, and when it is given up."""
+
+    model: str = Field(
+        "efficientnet-lite2", min_length=1, description="Name in the catalogue (`autotag model list`), or a directory."
+    )
+    threads: int | None = Field(None, ge=1, le=256, description="Threads of the model; unset: fitted to the cores.")
+    batch_size: int = Field(8, ge=1, le=16, description="Most images given to the model at once.")
+    batch_wait_s: float = Field(0.0, ge=0, le=5, description="How long an image waits for others to fill a batch.")
+    maximum_number_of_relaunches: int = Field(
+        5, ge=0, description="Crashes inside the interval that are answered by a relaunch; one more disables the model."
+    )
+    maximum_number_of_relaunches_time_interval: float = Field(
+        60, gt=0, description="A crash is forgotten after this long.", json_schema_extra={"unit": "seconds"}
+    )
+    start_timeout_s: float = Field(120, gt=0, description="Longest start; a child that takes longer has crashed.")
+    batch_timeout_s: float = Field(30, gt=0, description="Longest work on a batch; a child that takes longer crashed.")
+    stop_timeout_s: float = Field(5, gt=0, description="Time to end when asked to, before the child is killed.")
+    images_per_child: int = Field(0, ge=0, description="The child is replaced after this many images; 0: never.")
+    maximum_memory_bytes: ByteSize = Field(
+        ByteSize(0), ge=0, description="The child is replaced when it holds more than this; 0: no limit."
+    )
+    spare: bool = Field(False, description="Keep a second, started child ready to take over. Costs its memory.")
+
+
+class Inception5hSettings(Section):
+    """Inception5h, the model Liferay DXP uses, fetched from the network by `autotag model install inception5h`."""
+
+    url: str = Field(
+        "https://storage.googleapis.com/download.tensorflow.org/models/inception5h.zip",
+        pattern=r"^https?://\S+$",
+        description="Where the archive is fetched from.",
+        json_schema_extra={"allowed": "an http or https address"},
+    )
+    sha256: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="Digest the archive must have; unset: only the pinned digests of the files inside it are checked.",
+        json_schema_extra={"allowed": "64 lower-case hexadecimal digits"},
+    )
+
+
+class ModelsSettings(Section):
+    """Model packages that are not built in."""
+
+    inception5h: Inception5hSettings = Field(Inception5hSettings(), description="Inception5h.")
+
+
+class LogSettings(Section):
+    """What is logged, and in which form."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lines below this are left out.")
+    format: Literal["console", "json"] = Field("console", description="For people, or one JSON object a line.")
+
+
+class HttpSettings(Section):
+    """Health, metrics and the status page."""
+
+    enabled: bool = Field(True, description="Listen at all.")
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on. Anyone who reaches it can read.")
+    port: int = Field(9464, ge=0, le=65535, description="Port to listen on; 0: any free one.")
+    token: HeaderSecret | None = Field(
+        None, description="Bearer token that a request must carry; unset: none is asked."
+    )
+    certificate_file: LocalPath | None = Field(None, description="Certificate chain (PEM); set: HTTPS.")
+    key_file: LocalPath | None = Field(
+        None, description="Private key (PEM) of `certificate_file`; unset: in the same file."
+    )
+
+
+class CloudCacheSettings(Section):
+    """Answers of the cloud services kept on disk, so that the same image is not paid for twice."""
+
+    enabled: bool = Field(
+        False, description="Keep answers, for every instance together, by the image's digest and what was asked."
+    )
+    maximum_entries: int = Field(5000, ge=1, le=100_000, description="Most answers kept; the oldest go first.")
+    maximum_age_s: float = Field(30 * 24 * 3600.0, ge=1, description="Answers older than this are asked for anew.")
+
+
+class CloudCallsSettings(Section):
+    """How the cloud services are called; what is each instance's own stands in the provider's table."""
+
+    allow_private_endpoints: bool = Field(
+        False, description="Allow an endpoint to resolve to a loopback, link-local or private address."
+    )
+    allow_plain_http_endpoints: bool = Field(
+        False, description="Allow endpoints with `http://`, where keys and images travel in the clear."
+    )
+    ca_file: LocalPath | None = Field(
+        None, description="Further certificate authorities (PEM) that may sign an endpoint's certificate."
+    )
+    maximum_connections: int = Field(32, ge=1, le=1000, description="Connections to one service, of all instances.")
+    maximum_calls_at_once: int = Field(4, ge=1, le=100, description="Calls of one instance to one service at once.")
+    connect_timeout_s: float = Field(5, gt=0, description="Longest wait for a connection.")
+    retry_minimum_wait_s: float = Field(1, ge=0, description="Shortest wait before a call is made again.")
+    retry_maximum_wait_s: float = Field(
+        30, ge=0, description="Longest wait that is drawn; a service that asks for longer gets it."
+    )
+    failures_to_open_circuit: int = Field(
+        5, ge=1, description="Failed calls in a row after which a service is left alone."
+    )
+    circuit_open_s: float = Field(30, gt=0, description="How long it is left alone before one call probes it.")
+    refused_key_pause_s: float = Field(
+        60, ge=0, description="How long a refused key is not tried again; a changed key is tried at once."
+    )
+    cache: CloudCacheSettings = Field(CloudCacheSettings(), description="Answers kept on disk.")

@@ -1,0 +1,76 @@
+"""Where an image's bytes come from: the message itself, a file below a configured root, or an allowed host.
+
+Everything here treats what an event names as hostile: each way has its own limits, checked before and while reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from worker.content import Content
+from worker.errors import TryLater
+from worker.messages import Event
+from worker.settings import SourcesSettings
+from worker.sources.inline import open_inline
+from worker.sources.network import Resolver, system_resolver
+from worker.sources.path import open_path
+from worker.sources.threads import Threads
+from worker.sources.url import UrlFetcher
+
+__all__ = ["Sources"]
+
+
+class Sources:
+    """Opens the content of events, at most `concurrency` at a time.
+
+    `resolve` and `tls` replace the system's name resolution and trusted certificates; tests need that.
+    """
+
+    def __init__(self, concurrency: int, *, resolve: Resolver | None = None, tls: ssl.SSLContext | None = None) -> None:
+        self._turns = asyncio.Semaphore(concurrency)
+        # Apart, so that a file server that hangs does not keep names from being resolved.
+        self._file_threads = Threads(4 * concurrency)
+        name_threads = Threads(4 * concurrency)
+        self._urls = UrlFetcher(resolve or system_resolver(name_threads), tls=tls)
+
+    async def open_content(self, event: Event, image_bytes: bytes | None, settings: SourcesSettings) -> Content:
+        """The image of an event; `image_bytes` is what `read_event` found in the message.
+
+        Raises CannotBeDone for what may not or cannot be opened, TryLater for what may be there later.
+        """
+        content = event.data.content
+        if content.path is None and content.url is None:
+            return open_inline(event, image_bytes, settings)
+        async with self._turns:
+            if content.path is not None:
+                return await self._open_path(content.path, settings)
+            assert content.url is not None  # noqa: S101 - one of the three was given
+            return await self._urls.open_url(content.url, settings)
+
+    async def close(self) -> None:
+        """Close every connection. Calls that hang are left to end with the process."""
+        await self._urls.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _open_path(self, path: str, settings: SourcesSettings) -> Content:
+        limit_s = settings.total_timeout_s
+        try:
+            return await self._file_threads.call(
+                partial(open_path, path, settings), timeout_s=limit_s, discard=Content.close
+            )
+        except TimeoutError as error:
+            raise TryLater(
+                f"the file {path!r} could not be opened within {limit_s:g} s: does the file server answer?",
+                reason="content_unreachable",
+            ) from error

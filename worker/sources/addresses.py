@@ -1,0 +1,51 @@
+"""Which network addresses an event's url may lead to. Pure.
+
+Only globally routable unicast addresses are open, whichever way an IPv4 address is wrapped into an IPv6 one: otherwise
+whoever can publish an event could have this service read from the inside of the network (SSRF).
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+
+_GLOBAL_UNICAST = IPv6Network("2000::/3")  # all that IANA has given out
+_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
+_LOW = IPv6Network("::/96")  # RFC 4291, IPv4-compatible; :: and ::1 lie here too
+
+_METADATA = frozenset(
+    map(ip_address, ("169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "fd00:ec2::254"))
+)
+"""Where clouds hand out credentials to anybody who asks from inside. Closed even where private addresses are open."""
+
+
+def why_refused(text: str, *, allow_private: bool) -> str | None:
+    """What keeps an address closed, in words that follow "it is", or None when it is open."""
+    address = _innermost(ip_address(text.partition("%")[0]))
+    if address in _METADATA:
+        return "a cloud's metadata service"
+    if address.is_multicast:
+        return "a multicast address"
+    if address.is_unspecified:
+        return "the unspecified address"
+    if allow_private:
+        return None
+    if address.is_loopback:
+        return "a loopback address"
+    if address.is_link_local:
+        return "a link-local address"
+    if not address.is_global or (isinstance(address, IPv6Address) and address not in _GLOBAL_UNICAST):
+        return "a private or reserved address"
+    return None
+
+
+def _innermost(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """The IPv4 address that an IPv6 one carries (mapped, NAT64, 6to4, IPv4-compatible), or else the address itself."""
+    if isinstance(address, IPv4Address):
+        return address
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    if address.sixtofour is not None:
+        return address.sixtofour
+    if address in _NAT64 or (address in _LOW and int(address) > 1):
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address

@@ -1,0 +1,126 @@
+"""Files below the configured roots.
+
+A path is judged by the file that the kernel found, not by its text: the file is pinned first (`O_PATH`, which touches
+neither devices nor FIFOs), its real place is asked of the kernel, and only then is that same file opened for reading.
+A symbolic link that is exchanged in between changes nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from worker.content import Content
+from worker.errors import CannotBeDone, TryLater
+from worker.settings import SourcesSettings
+
+_SET_ROOTS = "add the directory to `sources.path_roots` in the settings if its files may be read"
+_MISSING = (errno.ENOENT, errno.ENOTDIR)
+_MALFORMED = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
+
+
+def open_path(path: str, settings: SourcesSettings) -> Content:
+    """The file at `path`: absolute, or relative to the first root that has it. Blocks; run it in a thread.
+
+    Raises CannotBeDone for what may not be read or is no image file, TryLater for what is not there or not readable.
+    """
+    roots = settings.path_roots
+    if not roots:
+        raise CannotBeDone(
+            f"the file {path!r} may not be read: no directory is open to events; {_SET_ROOTS}", reason="path_no_roots"
+        )
+    for candidate in _candidates(path, roots):
+        if (pinned := _pin(candidate, path)) is not None:
+            try:
+                return _open_pinned(pinned, path, settings)
+            finally:
+                os.close(pinned)
+    below = ", ".join(map(str, roots))
+    raise TryLater(
+        f"the file {path!r} is not there (looked below {below}); is the store mounted, has the file been moved?",
+        reason="content_missing",
+    )
+
+
+def _candidates(path: str, roots: Sequence[Path]) -> Iterator[str]:
+    """Where the file may be. A path that leads out of a root by its very text is never looked up."""
+    absolute = [os.path.abspath(root) for root in roots]
+    inside = [root for root in absolute if _is_below(os.path.abspath(os.path.join(root, path)), root)]
+    if not inside:
+        _raise_outside(path)
+    if os.path.isabs(path):
+        yield path
+    else:
+        yield from (os.path.join(root, path) for root in inside)
+
+
+def _pin(candidate: str, path: str) -> int | None:
+    """A descriptor that holds on to the file without opening it, or None when there is no such file."""
+    try:
+        return os.open(candidate, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in _MISSING:
+            return None
+        _raise_for(error, path)
+
+
+def _open_pinned(pinned: int, path: str, settings: SourcesSettings) -> Content:
+    real = os.readlink(f"/proc/self/fd/{pinned}")
+    if not any(_is_below(real, os.path.realpath(root)) for root in settings.path_roots):
+        _raise_outside(path)
+    facts = os.fstat(pinned)
+    if not stat.S_ISREG(facts.st_mode):
+        raise CannotBeDone(
+            f"{path!r} is {_kind(facts.st_mode)}, not a file: publish the path of the image itself",
+            reason="path_not_a_file",
+        )
+    if facts.st_size == 0:
+        raise CannotBeDone(f"the file {path!r} is empty: upload it again", reason="content_empty")
+    if facts.st_size > settings.maximum_bytes:
+        raise CannotBeDone(
+            f"the file {path!r} has {facts.st_size:,} bytes, at most {settings.maximum_bytes:,} are read "
+            "(`sources.maximum_bytes`)",
+            reason="content_too_large",
+        )
+    try:
+        fd = os.open(f"/proc/self/fd/{pinned}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        _raise_for(error, path)
+    return Content(fd, facts.st_size, f"path {path}")
+
+
+def _is_below(path: str, root: str) -> bool:
+    return os.path.commonpath((path, root)) == root
+
+
+def _kind(mode: int) -> str:
+    kinds = (
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISFIFO, "a named pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    )
+    return next((kind for is_kind, kind in kinds if is_kind(mode)), "something special")
+
+
+def _raise_outside(path: str) -> NoReturn:
+    raise CannotBeDone(
+        f"the file {path!r} lies outside the directories that are open to events; {_SET_ROOTS}",
+        reason="path_outside_roots",
+    )
+
+
+def _raise_for(error: OSError, path: str) -> NoReturn:
+    if error.errno in _MALFORMED:
+        raise CannotBeDone(f"{path[:200]!r} is no usable path: {error.strerror}", reason="path_invalid") from error
+    if error.errno in (errno.EACCES, errno.EPERM):
+        raise TryLater(
+            f"the file {path!r} may not be read by this service's user: {error.strerror}; grant it read access",
+            reason="content_refused",
+        ) from error
+    raise TryLater(f"the file {path!r} cannot be read: {error.strerror}", reason="content_unreachable") from error

@@ -1,0 +1,59 @@
+"""Calls that may block for ever (a dead file server, a name server that is silent), each in a thread of its own.
+
+asyncio's own executor has few threads and is waited for at exit: a handful of hung calls would stop every other call
+and then the shutdown. Here a call that takes too long is left behind in a daemon thread, whose number is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Threads:
+    """At most `limit` calls at once, those left behind included."""
+
+    def __init__(self, limit: int) -> None:
+        self._free = limit
+
+    async def call(self, function: Callable[[], T], *, timeout_s: float, discard: Callable[[T], None]) -> T:
+        """What `function` returns. Raises TimeoutError when that takes too long, or when every thread is taken.
+
+        `discard` gets what is returned after nobody waits any more.
+        """
+        if not self._free:
+            raise TimeoutError("every thread is taken by a call that has not come back")
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[T] = loop.create_future()
+
+        def finish(value: T | None, error: BaseException | None) -> None:
+            self._free += 1
+            if outcome.done():
+                if error is None:
+                    discard(value)  # type: ignore[arg-type]  # without an error there is a value
+            elif error is not None:
+                outcome.set_exception(error)
+            else:
+                outcome.set_result(value)  # type: ignore[arg-type]  # the same
+
+        def work() -> None:
+            value, error = None, None
+            try:
+                value = function()
+            except Exception as raised:  # noqa: BLE001 - carried over to whoever waits
+                error = raised
+            try:
+                loop.call_soon_threadsafe(partial(finish, value, error))
+            except RuntimeError:  # the loop has ended meanwhile
+                if error is None:
+                    discard(value)  # type: ignore[arg-type]  # the same
+
+        threading.Thread(target=work, name="blocking call", daemon=True).start()
+        self._free -= 1
+        async with asyncio.timeout(timeout_s):
+            return await outcome

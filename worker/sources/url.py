@@ -1,0 +1,238 @@
+"""Images fetched from http and https addresses of allowed hosts.
+
+Built on httpcore, the engine of httpx, and not on `httpx.AsyncClient`: nothing between us and the wire may follow a
+redirect, keep a cookie, take a proxy from the environment, unpack a body or log an address with its secrets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import certifi
+import httpcore
+import httpx
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from worker.content import Content, MemoryFile
+from worker.errors import CannotBeDone, TryLater
+from worker.settings import SourcesSettings
+from worker.sources.network import CheckedNetwork, Resolver
+
+_HEADERS = [("User-Agent", "autotag"), ("Accept", "image/*, */*;q=0.1"), ("Accept-Encoding", "identity")]
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_TRANSIENT = frozenset({408, 425, 429})
+_LONGEST_WAIT_IN_PLACE_S = 2.0
+_UNREACHABLE, _STATUS = "content_unreachable", "content_http_status"
+
+
+class UrlFetcher:
+    """Fetches urls over pooled connections to checked addresses. `close` it when done."""
+
+    def __init__(self, resolve: Resolver, *, tls: ssl.SSLContext | None = None) -> None:
+        self._resolve = resolve
+        self._tls = tls
+        # One for each answer to "may it be a private address?", since the settings can change under a running service.
+        self._pools: dict[bool, httpcore.AsyncConnectionPool] = {}
+
+    async def open_url(self, url: str, settings: SourcesSettings) -> Content:
+        """The image at `url`, in memory.
+
+        Raises CannotBeDone for what may not be fetched, TryLater when the host did not give it within the time and the
+        few attempts that are made at once.
+        """
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(_may_pass_soon),
+            stop=stop_after_attempt(1 + settings.retries),
+            wait=wait_random_exponential(multiplier=0.2, max=_LONGEST_WAIT_IN_PLACE_S),
+            reraise=True,
+        )
+        try:
+            async with asyncio.timeout(settings.total_timeout_s):
+                return await retrying(self._fetch, url, settings)
+        except TimeoutError as error:
+            raise TryLater(
+                f"{without_secrets(url)} was not fetched within {settings.total_timeout_s:g} s "
+                "(`sources.total_timeout_s`)",
+                reason=_UNREACHABLE,
+            ) from error
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for pool in self._pools.values():
+            await pool.aclose()
+        self._pools.clear()
+
+    async def _fetch(self, url: str, settings: SourcesSettings) -> Content:
+        """Follow the url, hop by hop, to an image."""
+        hop = url
+        for _ in range(1 + settings.maximum_redirects):
+            found = await self._get(check_url(hop, settings), settings)
+            if isinstance(found, Content):
+                return found
+            hop = found
+        raise CannotBeDone(
+            f"{without_secrets(url)} was redirected more than {settings.maximum_redirects} times "
+            "(`sources.maximum_redirects`)",
+            reason="url_too_many_redirects",
+        )
+
+    async def _get(self, url: httpx.URL, settings: SourcesSettings) -> Content | str:
+        """The image at one address, or the address it redirects to."""
+        target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+        timeout = {
+            "connect": settings.connect_timeout_s,
+            "pool": settings.total_timeout_s,
+            "read": settings.read_timeout_s,
+            "write": settings.read_timeout_s,
+        }
+        pool = self._pool(allow_private=settings.url_allow_private_addresses)
+        try:
+            async with pool.stream("GET", target, headers=_HEADERS, extensions={"timeout": timeout}) as response:
+                answered = {name.decode("ascii").lower(): value.decode("latin-1") for name, value in response.headers}
+                if response.status in _REDIRECTS and "location" in answered:
+                    return _join(url, answered["location"])
+                _check_status(response.status, answered, url)
+                _check_headers(answered, url, settings)
+                return await _read(response.aiter_stream(), url, settings)
+        except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError) as error:
+            raise TryLater(
+                f"{without_secrets(url)} cannot be reached: {str(error) or type(error).__name__}", reason=_UNREACHABLE
+            ) from error
+
+    def _pool(self, *, allow_private: bool) -> httpcore.AsyncConnectionPool:
+        if allow_private not in self._pools:
+            self._pools[allow_private] = httpcore.AsyncConnectionPool(
+                ssl_context=self._tls or _trusted(),
+                max_connections=None,  # `Sources` bounds how many fetches there are
+                max_keepalive_connections=20,
+                keepalive_expiry=15.0,
+                network_backend=CheckedNetwork(self._resolve, allow_private=allow_private),
+            )
+        return self._pools[allow_private]
+
+
+def check_url(text: str, settings: SourcesSettings) -> httpx.URL:
+    """The url, if events may name it. Raises CannotBeDone with what is wrong with it."""
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise CannotBeDone(f"{without_secrets(text)} is no valid url: {error}", reason="url_invalid") from error
+    schemes = ("https",) if settings.url_require_https else ("http", "https")
+    if url.scheme not in schemes or not url.host:
+        raise CannotBeDone(
+            f"{without_secrets(url)} is not an absolute url of the kind {' or '.join(schemes)}",
+            reason="url_scheme_refused",
+        )
+    if url.userinfo:
+        raise CannotBeDone(
+            f"{without_secrets(url)} holds a user name or password, which have no place in events; publish it without",
+            reason="url_userinfo_refused",
+        )
+    host = url.raw_host.decode("ascii").lower().rstrip(".")
+    if not any(_matches(host, allowed) for allowed in settings.url_allowed_hosts):
+        raise CannotBeDone(
+            f"{without_secrets(url)} is on the host {host}, which is not open to events; "
+            "add it to `sources.url_allowed_hosts` in the settings if it should be",
+            reason="url_host_not_allowed",
+        )
+    return url
+
+
+def without_secrets(url: httpx.URL | str) -> str:
+    """A url for people: no user, password, query or fragment, any of which may be a key."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        return "the url"
+    return str(parsed.copy_with(userinfo=b"", query=None, fragment=None))[:200]
+
+
+def _matches(host: str, allowed: str) -> bool:
+    return host.endswith(allowed[1:]) if allowed.startswith("*.") else host == allowed
+
+
+def _join(url: httpx.URL, location: str) -> str:
+    try:
+        return str(url.join(location))
+    except httpx.InvalidURL as error:
+        raise CannotBeDone(
+            f"{without_secrets(url)} redirects to what is no url: {error}", reason="url_invalid"
+        ) from error
+
+
+def _check_status(status: int, headers: Mapping[str, str], url: httpx.URL) -> None:
+    who = f"{url.host} answered {status} for {without_secrets(url)}"
+    if status == httpx.codes.OK:
+        return
+    if status in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
+        raise TryLater(f"{who}: the image is not there; has it been deleted?", reason="content_missing")
+    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        raise TryLater(
+            f"{who}: access refused; the url must hold all that is needed to fetch it, and must not have expired",
+            reason="content_refused",
+        )
+    if status in _TRANSIENT or status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        raise TryLater(who, reason=_STATUS, after_s=_retry_after_s(headers))
+    raise CannotBeDone(f"{who}, which is no image", reason=_STATUS)
+
+
+def _check_headers(headers: Mapping[str, str], url: httpx.URL, settings: SourcesSettings) -> None:
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise CannotBeDone(
+            f"{without_secrets(url)} came with the content encoding {encoding[:50]!r} though none was asked for; "
+            "serve images as they are",
+            reason="content_encoding_refused",
+        )
+    length = headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and int(length) > settings.maximum_bytes:
+        raise _too_large(url, settings)
+
+
+async def _read(chunks: AsyncIterable[bytes], url: httpx.URL, settings: SourcesSettings) -> Content:
+    with MemoryFile() as memory:
+        async for chunk in chunks:
+            if memory.size_bytes + len(chunk) > settings.maximum_bytes:
+                raise _too_large(url, settings)
+            memory.write(chunk)
+        if not memory.size_bytes:
+            raise CannotBeDone(f"{without_secrets(url)} is empty: upload it again", reason="content_empty")
+        return memory.seal(f"url {without_secrets(url)}")
+
+
+def _too_large(url: httpx.URL, settings: SourcesSettings) -> CannotBeDone:
+    return CannotBeDone(
+        f"{without_secrets(url)} has more than {settings.maximum_bytes:,} bytes (`sources.maximum_bytes`)",
+        reason="content_too_large",
+    )
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float:
+    """Seconds that a host asks to be left alone (RFC 9110 section 10.2.3); 0 when it does not say."""
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        until = parsedate_to_datetime(value)
+    except ValueError:
+        return 0.0
+    return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _may_pass_soon(error: BaseException) -> bool:
+    return (
+        isinstance(error, TryLater)
+        and error.reason in (_UNREACHABLE, _STATUS)
+        and error.after_s <= _LONGEST_WAIT_IN_PLACE_S
+    )
+
+
+def _trusted() -> ssl.SSLContext:
+    """The system's certificate authorities (`SSL_CERT_FILE` adds to them) and those of certifi, for bare containers."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context

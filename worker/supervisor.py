@@ -1,0 +1,397 @@
+"""Keeps one child alive, and hands it one job at a time.
+
+The supervisor waits once, for whatever comes first: something the child did, something it is asked for, or the deadline
+of the state the child is in. It makes an event of that, lets `lifecycle.step` decide, and performs the actions. It
+holds no rule of its own, and knows nothing of what is in a job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from worker import frames, lifecycle
+from worker.child_handle import ChildHandle, ChildSpec
+from worker.frames import Packet, ProtocolError
+from worker.lifecycle import (
+    Action,
+    AskToStop,
+    BecameDisabled,
+    BecameReady,
+    BecameStopped,
+    Broke,
+    Busy,
+    Cause,
+    Checking,
+    Closed,
+    Crashed,
+    Disabled,
+    Elapsed,
+    Ended,
+    Event,
+    Given,
+    Kill,
+    Life,
+    Notice,
+    Phase,
+    Ping,
+    Policy,
+    Ready,
+    Relaunching,
+    Replied,
+    Reset,
+    SaidHello,
+    SaidHopeless,
+    Spawn,
+    SpawnFailed,
+    Start,
+    Starting,
+    Stop,
+    Stopped,
+    Stopping,
+)
+
+_log = structlog.get_logger(__name__)
+
+
+class Job(Protocol):
+    """One packet for a child, answered by one packet. Exactly one of `answered`, `lost`, `returned` comes back."""
+
+    @property
+    def images(self) -> int:
+        """How many images it holds."""
+        ...
+
+    @property
+    def timeout_s(self) -> float:
+        """How long the child may take before it is killed."""
+        ...
+
+    @property
+    def packet(self) -> bytes:
+        """What is sent."""
+        ...
+
+    @property
+    def fds(self) -> Sequence[int]:
+        """The descriptors that travel with it; they stay the sender's to close."""
+        ...
+
+    def answered(self, packet: Packet) -> None:
+        """The child's answer. Raises `ProtocolError` when it is none: the child is killed, and `lost` follows."""
+
+    def lost(self, cause: Cause) -> None:
+        """The child died with the job in hand."""
+
+    def returned(self) -> None:
+        """The child was not there to take it, or was stopped before it answered: nothing is wrong with the job."""
+
+
+class Owner(Protocol):
+    """Who the children belong to."""
+
+    def told(self, supervisor: Supervisor, notice: Notice) -> None:
+        """Something happened in the child's life."""
+
+    def idle(self, supervisor: Supervisor) -> None:
+        """The child can take a job."""
+
+
+@dataclass(slots=True)
+class CrashRecord:
+    """The crashes that the relaunch rule remembers: one record for all children that do the same work."""
+
+    times_s: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    packet: Packet
+
+
+@dataclass(frozen=True, slots=True)
+class _Give:
+    job: Job
+
+
+class Supervisor:
+    """One child's keeper. `start` and `stop` may be called again and again."""
+
+    def __init__(self, name: str, spec: ChildSpec, policy: Policy, crashes: CrashRecord, owner: Owner) -> None:
+        self.name = name
+        self.hello: Packet = {}
+        self.jobs_given = 0
+        self.images_done = 0
+        self._spec = spec
+        self._policy = policy
+        self._record = crashes
+        self._owner = owner
+        self._phase: Phase = Stopped()
+        self._child: ChildHandle | None = None
+        self._job: Job | None = None
+        self._spawned_at_s = 0.0
+        self._inbox: asyncio.Queue[Event | _Heard | _Give] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+
+    # ── what its owner asks and sees ─────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def phase(self) -> Phase:
+        """Where the child is in its life."""
+        return self._phase
+
+    @property
+    def able(self) -> bool:
+        """Whether the child has started and lives: it is, or soon will be, free for a job."""
+        return isinstance(self._phase, Ready | Checking | Busy)
+
+    @property
+    def free(self) -> bool:
+        """Whether a job may be given now."""
+        return self._job is None and isinstance(self._phase, Ready)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is in hand."""
+        return self._job is not None
+
+    @property
+    def pid(self) -> int | None:
+        """The living child's process id."""
+        return self._child.pid if self._child else None
+
+    @property
+    def resident_bytes(self) -> int:
+        """The living child's resident memory; 0 without one."""
+        return self._child.resident_bytes if self._child else 0
+
+    def start(self) -> asyncio.Task[None]:
+        """Want a child. The task ends when the supervisor has been stopped; its failure is a mistake in our code."""
+        self._inbox.put_nowait(Start())
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name=f"supervise {self.name}")
+        return self._task
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Want no child any more: ask it to end, or end it `at_once`. `gone` waits for it."""
+        if self._task is not None and not self._task.done():
+            self._inbox.put_nowait(Stop(at_once))
+
+    async def gone(self) -> None:
+        """Return when the child has been reaped after `stop`."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    def reset(self) -> None:
+        """Forget the crashes, and start a child that was disabled or is waiting to be relaunched."""
+        self._record.times_s = ()
+        if self._task is not None and not self._task.done():
+            self._inbox.put_nowait(Reset())
+
+    def give(self, job: Job) -> None:
+        """Hand over a job; only when `free`."""
+        if not self.free:
+            raise lifecycle.IllegalMoveError(f"{self.name} was given a job while it was not free")
+        self._job = job
+        self._inbox.put_nowait(_Give(job))
+
+    # ── what the child does ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def heard(self, packet: Packet) -> None:
+        """From the child: a packet."""
+        self._inbox.put_nowait(_Heard(packet))
+
+    def broke(self, cause: Cause) -> None:
+        """From the child: garbage."""
+        self._inbox.put_nowait(Broke(cause))
+
+    def closed(self) -> None:
+        """From the child: its socket is closed."""
+        self._inbox.put_nowait(Closed())
+
+    def ended(self, cause: Cause, illegal_instruction: bool) -> None:
+        """From the child: its end."""
+        self._inbox.put_nowait(Ended(cause, illegal_instruction))
+
+    # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                item = await self._next()
+                self._take(item)
+                if isinstance(self._phase, Stopped) and self._inbox.empty():
+                    return
+        finally:
+            if self._child is not None:  # cancelled, or a mistake of ours: leave no process behind
+                self._child.destroy()
+
+    async def _next(self) -> Event | _Heard | _Give:
+        """The one wait: something happens, or the deadline passes."""
+        deadline_s = Life(self._phase).deadline_s
+        left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+        try:
+            async with asyncio.timeout(left_s):
+                return await self._inbox.get()
+        except TimeoutError:
+            return Elapsed()
+
+    def _take(self, item: Event | _Heard | _Give) -> None:
+        event = self._as_event(item)
+        if event is None:
+            return
+        life = Life(self._phase, self._record.times_s)
+        life, actions = lifecycle.step(self._policy, life, event, time.monotonic())
+        self._phase, self._record.times_s = life.phase, life.crashes
+        if isinstance(event, Ended):
+            self._bury(actions)
+        for action in actions:
+            self._perform(action)
+        if self.free:
+            self._owner.idle(self)
+
+    def _as_event(self, item: Event | _Heard | _Give) -> Event | None:
+        match item:
+            case _Give(job):
+                return self._hand_over(job)
+            case _Heard(packet):
+                return self._understand(packet)
+            case Stop() if isinstance(self._phase, Stopped):
+                return None
+            case Start() if not isinstance(self._phase, Stopped | Stopping | lifecycle.Dying):
+                return None  # it is wanted already
+            case _:
+                return item
+
+    def _hand_over(self, job: Job) -> Event | None:
+        """Send the job; a child that died a moment ago costs the job nothing."""
+        if self._child is not None and isinstance(self._phase, Ready):
+            try:
+                self._child.send(job.packet, job.fds)
+            except OSError:
+                self._job = None
+                job.returned()
+                return Closed()
+            self.jobs_given += 1
+            return Given(job.timeout_s)
+        self._job = None
+        job.returned()
+        return None
+
+    def _understand(self, packet: Packet) -> Event:
+        """What a packet means depends on what is due from the child."""
+        kind = packet["kind"]
+        match self._phase:
+            case Starting() if kind == "hello":
+                self.hello = packet
+                return SaidHello()
+            case Starting() if kind == "hopeless":
+                return SaidHopeless(_cause_in(packet))
+            case Checking() if kind == "pong":
+                return Replied()
+            case Busy() | Stopping() if self._job is not None:
+                return self._answer(self._job, packet)
+            case Stopping() | lifecycle.Dying():
+                return Replied()  # too late to matter
+        return Broke(Cause("protocol_broken", f"protocol broken: it sent {kind!r} unasked"))
+
+    def _answer(self, job: Job, packet: Packet) -> Event:
+        try:
+            job.answered(packet)
+        except ProtocolError as error:
+            return Broke(Cause("protocol_broken", f"protocol broken: it sent {error}"))
+        self._job = None
+        self.images_done += job.images
+        return Replied()
+
+    def _bury(self, actions: Sequence[Action]) -> None:
+        """The child has been reaped: settle what it had in hand. A planned end blames nobody."""
+        last_lines = self._child.last_lines if self._child else []
+        self._child = None
+        crash = next((action for action in actions if isinstance(action, Crashed)), None)
+        if crash is not None and last_lines:
+            _log.warning("last lines of the crashed child", child=self.name, lines=last_lines)
+        job, self._job = self._job, None
+        if job is not None and crash is not None:
+            job.lost(crash.cause)
+        elif job is not None:
+            job.returned()
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case Spawn():
+                self._spawn()
+            case Ping():
+                self._send("ping")
+            case AskToStop():
+                self._send("stop")
+            case Kill():
+                if self._child is not None:
+                    self._child.kill()
+            case _:
+                self._tell(action)
+
+    def _spawn(self) -> None:
+        self.hello, self.jobs_given, self.images_done = {}, 0, 0
+        self._spawned_at_s = time.monotonic()
+        try:
+            self._child = ChildHandle(self.name, self._spec, self)
+        except OSError as error:
+            self._inbox.put_nowait(SpawnFailed(Cause("spawn_failed", f"could not be started: {error}")))
+        else:
+            _log.info("child launched", child=self.name, pid=self.pid)
+
+    def _send(self, kind: str) -> None:
+        if self._child is not None:
+            with suppress(OSError):  # its end, or the deadline, will tell
+                self._child.send(frames.pack(kind))
+
+    def _tell(self, notice: Notice) -> None:
+        match notice:
+            case BecameReady():
+                took_s = round(time.monotonic() - self._spawned_at_s, 3)
+                _log.info("child ready", child=self.name, pid=self.pid, seconds=took_s)
+            case Crashed(cause, counted, left):
+                words = "child crashed" if counted else "child killed by its work"
+                _log.error(words, child=self.name, cause=cause.message, reason=cause.reason, relaunches_left=left)
+            case Relaunching(delay_s):
+                _log.info("relaunching child", child=self.name, delay_s=delay_s)
+            case BecameDisabled(cause):
+                todo = "mend the cause, then run `autotag reset` or restart the service"
+                _log.error("child disabled", child=self.name, cause=cause.message, reason=cause.reason, todo=todo)
+            case BecameStopped():
+                _log.info("child stopped", child=self.name)
+        self._owner.told(self, notice)
+
+
+def _cause_in(packet: Packet) -> Cause:
+    """The words of a child that cannot start; a child that cannot even say why is taken at its kind."""
+    reason, message = packet.get("reason"), packet.get("message")
+    return Cause(
+        reason if isinstance(reason, str) else "start_failed",
+        message if isinstance(message, str) else "it said that it cannot start",
+    )
+
+
+def phase_name(phase: Phase) -> str:
+    """The phase in one word, as metrics and the status page write it: `ready`, `back_off` …"""
+    return _PHASE_NAMES[type(phase)]
+
+
+_PHASE_NAMES: dict[type, str] = {
+    Stopped: "stopped",
+    Starting: "starting",
+    Ready: "ready",
+    Checking: "checking",
+    Busy: "busy",
+    Stopping: "stopping",
+    lifecycle.Dying: "dying",
+    lifecycle.BackOff: "back_off",
+    Disabled: "disabled",
+}

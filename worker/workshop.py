@@ -1,0 +1,138 @@
+"""The parts that look at images, built from the settings: decoder children, providers, and the tagger over them.
+
+`autotag run` feeds a workshop from RabbitMQ, `autotag tag` from the command line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable
+
+from worker.crews import DecoderCrew, DecoderOptions, ModelCrew, ModelOptions, Observer
+from worker.lifecycle import Notice
+from worker.metrics import Metrics
+from worker.models.build import ensure
+from worker.models.manifest import ModelPackage
+from worker.models.staging import ProgressCallback, no_progress
+from worker.providers.base import Provider
+from worker.providers.tensorflow import TensorFlow
+from worker.relaunch import RelaunchRule
+from worker.settings import DecoderSettings, InstanceSettings, Settings, TensorFlowSettings
+from worker.sources import Sources
+from worker.tagging import Tagger
+
+
+def _nobody(_child: str, _notice: Notice) -> None:
+    """For those who do not care how the children fare."""
+
+
+class Workshop:
+    """Sources, decoders, providers and the tagger over them. Made by `open_workshop`, ended by `close`."""
+
+    def __init__(
+        self, settings: Settings, package: ModelPackage | None, metrics: Metrics, observe: Observer = _nobody
+    ) -> None:
+        """`package` is what the model child runs; None where no instance wants the local model."""
+        self.sources = Sources(settings.sources.concurrency)
+        self.decoders = DecoderCrew(_decoder_options(settings), observe=observe)
+        self.model = ModelCrew(_model_options(settings.tensorflow, package), observe=observe) if package else None
+        self.providers: tuple[Provider, ...] = ()
+        if package is not None and self.model is not None:
+            self.providers += (TensorFlow(package, self.model),)
+        self.tagger = Tagger(self.decoders, self.providers, metrics)
+
+    async def start(self) -> None:
+        """Launch the children. Images wait until they are ready."""
+        await self.decoders.start()
+        for provider in self.providers:
+            await provider.start()
+
+    async def close(self) -> None:
+        """End the children and connections, and wait for their end."""
+        for provider in self.providers:
+            await provider.close()
+        await self.decoders.close()
+        await self.sources.close()
+
+    def reset(self) -> None:
+        """Forget the crashes, and launch what had been disabled."""
+        self.decoders.reset()
+        if self.model is not None:
+            self.model.reset()
+
+    def why_nothing_can_be_tagged(self, settings: Settings) -> str | None:
+        """Why no provider that any instance has switched on could answer; None when one could, or none is on."""
+        reasons = [
+            provider.unusable(instance)
+            for instance in instances(settings)
+            for provider in self.providers
+            if provider.enabled(instance)
+        ]
+        usable = [reason for reason in reasons if reason is None]
+        return None if usable or not reasons else reasons[0]
+
+
+async def open_workshop(
+    settings: Settings, metrics: Metrics, observe: Observer = _nobody, progress: ProgressCallback = no_progress
+) -> Workshop:
+    """A started workshop; the model is built first if it has to be. Raises Misconfigured."""
+    package = None
+    if wants_model(settings):
+        package = await asyncio.to_thread(ensure, settings.tensorflow.model, settings.cache_dir, progress)
+    workshop = Workshop(settings, package, metrics, observe)
+    await workshop.start()
+    return workshop
+
+
+def needs_new_workshop(old: Settings, new: Settings) -> bool:
+    """Whether a change of settings touches anything that a workshop is built from."""
+    return wants_model(old) != wants_model(new) or any(
+        getattr(old, section) != getattr(new, section) for section in ("tensorflow", "decoder", "sources", "models")
+    )
+
+
+def instances(settings: Settings) -> Iterable[InstanceSettings]:
+    """Every set of instance settings that an event could meet."""
+    return (settings.defaults, *settings.instances.values())
+
+
+def wants_model(settings: Settings) -> bool:
+    """Whether any instance has switched the local model on."""
+    return settings.enabled and any(each.enabled and each.tensorflow.enabled for each in instances(settings))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _decoder_options(settings: Settings) -> DecoderOptions:
+    decoder: DecoderSettings = settings.decoder
+    return DecoderOptions(
+        children=decoder.children or _cores(),
+        timeout_s=decoder.timeout_s,
+        maximum_pixels=decoder.maximum_pixels,
+        maximum_bytes=settings.sources.maximum_bytes,
+        maximum_memory_bytes=decoder.maximum_memory_bytes,
+        maximum_cpu_s=decoder.maximum_cpu_s,
+        images_per_child=decoder.images_per_child,
+        sandbox=decoder.sandbox,
+    )
+
+
+def _model_options(tensorflow: TensorFlowSettings, package: ModelPackage) -> ModelOptions:
+    return ModelOptions(
+        package=package.directory,
+        threads=tensorflow.threads or _cores(),
+        spare=tensorflow.spare,
+        batch_size=tensorflow.batch_size,
+        batch_wait_s=tensorflow.batch_wait_s,
+        rule=RelaunchRule(
+            tensorflow.maximum_number_of_relaunches, tensorflow.maximum_number_of_relaunches_time_interval
+        ),
+        start_timeout_s=tensorflow.start_timeout_s,
+        batch_timeout_s=tensorflow.batch_timeout_s,
+        stop_timeout_s=tensorflow.stop_timeout_s,
+        images_per_child=tensorflow.images_per_child,
+        maximum_memory_bytes=tensorflow.maximum_memory_bytes,
+    )
