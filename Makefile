@@ -24,6 +24,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## make the virtual environment and install Autotag and its tools into it
+	@:
 
 $(INSTALLED): pyproject.toml constraints.txt scripts/make_environment.sh
 	@scripts/make_environment.sh "$(VENV)" "$(PYTHON)"

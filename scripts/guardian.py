@@ -37,6 +37,7 @@ class Guarded:
     """Processes that end when this process does, at the latest; `close` ends them now."""
 
     def __init__(self, directory: Path, farewell: Sequence[str] = ()) -> None:
+        self._directory = directory
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__, str(directory), *farewell],
             stdin=subprocess.PIPE,
@@ -61,6 +62,7 @@ class Guarded:
         """End everything that was started and remove the directory; returns when that is done."""
         with contextlib.suppress(BrokenPipeError):
             self._process.communicate(timeout=CLOSE_TIMEOUT_S)
+        shutil.rmtree(self._directory, ignore_errors=True)  # in case somebody killed the guardian
 
 
 def prctl(option: int, value: int) -> None:

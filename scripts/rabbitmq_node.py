@@ -25,6 +25,7 @@ from ports import accepts_connections, free_ports, poll, speaks_amqp
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 30.0
+EPMD_TIMEOUT_S = 10.0
 MEMORY_LIMIT_BYTES = 1_000_000_000
 DISK_FREE_LIMIT_BYTES = 50_000_000
 USER = "autotag"
@@ -118,7 +119,7 @@ class PrivateBroker:
         """Start the node and wait until it answers AMQP; with what it stored before, if it ran before."""
         if self.running:
             raise BrokerError("The broker is running already.")
-        poll(lambda: accepts_connections(self._epmd_port), "epmd listens", STOP_TIMEOUT_S)
+        poll(lambda: accepts_connections(self._epmd_port), "epmd listens", EPMD_TIMEOUT_S)
         self._release()
         self.pid = self._guarded.spawn([str(self._server)], self._environment(), self._console)
         try:

@@ -32,6 +32,9 @@ _log = structlog.get_logger(__name__)
 ANSWERS_HEADER = "x-autotag-answers"
 """What some providers have answered already, on an event that waits to ask the others again."""
 
+_WAIT_AT_LEAST_S = 60.0
+"""An event that waits for an operator looks again no more often than this."""
+
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
 """Between two attempts to publish what the broker refuses (a queue that is full)."""
@@ -132,7 +135,8 @@ class Pipeline:
             return await self._ask_again_later(errand, findings, instance, settings)
         result = tagging.tagged(event, findings.without_hope(), instance, settings)
         if result.status == "failed":
-            raise CannotBeDone(result.message or "no provider could tag it", reason=result.reason or "failed")
+            why = CannotBeDone(result.message or "no provider could tag it", reason=result.reason or "failed")
+            return await self._give_up(errand, why, result)
         return await self._publish_and_ack(errand, result, settings)
 
     async def _publish_and_ack(self, errand: Errand, result: Result, settings: Settings) -> Ending:
@@ -179,20 +183,26 @@ class Pipeline:
         if self._broker.state.paused:  # nobody's events can be answered: keep this one where the others are
             errand.delivery.requeue()
             return Ending.REQUEUED
-        await self._accepted(lambda: self._broker.retry_later(errand.delivery, at_least_s=0, counted=False))
+        await self._accepted(
+            lambda: self._broker.retry_later(errand.delivery, at_least_s=_WAIT_AT_LEAST_S, counted=False)
+        )
         errand.delivery.ack()
         return Ending.RETRIED
 
-    async def _give_up(self, errand: Errand, error: CannotBeDone) -> Ending:
+    async def _give_up(self, errand: Errand, error: CannotBeDone, result: Result | None = None) -> Ending:
         """Answer `failed`, then keep the event as a dead letter with its reason."""
         _log.warning("cannot be done", reason=error.reason, error=str(error), **_who(errand))
-        event = errand.event
-        if event is not None:
-            await self._publish(errand, tagging.failed(event, error), self._settings())
+        if result is None and errand.event is not None:
+            result = tagging.failed(errand.event, error)
         elif isinstance(error, UnreadableEvent) and error.asset_id is not None:
-            await self._publish(errand, error.result(), self._settings())
+            result = error.result()
+        if result is not None:  # without so much as an asset id there is nobody to tell it to
+            await self._publish(errand, result, self._settings())
         errand.status, errand.reason = "failed", error.reason
-        await self._accepted(lambda: self._broker.dead_letter(errand.delivery, error.reason, str(error)))
+        asset, instance = _whose(errand, error)
+        await self._accepted(
+            lambda: self._broker.dead_letter(errand.delivery, error.reason, str(error), asset=asset, instance=instance)
+        )
         errand.delivery.ack()
         return Ending.DEAD_LETTERED
 
@@ -212,7 +222,7 @@ class Pipeline:
         errand.delivery.requeue()
         return Ending.REQUEUED
 
-    async def _accepted(self, publish: Callable[[], Awaitable[None]]) -> None:
+    async def _accepted(self, publish: Callable[[], Awaitable[object]]) -> None:
         """Publish, and while the broker refuses hold the event and try again: full queues slow us down, no more.
 
         Requeueing instead would count towards the queue's delivery limit and end in a dead letter.
@@ -220,7 +230,8 @@ class Pipeline:
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
-                return await publish()
+                await publish()
+                return
             except PublishRefused as error:
                 _log.warning("the broker refuses; trying again", error=str(error), pause_s=pause_s)
                 await asyncio.sleep(pause_s)
@@ -242,6 +253,15 @@ class Pipeline:
 
 def _digest(settings: Settings, instance_name: str) -> str:
     return settings_digest(settings, settings.instance(instance_name) or settings.defaults)
+
+
+def _whose(errand: Errand, error: CannotBeDone) -> tuple[str | None, str | None]:
+    """Asset id and instance, as far as they are known."""
+    if errand.event is not None:
+        return errand.event.data.asset_id, errand.event.data.instance
+    if isinstance(error, UnreadableEvent):
+        return error.asset_id, error.instance
+    return None, None
 
 
 def _who(errand: Errand) -> dict[str, object]:

@@ -22,16 +22,11 @@ from worker.metrics import Metrics
 from worker.models.staging import Progress
 from worker.pipeline import Pipeline
 from worker.settings import Settings
-from worker.status import status_of
+from worker.status import Health, Pause, has_started, health_of, status_of
 from worker.topology import topology
 from worker.workshop import Workshop, needs_new_workshop, open_workshop
 
 _log = structlog.get_logger(__name__)
-
-PAUSED = "paused by an operator; `autotag resume` goes on"
-NOBODY_CAN_TAG = "no provider can answer"
-STARTING = "starting"
-STOPPING = "stopping"
 
 NEED_A_RESTART = ("amqp", "http", "log", "cache_dir", "state_dir", "control_socket")
 """Settings that a reload can't change: what they stand for is built once."""
@@ -78,14 +73,14 @@ class Service:
             stack.push_async_callback(self._close_workshop)
             stack.push_async_callback(self.broker.close)
             # The broker is there while the model is still being built, so that a wrong password is found out at once.
-            await self.broker.stop_consuming(STARTING)
+            await self.broker.stop_consuming(Pause.STARTING)
             self._do(self.broker.start())
             opening = asyncio.create_task(self._open())
             stopping = asyncio.create_task(self._stopping.wait())
             await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if opening.done():
                 opening.result()
-                await self.broker.resume_consuming(STARTING)
+                await self.broker.resume_consuming(Pause.STARTING)
                 await stopping
             opening.cancel()
             await asyncio.wait({opening})
@@ -107,7 +102,7 @@ class Service:
 
     async def _finish_what_is_in_hand(self) -> None:
         """Take nothing new; what is in hand is finished within the grace time, or goes back to its queue."""
-        await self.broker.stop_consuming(STOPPING)
+        await self.broker.stop_consuming(Pause.STOPPING)
         _log.info("stopping", in_hand=len(self._in_hand), grace_s=self.settings.shutdown_grace_s)
         if self._in_hand:
             await asyncio.wait(self._in_hand, timeout=self.settings.shutdown_grace_s)
@@ -154,10 +149,10 @@ class Service:
                 return
             why = self.workshop.why_nothing_can_be_tagged(self.settings)
             if why is None:
-                await self.broker.resume_consuming(NOBODY_CAN_TAG)
+                await self.broker.resume_consuming(Pause.NOBODY_CAN_TAG)
             else:
                 _log.error("no provider can answer: events wait in their queue", why=why)
-                await self.broker.stop_consuming(NOBODY_CAN_TAG)
+                await self.broker.stop_consuming(Pause.NOBODY_CAN_TAG)
 
     # ── what operators ask for ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -176,13 +171,13 @@ class Service:
 
     async def pause(self) -> dict[str, object]:
         """Take no more events until `resume`; what is in hand is finished."""
-        await self.broker.stop_consuming(PAUSED)
+        await self.broker.stop_consuming(Pause.BY_OPERATOR)
         _log.warning("paused by an operator")
         return await self.status()
 
     async def resume(self) -> dict[str, object]:
         """Take events again."""
-        await self.broker.resume_consuming(PAUSED)
+        await self.broker.resume_consuming(Pause.BY_OPERATOR)
         _log.info("resumed by an operator")
         return await self.status()
 

@@ -16,6 +16,7 @@ from worker.models.build import ensure
 from worker.models.manifest import ModelPackage
 from worker.models.staging import ProgressCallback, no_progress
 from worker.providers.base import Provider
+from worker.providers.registry import make_wanted, wanted
 from worker.providers.tensorflow import TensorFlow
 from worker.relaunch import RelaunchRule
 from worker.settings import DecoderSettings, InstanceSettings, Settings, TensorFlowSettings
@@ -37,9 +38,8 @@ class Workshop:
         self.sources = Sources(settings.sources.concurrency)
         self.decoders = DecoderCrew(_decoder_options(settings), observe=observe)
         self.model = ModelCrew(_model_options(settings.tensorflow, package), observe=observe) if package else None
-        self.providers: tuple[Provider, ...] = ()
-        if package is not None and self.model is not None:
-            self.providers += (TensorFlow(package, self.model),)
+        local = [TensorFlow(package, self.model)] if package is not None and self.model is not None else []
+        self.providers: tuple[Provider, ...] = (*local, *make_wanted(settings))
         self.tagger = Tagger(self.decoders, self.providers, metrics)
 
     async def start(self) -> None:
@@ -73,6 +73,10 @@ class Workshop:
         return None if usable or not reasons else reasons[0]
 
 
+BUILT_FROM = ("tensorflow", "decoder", "sources", "models", "cloud")
+"""Sections of the settings that a workshop is built from; the rest is looked at for each event."""
+
+
 async def open_workshop(
     settings: Settings, metrics: Metrics, observe: Observer = _nobody, progress: ProgressCallback = no_progress
 ) -> Workshop:
@@ -87,8 +91,10 @@ async def open_workshop(
 
 def needs_new_workshop(old: Settings, new: Settings) -> bool:
     """Whether a change of settings touches anything that a workshop is built from."""
-    return wants_model(old) != wants_model(new) or any(
-        getattr(old, section) != getattr(new, section) for section in ("tensorflow", "decoder", "sources", "models")
+    return (
+        wants_model(old) != wants_model(new)
+        or wanted(old) != wanted(new)
+        or any(getattr(old, section) != getattr(new, section) for section in BUILT_FROM)
     )
 
 

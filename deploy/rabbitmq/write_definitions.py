@@ -1,6 +1,7 @@
+# ruff: noqa: INP001 - run by path
 """Writes definitions.json: Autotag's exchanges, queues and bindings, for a broker whose administrator declares them.
 
-`python deploy/rabbitmq/write_definitions.py [PREFIX]` writes the checked-in file, or prints one for another queue prefix.
+`python deploy/rabbitmq/write_definitions.py` writes the checked-in file; with a queue prefix, it prints one for that.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What stands in the way of a connection is told apart, in words that say what to do; and it is tried again regardless."""
+"""What stands in the way of a connection is told in words that say what to do; and it is tried again regardless."""
 
 from __future__ import annotations
 
@@ -231,9 +231,7 @@ async def test_tls_with_a_client_certificate_and_what_goes_wrong_without_each_pa
     assert without.reason == "tls_failed", str(without)
     assert "client certificate" in str(without)
 
-    plain_to_tls = await refusal(
-        settings_for(node.tls_url.replace("amqps://", "amqp://"), connection_timeout_s=2)
-    )
+    plain_to_tls = await refusal(settings_for(node.tls_url.replace("amqps://", "amqp://"), connection_timeout_s=2))
     assert "amqps://" in str(plain_to_tls)
 
     tls_to_plain = await refusal(

@@ -1,4 +1,4 @@
-"""The broker is killed, frozen, out of memory, or closes things under us: consuming goes on, and nothing is settled twice."""
+"""The broker is killed, frozen, out of memory, or closes things under us: consuming goes on, none is settled twice."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rabbitmq_node import PrivateBroker
 
 from tests.support.serving import Serving, operator, serving, settings_for, until
 from worker.amqp import NotConfirmed, Phase
+from worker.messages import OutgoingMessage
 from worker.topology import Lane
 
 
@@ -48,7 +49,8 @@ async def test_a_killed_broker_is_consumed_from_again_within_ten_seconds_of_its_
         assert it.broker.state.reconnects == 1
         assert it.broker.state.last_error is None
         in_hand.ack()  # of the old connection: must not settle whatever has its tag on the new one
-        wanted, seen = {"kept", *confirmed}, set()
+        wanted = {"kept", *confirmed}
+        seen: set[str | None] = set()
         while not wanted <= seen:
             delivery = await it.next()
             seen.add(delivery.message_id)
@@ -116,12 +118,11 @@ async def test_a_deleted_exchange_costs_one_publish_and_is_declared_again(node: 
         await it.publish_event("in hand")
         in_hand = await it.next()
         await someone.call("exchange_delete", exchange=it.layout.results_exchange)
-        publish = it.broker.publish
-        options = {"content_type": None, "headers": {}, "message_id": "m"}
+        result = OutgoingMessage(b"{}", "application/json", {}, "result", "acme.tagged")
         with pytest.raises(NotConfirmed, match="no exchange"):
-            await publish(it.layout.results_exchange, "acme.tagged", b"", **options)  # type: ignore[arg-type]
+            await it.broker.publish_result(result)
         await it.broker.resume_consuming("nothing")
-        await publish(it.layout.results_exchange, "acme.tagged", b"", **options)  # type: ignore[arg-type]
+        await it.broker.publish_result(result)
         in_hand.ack()
         assert it.broker.state.reconnects == 0
 

@@ -1,4 +1,4 @@
-"""Messages in and out of a real broker while nothing breaks: confirms, returns, refusals, prefetch, retry, dead letters."""
+"""Messages in and out of a real broker while nothing breaks: confirms, returns, prefetch, retry, dead letters."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ async def test_a_message_larger_than_the_broker_takes_is_refused_by_name_and_the
     async with serving(settings_for(node.url)) as it:
         await it.publish_event("small")
         delivery = await it.next()
-        with pytest.raises(Unpublishable, match="message huge has 100001 bytes.*at most 100000") as caught:
+        with pytest.raises(Unpublishable, match=r"message huge has 100001 bytes.*at most 100000") as caught:
             await it.publish_event("huge", b"x" * 100_001)
         assert caught.value.reason == "message_too_large"
         await until(lambda: it.broker.state.unconfirmed == 0, "the publisher is there again")
@@ -298,8 +298,7 @@ async def test_a_handler_that_raises_gives_the_delivery_back(settings: AmqpSetti
                 raise KeyError("oops")
             taken_in(delivery)
 
-        it.broker._on_delivery = clumsy  # type: ignore[method-assign]
-        it.broker._session.consumer._on_delivery = clumsy  # type: ignore[union-attr, method-assign]
+        it.broker._session.consumer._on_delivery = clumsy  # type: ignore[union-attr]
         await it.publish_event()
         again = await it.next()
         assert again.redelivered

@@ -14,7 +14,7 @@ import trustme
 
 from worker.content import Content
 from worker.errors import AutotagError, CannotBeDone, TryLater
-from worker.messages import Event
+from worker.messages import ContentRef, Event, EventData
 from worker.settings import SourcesSettings
 from worker.sources import Sources
 
@@ -78,16 +78,13 @@ def settings(**changes: object) -> SourcesSettings:
     return SourcesSettings(**(local | changes))
 
 
+def naming(url: str) -> Event:
+    data = EventData(asset_id="1", content=ContentRef(url=url))
+    return Event(specversion="1.0", id="e", source="s", type="dms.image.uploaded.v1", data=data)
+
+
 async def fetch(url: str, sources: Sources | None = None, **changes: object) -> Content:
-    event = Event.model_validate(
-        {
-            "specversion": "1.0",
-            "id": "e",
-            "source": "s",
-            "type": "dms.image.uploaded.v1",
-            "data": {"asset_id": "1", "content": {"url": url}},
-        }
-    )
+    event = naming(url)
     async with sources or Sources(4) as opened:
         return await opened.open_content(event, None, settings(**changes))
 
@@ -130,15 +127,7 @@ async def test_a_chunked_image_without_a_declared_length_is_fetched(server: Serv
 async def test_connections_are_used_again(server: Server) -> None:
     sources, asked = resolving(["127.0.0.1"])
     url = server.plays("/a", response()).replace("127.0.0.1", "dms.test")
-    event = Event.model_validate(
-        {
-            "specversion": "1.0",
-            "id": "e",
-            "source": "s",
-            "type": "dms.image.uploaded.v1",
-            "data": {"asset_id": "1", "content": {"url": url}},
-        }
-    )
+    event = naming(url)
     async with sources:
         for _ in range(3):
             (await sources.open_content(event, None, settings())).close()
@@ -168,7 +157,7 @@ async def test_connections_are_used_again(server: Server) -> None:
         ("http://localhost/a", "url_host_not_allowed"),
         ("http://2130706433/a", "url_host_not_allowed"),
         ("http://0x7f000001/a", "url_host_not_allowed"),
-        ("http://0177.0.0.1/a", "url_host_not_allowed"),
+        ("http://0177.0.0.1/a", "url_invalid"),
         ("http://[::1]/a", "url_host_not_allowed"),
         ("http://[::ffff:127.0.0.1]/a", "url_host_not_allowed"),
         ("http://169.254.169.254/latest/meta-data", "url_host_not_allowed"),
@@ -193,11 +182,9 @@ async def test_plain_http_can_be_refused(server: Server) -> None:
     assert (await refused(server.plays("/a", response()), url_require_https=True)).reason == "url_scheme_refused"
 
 
-@pytest.mark.parametrize(
-    "host", ["127.0.0.1", "2130706433", "0x7f000001", "0x7f.1", "017700000001", "0177.0.0.1", "127.1"]
-)
+@pytest.mark.parametrize("host", ["127.0.0.1", "2130706433", "0x7f000001", "0x7f.1", "017700000001", "127.1"])
 async def test_loopback_is_closed_however_the_host_is_written(server: Server, host: str) -> None:
-    # Given the system's own name resolution, which takes all of these for 127.0.0.1, and an operator who allowed the host
+    # Given the system's own name resolution, which takes all of these for 127.0.0.1, each an allowed host
     server.plays("/a", response())
     error = await refused(server.url("/a", host), url_allowed_hosts=[host], url_allow_private_addresses=False)
 
@@ -285,7 +272,7 @@ async def test_more_redirects_than_allowed_are_refused(server: Server) -> None:
         ("//169.254.169.254/latest/meta-data", "url_host_not_allowed"),
         ("file:///etc/passwd", "url_scheme_refused"),
         ("http://user:pw@127.0.0.1/", "url_userinfo_refused"),
-        ("http://[broken", "url_invalid"),
+        ("http://0177.0.0.1/", "url_invalid"),
     ],
 )
 async def test_a_redirect_is_checked_like_the_first_url(server: Server, to: str, reason: str) -> None:

@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).with_name("scripted_child.py")
 
 def scripted(diary: Path, **settings: Any) -> ChildSpec:
     """A scripted child."""
-    return ChildSpec((sys.executable, str(SCRIPT)), {"diary": str(diary), **settings})
+    return ChildSpec((sys.executable, "-X", "faulthandler", str(SCRIPT)), {"diary": str(diary), **settings})
 
 
 def launches(diary: Path) -> int:

@@ -97,12 +97,8 @@ class FakeGoogle(FakeService):
         return Response.json(200, {"responses": [self._annotate(*image) for image in images]})
 
     def _annotate(self, image: bytes, maximum: int) -> dict[str, Any]:
-        part: dict[str, Any] = {}
-        for marker, fault in self.image_errors.items():
+        for marker, part in self.image_errors.items():
             if marker in image:
-                part = dict(fault)
-                if "labelAnnotations" not in part:
-                    return part
                 return part
         if not image.startswith(_MAGIC):
             return {"error": {"code": 3, "message": "Bad image data."}}

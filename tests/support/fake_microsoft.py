@@ -46,6 +46,7 @@ def too_many(retry_after: str) -> Trouble:
 OUT_OF_QUOTA = Response.json(
     403, {"error": {"code": "403", "message": "Out of call volume quota. Quota will be replenished in 12.03:30:56."}}
 )
+OUT_OF_QUOTA_AT_THE_GATEWAY = Response.json(403, {"statusCode": 403, "message": "Out of call volume quota."})
 RETIRED = nested(410, "410", "This API version has been retired.")
 
 

@@ -176,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
         with self.service.busy():
             self._post()
 
-    do_GET = do_POST
+    do_GET = do_POST  # noqa: N815 - http.server's way of naming
 
     def _post(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -203,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.service.wait(trouble.stall_mid_body_s)
         self.wfile.write(response.body[middle:])
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *_what: object) -> None:
         """Say nothing: keys are not to stand in the test's output by this way."""
 
 
@@ -266,3 +266,4 @@ def over_http2(service: FakeService, certificate: Path, key: Path) -> Iterator[s
         finally:
             loop.call_soon_threadsafe(stop.set)
             thread.join(10)
+            listening.detach()  # closed by hypercorn, which took it over

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @functools.cache
 def built(name: str) -> ModelPackage:
-    """A built-in model, from the cache that a developer's runs use too: it is checked, and made when it is not there."""
+    """A built-in model, from the cache that a developer's runs use too; checked, and made where it is not there."""
     return ensure(name, Path(os.environ.get("AUTOTAG_CACHE_DIR") or user_cache_path("autotag")))
 
 

@@ -1,4 +1,4 @@
-"""`python -m tests.support.scoring PACKAGE PICTURES.npy SCORES.npy`: scores pictures, prints the modules it imported."""
+"""`python -m tests.support.scoring PACKAGE PICTURES.npy SCORES.npy`: scores, and prints the modules imported."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """`python -m tests.support.small_models KIND PATH` writes small models that tell colours, made with TensorFlow.
 
-graph_def     of Inception5h's convention: `input` [N, 224, 224, 3], less 117, `output` 1,008 probabilities. Output 10 grows
-              with red, 20 with green, 30 with blue; 0 (`dummy`) and 1005 (which has no label) are high for every picture.
-saved_model   8 x 8 pictures, two inputs by name: `picture`, logits for red, green, blue in `colours`.
-tflite        the same as int8 with an input quantised in steps of 2 from -10: not the numbers of raw pixels.
+graph_def     of Inception5h's convention: `input` [N, 224, 224, 3], less 117, `output` 1,008 probabilities. Output 10
+              grows with red, 20 with green, 30 with blue; 0 (`dummy`) and 1005 (which has no label) are always high.
+saved_model   8 x 8 `picture` in; logits for red, green and blue in `colours`, and another output.
+tflite        the same as int8, with an input quantised in steps of 2 from -10: not the numbers of raw pixels.
 """
 
 from __future__ import annotations

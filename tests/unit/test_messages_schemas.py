@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,15 @@ def test_the_example_events_are_valid_and_readable(event: dict[str, Any]) -> Non
 def test_the_example_results_are_valid(result: Result) -> None:
     validator("result").validate(example_result(result))
     validator("result-data").validate(result_data(result))
+
+
+def test_the_examples_of_the_documentation_are_valid() -> None:
+    examples_in_text = re.findall(r"```json\n(.*?)```", (ROOT / "docs/messages.md").read_text(), re.DOTALL)
+    schema_of = {"dms.image.uploaded.v1": "event", "dms.image.tagged.v1": "result", None: "event-data"}
+
+    assert len(examples_in_text) == 4
+    for example in map(json.loads, examples_in_text):
+        validator(schema_of[example.get("type")]).validate(example)
 
 
 @pytest.mark.parametrize(

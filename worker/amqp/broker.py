@@ -100,7 +100,8 @@ class Broker:
     async def stop_consuming(self, reason: str) -> None:
         """Take no new delivery from now on, until `resume_consuming` has lifted this reason and all others.
 
-        What is in hand stays in hand. Returns when the broker has ended the consumers.
+        What is in hand stays in hand. Returns when RabbitMQ has ended the consumers, or has not answered for
+        `connection_timeout_s`.
         """
         self._pauses.add(reason)
         await self._brought_in_line()
@@ -256,7 +257,7 @@ class Broker:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(done)
         self._wake.set()
-        await done
+        await asyncio.wait({done}, timeout=self._settings.connection_timeout_s)
 
     @staticmethod
     def _release(waiting: list[asyncio.Future[None]]) -> None:

@@ -22,7 +22,8 @@ class Consumer:
     """The consuming side of a link. Deliveries settle on the channel they came on or, once it is gone, not at all.
 
     `on_delivery` is called for each delivery and must not wait; `on_cancelled` when the broker has ended a consumer,
-    as it does when its queue is deleted. While `refusing` says so, what still arrives goes straight back to its queue.
+    as it does when its queue is deleted. While `refusing` says so, what still arrives is held until its lane is
+    cancelled, and then given back; given back at once it would come straight back, until it had come too often.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Consumer:
         self._tags: dict[Lane, str] = {}
         self._consumers = 0
         self._unsettled: set[int] = set()
+        self._held: list[Delivery] = []
         channel.raw.add_on_cancel_callback(self._on_cancel)
 
     @property
@@ -77,9 +79,17 @@ class Consumer:
         self._tags[lane] = tag
 
     async def cancel(self, lane: Lane) -> None:
-        """Stop consuming a lane. What is in hand stays in hand; what is on its way to us goes back to its queue."""
+        """Stop consuming a lane. What was handed on stays in hand; what was on its way to us goes back to its queue."""
         tag = self._tags.pop(lane)
         await self._channel.call(self._channel.raw.basic_cancel, tag, doing=f"ending the consumer of lane {lane}")
+        for delivery in self._take_held(lane):
+            delivery.requeue()
+
+    def hand_on(self) -> None:
+        """Hand on what was held, for whoever refused it has thought better of it."""
+        for lane in self.lanes:
+            for delivery in self._take_held(lane):
+                self._hand_on(delivery)
 
     def ack(self, tag: int) -> None:
         """Settle a delivery of this channel."""
@@ -104,8 +114,16 @@ class Consumer:
         self._unsettled.add(tag)
         delivery = Delivery(body, properties, lane, tag, bool(method.redelivered), time.monotonic(), self)
         if self._refusing():
-            delivery.requeue()
-            return
+            self._held.append(delivery)
+        else:
+            self._hand_on(delivery)
+
+    def _take_held(self, lane: Lane) -> list[Delivery]:
+        taken = [delivery for delivery in self._held if delivery.lane is lane]
+        self._held = [delivery for delivery in self._held if delivery.lane is not lane]
+        return taken
+
+    def _hand_on(self, delivery: Delivery) -> None:
         try:
             self._on_delivery(delivery)
         except Exception:  # noqa: BLE001 - pika would take the connection down, and with it all else that is in hand

@@ -17,7 +17,7 @@ from typing import Any
 import pika
 from pika import spec
 
-from worker.amqp.delivery import ATTEMPT_HEADER
+from worker.amqp.delivery import ATTEMPT_HEADER, text
 from worker.amqp.link import Channel, Link, answer, connected
 from worker.amqp.publisher import Publisher
 from worker.amqp.replacements import (
@@ -31,6 +31,9 @@ from worker.amqp.replacements import (
 )
 from worker.settings import AmqpSettings
 from worker.topology import Lane, Topology
+
+_LOOKS = 40
+_BETWEEN_LOOKS_S = 0.025
 
 Progress = Callable[[int, int], None]
 """Called with how many letters have been looked at, and how many there are."""
@@ -128,11 +131,9 @@ class DeadLetters:
     @asynccontextmanager
     async def _pass(self, selection: Selection, progress: Progress | None) -> AsyncIterator[_Pass]:
         async with connected(self._settings, "autotag-dead-letters") as link:
-            channel = await link.channel()
-            try:
-                yield _Pass(link, channel, self._layout.dead_letters_queue, selection, progress)
-            finally:
-                await channel.close()  # what is held goes back to where it was
+            one_pass = _Pass(link, await link.channel(), self._layout.dead_letters_queue, selection, progress)
+            yield one_pass
+            await one_pass.give_back()
 
 
 class _Pass:
@@ -150,6 +151,7 @@ class _Pass:
         self._looked_at = 0
         self._met = 0
         self._tag = 0
+        self._held = 0
         self._got: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         channel.raw.add_callback(lambda _: answer(self._got, None), [spec.Basic.GetEmpty], one_shot=False)
 
@@ -162,6 +164,7 @@ class _Pass:
             if got is None:
                 break
             self._looked_at += 1
+            self._held += 1
             if self._progress is not None:
                 self._progress(self._looked_at, self._there)
             method, properties, body = got
@@ -175,6 +178,18 @@ class _Pass:
     def remove(self) -> None:
         """Take the letter that `next` returned last out of the queue for good."""
         self._channel.raw.basic_ack(self._tag)
+        self._held -= 1
+
+    async def give_back(self) -> None:
+        """Return what is held to where it was, and wait a moment for it to be there, for whoever looks next."""
+        if self._held == 0:
+            return
+        expected = await self._count() + self._held
+        self._channel.raw.basic_nack(0, multiple=True, requeue=True)
+        for _ in range(_LOOKS):
+            if await self._count() >= expected:
+                break
+            await asyncio.sleep(_BETWEEN_LOOKS_S)
 
     async def _count(self) -> int:
         raw, doing = self._channel.raw, f"looking at queue {self._queue}"
@@ -196,17 +211,17 @@ class _Pass:
 def _read(routing_key: str, properties: pika.BasicProperties, body: bytes) -> DeadLetter:
     headers = properties.headers or {}
     # RabbitMQ sets letters aside too, after too many deliveries; then it says why, and the routing key is the lane's.
-    reason = _text(headers.get(REASON_HEADER)) or _reason_of_the_broker(headers)
-    lane = _text(headers.get(LANE_HEADER)) or routing_key
+    reason = text(headers.get(REASON_HEADER)) or _reason_of_the_broker(headers)
+    lane = text(headers.get(LANE_HEADER)) or routing_key
     attempt = headers.get(ATTEMPT_HEADER)
     return DeadLetter(
-        key=properties.message_id or hashlib.sha256(body).hexdigest()[:16],
+        key=text(properties.message_id) or hashlib.sha256(body).hexdigest()[:16],
         lane=Lane(lane) if lane in set(Lane) else Lane.LIVE,
         reason=reason,
-        message=_text(headers.get(MESSAGE_HEADER)) or f"set aside by RabbitMQ itself: {reason}",
-        asset=_text(headers.get(ASSET_HEADER)),
-        instance=_text(headers.get(INSTANCE_HEADER)),
-        failed_at=_text(headers.get(FAILED_AT_HEADER)),
+        message=text(headers.get(MESSAGE_HEADER)) or f"set aside by RabbitMQ itself: {reason}",
+        asset=text(headers.get(ASSET_HEADER)),
+        instance=text(headers.get(INSTANCE_HEADER)),
+        failed_at=text(headers.get(FAILED_AT_HEADER)),
         attempt=int(attempt) if isinstance(attempt, int) else 1,
         size_bytes=len(body),
         properties=properties,
@@ -219,9 +234,3 @@ def _reason_of_the_broker(headers: Mapping[str, Any]) -> str:
     deaths = headers.get("x-death")
     latest = deaths[0] if isinstance(deaths, list) and deaths else None
     return str(latest.get("reason", "unknown")) if isinstance(latest, dict) else "unknown"
-
-
-def _text(value: object) -> str | None:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return None if value is None else str(value)

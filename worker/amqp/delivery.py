@@ -40,20 +40,18 @@ class Delivery:
 
     @property
     def headers(self) -> Mapping[str, Any]:
-        """Headers as the publisher and the broker set them."""
-        return self.properties.headers or {}
+        """Headers as the publisher and the broker set them; pika leaves names that are not UTF-8 as bytes."""
+        return {name: value for name, value in (self.properties.headers or {}).items() if isinstance(name, str)}
 
     @property
     def content_type(self) -> str | None:
         """Type of the body, if the publisher said."""
-        content_type: str | None = self.properties.content_type
-        return content_type
+        return text(self.properties.content_type)
 
     @property
     def message_id(self) -> str | None:
         """The publisher's id for the message."""
-        message_id: str | None = self.properties.message_id
-        return message_id
+        return text(self.properties.message_id)
 
     @property
     def attempt(self) -> int:
@@ -84,6 +82,13 @@ class Delivery:
         if self._settled:
             raise RuntimeError(f"delivery {self.tag} ({self.message_id}) is settled already")
         self._settled = True
+
+
+def text(value: object) -> str | None:
+    """A property or header as text, whatever its publisher made of it."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return None if value is None else str(value)
 
 
 def _whole_number(value: object, *, default: int) -> int:

@@ -22,7 +22,7 @@ _TLS_ALERT = re.compile(r"SSLError\(.*?\] (?P<text>[\w ]+) \(_ssl")
 _TIMEOUTS = (
     TimeoutError,
     workflow.AMQPConnectorStackTimeout,
-    pika_errors.ConnectionOpenAborted,  # what comes of a timeout during the handshake; we never call one off and ask why
+    pika_errors.ConnectionOpenAborted,  # what comes of a timeout during the handshake
 )
 _VALUE = re.compile(r"the value '(?P<value>.*)' of type '\w+'|'(?P<plain>.*)'")
 
@@ -149,8 +149,8 @@ def _refusal(cause: BaseException, broker: Address) -> Misconfigured | None:
 
 def _tls_failed(broker: Address, what: str) -> Misconfigured:
     return Misconfigured(
-        f"no TLS connection to RabbitMQ at {broker}: {what}; check that the port is the one for TLS, and amqp.cert_file "
-        "if the broker asks for a client certificate",
+        f"no TLS connection to RabbitMQ at {broker}: {what}; check that the port is the one for TLS, and "
+        "amqp.cert_file if the broker asks for a client certificate",
         reason="tls_failed",
     )
 

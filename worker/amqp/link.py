@@ -8,6 +8,7 @@ then it reads nothing, so there can be no answer, and pika gives the connection 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -31,6 +32,7 @@ class Link:
         self.broker = broker
         self.timeout_s = timeout_s
         self.blocked: str | None = None
+        self._unblocked_at_s = 0.0
         self.lost: asyncio.Future[AutotagError] = asyncio.get_running_loop().create_future()
         self.on_change: Callable[[], None] = lambda: None
         """Called when `lost` or `blocked` has changed."""
@@ -76,6 +78,10 @@ class Link:
             cut(self._connection)
             await asyncio.wait({self.lost}, timeout=_CLOSE_TIMEOUT_S)
 
+    def silent_for_s(self, since_s: float) -> float:
+        """How long something sent at `since_s` has gone unanswered; no time passes while the broker reads nothing."""
+        return 0.0 if self.blocked is not None else time.monotonic() - max(since_s, self._unblocked_at_s)
+
     def _on_lost(self, _connection: object, error: BaseException) -> None:
         self.blocked = None
         if not self.lost.done():
@@ -88,6 +94,7 @@ class Link:
 
     def _on_unblocked(self, *_: object) -> None:
         self.blocked = None
+        self._unblocked_at_s = time.monotonic()
         self.on_change()
 
 
@@ -118,19 +125,17 @@ class Channel:
 
     async def wait(self, answered: asyncio.Future[Any], doing: str) -> Any:
         """Wait for an answer, or the end of the channel, or too long."""
-        while True:
-            await asyncio.wait(
-                {answered, self.closed}, timeout=self.link.timeout_s, return_when=asyncio.FIRST_COMPLETED
-            )
+        asked_at_s = time.monotonic()
+        while (left_s := self.link.timeout_s - self.link.silent_for_s(asked_at_s)) > 0:
+            await asyncio.wait({answered, self.closed}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             if answered.done():
                 return answered.result()
             if self.closed.done():
                 raise self.refusal(doing)
-            if self.link.blocked is None:
-                raise BrokerUnreachable(
-                    f"RabbitMQ at {self.link.broker} did not answer within {self.link.timeout_s:g} s while {doing}",
-                    reason="broker_silent",
-                )
+        raise BrokerUnreachable(
+            f"RabbitMQ at {self.link.broker} did not answer within {self.link.timeout_s:g} s while {doing}",
+            reason="broker_silent",
+        )
 
     def refusal(self, doing: str) -> AutotagError:
         """Why the closed channel was closed."""

@@ -63,7 +63,6 @@ class Publisher:
         self._in_flight: dict[int, _InFlight] = {}
         self._last_number = 0
         self._oldest_number = 1
-        self._unblocked_at_s = 0.0
         self._look: asyncio.TimerHandle | None = None
         self.maximum_bytes: int | None = None
         channel.raw.add_on_return_callback(self._on_return)
@@ -199,13 +198,11 @@ class Publisher:
     def _look_for_the_forgotten(self) -> None:
         """Give up on messages that wait for a confirm for too long. One timer for all is cheaper than one for each."""
         self._look = None
-        now_s = time.monotonic()
-        if self._channel.link.blocked is not None:
-            self._unblocked_at_s = now_s
+        silent_for_s = self._channel.link.silent_for_s
         late = [
             number
             for number, message in self._in_flight.items()
-            if now_s - max(message.sent_at_s, self._unblocked_at_s) > self._confirm_timeout_s
+            if silent_for_s(message.sent_at_s) > self._confirm_timeout_s
         ]
         for number in late:
             message = self._in_flight.pop(number)

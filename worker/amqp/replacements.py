@@ -24,6 +24,10 @@ LANE_HEADER = "x-autotag-lane"
 MAXIMUM_MESSAGE_CHARACTERS = 1000
 """Of the text that says why; it may quote what a publisher sent."""
 
+MAXIMUM_PROPERTIES_BYTES = 120 * 1024
+"""RabbitMQ ends the connection over properties that do not fit into one frame (128 KiB). A publisher's headers that leave
+no room for ours are left out."""
+
 _OF_THE_BROKER = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 _CARBON_COPIES = frozenset({"CC", "BCC"})
 """RabbitMQ would route a copy by these (https://www.rabbitmq.com/docs/sender-selected)."""
@@ -70,15 +74,15 @@ def _carried(properties: pika.BasicProperties, added: Mapping[str, object]) -> p
 
     `user_id` stays behind because RabbitMQ refuses one that is not ours, `expiration` because it would end a wait.
     """
-    headers = {
+    kept = {
         name: value
         for name, value in (properties.headers or {}).items()
-        if not name.startswith(_OF_THE_BROKER) and name not in _CARBON_COPIES
+        if isinstance(name, str) and not name.startswith(_OF_THE_BROKER) and name not in _CARBON_COPIES
     }
-    return pika.BasicProperties(
+    carried = pika.BasicProperties(
         content_type=properties.content_type,
         content_encoding=properties.content_encoding,
-        headers=headers | dict(added),
+        headers=kept | dict(added),
         delivery_mode=2,
         priority=properties.priority,
         correlation_id=properties.correlation_id,
@@ -88,3 +92,6 @@ def _carried(properties: pika.BasicProperties, added: Mapping[str, object]) -> p
         type=properties.type,
         app_id=properties.app_id,
     )
+    if sum(map(len, carried.encode())) > MAXIMUM_PROPERTIES_BYTES:
+        carried.headers = dict(added)
+    return carried

@@ -82,6 +82,8 @@ class Session:
             await self.consumer.cancel(lane)
         for lane in sorted(wanted - self.consumer.lanes):
             await self.consumer.consume(lane, self._layout.lane_queue(lane), self._wanted[lane])
+        if not self._refusing():
+            self.consumer.hand_on()
 
     def doubt(self) -> None:
         """A message found no queue: if declaring is ours to do, do it again. Otherwise only an operator can mend it."""

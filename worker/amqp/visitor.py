@@ -36,7 +36,10 @@ class Visitor:
 
 @asynccontextmanager
 async def visiting(settings: AmqpSettings, layout: Topology, *, listen: bool) -> AsyncIterator[Visitor]:
-    """A visitor, listening before it publishes so that no result is missed. Raises Misconfigured or BrokerUnreachable."""
+    """A visitor, listening before it publishes so that it misses no result.
+
+    Raises Misconfigured or BrokerUnreachable.
+    """
     async with connected(settings, "autotag-publish") as link:
         if settings.declare:
             await declare(link, layout)

@@ -40,13 +40,16 @@ class Decoder:
             return "refused", {"reason": refusal.reason, "message": str(refusal)}
 
     def _facts(self, packet: Packet, fds: Sequence[int]) -> Mapping[str, object]:
-        limits = {"maximum_pixels": self._maximum_pixels, "maximum_bytes": self._maximum_bytes}
-        with opening.opened(fds[0], **limits) as (image, facts):
+        made = None
+        with opening.opened(fds[0], maximum_pixels=self._maximum_pixels, maximum_bytes=self._maximum_bytes) as opened:
+            image, facts = opened
             match packet["kind"]:
                 case "decode":
-                    _write(fds[1], rendering.pixels(image, _recipe_in(packet["recipe"])))
+                    made = rendering.pixels(image, _recipe_in(packet["recipe"]))
                 case "shrink":
-                    _write(fds[1], rendering.jpeg(image, rendering.limits_in(packet["limits"])))
+                    made = rendering.jpeg(image, rendering.limits_in(packet["limits"]))
+        if made is not None:
+            _write(fds[1], made)
         return asdict(facts)
 
 

@@ -28,8 +28,19 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from worker.children.magic import ALLOWED, look
 from worker.errors import CannotBeDone
+from worker.image_format import HEAD_BYTES, sniff
+
+_FORMATS = {
+    "image/bmp": "BMP",
+    "image/gif": "GIF",
+    "image/jpeg": "JPEG",
+    "image/png": "PNG",
+    "image/tiff": "TIFF",
+    "image/webp": "WEBP",
+    "image/x-icon": "ICO",
+}
+"""Media type to Pillow's name of what is decoded: no PostScript, no SVG, no camera formats, nothing that runs code."""
 
 _PLUGINS = (
     BmpImagePlugin, GifImagePlugin, IcoImagePlugin, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin,
@@ -94,19 +105,19 @@ def opened(fd: int, *, maximum_pixels: int, maximum_bytes: int) -> Iterator[tupl
     Whatever goes wrong in the `with` block, too, becomes `CannotBeDone`: Pillow raises nearly every type there is on
     malformed input, and none of it may take the decoder down.
     """
-    head = b""
+    found = None
     try:
         raw = _Source(fd)
-        head = os.pread(fd, 4096, 0)
-        _check_bytes(raw.size_bytes, maximum_bytes, head)
+        found = sniff(os.pread(fd, HEAD_BYTES, 0))
+        name = _allowed(found, raw.size_bytes, maximum_bytes)
         sha256 = hashlib.file_digest(io.BufferedReader(_Source(fd), _BUFFER_BYTES), "sha256").hexdigest()
-        with Image.open(io.BufferedReader(raw, _BUFFER_BYTES), formats=ALLOWED) as image:
+        with Image.open(io.BufferedReader(raw, _BUFFER_BYTES), formats=[name]) as image:
             _check_pixels(image.size, maximum_pixels)
-            yield image, _facts(image, sha256)
+            yield image, _facts(image, name, sha256)
     except CannotBeDone:
         raise
     except Exception as error:
-        raise _refusal(error, head) from error
+        raise _refusal(error, found) from error
 
 
 def orientation(image: Image.Image) -> int:
@@ -118,30 +129,28 @@ def orientation(image: Image.Image) -> int:
     return found if found in range(1, 9) else _UPRIGHT
 
 
-def _facts(image: Image.Image, sha256: str) -> Facts:
+def _facts(image: Image.Image, name: str, sha256: str) -> Facts:
     width, height = image.size
     # Pillow turns a TIFF upright by itself while loading, and gives its size accordingly from the start.
-    if image.format != "TIFF" and orientation(image) in _SWAPPED:
+    if name != "TIFF" and orientation(image) in _SWAPPED:
         width, height = height, width
-    # A multi-picture JPEG is to everybody else a JPEG, of which the first picture is shown.
-    name = "JPEG" if image.format == "MPO" else str(image.format)
     return Facts(name, width, height, sha256)
 
 
-def _check_bytes(size_bytes: int, maximum_bytes: int, head: bytes) -> None:
+def _allowed(found: str | None, size_bytes: int, maximum_bytes: int) -> str:
+    """Pillow's name of the one parser that may see the file."""
     if size_bytes == 0:
         raise CannotBeDone("the file is empty", reason="image_empty")
     if size_bytes > maximum_bytes:
         message = f"the file has {size_bytes} bytes; at most {maximum_bytes} are decoded"
         raise CannotBeDone(message, reason="image_too_large_bytes")
-    seen = look(head)
-    if seen.allowed:
-        return
-    if seen.image:
-        raise CannotBeDone(
-            f"it is {seen.what}, a format that is not taken; send {_TAKEN}", reason="image_format_refused"
-        )
-    raise CannotBeDone(f"it is not an image: it looks like {seen.what}", reason="image_unrecognised")
+    if found in _FORMATS:
+        return _FORMATS[found]
+    if found is not None and found.startswith("image/"):
+        message = f"it is {found}, which is not taken; send JPEG, PNG, GIF, TIFF, BMP, WebP or ICO"
+        raise CannotBeDone(message, reason="image_format_refused")
+    kind = f"its content is {found}" if found else "its content is of no known kind"
+    raise CannotBeDone(f"it is not an image: {kind}", reason="image_unrecognised")
 
 
 def _check_pixels(size: tuple[int, int], maximum_pixels: int) -> None:
@@ -151,7 +160,7 @@ def _check_pixels(size: tuple[int, int], maximum_pixels: int) -> None:
         raise CannotBeDone(message, reason="image_too_large_pixels")
 
 
-def _refusal(error: Exception, head: bytes) -> CannotBeDone:
+def _refusal(error: Exception, found: str | None) -> CannotBeDone:
     """Put a name to what Pillow raised."""
     words = str(error) or type(error).__name__
     match error:
@@ -162,14 +171,9 @@ def _refusal(error: Exception, head: bytes) -> CannotBeDone:
                 "decoding it takes more memory than one image is allowed", reason="image_too_large_memory"
             )
         case UnidentifiedImageError():
-            return CannotBeDone(
-                f"it begins like {look(head).what}, but its header makes no sense", reason="image_corrupt"
-            )
+            return CannotBeDone(f"it begins like {found}, but its header makes no sense", reason="image_corrupt")
         case EOFError():
             return CannotBeDone("the file ends too early", reason="image_truncated")
     if "truncated" in words.lower() or "unexpected end" in words.lower():
         return CannotBeDone(f"the file ends too early ({words})", reason="image_truncated")
     return CannotBeDone(f"the file is damaged ({type(error).__name__}: {words[:200]})", reason="image_corrupt")
-
-
-_TAKEN = "JPEG, PNG, GIF, TIFF, BMP, WebP or ICO"

@@ -73,6 +73,33 @@ def build(context: typer.Context, name: Name = None, as_json: Json = False) -> N
     _show(package, as_json)
 
 
+@app.command("install")
+def install(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A downloadable model of `autotag model list`.")],
+    url: Annotated[str | None, typer.Option(help="Another place to fetch the archive from, such as a mirror.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Download a model and check it against its pinned hashes; goes on where an earlier try ended.
+
+    The settings `models.NAME.url` and `.sha256` name the archive.
+    """
+    from worker.cli.progress import model_progress
+    from worker.models.install import install as fetch
+
+    settings = CliContext.of(context).load().settings
+    named = getattr(settings.models, name, None)
+    with _clear_errors(), model_progress(name) as progress:
+        package = fetch(
+            name,
+            settings.cache_dir,
+            url=url or (named.url if named else None),
+            sha256=named.sha256 if named and url is None else None,
+            progress=progress,
+        )
+    _show(package, as_json)
+
+
 @app.command("verify")
 def verify(context: typer.Context, name: Name = None, as_json: Json = False) -> None:
     """Compare a model's files with the hashes in its manifest."""

@@ -18,6 +18,7 @@ from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
+    from worker.content import Content
     from worker.merge import Choice
     from worker.messages import Result
     from worker.settings import InstanceSettings, Settings
@@ -121,8 +122,6 @@ async def _tag_one(workshop: Workshop, settings: Settings, name: str, file: Path
     from worker import tagging
     from worker.errors import AutotagError
     from worker.messages import EVENT_TYPE, IN_THE_BODY, Event, EventData
-    from worker.sources.path import open_path
-
     instance: InstanceSettings = settings.instances[name]
     started_s = time.monotonic()
     event = Event(
@@ -136,17 +135,22 @@ async def _tag_one(workshop: Workshop, settings: Settings, name: str, file: Path
     async def tell(_so_far: tagging.Findings) -> None:
         """A person at a terminal waits for the whole answer."""
 
-    # Who runs the command may read what they may read: the roots bound events, which come from elsewhere.
-    anywhere = settings.sources.model_copy(update={"path_roots": (Path("/"),)})
     choices: list[Choice] = []
     try:
-        with await asyncio.to_thread(open_path, os.path.abspath(file), anywhere) as content:
+        with await asyncio.to_thread(_open, file, settings) as content:
             findings = await workshop.tagger.look(event, content, instance, earlier={}, tell=tell)
         result = tagging.tagged(event, findings.without_hope(), instance, settings)
         choices = tagging.judge(event, findings, instance, settings)
     except AutotagError as error:
         result = tagging.failed(event, error)
     return Tagged(str(file), result, choices, time.monotonic() - started_s)
+
+
+def _open(file: Path, settings: Settings) -> Content:
+    """Open a file that a person named: they may read what they may read, so the roots, which bound events, do not."""
+    from worker.sources.path import open_path
+
+    return open_path(os.path.abspath(file), settings.sources.model_copy(update={"path_roots": (Path("/"),)}))
 
 
 def _show_json(tagged: Tagged, explain: bool) -> None:

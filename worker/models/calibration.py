@@ -1,8 +1,9 @@
 """Pictures for quantising a model and for checking the result: crops of the photographs that scikit-image ships.
 
-Quantisation needs the range of numbers that real pictures cause in each layer. Measured with efficientnet-lite2 on 100
-labelled photographs: crops of these twelve give the same accuracy as calibrating with those 100 themselves; crops of
-two of them cost three points, because nothing in them made the model sure of itself; coloured noise costs one.
+Quantisation needs the range of numbers that real pictures cause in each layer: too narrow and a sure answer is cut off,
+too wide and all answers are coarse. Measured against calibration with 100 labelled photographs, counting those of them
+that are labelled rightly: with crops of these eight photographs as good; with two that the models are unsure about, 3
+fewer; with pictures from microscopes and telescopes among them, up to 3 fewer; with coloured noise, 1 fewer.
 """
 
 from __future__ import annotations
@@ -21,11 +22,17 @@ from worker.models.recipe import Interpolation, PixelRecipe
 Pixels = npt.NDArray[np.uint8]
 
 CALIBRATION = (
-    "astronaut.png", "brick.png", "camera.png", "coins.png", "color.png", "grass.png", "gravel.png",
-    "hubble_deep_field.jpg", "ihc.png", "moon.png", "retina.jpg", "rocket.jpg",
-)  # fmt: skip
-# Nothing of these is seen in calibration; the models know what is on them.
-HELD_OUT = ("chelsea.png", "coffee.png", "motorcycle_left.png")
+    "astronaut.png",
+    "brick.png",
+    "camera.png",
+    "chelsea.png",
+    "coins.png",
+    "grass.png",
+    "motorcycle_left.png",
+    "rocket.jpg",
+)
+# Nothing of this one is seen in calibration.
+HELD_OUT = ("coffee.png",)
 
 RESAMPLING = {Interpolation.BICUBIC: Image.Resampling.BICUBIC, Interpolation.BILINEAR: Image.Resampling.BILINEAR}
 

@@ -17,7 +17,7 @@ from worker.models.manifest import ModelMissing, ModelPackage
 DEFAULT = "efficientnet-lite2"
 
 # Goes up when what is built from the same weights changes, so that caches are made anew.
-BUILD_REVISION = 1
+BUILD_REVISION = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ What arrives is not trusted: whoever asked for it compares its digest with a pin
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -15,7 +14,7 @@ from worker.errors import Misconfigured
 from worker.models.staging import Progress, ProgressCallback
 
 MAX_BYTES = 1 << 30
-ATTEMPTS = 5
+PAUSES_S = (0.0, 1.0, 2.0, 4.0, 8.0)
 _TIMEOUT = httpx.Timeout(30.0)
 
 
@@ -23,18 +22,17 @@ class _InterruptedError(Exception):
     """This attempt ended early; what has arrived is kept and the next one goes on from there."""
 
 
-def fetch(url: str, path: Path, progress: ProgressCallback, pause: Callable[[float], None] = time.sleep) -> Path:
+def fetch(url: str, path: Path, progress: ProgressCallback) -> Path:
     """Download `url` to `path`, which may hold the beginning of it already.
 
-    Connection faults and 5xx are tried again, `ATTEMPTS` times in all, waiting 1, 2, 4 … s. Raises `Misconfigured` when
-    the server refuses or is not reached; what has arrived stays in `path` for the next call. An `OSError` passes.
+    Connection faults and 5xx are tried again after each of `PAUSES_S`. Raises `Misconfigured` when the server refuses
+    or is not reached; what has arrived stays in `path` for the next call. An `OSError` passes.
     """
     shown = _without_secrets(url)
     problem = ""
     with httpx.Client(timeout=_TIMEOUT, follow_redirects=True) as client:
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                pause(2.0 ** (attempt - 1))
+        for pause_s in PAUSES_S:
+            time.sleep(pause_s)
             try:
                 _fetch_rest(client, url, path, progress)
             except (_InterruptedError, httpx.TransportError) as error:
@@ -44,7 +42,7 @@ def fetch(url: str, path: Path, progress: ProgressCallback, pause: Callable[[flo
             else:
                 return path
     raise Misconfigured(
-        f"cannot download {shown}: {problem}, after {ATTEMPTS} attempts. "
+        f"cannot download {shown}: {problem}, after {len(PAUSES_S)} attempts. "
         "What has arrived is kept: run the same again to go on",
         reason="download_failed",
     )
@@ -73,7 +71,9 @@ def _fetch_rest(client: httpx.Client, url: str, path: Path, progress: ProgressCa
         total = have + int(response.headers.get("Content-Length", "0"))
         with path.open("ab" if have else "wb") as file:
             progress(Progress("downloading", have, total))
-            for chunk in response.iter_raw(1 << 16):
+            for (
+                chunk
+            ) in response.iter_raw():  # as it arrives: what is waiting in a larger piece would be lost at a fault
                 have += len(chunk)
                 if have > MAX_BYTES:
                     raise Misconfigured(

@@ -32,7 +32,7 @@ REASONS = {
     "RESOURCE_PROJECT_INVALID": "google_project_refused",
     "USER_PROJECT_DENIED": "google_project_refused",
 }
-"""Our reason for each `reason` of a google.rpc.ErrorInfo that an operator can mend; google.api.ErrorReason has them all:
+"""Our reason for each `reason` of a google.rpc.ErrorInfo that an operator can mend; they are google.api.ErrorReason:
 https://github.com/googleapis/googleapis/blob/master/google/api/error_reason.proto"""
 
 _ADVICE = {

@@ -83,9 +83,19 @@ def make(name: str, surroundings: Surroundings) -> Provider:
     return provider
 
 
-def make_all(surroundings: Surroundings) -> list[Provider]:
-    """Every provider, those of other packages last; one of theirs that can't be made is logged and left out."""
-    providers = [make(name, surroundings) for name in BUILT_IN]
+def wanted(settings: Settings) -> list[str]:
+    """The built-in providers that at least one instance has switched on; the others are not even imported."""
+    instances = (settings.defaults, *settings.instances.values())
+    return [name for name in BUILT_IN if any(each.enabled and getattr(each, name).enabled for each in instances)]
+
+
+def make_wanted(settings: Settings) -> list[Provider]:
+    """What this service needs: the wanted ones of Autotag's own, and those of other packages.
+
+    One of theirs that can't be made is logged and left out.
+    """
+    surroundings = Surroundings(settings)
+    providers = [make(name, surroundings) for name in wanted(settings)]
     for name in sorted(installed()):
         try:
             providers.append(make(name, surroundings))

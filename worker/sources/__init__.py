@@ -43,13 +43,15 @@ class Sources:
         Raises CannotBeDone for what may not or cannot be opened, TryLater for what may be there later.
         """
         content = event.data.content
-        if content.path is None and content.url is None:
-            return open_inline(event, image_bytes, settings)
-        async with self._turns:
-            if content.path is not None:
-                return await self._open_path(content.path, settings)
-            assert content.url is not None  # noqa: S101 - one of the three was given
-            return await self._urls.open_url(content.url, settings)
+        match content.path, content.url:
+            case str(path), _:
+                async with self._turns:
+                    return await self._open_path(path, settings)
+            case _, str(url):
+                async with self._turns:
+                    return await self._urls.open_url(url, settings)
+            case _:
+                return open_inline(event, image_bytes, settings)
 
     async def close(self) -> None:
         """Close every connection. Calls that hang are left to end with the process."""

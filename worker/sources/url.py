@@ -127,6 +127,8 @@ def check_url(text: str, settings: SourcesSettings) -> httpx.URL:
             f"{without_secrets(url)} is not an absolute url of the kind {' or '.join(schemes)}",
             reason="url_scheme_refused",
         )
+    if url.port is not None and not 0 < url.port < 65536:
+        raise CannotBeDone(f"{without_secrets(url)} has a port that no host has", reason="url_invalid")
     if url.userinfo:
         raise CannotBeDone(
             f"{without_secrets(url)} holds a user name or password, which have no place in events; publish it without",

@@ -52,6 +52,7 @@ class Batcher(Generic[_Item, _Result]):
         self._maximum_calls = maximum_calls
         self._queue: deque[_Waiting[_Item, _Result]] = deque()
         self._workers: set[asyncio.Task[None]] = set()
+        self._carrying = 0
 
     async def submit(self, item: _Item, size_bytes: int) -> _Result:
         """The result for one item, however many others it travelled with. Raises what its call or itself ended in."""
@@ -71,7 +72,8 @@ class Batcher(Generic[_Item, _Result]):
 
     def _hire(self) -> None:
         # A worker begins at the loop's next turn, so that what is submitted in the same turn travels together.
-        if len(self._workers) < min(self._maximum_calls, len(self._queue)):
+        about_to_take = len(self._workers) - self._carrying
+        if len(self._workers) < self._maximum_calls and about_to_take < len(self._queue):
             self._workers.add(asyncio.create_task(self._work()))
 
     async def _work(self) -> None:
@@ -83,7 +85,11 @@ class Batcher(Generic[_Item, _Result]):
                     self._fail(self._all_waiting(), error)
                 batch = self._next_batch()
                 if batch:
-                    await self._carry(batch)
+                    self._carrying += 1
+                    try:
+                        await self._carry(batch)
+                    finally:
+                        self._carrying -= 1
         finally:
             # Here and not in a callback of the task's end: nothing may be submitted in between and find nobody.
             self._workers.discard(asyncio.current_task())

@@ -64,7 +64,7 @@ class Lane:
         self._slots = asyncio.Semaphore(rules.maximum_calls_at_once)
         self._limiter = _limiter(account.calls_per_second)
         self._paused_until_s = 0.0
-        self._refusal: Misconfigured | None = None
+        self._refusal: Misconfigured | Unavailable | None = None
         self._refused_until_s = 0.0
 
     @property
@@ -73,7 +73,7 @@ class Lane:
         return self._circuit.state
 
     async def admission(self) -> None:
-        """Wait for this call's turn. Raises Misconfigured or NotCalled where waiting would not help."""
+        """Wait for this call's turn. Raises Misconfigured, Unavailable or NotCalled where waiting would not help."""
         self._refuse_at_once()
         while (left_s := self._paused_until_s - time.monotonic()) > 0:  # another call may lengthen the pause meanwhile
             if left_s > self.rules.longest_pause_s:
@@ -128,14 +128,14 @@ class Lane:
     def _learn(self, error: AutotagError) -> None:
         if isinstance(error, SlowDown):
             self._paused_until_s = max(self._paused_until_s, time.monotonic() + error.after_s)
-        elif isinstance(error, Misconfigured):
-            # A whole library may be waiting: one refused call now and then is enough to see that a key works again.
+        elif isinstance(error, Misconfigured | Unavailable):
+            # A whole library may be waiting: one refused call now and then is enough to see that the key works again.
             self._refusal = error
             self._refused_until_s = time.monotonic() + self.rules.refused_key_pause_s
 
     def _refuse_at_once(self) -> None:
         if self._refusal is not None and time.monotonic() < self._refused_until_s:
-            raise Misconfigured(str(self._refusal), reason=self._refusal.reason)
+            raise type(self._refusal)(str(self._refusal), reason=self._refusal.reason)
         self._circuit.refuse_when_open()
 
 

@@ -64,10 +64,13 @@ async def patiently(ask: Callable[[], Awaitable[_T]], patience: Patience, **who:
         before_sleep=lambda state: _tell(state, who),
         retry_error_callback=_give_up,
     )
+
+    async def attempt() -> _T:  # tenacity awaits nothing but what a coroutine function gives
+        return await ask()
+
     try:
         async with asyncio.timeout(patience.total_s):
-            answer: _T = await retrying(ask)
-            return answer
+            return await retrying(attempt)
     except TimeoutError:
         pass
     raise TryLater(

@@ -1,0 +1,143 @@
+"""Dead letters are listed, shown, sent again and thrown away, on a real broker; those not meant stay as they were."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.serving import Serving, operator, serving, settings_for
+from worker.amqp import Delivery
+from worker.amqp.dead_letters import DeadLetters, Selection
+from worker.errors import Misconfigured
+from worker.settings import AmqpSettings
+from worker.topology import DELIVERY_LIMIT, Lane
+
+
+@pytest.fixture
+def settings(broker: str) -> AmqpSettings:
+    return settings_for(broker)
+
+
+async def set_aside(it: Serving, message_id: str, reason: str, *, asset: str, lane: Lane = Lane.LIVE) -> None:
+    await it.publish_event(message_id, f"body of {message_id}".encode(), lane)
+    delivery = await it.next()
+    await it.broker.dead_letter(delivery, reason, f"{asset} could not be done", asset=asset, instance="acme")
+    delivery.ack()
+
+
+async def three_letters(it: Serving) -> DeadLetters:
+    await set_aside(it, "one", "image_truncated", asset="1")
+    await set_aside(it, "two", "image_truncated", asset="2", lane=Lane.BULK)
+    await set_aside(it, "three", "source_gone", asset="3")
+    return DeadLetters(it.settings, it.layout)
+
+
+async def depth(it: Serving) -> int:
+    return (await it.broker.depths())[it.layout.dead_letters_queue]
+
+
+async def test_letters_are_listed_oldest_first_and_stay(settings: AmqpSettings) -> None:
+    async with serving(settings) as it:
+        letters = await three_letters(it)
+        seen: list[tuple[int, int]] = []
+        for _ in range(2):
+            listed = await letters.browse(Selection(), lambda done, total: seen.append((done, total)))
+            assert [letter.key for letter in listed] == ["one", "two", "three"]
+        assert seen == [(1, 3), (2, 3), (3, 3)] * 2
+        first = listed[0]
+        assert (first.reason, first.message) == ("image_truncated", "1 could not be done")
+        assert (first.asset, first.instance, first.lane, first.attempt) == ("1", "acme", Lane.LIVE, 1)
+        assert first.failed_at is not None
+        assert (first.body, first.size_bytes) == (b"", len(b"body of one"))
+        assert await depth(it) == 3
+
+
+async def test_looking_more_often_than_the_delivery_limit_loses_nothing(settings: AmqpSettings) -> None:
+    async with serving(settings) as it:
+        letters = await three_letters(it)
+        for _ in range(DELIVERY_LIMIT + 5):
+            assert len(await letters.browse(Selection(limit=2))) == 2
+        assert len(await letters.browse(Selection())) == 3
+
+
+async def test_one_letter_is_shown_whole(settings: AmqpSettings) -> None:
+    async with serving(settings) as it:
+        letters = await three_letters(it)
+        letter = await letters.show("three")
+        assert letter is not None
+        assert letter.body == b"body of three"
+        assert await letters.show("four") is None
+        assert await depth(it) == 3
+
+
+@pytest.mark.parametrize(
+    ("selection", "keys"),
+    [
+        (Selection(reason="image_truncated"), ["one", "two"]),
+        (Selection(reason="image_truncated", limit=1), ["one"]),
+        (Selection(lane=Lane.BULK), ["two"]),
+        (Selection(asset="3", instance="acme"), ["three"]),
+        (Selection(asset="3", instance="other"), []),
+        (Selection(key="two"), ["two"]),
+        (Selection(limit=0), []),
+    ],
+)
+async def test_only_what_is_meant_is_meant(settings: AmqpSettings, selection: Selection, keys: list[str]) -> None:
+    async with serving(settings) as it:
+        letters = await three_letters(it)
+        assert [letter.key for letter in await letters.browse(selection)] == keys
+
+
+async def test_a_replayed_event_is_as_new_and_goes_to_its_own_lane(settings: AmqpSettings) -> None:
+    async with serving(settings) as it:
+        letters = await three_letters(it)
+        assert await letters.replay(Selection(reason="image_truncated")) == 2
+        replayed: dict[str | None, Delivery] = {}
+        for _ in range(2):
+            delivery = await it.next()
+            replayed[delivery.message_id] = delivery
+            delivery.ack()
+        assert replayed["one"].lane is Lane.LIVE
+        assert replayed["two"].lane is Lane.BULK
+        assert replayed["one"].body == b"body of one"
+        assert dict(replayed["one"].headers) == {"traceparent": "00-1-2-01"}
+        assert replayed["one"].attempt == 1
+        assert it.deliveries.empty()
+        assert [letter.key for letter in await letters.browse(Selection())] == ["three"]
+
+
+async def test_purged_letters_are_gone_and_the_others_stay(settings: AmqpSettings) -> None:
+    async with serving(settings) as it:
+        letters = await three_letters(it)
+        assert await letters.purge(Selection(key="two")) == 1
+        assert [letter.key for letter in await letters.browse(Selection())] == ["one", "three"]
+        assert await letters.purge(Selection()) == 2
+        assert await depth(it) == 0
+
+
+async def test_an_event_that_took_the_worker_down_too_often_is_set_aside_by_the_broker_and_can_be_replayed(
+    settings: AmqpSettings,
+) -> None:
+    async with serving(settings) as it, operator(settings) as someone:
+        await someone.publish(it.layout.images_exchange, Lane.BULK.value, b"poison", message_id=None)
+        for _ in range(DELIVERY_LIMIT + 1):
+            (await it.next()).requeue()
+        letters = DeadLetters(settings, it.layout)
+        listed: list[str] = []
+        for _ in range(50):
+            listed = [letter.reason for letter in await letters.browse(Selection())]
+            if listed:
+                break
+        assert listed == ["delivery_limit"]
+        (letter,) = await letters.browse(Selection(lane=Lane.BULK))
+        assert letter.message == "set aside by RabbitMQ itself: delivery_limit"
+        assert len(letter.key) == 16
+        assert await letters.replay(Selection(key=letter.key)) == 1
+        again = await it.next()
+        assert (again.body, again.lane, again.delivery_count) == (b"poison", Lane.BULK, 0)
+        again.ack()
+
+
+async def test_without_the_queue_it_is_said_that_it_is_missing(settings: AmqpSettings) -> None:
+    async with serving(settings, start=False) as it:
+        with pytest.raises(Misconfigured, match="dead-letters"):
+            await DeadLetters(settings, it.layout).browse(Selection())

@@ -1,0 +1,447 @@
+"""The real decoder on real bytes: every format, every odd picture, every kind of damage, each with its named outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+import struct
+import zlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from PIL import Image, ImageChops, ImageDraw, ImageStat
+
+from worker.content import Content
+from worker.crews import Decoded, DecoderCrew, DecoderOptions
+from worker.errors import CannotBeDone, Unavailable
+from worker.models.recipe import Fit, Interpolation, PixelRecipe
+from worker.providers.base import JpegLimits
+
+SIZE = 96
+CROP = PixelRecipe(SIZE, Fit.CROP, 12, Interpolation.BICUBIC)
+SQUASH = PixelRecipe(SIZE, Fit.SQUASH, 0, Interpolation.BILINEAR)
+MAXIMUM_PIXELS = 4_000_000
+
+TRANSPOSED_TO = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""How a camera that notes each orientation lays down an upright scene."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def decoders() -> AsyncIterator[DecoderCrew]:
+    async with DecoderCrew(DecoderOptions(maximum_pixels=MAXIMUM_PIXELS, maximum_bytes=20 << 20, timeout_s=10)) as crew:
+        yield crew
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def scene(width: int = 300, height: int = 200) -> Image.Image:
+    """A picture in which every corner differs."""
+    image = Image.new("RGB", (width, height), (90, 120, 200))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((width * 0.3, height * 0.2, width * 0.45, height * 0.5), fill=(220, 40, 30))
+    draw.rectangle((width * 0.5, height * 0.5, width * 0.7, height * 0.6), fill=(20, 200, 60))
+    draw.ellipse((width * 0.35, height * 0.6, width * 0.45, height * 0.8), fill=(240, 240, 20))
+    return image
+
+
+def written(image: Image.Image, format_name: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format_name, **options)
+    return file.getvalue()
+
+
+async def decode(crew: DecoderCrew, data: bytes, recipe: PixelRecipe = CROP) -> tuple[Decoded, Image.Image]:
+    with Content.from_bytes(data, "path photo.jpg") as content:
+        decoded = await crew.decode(content, recipe, "asset-1")
+    assert decoded.pixels_fd is not None
+    pixels = os.pread(decoded.pixels_fd, 10 * recipe.size**2, 0)
+    os.close(decoded.pixels_fd)
+    assert len(pixels) == recipe.size**2 * 3
+    return decoded, Image.frombytes("RGB", (recipe.size, recipe.size), pixels)
+
+
+async def refusal(crew: DecoderCrew, data: bytes) -> CannotBeDone:
+    with pytest.raises(CannotBeDone) as caught:
+        await decode(crew, data)
+    assert str(caught.value).startswith("asset-1 (path photo.jpg): ")
+    return caught.value
+
+
+def wanted(image: Image.Image, recipe: PixelRecipe = CROP) -> Image.Image:
+    """What must come out, made the plain way."""
+    filters = {Interpolation.BICUBIC: Image.Resampling.BICUBIC, Interpolation.BILINEAR: Image.Resampling.BILINEAR}
+    return image.convert("RGB").resize((recipe.size,) * 2, filters[recipe.interpolation], box=recipe.box(*image.size))
+
+
+def difference(one: Image.Image, other: Image.Image) -> float:
+    """Mean difference over all pixels and channels, of 255."""
+    return sum(ImageStat.Stat(ImageChops.difference(one, other)).mean) / 3
+
+
+def mean(image: Image.Image) -> list[int]:
+    return [round(value) for value in ImageStat.Stat(image).mean]
+
+
+@pytest.mark.parametrize("format_name", ["PNG", "BMP", "TIFF", "GIF", "WEBP", "JPEG", "MPO", "ICO"])
+@pytest.mark.parametrize("recipe", [CROP, SQUASH])
+async def test_every_format_gives_the_picture_and_its_facts(
+    decoders: DecoderCrew, format_name: str, recipe: PixelRecipe
+) -> None:
+    image = scene(256, 160)
+    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}, "ICO": {"sizes": [(256, 160)]}}
+    data = written(image, format_name, **options.get(format_name, {}))
+    decoded, pixels = await decode(decoders, data, recipe)
+    assert decoded.facts.format == {"MPO": "JPEG"}.get(format_name, format_name)
+    assert (decoded.facts.width, decoded.facts.height) == (256, 160)
+    assert decoded.facts.sha256 == hashlib.sha256(data).hexdigest()
+    assert difference(pixels, wanted(image, recipe)) < (3.0 if format_name in ("JPEG", "MPO", "GIF") else 0.01)
+
+
+async def test_facts_alone_need_no_recipe(decoders: DecoderCrew) -> None:
+    with Content.from_bytes(written(scene(), "PNG"), "body") as content:
+        decoded = await decoders.decode(content, None, "asset-1")
+    assert decoded.pixels_fd is None
+    assert (decoded.facts.format, decoded.facts.width, decoded.facts.height) == ("PNG", 300, 200)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "TIFF", "WEBP"])
+async def test_pictures_are_turned_upright(decoders: DecoderCrew, orientation: int, format_name: str) -> None:
+    upright = scene()
+    turn = TRANSPOSED_TO.get(orientation)
+    laid_down = upright.transpose(turn) if turn is not None else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}.get(format_name, {})
+    data = written(laid_down, format_name, exif=exif, **options)
+    decoded, pixels = await decode(decoders, data)
+    assert (decoded.facts.width, decoded.facts.height) == (300, 200)
+    assert difference(pixels, wanted(upright)) < (2.0 if format_name == "JPEG" else 0.05)
+    with Content.from_bytes(data, "body") as content:
+        shrunk = Image.open(io.BytesIO(await decoders.shrink(content, JpegLimits(1 << 20, 150, 150), "asset-1")))
+        facts = await decoders.inspect(content, "asset-1")
+    assert (facts.width, facts.height) == (300, 200)
+    assert shrunk.size == (150, 100)
+    assert difference(shrunk, upright.resize((150, 100), Image.Resampling.LANCZOS)) < 4.0
+
+
+async def test_an_orientation_that_makes_no_sense_counts_as_upright(decoders: DecoderCrew) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 77
+    _, pixels = await decode(decoders, written(scene(), "PNG", exif=exif))
+    assert difference(pixels, wanted(scene())) < 0.01
+    broken = written(scene(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
+    await decode(decoders, broken)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (2000, 1), (2, 3)])
+async def test_the_smallest_and_narrowest_pictures_work(decoders: DecoderCrew, size: tuple[int, int]) -> None:
+    decoded, pixels = await decode(decoders, written(Image.new("RGB", size, (10, 200, 30)), "PNG"))
+    assert (decoded.facts.width, decoded.facts.height) == size
+    assert mean(pixels) == [10, 200, 30]
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "rgb"),
+    [
+        ("L", 128, [128, 128, 128]),
+        ("1", 1, [255, 255, 255]),
+        ("LA", (0, 128), [127, 127, 127]),
+        ("RGBA", (255, 0, 0, 0), [255, 255, 255]),
+        ("RGBA", (255, 0, 0, 128), [255, 127, 127]),
+        ("I;16", 32768, [127, 127, 127]),
+        ("I;16", 256, [0, 0, 0]),
+    ],
+)
+async def test_every_mode_of_a_png_becomes_rgb_on_white(
+    decoders: DecoderCrew, mode: str, colour: Any, rgb: list[int]
+) -> None:
+    _, pixels = await decode(decoders, written(Image.new(mode, (120, 120), colour), "PNG"))
+    assert all(abs(found - right) <= 1 for found, right in zip(mean(pixels), rgb, strict=True)), mean(pixels)
+
+
+async def test_a_sixteen_bit_grey_gradient_keeps_its_shades(decoders: DecoderCrew) -> None:
+    gradient = Image.linear_gradient("L")
+    deep = Image.new("I;16", gradient.size)
+    deep.frombytes(b"".join(bytes((value, value)) for value in gradient.tobytes()))
+    for format_name in ("PNG", "TIFF"):
+        _, pixels = await decode(decoders, written(deep, format_name))
+        assert difference(pixels, wanted(gradient)) < 2.0
+
+
+async def test_a_sixteen_bit_colour_png_is_read(decoders: DecoderCrew) -> None:
+    _, pixels = await decode(decoders, png(64, 64, depth=16, colour_type=2, row=struct.pack(">HHH", 65535, 32768, 0) * 64))
+    assert mean(pixels) == [255, 128, 0]
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "grey"),
+    [("F", 0.5, 127), ("F", 200.0, 200), ("I", 40000, 155), ("I", 128, 128), ("F", -3.0, 0)],
+)
+async def test_deep_and_fractional_tiffs_are_scaled_not_clipped(
+    decoders: DecoderCrew, mode: str, value: float, grey: int
+) -> None:
+    _, pixels = await decode(decoders, written(Image.new(mode, (120, 120), value), "TIFF"))
+    assert abs(mean(pixels)[0] - grey) <= 1, mean(pixels)
+
+
+async def test_a_fractional_tiff_of_nothing_but_nan_is_refused(decoders: DecoderCrew) -> None:
+    error = await refusal(decoders, written(Image.new("F", (120, 120), float("inf")), "TIFF"))
+    assert error.reason == "image_corrupt"
+
+
+async def test_a_palette_png_with_a_transparent_colour_lies_on_white(decoders: DecoderCrew) -> None:
+    image = Image.new("P", (120, 120), 1)
+    image.putpalette([0, 0, 0, 200, 10, 10])
+    _, pixels = await decode(decoders, written(image, "PNG"))
+    assert mean(pixels) == [200, 10, 10]
+    _, pixels = await decode(decoders, written(image, "PNG", transparency=1))
+    assert mean(pixels) == [255, 255, 255]
+    _, pixels = await decode(decoders, written(image, "GIF", transparency=1))
+    assert mean(pixels) == [255, 255, 255]
+
+
+async def test_an_rgb_png_with_a_transparent_colour_lies_on_white(decoders: DecoderCrew) -> None:
+    image = Image.new("RGB", (120, 120), (1, 2, 3))
+    _, pixels = await decode(decoders, written(image, "PNG", transparency=(1, 2, 3)))
+    assert mean(pixels) == [255, 255, 255]
+
+
+async def test_cmyk_jpegs_have_their_colours(decoders: DecoderCrew) -> None:
+    # Pillow writes CMYK as Adobe does, inverted and marked so.
+    _, pixels = await decode(decoders, written(Image.new("CMYK", (120, 120), (0, 255, 255, 0)), "JPEG"))
+    assert difference(pixels, Image.new("RGB", pixels.size, (255, 0, 0))) < 3
+    _, pixels = await decode(decoders, written(Image.new("CMYK", (120, 120), (0, 0, 0, 255)), "TIFF"))
+    assert mean(pixels) == [0, 0, 0]
+
+
+async def test_lab_tiffs_have_their_colours(decoders: DecoderCrew) -> None:
+    _, pixels = await decode(decoders, written(Image.new("LAB", (120, 120), (255, 128, 128)), "TIFF"))
+    assert min(mean(pixels)) > 245
+
+
+@pytest.mark.parametrize("format_name", ["GIF", "WEBP", "PNG", "TIFF"])
+async def test_only_the_first_frame_is_looked_at(decoders: DecoderCrew, format_name: str) -> None:
+    red, blue = Image.new("RGB", (120, 120), (250, 0, 0)), Image.new("RGB", (120, 120), (0, 0, 250))
+    data = written(red, format_name, save_all=True, append_images=[blue] * 20)
+    _, pixels = await decode(decoders, data)
+    assert difference(pixels, Image.new("RGB", pixels.size, (250, 0, 0))) < 4
+
+
+async def test_a_large_jpeg_is_decoded_small_and_looks_the_same(decoders: DecoderCrew) -> None:
+    large = scene(2400, 1600)
+    decoded, pixels = await decode(decoders, written(large, "JPEG", quality=92))
+    assert (decoded.facts.width, decoded.facts.height) == (2400, 1600)
+    assert difference(pixels, wanted(large)) < 1.5
+
+
+@pytest.mark.parametrize(
+    ("data", "reason", "says"),
+    [
+        (b"", "image_empty", "empty"),
+        (b"just a letter, not an image\n", "image_unrecognised", "text/plain"),
+        (b"<!DOCTYPE html><html>not found</html>", "image_unrecognised", "text/html"),
+        (b"%PDF-1.7\n", "image_unrecognised", "application/pdf"),
+        (bytes(range(256)) * 4, "image_unrecognised", "no known kind"),
+        (b"\0\0\0\x1cftypheic\0\0\0\0mif1heic", "image_format_refused", "image/heic"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image_format_refused", "image/svg+xml"),
+        (b"8BPS\0\x01" + b"\0" * 60, "image_format_refused", "photoshop"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "image_unrecognised", "postscript"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 100, "image_corrupt", "header"),
+        (b"GIF89a", "image_corrupt", "header"),
+    ],
+)
+async def test_what_is_no_usable_image_is_named(decoders: DecoderCrew, data: bytes, reason: str, says: str) -> None:
+    error = await refusal(decoders, data)
+    assert error.reason == reason
+    assert says in str(error)
+
+
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP"])
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.95])
+async def test_a_truncated_file_is_refused_and_never_half_shown(
+    decoders: DecoderCrew, format_name: str, kept: float
+) -> None:
+    noise = Image.effect_noise((400, 300), 90).convert("RGB")
+    data = written(noise, format_name)
+    error = await refusal(decoders, data[: int(len(data) * kept)])
+    if format_name in ("JPEG", "PNG", "BMP"):
+        assert error.reason == "image_truncated", error
+    else:
+        assert error.reason in ("image_truncated", "image_corrupt"), error
+
+
+async def test_a_decompression_bomb_is_refused_from_its_header(decoders: DecoderCrew) -> None:
+    bomb = png(60_000, 60_000, depth=1, colour_type=0, row=b"\0" * 7500, rows=2000)
+    error = await refusal(decoders, bomb)
+    assert error.reason == "image_too_large_pixels"
+    data = written(Image.new("1", (2001, 2000)), "PNG")
+    assert (await refusal(decoders, data)).reason == "image_too_large_pixels"
+    await decode(decoders, written(Image.new("1", (2000, 2000)), "PNG"))
+
+
+async def test_an_icon_that_hides_a_large_png_is_refused(decoders: DecoderCrew) -> None:
+    inside = written(Image.new("1", (5000, 5000)), "PNG")
+    header = struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(inside), 22)
+    assert (await refusal(decoders, header + inside)).reason == "image_too_large_pixels"
+
+
+async def test_damage_at_random_never_kills_the_decoder(decoders: DecoderCrew) -> None:
+    before = [child.pid for child in decoders.states()]
+    for format_name in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "ICO", "MPO"):
+        data = written(scene(64, 48), format_name)
+        for seed in range(60):
+            damaged = bytearray(data)
+            for place in range(8):
+                spot = zlib.crc32(f"{format_name}{seed}{place}".encode())
+                damaged[spot % len(damaged)] = spot >> 24
+            with Content.from_bytes(bytes(damaged), "body") as content:
+                try:
+                    decoded = await decoders.decode(content, CROP, "asset-1")
+                except CannotBeDone as error:
+                    assert error.reason.startswith("image_")
+                    assert error.reason != "image_killed_decoder", str(error)
+                else:
+                    os.close(decoded.pixels_fd or -1)
+    assert [child.pid for child in decoders.states()] == before
+
+
+async def test_pixels_cannot_be_changed_once_they_have_been_answered_for(decoders: DecoderCrew) -> None:
+    with Content.from_bytes(written(scene(), "PNG"), "body") as content:
+        decoded = await decoders.decode(content, CROP, "asset-1")
+    assert decoded.pixels_fd is not None
+    with pytest.raises(PermissionError):
+        os.pwrite(decoded.pixels_fd, b"x", 0)
+    with pytest.raises(PermissionError):
+        os.ftruncate(decoded.pixels_fd, 0)
+    os.close(decoded.pixels_fd)
+
+
+async def test_one_file_may_be_read_by_two_decoders_at_once() -> None:
+    data = written(Image.effect_noise((1500, 1000), 80).convert("RGB"), "PNG")
+    async with DecoderCrew(DecoderOptions(children=2)) as crew:
+        with Content.from_bytes(data, "body") as content:
+            facts = await asyncio.gather(*(crew.decode(content, SQUASH, "asset-1") for _ in range(8)))
+    assert len({decoded.facts.sha256 for decoded in facts}) == 1
+    for decoded in facts:
+        os.close(decoded.pixels_fd or -1)
+
+
+async def test_an_image_that_needs_too_much_memory_is_refused_and_the_decoder_lives() -> None:
+    options = DecoderOptions(maximum_memory_bytes=200 << 20, maximum_pixels=200_000_000)
+    async with DecoderCrew(options) as crew:
+        await crew.wait_ready()
+        before = [child.pid for child in crew.states()]
+        error = await refusal(crew, png(8000, 8000, depth=8, colour_type=2, row=b"\0" * 24_000))
+        assert error.reason == "image_too_large_memory"
+        await decode(crew, written(scene(), "PNG"))
+        assert [child.pid for child in crew.states()] == before
+
+
+async def test_an_image_that_takes_too_much_processor_time_is_given_up_by_name() -> None:
+    async with DecoderCrew(DecoderOptions(maximum_cpu_s=1, maximum_pixels=100_000_000, timeout_s=30)) as crew:
+        # Quick to decode, but no quality makes a JPEG of it as small as asked for: each attempt takes half a second.
+        slow = png(9000, 9000, depth=1, colour_type=3, row=b"\0" * 1125)
+        with Content.from_bytes(slow, "body") as content, pytest.raises(CannotBeDone) as caught:
+            await crew.shrink(content, JpegLimits(1000, 9000, 9000), "asset-1")
+        assert caught.value.reason == "image_killed_decoder"
+        assert "SIGXCPU" in str(caught.value)
+
+
+async def test_processor_time_is_allowed_anew_for_every_image() -> None:
+    async with DecoderCrew(DecoderOptions(maximum_cpu_s=1)) as crew:
+        data = written(Image.effect_noise((3000, 2000), 80).convert("RGB"), "PNG", compress_level=1)
+        await crew.wait_ready()
+        before = [child.pid for child in crew.states()]
+        for _ in range(10):
+            await decode(crew, data)
+        assert [child.pid for child in crew.states()] == before
+
+
+class TestShrinking:
+    pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+    async def shrink(self, crew: DecoderCrew, image: bytes, limits: JpegLimits) -> Image.Image:
+        with Content.from_bytes(image, "body") as content:
+            data = await crew.shrink(content, limits, "asset-1")
+        assert len(data) <= limits.maximum_bytes
+        shrunk = Image.open(io.BytesIO(data))
+        assert shrunk.format == "JPEG"
+        assert not shrunk.getexif()
+        assert shrunk.width <= limits.maximum_width
+        assert shrunk.height <= limits.maximum_height
+        return shrunk
+
+    async def test_a_picture_within_the_limits_keeps_its_size(self, decoders: DecoderCrew) -> None:
+        shrunk = await self.shrink(decoders, written(scene(), "PNG"), JpegLimits(1 << 20, 1024, 1024))
+        assert shrunk.size == (300, 200)
+        assert difference(shrunk, scene()) < 3
+
+    async def test_a_large_one_is_made_to_fit(self, decoders: DecoderCrew) -> None:
+        data = written(scene(2000, 1500), "JPEG")
+        assert (await self.shrink(decoders, data, JpegLimits(1 << 20, 800, 800))).size == (800, 600)
+
+    async def test_bytes_are_saved_by_quality_and_then_by_size(self, decoders: DecoderCrew) -> None:
+        noise = written(Image.effect_noise((1000, 800), 120).convert("RGB"), "PNG")
+        full = await self.shrink(decoders, noise, JpegLimits(700_000, 2000, 2000))
+        assert full.size == (1000, 800)
+        small = await self.shrink(decoders, noise, JpegLimits(60_000, 2000, 2000))
+        assert small.width < 1000
+
+    @pytest.mark.parametrize(("size", "shown"), [((10, 10), (50, 50)), ((20, 40), (50, 100)), ((1, 4000), (50, 1000))])
+    async def test_a_tiny_one_is_enlarged_or_given_a_border(
+        self, decoders: DecoderCrew, size: tuple[int, int], shown: tuple[int, int]
+    ) -> None:
+        data = written(Image.new("RGB", size, "red"), "PNG")
+        assert (await self.shrink(decoders, data, JpegLimits(1 << 20, 1000, 1000, 50, 50))).size == shown
+
+    async def test_what_cannot_be_made_small_enough_is_refused(self, decoders: DecoderCrew) -> None:
+        noise = written(Image.effect_noise((1000, 800), 120).convert("RGB"), "PNG")
+        with pytest.raises(CannotBeDone) as caught:
+            await self.shrink(decoders, noise, JpegLimits(2000, 2000, 2000, 500, 500))
+        assert caught.value.reason == "image_cannot_be_shrunk"
+
+
+async def test_the_sandbox_level_is_reported(decoders: DecoderCrew) -> None:
+    await decoders.wait_ready()
+    assert decoders.states()[0].hello["sandbox"] != "none"
+
+
+async def test_a_strict_sandbox_that_cannot_be_reached_refuses_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with DecoderCrew(DecoderOptions(sandbox="off")) as crew:
+        await crew.wait_ready()
+        assert crew.states()[0].hello["sandbox"] == "none"
+    async with DecoderCrew(DecoderOptions(sandbox="strict")) as crew:
+        try:
+            await crew.wait_ready()
+        except Unavailable as error:
+            assert "decoder.sandbox" in str(error)
+
+
+def png(
+    width: int, height: int, *, depth: int, colour_type: int, row: bytes, rows: int | None = None
+) -> bytes:
+    """A PNG made by hand: of any depth, and of more pixels than anybody would want to hold in memory."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer = zlib.compressobj(1)
+    lines = [packer.compress(b"\0" + row) for _ in range(rows or height)]
+    palette = chunk(b"PLTE", b"\0\0\0\xff\xff\xff") if colour_type == 3 else b""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0))
+    body = chunk(b"IDAT", b"".join(lines) + packer.flush())
+    return b"\x89PNG\r\n\x1a\n" + header + palette + body + chunk(b"IEND", b"")

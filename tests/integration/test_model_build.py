@@ -1,0 +1,124 @@
+"""Building: once, whole, told of, and with errors an operator can act on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.models import built
+from worker.errors import Misconfigured
+from worker.models import build as build_module
+from worker.models.build import ensure
+from worker.models.catalogue import BUILT_IN, available, find
+from worker.models.staging import Progress, ready
+
+NAME = "efficientnet-lite0-float"  # the quickest to build
+
+
+class Stop(Exception):
+    """Raised by a progress callback to end a build."""
+
+
+def test_a_build_tells_its_steps_and_is_found_afterwards(tmp_path: Path) -> None:
+    steps: list[Progress] = []
+    package = ensure(NAME, tmp_path, steps.append)
+    package.verify()
+    assert {progress.step for progress in steps} >= {"reading the weights", "building the graph"}
+    assert find(NAME, tmp_path) == package
+    assert [known.name for known in available(tmp_path) if known.present] == [NAME]
+
+    steps.clear()
+    assert ensure(NAME, tmp_path, steps.append) == package
+    assert steps == [], "it was built twice"
+
+
+def test_the_quantised_model_says_how_it_was_checked() -> None:
+    manifest = built("efficientnet-lite2").manifest
+    assert manifest.output.temperature == 0.68
+    assert manifest.input.dtype == "uint8"
+    assert float(manifest.checked["same_first_label_as_float"]) >= 0.9
+
+
+def test_two_at_once_build_once(tmp_path: Path) -> None:
+    told: list[list[str]] = [[], []]
+
+    def run(number: int) -> Callable[[], None]:
+        return lambda: told[number].append(
+            ensure(NAME, tmp_path, lambda progress: told[number].append(progress.step)).identity
+        )
+
+    threads = [threading.Thread(target=run(number)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told[0][-1] == told[1][-1]
+    assert sorted("reading the weights" in steps for steps in told) == [False, True]
+
+
+def test_a_damaged_model_is_built_anew(tmp_path: Path) -> None:
+    package = ensure(NAME, tmp_path)
+    (package.model_path / "saved_model.pb").write_bytes(b"")
+    ensure(NAME, tmp_path).verify()
+
+
+def test_a_build_that_is_stopped_ends_its_process_and_leaves_nothing(tmp_path: Path) -> None:
+    def stop(_: Progress) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        ensure(NAME, tmp_path, stop)
+    assert [path for path in (tmp_path / "models").iterdir() if path.is_dir()] == []
+
+
+@pytest.fixture
+def builder_that(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a line of Python in the builder's place."""
+
+    def replace(code: str) -> None:
+        real = subprocess.Popen
+        monkeypatch.setattr(
+            build_module.subprocess, "Popen", lambda _, **options: real([sys.executable, "-c", code], **options)
+        )
+
+    return replace
+
+
+def test_a_killed_builder_is_told_of(builder_that: Callable[[str], None], tmp_path: Path) -> None:
+    builder_that("import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(Misconfigured, match="ended by SIGKILL: perhaps out of memory") as caught:
+        ensure(NAME, tmp_path)
+    assert caught.value.reason == "model_build_failed"
+    assert ready(BUILT_IN[NAME].directory(tmp_path)) is None
+
+
+def test_the_last_words_of_a_builder_that_fails_are_told(builder_that: Callable[[str], None], tmp_path: Path) -> None:
+    builder_that("raise SystemExit('no such operation')")
+    with pytest.raises(Misconfigured, match=r"ended with status 1.*no such operation"):
+        ensure(NAME, tmp_path)
+
+
+def test_noise_from_a_library_is_no_progress(builder_that: Callable[[str], None], tmp_path: Path) -> None:
+    builder_that("""print('hello'); print('{"error": "no room", "reason": "disk_full"}'); raise SystemExit(1)""")
+    with pytest.raises(Misconfigured, match="no room") as caught:
+        ensure(NAME, tmp_path)
+    assert caught.value.reason == "disk_full"
+
+
+def test_weights_of_another_hash_are_refused(tmp_path: Path) -> None:
+    code = (
+        "import dataclasses, sys, worker.models.builder as b\n"
+        "b.BUILT_IN = {n: dataclasses.replace(m, weights_sha256='0' * 64) for n, m in b.BUILT_IN.items()}\n"
+        "sys.exit(b.main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, NAME, str(tmp_path)], capture_output=True, text=True, check=False, env=os.environ
+    )
+    assert done.returncode == 1
+    assert '"reason": "weights_refused"' in done.stdout

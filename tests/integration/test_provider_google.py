@@ -1,0 +1,795 @@
+"""Google Cloud Vision, asked over real HTTP: the fake follows Google's documentation and is strict about it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from pydantic import SecretStr
+
+from tests.support import fake_google
+from tests.support.cloud import MARKER_KEY, google, image_of, picture, started
+from tests.support.fake_google import FakeGoogle, labels_of, too_many, unavailable
+from tests.support.fake_service import CLOSE, GARBAGE, HTML_PAGE, Response, Trouble, instead, over_http2
+from tests.support.waiting import until
+from worker.errors import AutotagError, CannotBeDone, Misconfigured, TryLater, Unavailable
+from worker.messages import ImageFacts
+from worker.providers.base import Answer, JpegLimits
+from worker.providers.findings import Severity
+from worker.providers.google_cloud_vision import GoogleCloudVision
+from worker.settings import InstanceSettings
+
+
+@pytest.fixture
+def service() -> Iterator[FakeGoogle]:
+    with FakeGoogle(MARKER_KEY) as fake:
+        yield fake
+
+
+async def outcome_of(
+    provider: GoogleCloudVision, instance: InstanceSettings, data: bytes | None = None
+) -> AutotagError:
+    with pytest.raises(AutotagError) as caught:
+        await provider.tag(image_of(picture() if data is None else data), instance)
+    return caught.value
+
+
+class TestAnImageIsTagged:
+    async def test_labels_come_in_the_services_order_with_their_scores(
+        self, service: FakeGoogle, tmp_path: Path
+    ) -> None:
+        data = picture()
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            answer = await provider.tag(image_of(data), google(service.url))
+        assert [(each.name, each.confidence) for each in answer.suggestions] == [
+            (label["description"], label["score"]) for label in labels_of(data)
+        ]
+        assert answer.model == "google_cloud_vision/v1 builtin/stable"
+        assert answer.note is None
+
+    async def test_the_key_travels_in_its_header_and_nowhere_else(self, service: FakeGoogle, tmp_path: Path) -> None:
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            await provider.tag(image_of(picture()), google(service.url, maximum_number_of_results=7))
+        (call,) = service.calls
+        assert call.headers["x-goog-api-key"] == MARKER_KEY
+        assert call.path == "/v1/images:annotate"
+        assert call.query == {}
+        assert MARKER_KEY.encode() not in call.body
+        (request,) = call.json()["requests"]
+        assert request["features"] == [{"type": "LABEL_DETECTION", "maxResults": 7}]
+        assert base64.b64decode(request["image"]["content"]) == picture()
+
+    @pytest.mark.parametrize(
+        ("endpoint", "path"),
+        [
+            ("", "/v1/images:annotate"),
+            ("/", "/v1/images:annotate"),
+            ("/v1/", "/v1/images:annotate"),
+            ("/v1/images:annotate", "/v1/images:annotate"),
+            ("/v1/projects/our-archive/locations/eu", "/v1/projects/our-archive/locations/eu/images:annotate"),
+            ("/v1/projects/our-archive/locations/eu/", "/v1/projects/our-archive/locations/eu/images:annotate"),
+        ],
+    )
+    async def test_an_endpoint_may_name_project_and_location(
+        self, service: FakeGoogle, tmp_path: Path, endpoint: str, path: str
+    ) -> None:
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            await provider.tag(image_of(picture()), google(service.url + endpoint))
+        assert [call.path for call in service.calls] == [path]
+
+    async def test_an_image_in_which_nothing_is_seen_has_no_suggestions(
+        self, service: FakeGoogle, tmp_path: Path
+    ) -> None:
+        service.labels = []
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            answer = await provider.tag(image_of(picture()), google(service.url))
+        assert answer.suggestions == ()
+
+    async def test_a_score_of_zero_which_proto_json_leaves_out_is_zero(
+        self, service: FakeGoogle, tmp_path: Path
+    ) -> None:
+        service.labels = [{"description": "fog"}]
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            answer = await provider.tag(image_of(picture()), google(service.url))
+        assert [(each.name, each.confidence) for each in answer.suggestions] == [("fog", 0.0)]
+
+    async def test_http_2_is_spoken_where_the_service_does(self, service: FakeGoogle, tmp_path: Path) -> None:
+        authority = trustme.CA()
+        certificate = authority.issue_cert("localhost")
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+        certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+        with over_http2(service, tmp_path / "cert.pem", tmp_path / "key.pem") as url:
+            async with started(GoogleCloudVision, tmp_path, ca_file=tmp_path / "ca.pem") as provider:
+                images = [image_of(picture(seed), asset_id=f"asset-{seed}") for seed in range(5)]
+                answers = await asyncio.gather(*(provider.tag(image, google(url)) for image in images))
+        assert {call.protocol for call in service.calls} == {"2"}
+        assert all(len(answer.suggestions) == 3 for answer in answers)
+
+    async def test_a_certificate_that_nobody_vouches_for_is_no_service(
+        self, service: FakeGoogle, tmp_path: Path
+    ) -> None:
+        certificate = trustme.CA().issue_cert("localhost")
+        certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+        certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+        with over_http2(service, tmp_path / "cert.pem", tmp_path / "key.pem") as url:
+            async with started(GoogleCloudVision, tmp_path) as provider:
+                error = await outcome_of(provider, google(url, maximum_number_of_attempts=1))
+        assert error.reason == "unreachable"
+        assert "certificate" in str(error).lower()
+        assert service.calls == []
+
+
+class TestWhatDoesNotFit:
+    async def test_a_large_image_goes_as_a_smaller_jpeg_within_the_json_limit(
+        self, service: FakeGoogle, tmp_path: Path
+    ) -> None:
+        asked: list[JpegLimits] = []
+
+        async def shrink(limits: JpegLimits) -> bytes:
+            asked.append(limits)
+            return picture(form="JPEG")
+
+        data = picture() + b"\0" * 8_000_000  # 30 MB and 50 megapixels go the same way
+        facts = ImageFacts(format="PNG", width=8000, height=6250, sha256="0" * 64)
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            answer = await provider.tag(image_of(data, shrink=shrink, facts=facts), google(service.url))
+        assert answer.suggestions
+        (limits,) = asked
+        assert limits.maximum_bytes * 4 / 3 < fake_google.MAXIMUM_JSON_BYTES
+
+    async def test_the_largest_image_that_is_sent_as_it_is_stays_within_the_json_limit(
+        self, service: FakeGoogle, tmp_path: Path
+    ) -> None:
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            target = provider.target(google(service.url).google_cloud_vision)
+            data = picture()
+            data += b"\0" * (target.limits.maximum_bytes - len(data))
+            facts = ImageFacts(format="PNG", width=64, height=64, sha256="0" * 64)
+            await provider.tag(image_of(data, facts=facts), google(service.url))
+        (call,) = service.calls
+        assert call.status == 200
+        assert fake_google.MAXIMUM_JSON_BYTES - 1000 < len(call.body) <= fake_google.MAXIMUM_JSON_BYTES
+
+    async def test_with_resize_off_it_is_refused_and_nothing_is_sent(self, service: FakeGoogle, tmp_path: Path) -> None:
+        facts = ImageFacts(format="PNG", width=64, height=64, sha256="0" * 64)
+        image = image_of(picture() + b"\0" * 8_000_000, facts=facts, asset_id="photos/a.png")
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            with pytest.raises(CannotBeDone, match=r"photos/a\.png.*bytes.*resize") as caught:
+                await provider.tag(image, google(service.url, resize=False))
+        assert caught.value.reason == "image_too_large"
+        assert service.calls == []
+
+    @pytest.mark.parametrize("mime", ["bmp", "gif", "jpeg", "png", "tiff", "webp", "x-icon", "vnd.microsoft.icon"])
+    async def test_the_formats_of_the_original_are_taken_as_they_are(self, tmp_path: Path, mime: str) -> None:
+        instance = google("https://vision.googleapis.com", resize=False)
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            assert provider.refuses(f"image/{mime}", instance) is None
+
+    async def test_another_format_is_converted_unless_resize_is_off(self, service: FakeGoogle, tmp_path: Path) -> None:
+        async def shrink(_limits: JpegLimits) -> bytes:
+            return picture(form="JPEG")
+
+        facts = ImageFacts(format="AVIF", width=64, height=64, sha256="0" * 64)
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            assert provider.refuses("image/avif", google(service.url)) is None
+            answer = await provider.tag(image_of(b"avif", facts=facts, shrink=shrink), google(service.url))
+            assert answer.suggestions
+            assert "image/png" in (provider.refuses("image/avif", google(service.url, resize=False)) or "")
+            assert provider.refuses("application/pdf", google(service.url)) is not None
+
+
+class TestImagesThatWaitTogetherTravelTogether:
+    async def test_a_lone_image_is_not_delayed(self, service: FakeGoogle, tmp_path: Path) -> None:
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            await provider.tag(image_of(picture()), google(service.url))
+            before_s = time.monotonic()
+            await provider.tag(image_of(picture(1)), google(service.url))
+            assert time.monotonic() - before_s < 0.2
+        assert service.batch_sizes == [1, 1]
+
+    async def test_forty_images_at_once_take_three_calls_and_each_gets_its_own_labels(
+        self, service: FakeGoogle, tmp_path: Path
+    ) -> None:
+        pictures = [picture(seed) for seed in range(40)]
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            answers = await asyncio.gather(
+                *(
+                    provider.tag(image_of(data, asset_id=f"a{at}"), google(service.url))
+                    for at, data in enumerate(pictures)
+                )
+            )
+        assert sorted(service.batch_sizes) == [8, 16, 16]
+        assert [answer.suggestions[0].name for answer in answers] == [
+            labels_of(data)[0]["description"] for data in pictures
+        ]
+
+    async def test_images_that_come_while_calls_are_under_way_gather(self, service: FakeGoogle, tmp_path: Path) -> None:
+        service.always = Trouble(delay_s=0.2)
+        one_call = {"maximum_calls_at_once": 1}
+        async with started(GoogleCloudVision, tmp_path, **one_call) as provider, asyncio.TaskGroup() as group:
+            for seed in range(11):
+                group.create_task(provider.tag(image_of(picture(seed)), google(service.url)))
+                await asyncio.sleep(0.005)
+        assert service.batch_sizes == [1, 10]
+        assert service.most_at_once == 1
+
+    async def test_a_batch_stays_within_the_json_limit(self, service: FakeGoogle, tmp_path: Path) -> None:
+        facts = ImageFacts(format="PNG", width=64, height=64, sha256="0" * 64)
+        images = [image_of(picture(seed) + b"\0" * 3_000_000, facts=facts) for seed in range(4)]
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            await asyncio.gather(*(provider.tag(image, google(service.url)) for image in images))
+        assert sorted(service.batch_sizes) == [2, 2]
+        assert all(call.status == 200 for call in service.calls)
+
+    async def test_two_instances_never_share_a_call_or_a_key(self, tmp_path: Path) -> None:
+        with FakeGoogle("key-of-a", "key-of-b") as service:
+            owners = {}
+            async with started(GoogleCloudVision, tmp_path) as provider, asyncio.TaskGroup() as group:
+                for seed in range(200):
+                    name = "ab"[seed % 2]
+                    owners[picture(seed)] = f"key-of-{name}"
+                    image = image_of(picture(seed), instance=name)
+                    group.create_task(provider.tag(image, google(service.url, f"key-of-{name}")))
+        seen = 0
+        for call in service.calls:
+            for request in call.json()["requests"]:
+                assert owners[base64.b64decode(request["image"]["content"])] == service.key_of(call)
+                seen += 1
+        assert seen == 200
+
+    async def test_a_new_key_is_used_at_once_and_calls_under_way_keep_the_old(self, tmp_path: Path) -> None:
+        with FakeGoogle("old-key", "new-key") as service:
+            service.next(Trouble(delay_s=0.3))
+            async with started(GoogleCloudVision, tmp_path) as provider:
+                slow = asyncio.create_task(provider.tag(image_of(picture(1)), google(service.url, "old-key")))
+                await until(lambda: service.calls)
+                await provider.tag(image_of(picture(2)), google(service.url, "new-key"))
+                assert not slow.done()
+                await slow
+            assert service.keys == ["old-key", "new-key"]
+
+
+class TestOneImageAtFaultSparesItsNeighbours:
+    async def test_an_error_inside_an_answer_of_200_is_read(self, service: FakeGoogle, tmp_path: Path) -> None:
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            bad = image_of(
+                b"no image", asset_id="bad", facts=ImageFacts(format="PNG", width=9, height=9, sha256="0" * 64)
+            )
+            good = image_of(picture(), asset_id="good")
+            outcomes = await asyncio.gather(
+                *(provider.tag(image, google(service.url)) for image in (bad, good)), return_exceptions=True
+            )
+        assert service.batch_sizes == [2]
+        assert isinstance(outcomes[0], CannotBeDone)
+        assert outcomes[0].reason == "image_refused"
+        assert str(outcomes[0]) == "Google Cloud Vision can't tag bad: Bad image data."
+        assert isinstance(outcomes[1], Answer)
+
+    async def test_partial_results_are_kept_and_noted(self, service: FakeGoogle, tmp_path: Path) -> None:
+        data = picture()
+        service.image_errors[data] = {
+            "labelAnnotations": labels_of(data)[:1],
+            "error": {"code": 14, "message": "A part of the labels could not be made."},
+        }
+        async with started(GoogleCloudVision, tmp_path, cache={"enabled": True}) as provider:
+            answer = await provider.tag(image_of(data), google(service.url))
+            await provider.tag(image_of(data), google(service.url))
+        assert len(answer.suggestions) == 1
+        assert answer.note is not None
+        assert "A part of the labels" in answer.note
+        assert len(service.calls) == 2, "an answer that is not whole must not be kept"
+
+    @pytest.mark.parametrize(
+        ("code", "kind", "reason"),
+        [
+            (3, CannotBeDone, "image_refused"),
+            (7, Misconfigured, "google_refused"),
+            (8, TryLater, "quota_exhausted"),
+            (13, TryLater, "service_failed"),
+            (14, TryLater, "service_failed"),
+            (None, TryLater, "service_failed"),
+        ],
+    )
+    async def test_the_code_of_an_image_decides(
+        self, service: FakeGoogle, tmp_path: Path, code: int | None, kind: type[AutotagError], reason: str
+    ) -> None:
+        service.image_errors[b""] = {"error": {"code": code, "message": "so it is"}}
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            error = await outcome_of(provider, google(service.url, maximum_number_of_attempts=2))
+        assert isinstance(error, kind)
+        assert error.reason == reason
+        assert len(service.calls) == (2 if kind is TryLater else 1)
+
+    async def test_when_a_whole_call_is_refused_each_image_is_sent_alone(
+        self, service: FakeGoogle, tmp_path: Path
+    ) -> None:
+        service.next(instead(400, {"error": {"code": 400, "message": "no", "status": "INVALID_ARGUMENT"}}))
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            answers = await asyncio.gather(
+                *(provider.tag(image_of(picture(seed)), google(service.url)) for seed in range(3))
+            )
+        assert service.batch_sizes == [3, 1, 1, 1]
+        assert all(answer.suggestions for answer in answers)
+
+
+class TestTroubleThatPasses:
+    async def test_retry_after_two_seconds_three_times_then_one_answer(
+        self, service: FakeGoogle, tmp_path: Path
+    ) -> None:
+        service.next(*[too_many("2")] * 3)
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            answer = await provider.tag(image_of(picture()), google(service.url))
+        assert answer.suggestions
+        assert [call.status for call in service.calls] == [429, 429, 429, 200]
+        assert min(service.gaps_s) >= 2.0
+
+    async def test_other_images_of_the_instance_respect_the_pause_too(
+        self, service: FakeGoogle, tmp_path: Path
+    ) -> None:
+        service.next(too_many("1"))
+        async with started(GoogleCloudVision, tmp_path, retry_maximum_wait_s=5) as provider:
+            first = asyncio.create_task(provider.tag(image_of(picture(1)), google(service.url)))
+            await until(lambda: service.calls)
+            await asyncio.sleep(0.05)
+            await provider.tag(image_of(picture(2)), google(service.url))
+            await first
+        assert service.gaps_s[0] >= 1.0
+
+    async def test_a_date_is_understood_as_well(self, service: FakeGoogle, tmp_path: Path) -> None:
+        date = format_datetime(datetime.now(UTC) + timedelta(seconds=3), usegmt=True)
+        service.next(too_many(date))
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            await provider.tag(image_of(picture()), google(service.url))
+        assert service.gaps_s[0] >= 1.5, "the date has whole seconds only"
+
+    async def test_a_wait_longer_than_the_time_left_is_left_to_the_delayed_lanes(
+        self, service: FakeGoogle, tmp_path: Path
+    ) -> None:
+        service.next(too_many("600"))
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            before_s = time.monotonic()
+            error = await outcome_of(provider, google(service.url))
+            another = await outcome_of(provider, google(service.url), picture(1))
+        assert isinstance(error, TryLater)
+        assert (error.reason, error.after_s) == ("quota_exhausted", 600)
+        assert isinstance(another, TryLater)
+        assert another.after_s == pytest.approx(600, abs=5)
+        assert time.monotonic() - before_s < 2
+        assert len(service.calls) == 1
+
+    async def test_a_retry_delay_inside_the_body_is_honoured(self, service: FakeGoogle, tmp_path: Path) -> None:
+        detail = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "900.5s"}
+        service.next(instead(429, {"error": {"code": 429, "message": "slow", "details": [detail]}}))
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            error = await outcome_of(provider, google(service.url))
+        assert isinstance(error, TryLater)
+        assert error.after_s == 900.5
+
+    @pytest.mark.parametrize(
+        "trouble",
+        [
+            pytest.param(unavailable(), id="503"),
+            pytest.param(instead(500, {}), id="500"),
+            pytest.param(instead(504, []), id="504"),
+            pytest.param(instead(408, "late"), id="408"),
+            pytest.param(too_many(), id="429"),
+            pytest.param(CLOSE, id="closed"),
+            pytest.param(GARBAGE, id="no-http"),
+            pytest.param(HTML_PAGE, id="html"),
+            pytest.param(Trouble(Response(200, b"[" * 100_000)), id="deep"),
+            pytest.param(Trouble(Response(200, b"x" * 5_000_000)), id="huge"),
+            pytest.param(instead(200, {"responses": []}), id="too-few"),
+            pytest.param(instead(200, {"responses": ["?"]}), id="no-annotation"),
+            pytest.param(instead(200, {"responses": [{"labelAnnotations": "cat"}]}), id="no-list"),
+        ],
+    )
+    async def test_it_is_tried_again_until_it_is_over(
+        self, service: FakeGoogle, tmp_path: Path, trouble: Trouble
+    ) -> None:
+        service.next(trouble, trouble)
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            answer = await provider.tag(image_of(picture()), google(service.url))
+        assert answer.suggestions
+        assert len(service.calls) == 3
+
+    async def test_a_service_that_stalls_in_the_middle_of_an_answer_is_late(
+        self, service: FakeGoogle, tmp_path: Path
+    ) -> None:
+        service.always = Trouble(stall_mid_body_s=20)
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            before_s = time.monotonic()
+            error = await outcome_of(provider, google(service.url, timeout_s=0.3, maximum_number_of_attempts=2))
+        assert error.reason == "timed_out"
+        assert time.monotonic() - before_s < 3
+        assert len(service.calls) == 2
+
+    async def test_the_number_of_attempts_is_bounded(self, service: FakeGoogle, tmp_path: Path) -> None:
+        service.always = unavailable()
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            error = await outcome_of(provider, google(service.url, maximum_number_of_attempts=3))
+        assert isinstance(error, TryLater)
+        assert error.reason == "service_failed"
+        assert "503" in str(error)
+        assert "call 3" in str(error)
+        assert len(service.calls) == 3
+
+    async def test_the_time_over_all_attempts_is_bounded(self, service: FakeGoogle, tmp_path: Path) -> None:
+        service.always = Trouble(delay_s=10)
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            before_s = time.monotonic()
+            error = await outcome_of(provider, google(service.url, timeout_s=5, retry_total_s=0.4))
+        assert error.reason == "timed_out"
+        assert time.monotonic() - before_s < 2
+
+    async def test_nobody_listening_is_told_as_unreachable(self, tmp_path: Path) -> None:
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            error = await outcome_of(provider, google("http://127.0.0.1:1", maximum_number_of_attempts=2))
+        assert isinstance(error, TryLater)
+        assert error.reason == "unreachable"
+
+
+class TestTroubleThatAnOperatorMustMend:
+    @pytest.mark.parametrize(
+        ("response", "reason"),
+        [
+            (fake_google.API_DISABLED, "api_not_enabled"),
+            (fake_google.BILLING_DISABLED, "billing_disabled"),
+            (fake_google.KEY_RESTRICTED, "google_key_restricted"),
+            (fake_google.error(401, "Request had invalid credentials.", "UNAUTHENTICATED"), "google_key_refused"),
+            (fake_google.error(403, "The caller does not have permission", "PERMISSION_DENIED"), "google_refused"),
+            (Response(404, b"<!DOCTYPE html>", {"Content-Type": "text/html"}), "endpoint_unknown"),
+            (Response(302, b"", {"Location": "https://elsewhere.example/"}), "endpoint_unknown"),
+        ],
+    )
+    async def test_it_is_told_once_with_what_to_do_and_not_tried_again(
+        self, service: FakeGoogle, tmp_path: Path, response: Response, reason: str
+    ) -> None:
+        service.refusals[MARKER_KEY] = response
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            error = await outcome_of(provider, google(service.url))
+            again = await outcome_of(provider, google(service.url), picture(1))
+        assert isinstance(error, Misconfigured)
+        assert error.reason == again.reason == reason
+        assert "acme" in str(error)
+        assert len(service.calls) == 1, "a refused key is left alone for a while"
+
+    async def test_a_wrong_key_which_google_answers_with_400_is_told_as_such(
+        self, service: FakeGoogle, tmp_path: Path
+    ) -> None:
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            error = await outcome_of(provider, google(service.url, "wrong-key"))
+            assert (await provider.tag(image_of(picture()), google(service.url))).suggestions, "a new key works at once"
+        assert isinstance(error, Misconfigured)
+        assert error.reason == "google_key_refused"
+
+    async def test_a_refused_key_is_tried_again_after_its_pause(self, service: FakeGoogle, tmp_path: Path) -> None:
+        service.refusals[MARKER_KEY] = fake_google.API_DISABLED
+        async with started(GoogleCloudVision, tmp_path, refused_key_pause_s=0.1) as provider:
+            await outcome_of(provider, google(service.url))
+            service.refusals.clear()
+            await asyncio.sleep(0.15)
+            assert (await provider.tag(image_of(picture()), google(service.url))).suggestions
+
+    async def test_without_a_key_nothing_is_sent(self, service: FakeGoogle, tmp_path: Path) -> None:
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            error = await outcome_of(provider, google(service.url, ""))
+        assert isinstance(error, Misconfigured)
+        assert error.reason == "key_missing"
+        assert "google_cloud_vision.api_key" in str(error)
+        assert service.calls == []
+
+    @pytest.mark.parametrize("key", ["with blank", "line\nbreak", "schlüssel"])
+    async def test_a_key_that_would_break_the_header_is_never_sent(
+        self, service: FakeGoogle, tmp_path: Path, key: str
+    ) -> None:
+        # The settings refuse such a key when they are loaded; here it comes in by another way.
+        instance = google(service.url)
+        section = instance.google_cloud_vision.model_copy(update={"api_key": SecretStr(key)})
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            error = await outcome_of(provider, instance.model_copy(update={"google_cloud_vision": section}))
+        assert isinstance(error, Misconfigured)
+        assert error.reason == "key_malformed"
+        assert key not in str(error)
+        assert service.calls == []
+
+    @pytest.mark.parametrize(
+        ("endpoint", "reason"),
+        [
+            ("http://vision.googleapis.com", "endpoint_not_allowed"),
+            ("https://vision.googleapis.com/v2", "endpoint_unknown"),
+            ("https://vision.googleapis.com/v1/projects/a/locations/eu/other", "endpoint_unknown"),
+        ],
+    )
+    async def test_an_endpoint_that_can_be_none_is_told(self, tmp_path: Path, endpoint: str, reason: str) -> None:
+        async with started(GoogleCloudVision, tmp_path, allow_plain_http_endpoints=False) as provider:
+            error = await outcome_of(provider, google(endpoint))
+        assert isinstance(error, Misconfigured)
+        assert error.reason == reason
+        assert "google_cloud_vision.endpoint" in str(error)
+
+    async def test_an_endpoint_inside_the_network_is_not_connected_to(
+        self, service: FakeGoogle, tmp_path: Path
+    ) -> None:
+        async with started(GoogleCloudVision, tmp_path, allow_private_endpoints=False) as provider:
+            error = await outcome_of(provider, google(service.url))
+        assert isinstance(error, Misconfigured)
+        assert error.reason == "endpoint_not_public"
+        assert "127.0.0.1" in str(error)
+        assert "cloud.allow_private_endpoints" in str(error)
+        assert service.calls == []
+
+
+class TestAnswersThatMakeNoSense:
+    @pytest.mark.parametrize(
+        ("bad", "fault"),
+        [
+            ({"description": "cat", "score": float("nan")}, "no number from 0 to 1"),
+            ({"description": "cat", "score": float("inf")}, "no number from 0 to 1"),
+            ({"description": "cat", "score": 7}, "no number from 0 to 1"),
+            ({"description": "cat", "score": "0.5"}, "a confidence is missing"),
+            ({"description": "cat", "score": True}, "a confidence is missing"),
+            ({"description": "x" * 10_000, "score": 0.5}, "longer than 255"),
+            ({"description": " ", "score": 0.5}, "a name is missing"),
+            ({"description": "a\x00b", "score": 0.5}, "control characters"),
+            ({"score": 0.5}, "a name is missing"),
+            ("cat", "a name is missing"),
+        ],
+    )
+    async def test_a_label_that_can_not_be_used_is_left_out_and_said(
+        self, service: FakeGoogle, tmp_path: Path, bad: Any, fault: str
+    ) -> None:
+        service.labels = [{"description": "dog", "score": 1.0000001}, bad]
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            answer = await provider.tag(image_of(picture()), google(service.url))
+        assert [(each.name, each.confidence) for each in answer.suggestions] == [("dog", 1.0)]
+        assert fault in (answer.note or "")
+
+    async def test_an_answer_of_which_nothing_can_be_used_is_no_answer(
+        self, service: FakeGoogle, tmp_path: Path
+    ) -> None:
+        service.labels = [{"description": "cat", "score": float("nan")}]
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            error = await outcome_of(provider, google(service.url, maximum_number_of_attempts=2))
+        assert error.reason == "garbled_answer"
+
+
+class TestLimits:
+    async def test_calls_keep_to_the_rate(self, service: FakeGoogle, tmp_path: Path) -> None:
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            instance = google(service.url, calls_per_second=5)
+            for seed in range(9):
+                await provider.tag(image_of(picture(seed)), instance)
+        assert len(service.calls) == 9
+        assert service.calls[-1].at_s - service.calls[0].at_s >= 0.7, "five at once, then one every 0.2 s"
+
+    async def test_images_held_by_the_rate_travel_together(self, service: FakeGoogle, tmp_path: Path) -> None:
+        async with started(GoogleCloudVision, tmp_path) as provider, asyncio.TaskGroup() as group:
+            for seed in range(12):
+                group.create_task(provider.tag(image_of(picture(seed)), google(service.url, calls_per_second=2)))
+                await asyncio.sleep(0.02)
+        assert len(service.calls) <= 4
+
+    async def test_the_budget_is_hard_under_concurrency_and_outlives_a_restart(
+        self, service: FakeGoogle, tmp_path: Path
+    ) -> None:
+        instance = google(service.url, calls_per_month=25)
+        outcomes: list[Answer | BaseException] = []
+        for run in range(2):
+            async with started(GoogleCloudVision, tmp_path) as provider:
+                outcomes += await asyncio.gather(
+                    *(provider.tag(image_of(picture(seed + 100 * run)), instance) for seed in range(20)),
+                    return_exceptions=True,
+                )
+        answered = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
+        refused = [outcome for outcome in outcomes if isinstance(outcome, Unavailable)]
+        assert (len(answered), len(refused)) == (25, 15)
+        assert sum(service.batch_sizes) == 25
+        assert {error.reason for error in refused} == {"budget_exhausted"}
+        assert "renews at" in str(refused[0])
+
+    async def test_calls_that_the_service_did_not_carry_out_do_not_count(
+        self, service: FakeGoogle, tmp_path: Path
+    ) -> None:
+        service.next(*[unavailable()] * 3)
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            for seed in range(3):
+                await provider.tag(image_of(picture(seed)), google(service.url, calls_per_month=3))
+            error = await outcome_of(provider, google(service.url, calls_per_month=3))
+        assert error.reason == "budget_exhausted"
+        assert len(service.calls) == 6
+
+    async def test_calls_that_may_have_been_billed_count(self, service: FakeGoogle, tmp_path: Path) -> None:
+        service.next(Trouble(stall_mid_body_s=5))
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            instance = google(service.url, calls_per_month=1, timeout_s=0.2)
+            error = await outcome_of(provider, instance)
+        assert error.reason == "budget_exhausted"
+        assert len(service.calls) == 1
+
+
+class TestTheCircuit:
+    async def test_it_opens_and_a_single_probe_closes_it_again(self, service: FakeGoogle, tmp_path: Path) -> None:
+        service.always = unavailable()
+        once = {"maximum_number_of_attempts": 1}
+        async with started(GoogleCloudVision, tmp_path, failures_to_open_circuit=3, circuit_open_s=0.5) as provider:
+            for seed in range(3):
+                assert (
+                    await outcome_of(provider, google(service.url, **once), picture(seed))
+                ).reason == "service_failed"
+            refused = await outcome_of(provider, google(service.url, **once))
+            assert isinstance(refused, TryLater)
+            assert refused.reason == "circuit_open"
+            assert refused.after_s >= 0.5
+            assert provider.circuits() == {"acme": "open"}
+            assert len(service.calls) == 3
+
+            await asyncio.sleep(0.6)
+            service.always = Trouble(delay_s=0.3)
+            probe = asyncio.create_task(provider.tag(image_of(picture(4)), google(service.url, **once)))
+            await asyncio.sleep(0.1)
+            during = await outcome_of(provider, google(service.url, **once), picture(5))
+            assert during.reason == "circuit_open", "one probe is enough"
+            assert (await probe).suggestions
+            assert provider.circuits() == {"acme": "closed"}
+            assert len(service.calls) == 4
+
+    async def test_it_is_each_instances_own(self, tmp_path: Path) -> None:
+        with FakeGoogle("key-b") as working, FakeGoogle("key-a") as broken:
+            broken.always = unavailable()
+            async with started(GoogleCloudVision, tmp_path, failures_to_open_circuit=2) as provider:
+                with pytest.raises(TryLater):
+                    await provider.tag(image_of(picture(), instance="a"), google(broken.url, "key-a"))
+                assert provider.circuits()["a"] == "open"
+                answer = await provider.tag(image_of(picture(), instance="b"), google(working.url, "key-b"))
+            assert answer.suggestions
+
+    async def test_refusals_and_requests_to_slow_down_do_not_open_it(self, service: FakeGoogle, tmp_path: Path) -> None:
+        service.next(*[too_many()] * 3)
+        async with started(GoogleCloudVision, tmp_path, failures_to_open_circuit=2) as provider:
+            assert (await provider.tag(image_of(picture()), google(service.url))).suggestions
+
+
+class TestAnswersAreKept:
+    async def test_the_same_image_is_paid_for_once_over_restarts_and_instances(
+        self, service: FakeGoogle, tmp_path: Path
+    ) -> None:
+        answers = []
+        for instance in ("a", "b"):
+            async with started(GoogleCloudVision, tmp_path, cache={"enabled": True}) as provider:
+                answers.append(await provider.tag(image_of(picture(), instance=instance), google(service.url)))
+        assert answers[0] == answers[1]
+        assert len(service.calls) == 1
+
+    async def test_other_settings_ask_anew(self, service: FakeGoogle, tmp_path: Path) -> None:
+        async with started(GoogleCloudVision, tmp_path, cache={"enabled": True}) as provider:
+            await provider.tag(image_of(picture()), google(service.url))
+            await provider.tag(image_of(picture()), google(service.url, maximum_number_of_results=2))
+        assert len(service.calls) == 2
+
+    async def test_it_is_off_by_default(self, service: FakeGoogle, tmp_path: Path) -> None:
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            await provider.tag(image_of(picture()), google(service.url))
+            await provider.tag(image_of(picture()), google(service.url))
+        assert len(service.calls) == 2
+        assert not (tmp_path / "cache").exists()
+
+
+class TestCheck:
+    async def test_all_is_well(self, service: FakeGoogle, tmp_path: Path) -> None:
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            (finding,) = await provider.check("acme", google(service.url))
+        assert (finding.severity, finding.reason) == (Severity.OK, "answered")
+        assert len(service.calls) == 1
+
+    @pytest.mark.parametrize(
+        ("trouble", "reason"),
+        [
+            (Trouble(fake_google.API_DISABLED), "api_not_enabled"),
+            (Trouble(fake_google.error(400, "API key not valid.", "INVALID_ARGUMENT")), "google_key_refused"),
+            (too_many("30"), "quota_exhausted"),
+            (HTML_PAGE, "garbled_answer"),
+            (CLOSE, "connection_lost"),
+        ],
+    )
+    async def test_it_says_what_is_wrong_after_one_call(
+        self, service: FakeGoogle, tmp_path: Path, trouble: Trouble, reason: str
+    ) -> None:
+        service.always = trouble
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            (finding,) = await provider.check("acme", google(service.url))
+        assert (finding.severity, finding.reason, finding.instance) == (Severity.ERROR, reason, "acme")
+        assert len(service.calls) == 1
+
+    async def test_wrong_settings_are_found_without_a_call(self, service: FakeGoogle, tmp_path: Path) -> None:
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            assert [finding.reason for finding in provider.review("acme", google(service.url, ""))] == ["key_missing"]
+            (finding,) = await provider.check("acme", google(service.url + "/nowhere"))
+            assert provider.review("acme", InstanceSettings()) == []
+        assert finding.reason == "endpoint_unknown"
+        assert service.calls == []
+
+
+class TestTheKeyStaysSecret:
+    async def test_in_no_log_line_and_no_error_whatever_happens(
+        self, service: FakeGoogle, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        caplog.set_level("DEBUG")
+        told = fake_google.error(403, f"key {MARKER_KEY} is blocked", "PERMISSION_DENIED")
+        troubles = [Trouble(told), too_many("0"), unavailable(), CLOSE, GARBAGE, HTML_PAGE]
+        said = []
+        for trouble in troubles:
+            service.always = trouble
+            async with started(GoogleCloudVision, tmp_path) as provider:
+                error = await outcome_of(provider, google(service.url, maximum_number_of_attempts=2))
+                findings = await provider.check("acme", google(service.url))
+            chain: BaseException | None = error
+            while chain is not None:
+                said += [repr(chain), repr(vars(chain))]
+                chain = chain.__cause__ or chain.__context__
+            said += [repr(findings), repr(provider), repr(provider._lanes["acme"].account)]
+        service.always = None
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            said.append(repr(await provider.tag(image_of(picture()), google(service.url))))
+        everything = "\n".join([*said, caplog.text, *capfd.readouterr()])
+        assert MARKER_KEY not in everything
+        assert "cloud call failed" in everything, "the log must have been watched"
+        assert all(key == MARKER_KEY for key in service.keys)
+
+
+async def test_stopping_ends_calls_under_way_as_try_later(service: FakeGoogle, tmp_path: Path) -> None:
+    service.always = Trouble(delay_s=20)
+    async with started(GoogleCloudVision, tmp_path) as provider:
+        tagging = asyncio.create_task(provider.tag(image_of(picture()), google(service.url)))
+        await until(lambda: service.calls)
+    with pytest.raises(TryLater, match="stopping"):
+        await tagging
+
+
+async def test_an_image_nobody_waits_for_any_more_is_not_sent(service: FakeGoogle, tmp_path: Path) -> None:
+    service.next(Trouble(delay_s=0.3))
+    async with started(GoogleCloudVision, tmp_path, maximum_calls_at_once=1) as provider:
+        first = asyncio.create_task(provider.tag(image_of(picture(1)), google(service.url)))
+        await until(lambda: service.calls)
+        given_up = asyncio.create_task(provider.tag(image_of(picture(2)), google(service.url)))
+        third = asyncio.create_task(provider.tag(image_of(picture(3)), google(service.url)))
+        await asyncio.sleep(0.05)
+        given_up.cancel()
+        await asyncio.gather(first, third)
+    assert service.batch_sizes == [1, 1]
+
+
+def test_the_fake_itself_refuses_what_the_service_would() -> None:
+    import urllib.error
+    import urllib.request
+
+    with FakeGoogle("k") as service:
+
+        def post(tree: object, path: str = "/v1/images:annotate", **headers: str) -> int:
+            named = {"X-Goog-Api-Key": "k", "Content-Type": "application/json"} | headers
+            request = urllib.request.Request(service.url + path, json.dumps(tree).encode(), named)  # noqa: S310
+            try:
+                with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
+                    return int(response.status)
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.code
+
+        image = {"image": {"content": base64.b64encode(picture()).decode()}, "features": [{"type": "LABEL_DETECTION"}]}
+        assert post({"requests": [image]}) == 200
+        assert post({"requests": [image]}, path="/v1/images:annotate?key=k") == 403
+        assert post({"requests": [image] * 17}) == 400
+        assert post({"requests": []}) == 400
+        assert post({"requests": [{**image, "colour": 1}]}) == 400
+        assert post({"requests": [{**image, "image": {"content": "?"}}]}) == 400
+        assert post({"requests": [image]}, **{"Content-Type": "text/plain"}) == 400
+        assert post({"requests": [image]}, path="/v2/images:annotate") == 404

@@ -1,0 +1,72 @@
+"""The worked example of docs/providers.md: installed as anybody would, then found and asked."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "docs" / "examples" / "orientation_provider"
+
+ASK = """
+import asyncio, json, sys
+from worker.content import Content
+from worker.messages import ImageFacts
+from worker.providers.base import Image
+from worker.providers.registry import make_wanted
+from worker.settings import Settings
+
+async def run():
+    settings = Settings.model_validate(json.loads(sys.argv[1]))
+    [provider] = make_wanted(settings)
+    instance = settings.instance("acme")
+    await provider.start()
+    facts = ImageFacts(format="PNG", width=300, height=100, sha256="0" * 64)
+    with Content.from_bytes(b"", "test") as content:
+        answer = await provider.tag(Image("a", "acme", content, facts, "image/png", None, None), instance)
+    await provider.close()
+    print(json.dumps({"enabled": provider.enabled(instance), "model": answer.model,
+                      "names": [each.name for each in answer.suggestions],
+                      "heavy": sorted({"numpy", "PIL", "tensorflow"} & set(sys.modules))}))
+
+asyncio.run(run())
+"""
+
+
+def test_the_example_is_installed_found_and_asked(tmp_path: Path) -> None:
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+            *("--no-deps", "--no-index", "--no-build-isolation", "--no-cache-dir"),
+            *("--target", str(tmp_path / "packages"), str(_copied(tmp_path / "source"))),
+        ],
+        check=True,
+        timeout=120,
+    )
+    settings = {"defaults": {"providers": {"orientation": {"enabled": True, "panorama_ratio": 2.5}}}}
+    asked = subprocess.run(
+        [sys.executable, "-c", ASK, json.dumps(settings)],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{tmp_path / 'packages'}:{ROOT}", "HOME": str(tmp_path)},
+    )
+    assert json.loads(asked.stdout) == {
+        "enabled": True,
+        "model": "orientation/1",
+        "names": ["landscape", "panorama"],
+        "heavy": [],
+    }
+
+
+def _copied(to: Path) -> Path:
+    """The example where a build may leave its traces."""
+    to.mkdir()
+    for file in EXAMPLE.iterdir():
+        if file.is_file():
+            (to / file.name).write_bytes(file.read_bytes())
+    return to

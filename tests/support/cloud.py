@@ -1,0 +1,95 @@
+"""Images and settings for tests of the providers that ask a service."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from PIL import Image as Pillow
+
+from worker.content import Content
+from worker.messages import ImageFacts
+from worker.providers.base import Image, JpegLimits, Provider
+from worker.providers.registry import Surroundings
+from worker.settings import InstanceSettings, Settings
+
+MARKER_KEY = "AIzaMARKER-0123456789-never-to-be-seen"
+"""A key that is searched for in everything that is written."""
+
+_P = TypeVar("_P", bound=Provider)
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (64, 64), form: str = "PNG", **save: Any) -> bytes:
+    """A small image file; another seed gives another image."""
+    out = io.BytesIO()
+    colour = (seed % 256, seed // 256 % 256, 128)
+    Pillow.new("RGB", size, colour).save(out, form, **save)
+    return out.getvalue()
+
+
+def image_of(
+    data: bytes,
+    *,
+    asset_id: str = "asset-1",
+    instance: str = "acme",
+    shrink: Callable[[JpegLimits], Awaitable[bytes]] | None = None,
+    facts: ImageFacts | None = None,
+) -> Image:
+    """An image as the pipeline hands it to providers. Its memory is freed with the process."""
+    if facts is None:
+        with Pillow.open(io.BytesIO(data)) as opened:
+            form, width, height = str(opened.format), opened.width, opened.height
+        facts = ImageFacts(format=form, width=width, height=height, sha256=hashlib.sha256(data).hexdigest())
+    return Image(
+        asset_id=asset_id,
+        instance=instance,
+        content=Content.from_bytes(data, "test"),
+        facts=facts,
+        mime_type=f"image/{facts.format.lower()}",
+        pixels_fd=None,
+        shrink=shrink or never_shrunk,
+    )
+
+
+async def never_shrunk(limits: JpegLimits) -> bytes:
+    raise AssertionError(f"nobody should have asked for a smaller JPEG within {limits}")
+
+
+def google(url: str, key: str = MARKER_KEY, **more: Any) -> InstanceSettings:
+    """An instance with Google Cloud Vision at `url`."""
+    return InstanceSettings.model_validate(
+        {"google_cloud_vision": {"enabled": True, "api_key": key, "endpoint": url, **more}}
+    )
+
+
+def microsoft(url: str | None, key: str = MARKER_KEY, **more: Any) -> InstanceSettings:
+    """An instance with Microsoft's service at `url`."""
+    return InstanceSettings.model_validate(
+        {"microsoft_vision": {"enabled": True, "api_key": key, "api_endpoint": url, **more}}
+    )
+
+
+QUICK: dict[str, Any] = {
+    "allow_private_endpoints": True,
+    "allow_plain_http_endpoints": True,
+    "retry_minimum_wait_s": 0.01,
+    "retry_maximum_wait_s": 0.05,
+}
+
+
+@asynccontextmanager
+async def started(kind: Callable[[Surroundings], _P], directory: Path, **cloud: Any) -> AsyncIterator[_P]:
+    """A provider, ready to be asked. `cloud` are settings of that table over the quick ones."""
+    settings = Settings.model_validate(
+        {"cache_dir": directory / "cache", "state_dir": directory / "state", "cloud": {**QUICK, **cloud}}
+    )
+    provider = kind(Surroundings(settings))
+    await provider.start()
+    try:
+        yield provider
+    finally:
+        await provider.close()

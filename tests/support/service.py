@@ -1,0 +1,201 @@
+"""A real `autotag run` in a process of its own, and the two queues seen from the DMS's side."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pika
+import psutil
+
+from worker.messages import EVENT_TYPE
+
+PATIENCE_S = 60.0
+
+
+def until(seen: Any, what: str, *, within_s: float = PATIENCE_S) -> Any:
+    """Poll until `seen()` is true, and return what it gave; fails the test with `what` after `within_s`."""
+    deadline_s = time.monotonic() + within_s
+    while not (found := seen()):
+        assert time.monotonic() < deadline_s, f"within {within_s:g} s: {what}"
+        time.sleep(0.05)
+    return found
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message taken from one of the queues."""
+
+    body: bytes
+    properties: pika.BasicProperties
+    routing_key: str
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """A result's data."""
+        return json.loads(self.body)["data"]
+
+
+class Dms:
+    """A document management system: publishes events, takes results, looks into the queues."""
+
+    def __init__(self, url: str, prefix: str) -> None:
+        self.prefix = prefix
+        self._connection = pika.BlockingConnection(pika.URLParameters(url))
+        self._channel = self._connection.channel()
+        self._channel.confirm_delivery()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def publish_body(self, body: bytes, *, content_type: str | None = "application/json", **properties: Any) -> None:
+        """Publish a body as it is."""
+        self._channel.basic_publish(
+            f"{self.prefix}.images",
+            "live",
+            body,
+            pika.BasicProperties(content_type=content_type, delivery_mode=2, **properties),
+            mandatory=True,
+        )
+
+    def publish(self, content: Mapping[str, str], *, asset_id: str | None = None, **data: Any) -> str:
+        """Publish a structured CloudEvent for an image; the event's id."""
+        event_id = str(uuid.uuid4())
+        event = {
+            "specversion": "1.0",
+            "id": event_id,
+            "source": "/dms",
+            "type": EVENT_TYPE,
+            "data": {"asset_id": asset_id or f"asset-{event_id}", "content": dict(content), **data},
+        }
+        self.publish_body(json.dumps(event).encode(), content_type="application/cloudevents+json", message_id=event_id)
+        return event_id
+
+    def take(self, queue: str) -> Message | None:
+        """The next message of a queue, acknowledged."""
+        method, properties, body = self._channel.basic_get(f"{self.prefix}.{queue}", auto_ack=True)
+        return None if method is None else Message(body, properties, method.routing_key)
+
+    def results(self, number: int, *, within_s: float = PATIENCE_S) -> list[Message]:
+        """The next `number` results."""
+        found: list[Message] = []
+
+        def enough() -> bool:
+            while len(found) < number and (message := self.take("results")):
+                found.append(message)
+            return len(found) == number
+
+        until(enough, f"{number} results came, not only {len(found)}", within_s=within_s)
+        return found
+
+    def results_of(self, event_ids: Iterable[str], *, within_s: float = PATIENCE_S) -> dict[str, list[Message]]:
+        """All results until each of the events has one, by event id."""
+        wanted = set(event_ids)
+        found: dict[str, list[Message]] = {}
+
+        def all_there() -> bool:
+            while message := self.take("results"):
+                found.setdefault(message.data["event_id"], []).append(message)
+            return wanted <= set(found)
+
+        until(all_there, "each event had its result", within_s=within_s)
+        return found
+
+    def depth(self, queue: str) -> int:
+        """Messages ready in a queue."""
+        return self._channel.queue_declare(f"{self.prefix}.{queue}", passive=True).method.message_count
+
+
+class RunningService:
+    """One `autotag run`. Its log is in `log`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path, environment: dict[str, str]) -> None:
+        self.process = process
+        self.log = log
+        self._environment = environment
+
+    def autotag(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Another `autotag` command under the same settings."""
+        command = [sys.executable, "-m", "worker", *words]
+        return subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=60, check=False)
+
+    def status(self) -> dict[str, Any] | None:
+        """What the control socket says, if it is there yet."""
+        import asyncio
+
+        from worker.control import ask
+        from worker.errors import TryLater
+
+        try:
+            return asyncio.run(ask(Path(self._environment["AUTOTAG_CONTROL_SOCKET"]), "status"))
+        except TryLater:
+            return None
+
+    def ready(self, *, within_s: float = PATIENCE_S) -> RunningService:
+        """Wait until it takes events."""
+        until(lambda: (self.status() or {}).get("ready"), f"it became ready; log: {self.logged()}", within_s=within_s)
+        return self
+
+    def logged(self) -> str:
+        """All it has logged so far."""
+        return self.log.read_text(errors="replace")
+
+    def children(self, kind: str) -> list[psutil.Process]:
+        """Its living children of a kind, `model` or `decoder`."""
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            try:
+                if f"worker.children.{kind}" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
+                    found.append(child)
+            except psutil.Error:
+                continue
+        return found
+
+    def stop(self, *, within_s: float = 40) -> int:
+        """Ask it to stop; its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=within_s)
+
+
+@contextmanager
+def running_service(url: str, prefix: str, folder: Path, **settings: str) -> Iterator[RunningService]:
+    """`autotag run` with TensorFlow on and settings in the form of environment names without the prefix AUTOTAG_.
+
+    A service that still runs at the end is killed: a test that wants an orderly end asks for it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AUTOTAG_")}
+    environment |= {name: os.environ[name] for name in ("AUTOTAG_CACHE_DIR",) if name in os.environ}
+    environment |= {
+        "AUTOTAG_AMQP__URL": url,
+        "AUTOTAG_AMQP__QUEUE_PREFIX": prefix,
+        "AUTOTAG_AMQP__RECONNECT_MAX_S": "2",
+        "AUTOTAG_CONTROL_SOCKET": str(folder / "control.sock"),
+        "AUTOTAG_STATE_DIR": str(folder / "state"),
+        "AUTOTAG_HTTP__PORT": "0",
+        "AUTOTAG_LOG__FORMAT": "json",
+        "AUTOTAG_DEFAULTS__TENSORFLOW__ENABLED": "true",
+        "AUTOTAG_TENSORFLOW__MODEL": "efficientnet-lite0",
+    }
+    environment |= {f"AUTOTAG_{name}": value for name, value in settings.items()}
+    log = folder / "log.jsonl"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "worker", "run"], env=environment, stdout=output, stderr=output
+        )
+        try:
+            yield RunningService(process, log, environment)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait(timeout=10)

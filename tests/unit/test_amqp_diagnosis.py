@@ -1,0 +1,105 @@
+"""What RabbitMQ says, in words that tell an operator what to do."""
+
+from __future__ import annotations
+
+import pytest
+from pika import exceptions
+
+from worker.amqp.diagnosis import in_what_it_differs, why_lost, why_not_connected, why_refused
+from worker.amqp.parameters import Address, address
+from worker.errors import Misconfigured, TryLater
+from worker.settings import AmqpSettings
+
+BROKER = Address("rabbit.example.org", 5672, "/", "autotag", tls=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "ours", "theirs"),
+    [
+        (
+            "inequivalent arg 'x-max-length' for queue 'a.b' in vhost '/': received none but current is the value '10' "
+            "of type 'signedint'",
+            "no such argument",
+            "10",
+        ),
+        (
+            "inequivalent arg 'x-queue-type' for queue 'a.b' in vhost '/': received the value 'quorum' of type "
+            "'longstr' but current is none",
+            "quorum",
+            "no such argument",
+        ),
+        (
+            "inequivalent arg 'durable' for queue 'a.b' in vhost '/': received 'true' but current is 'false'",
+            "true",
+            "false",
+        ),
+        (
+            "inequivalent arg 'type' for exchange 'a.b' in vhost 'it's': received 'topic' but current is 'direct'",
+            "topic",
+            "direct",
+        ),
+    ],
+)
+def test_an_inequivalent_argument_is_told_with_both_values(text: str, ours: str, theirs: str) -> None:
+    told = in_what_it_differs(f"PRECONDITION_FAILED - {text}")
+    assert told is not None
+    assert "a.b exists already" in told
+    assert f"ours would be {ours}, the one there has {theirs}." in told
+
+
+def test_text_that_is_no_difference_is_passed_on_as_it_is() -> None:
+    error = exceptions.ChannelClosedByBroker(406, "PRECONDITION_FAILED - unknown delivery tag 9")
+    told = why_refused(error, BROKER, "settling")
+    assert isinstance(told, TryLater)
+    assert "unknown delivery tag 9" in str(told)
+
+
+def test_a_refusal_for_lack_of_rights_names_the_user_and_what_was_tried() -> None:
+    told = why_refused(exceptions.ChannelClosedByBroker(403, "ACCESS_REFUSED"), BROKER, "declaring queue q")
+    assert isinstance(told, Misconfigured)
+    assert "does not allow declaring queue q" in str(told)
+    assert "'autotag'" in str(told)
+
+
+def test_a_lost_connection_is_no_refusal() -> None:
+    told = why_refused(exceptions.StreamLostError("Transport indicated EOF"), BROKER, "declaring queue q")
+    assert told.reason == "connection_lost"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (exceptions.ConnectionClosedByBroker(320, "CONNECTION_FORCED - bye"), "CONNECTION_FORCED - bye (320)"),
+        (exceptions.AMQPHeartbeatTimeout("x"), "heartbeat_s"),
+        (exceptions.ConnectionBlockedTimeout("x"), "blocked_timeout_s"),
+        (exceptions.StreamLostError("Transport indicated EOF"), "Transport indicated EOF"),
+        (exceptions.ConnectionOpenAborted("given up"), "we closed it"),
+    ],
+)
+def test_why_a_connection_was_lost(error: Exception, words: str) -> None:
+    assert words in str(why_lost(error, BROKER))
+
+
+def test_the_brokers_own_words_about_a_virtual_host_are_kept() -> None:
+    said = "ConnectionClosedByBroker: (530) \"NOT_ALLOWED - access to vhost 'x' refused for user 'autotag'\""
+    told = why_not_connected(exceptions.ProbableAccessDeniedError(said), BROKER)
+    assert told.reason == "virtual_host_refused"
+    assert "NOT_ALLOWED - access to vhost 'x' refused for user 'autotag';" in str(told)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("amqp://u:p@h/", Address("h", 5672, "/", "u", tls=False)),
+        ("amqp://u:p@h:1/%2F", Address("h", 1, "/", "u", tls=False)),
+        ("amqps://u%40x:p@h/a%2Fb", Address("h", 5671, "a/b", "u@x", tls=True)),
+        ("amqp://[::1]:5673/v", Address("::1", 5673, "v", "guest", tls=False)),
+        ("amqp://h", Address("h", 5672, "/", "guest", tls=False)),
+    ],
+)
+def test_the_address_out_of_the_url(url: str, expected: Address) -> None:
+    assert address(AmqpSettings.model_validate({"url": url})) == expected
+
+
+def test_an_address_says_nothing_secret() -> None:
+    assert str(address(AmqpSettings.model_validate({"url": "amqp://u:secret@h/"}))) == "u@h:5672, virtual host '/'"

@@ -1,0 +1,124 @@
+"""What a delivery's replacement keeps, adds and drops."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pika
+import pytest
+
+from worker.amqp import Delivery
+from worker.amqp.replacements import to_replay, to_retry, to_set_aside
+from worker.topology import Lane
+
+NOW = datetime(2026, 5, 17, 12, 30, 15, 999, tzinfo=UTC)
+
+
+class Settled:
+    """Notes how deliveries are settled."""
+
+    def __init__(self) -> None:
+        self.verbs: list[tuple[str, int]] = []
+
+    def ack(self, tag: int) -> None:
+        self.verbs.append(("ack", tag))
+
+    def requeue(self, tag: int) -> None:
+        self.verbs.append(("requeue", tag))
+
+
+def delivery(settler: Settled | None = None, **properties: Any) -> Delivery:
+    made = pika.BasicProperties(**properties)
+    return Delivery(b"body", made, Lane.BULK, 7, False, 0.0, settler or Settled())
+
+
+def set_aside(of: Delivery, message: str = "why") -> pika.BasicProperties:
+    return to_set_aside(of, "reason", message, asset="42", instance=None, headers={}, now=NOW)
+
+
+def test_what_the_publisher_said_is_kept() -> None:
+    said = {
+        "content_type": "image/jpeg",
+        "content_encoding": "identity",
+        "message_id": "m",
+        "correlation_id": "c",
+        "reply_to": "r",
+        "type": "t",
+        "app_id": "a",
+        "timestamp": 1,
+        "priority": 3,
+    }
+    headers = {"cloudEvents:id": "1", "traceparent": "00-1-2-01", "nested": {"list": [1, None, True]}}
+    made = to_retry(delivery(headers=headers, **said), {}, attempt=2)
+    assert {name: getattr(made, name) for name in said} == said
+    assert made.headers == headers | {"x-autotag-attempt": 2}
+    assert made.delivery_mode == 2
+
+
+def test_what_only_made_sense_on_the_way_here_is_dropped() -> None:
+    headers = {
+        "x-death": [{"count": 1}],
+        "x-first-death-queue": "q",
+        "x-last-death-reason": "expired",
+        "x-delivery-count": 3,
+        "CC": ["other"],
+        b"\xff": "no text",
+    }
+    made = to_retry(delivery(headers=headers, user_id="dms", expiration="1000"), {}, attempt=1)
+    assert made.headers == {"x-autotag-attempt": 1}
+    assert made.user_id is None
+    assert made.expiration is None
+
+
+def test_a_dead_letter_says_why_when_and_what() -> None:
+    made = set_aside(delivery(headers={"x-autotag-attempt": 4, "traceparent": "t"}))
+    assert made.headers == {
+        "traceparent": "t",
+        "x-autotag-reason": "reason",
+        "x-autotag-message": "why",
+        "x-autotag-failed-at": "2026-05-17T12:30:15+00:00",
+        "x-autotag-attempt": 4,
+        "x-autotag-lane": "bulk",
+        "x-autotag-asset": "42",
+    }
+
+
+def test_a_replayed_event_knows_nothing_of_its_past() -> None:
+    past = set_aside(delivery(headers={"traceparent": "t", "x-autotag-answers": "[]"}, message_id="m"))
+    past.headers["x-death"] = []
+    made = to_replay(past)
+    assert made.headers == {"traceparent": "t"}
+    assert made.message_id == "m"
+
+
+def test_headers_too_large_for_a_frame_give_way_to_ours() -> None:
+    made = set_aside(delivery(headers={"huge": "x" * 130_000}, message_id="m"))
+    assert "huge" not in made.headers
+    assert made.headers["x-autotag-reason"] == "reason"
+    assert made.message_id == "m"
+
+
+@pytest.mark.parametrize(
+    ("header", "attempt"), [(None, 1), (1, 1), (3, 3), (0, 1), (-5, 1), ("4", 1), (True, 1), (b"2", 1), ([2], 1)]
+)
+def test_an_attempt_that_is_no_number_is_the_first(header: object, attempt: int) -> None:
+    assert delivery(headers={} if header is None else {"x-autotag-attempt": header}).attempt == attempt
+
+
+def test_properties_that_are_not_utf8_are_read_as_far_as_they_can_be() -> None:
+    it = delivery(content_type=b"text/\xff", message_id=b"\xffm", headers={b"\xff": 1, "fine": 2})
+    assert it.content_type == "text/\N{REPLACEMENT CHARACTER}"
+    assert it.message_id == "\N{REPLACEMENT CHARACTER}m"
+    assert it.headers == {"fine": 2}
+
+
+def test_a_delivery_is_settled_exactly_once() -> None:
+    settler = Settled()
+    it = delivery(settler)
+    assert not it.settled
+    it.requeue()
+    assert it.settled
+    with pytest.raises(RuntimeError):
+        it.ack()
+    assert settler.verbs == [("requeue", 7)]

@@ -1,0 +1,19 @@
+"""`/metrics`: the registry, in the text form of Prometheus or, where it is asked for, as OpenMetrics with exemplars."""
+
+from __future__ import annotations
+
+from prometheus_client.exposition import choose_encoder
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from worker.http.served import served
+
+
+async def metrics(request: Request) -> Response:
+    """All metrics as they are now."""
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(served(request).metrics.registry), headers={"Content-Type": content_type})
+
+
+routes = [Route("/metrics", metrics)]

@@ -1,0 +1,112 @@
+"""The HTTP server, run inside the service's own event loop: uvicorn without its signal handlers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Iterator
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from worker.errors import Misconfigured
+from worker.settings import HttpSettings
+
+_log = structlog.get_logger(__name__)
+
+_MOST_CONNECTIONS = 200
+_GRACE_S = 2
+_BACKLOG = 100
+
+
+class HttpServer:
+    """Listens from `start` to `close`."""
+
+    def __init__(self, settings: HttpSettings, app: ASGIApp) -> None:
+        self._settings = settings
+        self._app = app
+        self._server: uvicorn.Server | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.url = ""
+        """Where it listens, once it does."""
+
+    async def start(self) -> None:
+        """Listen. Raises Misconfigured when the address or the certificate can't be used."""
+        settings = self._settings
+        config = uvicorn.Config(
+            self._app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=_MOST_CONNECTIONS,
+            timeout_graceful_shutdown=_GRACE_S,
+            ssl_context_factory=(lambda _config, _default: _certified(settings)) if settings.certificate_file else None,
+        )
+        config.load()
+        listening = _bound(settings)
+        address, port = listening.getsockname()[:2]
+        self.url = f"{'https' if config.is_ssl else 'http'}://{f'[{address}]' if ':' in address else address}:{port}"
+        self._server = _Server(config)
+        self._task = asyncio.create_task(self._server.serve([listening]), name="http")
+        self._task.add_done_callback(_ended)
+        _log.info("listening for HTTP", url=self.url, token=settings.token is not None)
+
+    async def close(self) -> None:
+        """Let requests under way end, for a moment, and listen no more. Closing twice is harmless."""
+        if self._server is not None and self._task is not None:
+            self._server.should_exit = True
+            await asyncio.wait({self._task})
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to the service, which has more to end than requests."""
+        yield
+
+
+def _bound(settings: HttpSettings) -> socket.socket:
+    """The listening socket; made here, so that a port that is taken is told before anything else begins."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(_BACKLOG)
+        except OSError:
+            listening.close()
+            raise
+    except OSError as error:
+        raise Misconfigured(
+            f"can't listen for HTTP on {settings.host} port {settings.port}: {error.strerror}; "
+            "set `http.host` and `http.port`, or turn it off with `http.enabled`",
+            reason="http_address_unusable",
+        ) from error
+    return listening
+
+
+def _certified(settings: HttpSettings) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.certificate_file or "", settings.key_file)
+    except OSError as error:  # ssl.SSLError is one too
+        raise Misconfigured(
+            f"`http.certificate_file` {settings.certificate_file} can't be used: {error}",
+            reason="http_certificate_unusable",
+        ) from error
+    return context
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.critical("the HTTP server failed; health checks go unanswered", exc_info=error)
