@@ -15,6 +15,7 @@ from worker.errors import AutotagError
 from worker.metrics import Metrics
 from worker.models.catalogue import BUILT_IN, find
 from worker.models.manifest import ModelMissing
+from worker.providers.findings import Checkable, Severity
 from worker.settings import Settings
 from worker.topology import topology
 from worker.workshop import Workshop, instances, wants_model
@@ -27,6 +28,13 @@ class Finding:
     subject: str
     status: Literal["ok", "warning", "failed"]
     message: str
+
+
+_STATUS: dict[Severity, Literal["ok", "warning", "failed"]] = {
+    Severity.OK: "ok",
+    Severity.WARNING: "warning",
+    Severity.ERROR: "failed",
+}
 
 
 async def check(settings: Settings) -> AsyncIterator[Finding]:
@@ -43,6 +51,24 @@ async def check(settings: Settings) -> AsyncIterator[Finding]:
             yield await look(settings)
         except AutotagError as error:
             yield Finding(subject, "failed", str(error))
+
+
+async def check_instance(settings: Settings, name: str) -> AsyncIterator[Finding]:
+    """Make one cheap real call to each provider that an instance has switched on, and say what is wrong with it."""
+    instance = settings.instance(name)
+    if instance is None:
+        yield Finding(name, "warning", "the settings do not know this instance, and `unknown_instances` is skip")
+        return
+    workshop = Workshop(settings, None, Metrics())
+    try:
+        for provider in workshop.providers:
+            if not provider.enabled(instance) or not isinstance(provider, Checkable):
+                continue
+            await provider.start()
+            for found in await provider.check(name, instance):
+                yield Finding(found.provider, _STATUS[found.severity], f"{name}: {found.message}")
+    finally:
+        await workshop.close()
 
 
 async def _switches(settings: Settings) -> Finding:

@@ -210,7 +210,6 @@ _HINTS = {
     signal.SIGILL: "an instruction that this processor does not have",
     signal.SIGFPE: "an arithmetic fault in native code",
     signal.SIGXCPU: "more processor time than one job is allowed",
-    signal.SIGSYS: "a system call that the sandbox forbids",
 }
 
 

@@ -82,13 +82,13 @@ class ControlServer:
             return {"ok": False, "error": str(error)}
 
 
-async def ask(path: Path, command: str) -> Any:
-    """Send a command to the service that listens on `path`; its answer.
+async def ask(path: Path, command: str, *, within_s: float = _ANSWER_WITHIN_S) -> Any:
+    """Send a command to the service that listens on `path`; its answer, which may take `within_s`.
 
     Raises TryLater when no service can be reached there or it refuses the command, with what to do.
     """
     try:
-        async with asyncio.timeout(_ANSWER_WITHIN_S):
+        async with asyncio.timeout(within_s):
             reader, writer = await asyncio.open_unix_connection(path, limit=_LONGEST_LINE_BYTES)
             writer.write(json.dumps({"command": command}).encode() + b"\n")
             reply = json.loads(await reader.readline())

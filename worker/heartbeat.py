@@ -1,4 +1,4 @@
-"""The proof that the event loop turns: a task of the loop that does nothing but come round, and notices when it is late.
+"""The proof that the event loop turns: a task that does nothing but come round, and notices when it is late.
 
 Health, the lag metric and systemd's watchdog all rest on it. None of them uses a thread: a thread would go on telling
 that all is well beside a loop that stands still.
@@ -49,5 +49,5 @@ class Heartbeat:
             self._due_s = now_s + self._interval_s
             try:
                 self._on_beat(now_s)
-            except Exception:  # a fault in what is told must not look like a loop that stands still
+            except Exception:  # noqa: BLE001 - a fault in what is told must not look like a loop that stands still
                 _log.exception("unexpected error at a heartbeat")

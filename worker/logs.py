@@ -8,6 +8,8 @@ from typing import Literal
 
 import structlog
 
+from worker import tracing
+
 
 def configure(level: str, form: Literal["console", "json"]) -> None:
     """Set up logging for the whole process; libraries that log through the standard library go the same way."""
@@ -16,6 +18,7 @@ def configure(level: str, form: Literal["console", "json"]) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _with_trace,
         _without_empty_fields,
     ]
     structlog.configure(
@@ -50,8 +53,16 @@ def configure(level: str, form: Literal["console", "json"]) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # pika tells of every step of a connection, httpx of every request with its address: ours say it in one line.
-    for chatty in ("pika", "httpx", "httpcore", "hpack"):
+    for chatty in ("pika", "httpx", "httpcore", "hpack", "h2", "uvicorn", "opentelemetry"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL if chatty == "pika" else logging.WARNING)
+
+
+def _with_trace(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """The ids under which a tracing system knows the event that the line is about."""
+    trace = tracing.current_trace()
+    if trace is not None and trace.traceparent is not None:
+        line.update(trace_id=trace.trace_id, span_id=trace.span_id)
+    return line
 
 
 def _without_empty_fields(

@@ -29,8 +29,8 @@ class Notifier:
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Notifier:
         """Whoever started this process says whether and where it wants to be told."""
         watched = environ.get("WATCHDOG_PID") in (None, str(os.getpid()))
-        usec = environ.get("WATCHDOG_USEC", "")
-        return cls(environ.get("NOTIFY_SOCKET"), int(usec) / 1e6 if watched and usec.isdecimal() and int(usec) else None)
+        usec = environ.get("WATCHDOG_USEC", "") if watched else ""
+        return cls(environ.get("NOTIFY_SOCKET"), int(usec) / 1e6 if usec.isdecimal() else None)
 
     def ready(self) -> None:
         """The start, or a reload, is over."""
@@ -64,6 +64,6 @@ class Notifier:
     def _send(self, *lines: str) -> None:
         if self._address is None:
             return
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
             out.setblocking(False)  # a manager that does not read must not hold up the loop
             out.sendto("\n".join(lines).encode(), self._address)

@@ -16,15 +16,16 @@ from enum import StrEnum
 
 import structlog
 
-from worker import tagging
+from worker import tagging, tracing
 from worker.amqp import Broker, Delivery, NotPublished, PublishRefused, Unroutable
 from worker.errors import CannotBeDone, TryLater, Unavailable
 from worker.messages import Event, Result, UnreadableEvent, read_event, write_result
-from worker.metrics import Metrics
+from worker.metrics import EventMetrics
 from worker.policy import gate
 from worker.replies import pack, unpack
 from worker.settings import InstanceSettings, Settings, settings_digest
 from worker.tagging import Findings
+from worker.tracing import NO_TRACER, Trace, Tracer
 from worker.workshop import Workshop
 
 _log = structlog.get_logger(__name__)
@@ -58,7 +59,7 @@ class Errand:
     status: str | None = None
     reason: str | None = None
     tags: int = 0
-    stages_s: dict[str, float] = field(default_factory=dict)
+    trace: Trace = field(default_factory=lambda: Trace(NO_TRACER))
 
 
 class Pipeline:
@@ -69,18 +70,21 @@ class Pipeline:
         settings: Callable[[], Settings],
         broker: Broker,
         workshop: Workshop,
-        metrics: Metrics,
+        metrics: EventMetrics,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self.workshop = workshop
         """A reload puts another one here; each event ends in the one in which it began."""
         self._settings = settings
         self._broker = broker
         self._metrics = metrics
+        self._tracer = tracer
 
     async def carry(self, delivery: Delivery) -> Ending:
         """Carry one delivery to its end. Raises nothing but cancellation; then the delivery is left unsettled."""
-        errand = Errand(delivery)
-        with self._metrics.in_hand():
+        self._metrics.received(delivery.lane)
+        with tracing.follow(self._tracer) as trace, self._metrics.in_hand():
+            errand = Errand(delivery, trace=trace)
             try:
                 try:
                     ending = await self._end(errand)
@@ -114,6 +118,7 @@ class Pipeline:
         delivery, settings, workshop = errand.delivery, self._settings(), self.workshop
         read = read_event(delivery.body, delivery.content_type, delivery.headers, delivery.message_id)
         event = errand.event = read.event
+        self._join_trace(errand, event)
         instance = settings.instance(event.data.instance)
 
         skip = gate(event, settings, instance, workshop.providers)
@@ -139,6 +144,26 @@ class Pipeline:
             return await self._give_up(errand, why, result)
         return await self._publish_and_ack(errand, result, settings)
 
+    def _join_trace(self, errand: Errand, event: Event) -> None:
+        """What is done from here on belongs to the trace of the publisher."""
+        delivery = errand.delivery
+        errand.trace.join(
+            event.traceparent,
+            event.tracestate,
+            delivery.received_at_s,
+            {
+                "messaging.system": "rabbitmq",
+                "messaging.operation.type": "process",
+                "messaging.message.id": delivery.message_id or event.id,
+                "autotag.asset_id": event.data.asset_id,
+                "autotag.instance": event.data.instance,
+                "autotag.attempt": delivery.attempt,
+            },
+        )
+        waited_s = _waited_s(delivery, event)
+        if waited_s is not None:
+            self._metrics.waited(waited_s)
+
     async def _publish_and_ack(self, errand: Errand, result: Result, settings: Settings) -> Ending:
         await self._publish(errand, result, settings)
         errand.delivery.ack()
@@ -147,7 +172,7 @@ class Pipeline:
     async def _publish(self, errand: Errand, result: Result, settings: Settings) -> None:
         errand.status, errand.reason, errand.tags = result.status, result.reason, len(result.tags)
         with self._metrics.stage("publish"):
-            message = write_result(result, event=errand.event, settings_digest=_digest(settings, result.instance))
+            message = write_result(result, event=_traced(errand), settings_digest=_digest(settings, result.instance))
             await self._accepted(lambda: self._broker.publish_result(message))
         self._metrics.result(result)
 
@@ -240,6 +265,7 @@ class Pipeline:
     def _account_for(self, errand: Errand, ending: Ending) -> None:
         took_s = time.monotonic() - errand.delivery.received_at_s
         self._metrics.ended(ending, errand.reason, took_s)
+        tracing.current_span().set({"autotag.ending": ending.value, "autotag.status": errand.status or ""})
         _log.info(
             "event ended",
             ending=ending.value,
@@ -247,12 +273,36 @@ class Pipeline:
             reason=errand.reason,
             tags=errand.tags,
             seconds=round(took_s, 3),
+            stages_s={stage: round(spent_s, 4) for stage, spent_s in errand.trace.stages_s.items()},
             **_who(errand),
         )
 
 
 def _digest(settings: Settings, instance_name: str) -> str:
     return settings_digest(settings, settings.instance(instance_name) or settings.defaults)
+
+
+def _traced(errand: Errand) -> Event | None:
+    """The event with the trace context that its result carries on."""
+    event = errand.event
+    if event is None or event.traceparent == errand.trace.traceparent:
+        return event
+    return event.model_copy(update={"traceparent": errand.trace.traceparent})
+
+
+def _waited_s(delivery: Delivery, event: Event) -> float | None:
+    """How long the event had waited in its queue when it came first, as far as its publisher said when it sent it.
+
+    AMQP's timestamp is when it was sent, in whole seconds; `time` is exact, and may be that of an upload long ago.
+    """
+    sent = delivery.properties.timestamp
+    if delivery.attempt > 1 or delivery.redelivered or (sent is None and event.time is None):
+        return None
+    came_at = time.time() - (time.monotonic() - delivery.received_at_s)
+    exact = event.time.timestamp() if event.time is not None else None
+    if not isinstance(sent, int) or (exact is not None and 0 <= exact - sent < 1):
+        sent = exact
+    return None if sent is None else max(0.0, came_at - sent)
 
 
 def _whose(errand: Errand, error: CannotBeDone) -> tuple[str | None, str | None]:
@@ -274,5 +324,4 @@ def _who(errand: Errand) -> dict[str, object]:
         "asset_id": event.data.asset_id,
         "instance": event.data.instance,
         "attempt": delivery.attempt,
-        "traceparent": event.traceparent,
     }

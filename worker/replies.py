@@ -16,6 +16,7 @@ from typing import Literal, Self
 
 import structlog
 
+from worker import tracing
 from worker.errors import AutotagError, TryLater, Unavailable
 from worker.messages import ProviderReport
 from worker.providers.base import Image, Provider, Suggestion
@@ -118,7 +119,8 @@ async def _ask(provider: Provider, image: Image, instance: InstanceSettings) -> 
         )
 
     try:
-        answer = await provider.tag(image, instance)
+        with tracing.span(f"provider {provider.name}"):
+            answer = await provider.tag(image, instance)
     except TryLater as error:
         return reply("unavailable", error, Again.LATER, error.after_s)
     except Unavailable as error:

@@ -20,10 +20,14 @@ from worker.errors import AutotagError, Unavailable
 from worker.lifecycle import BecameDisabled, BecameReady, Notice
 from worker.metrics import Metrics
 from worker.models.staging import Progress
+from worker.notify import Notifier
 from worker.pipeline import Pipeline
 from worker.settings import Settings
-from worker.status import Health, Pause, has_started, health_of, status_of
+from worker.status import Health, Pause, status_of
 from worker.topology import topology
+from worker.tracing import NO_TRACER, Tracer
+from worker.tracing.otel import tracer_from_environment
+from worker.vitals import Vitals
 from worker.workshop import Workshop, needs_new_workshop, open_workshop
 
 _log = structlog.get_logger(__name__)
@@ -54,6 +58,10 @@ class Service:
         self._chores: set[asyncio.Task[object]] = set()
         self._aligning = asyncio.Lock()
         self._reloading = asyncio.Lock()
+        self._vitals = Vitals(
+            self.broker, lambda: self.workshop, lambda: self.settings, self.metrics, Notifier.from_environment()
+        )
+        self._tracer: Tracer = NO_TRACER
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -68,6 +76,11 @@ class Service:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._do(self.reload()))
         control = ControlServer(self.settings.control_socket, self._commands())
         async with AsyncExitStack() as stack:
+            self._tracer, flush_spans = tracer_from_environment()
+            stack.callback(flush_spans)
+            self._vitals.start()
+            stack.push_async_callback(self._vitals.close)
+            await self._listen(stack)
             await control.start()
             stack.push_async_callback(control.close)
             stack.push_async_callback(self._close_workshop)
@@ -90,9 +103,22 @@ class Service:
         _log.info("stopped")
         return 0
 
+    async def _listen(self, stack: AsyncExitStack) -> None:
+        """Health, metrics and the status page, for as long as anything runs."""
+        if not self.settings.http.enabled:
+            return
+        # Imported here, because where it is off its memory need not be spent.
+        from worker.http.app import build_app
+        from worker.http.server import HttpServer
+
+        server = HttpServer(self.settings.http, build_app(self, self.settings.http.token))
+        await server.start()
+        stack.push_async_callback(server.close)
+
     async def _open(self) -> None:
         self.workshop = await open_workshop(self.settings, self.metrics, self._on_notice, self._on_progress)
-        self._pipeline = Pipeline(lambda: self.settings, self.broker, self.workshop, self.metrics)
+        self._pipeline = Pipeline(lambda: self.settings, self.broker, self.workshop, self.metrics, self._tracer)
+        self._vitals.opened()
         await self._align_consumer()
         _log.info("ready to take events", providers=[each.name for each in self.workshop.providers])
 
@@ -102,6 +128,7 @@ class Service:
 
     async def _finish_what_is_in_hand(self) -> None:
         """Take nothing new; what is in hand is finished within the grace time, or goes back to its queue."""
+        self._vitals.stopping()
         await self.broker.stop_consuming(Pause.STOPPING)
         _log.info("stopping", in_hand=len(self._in_hand), grace_s=self.settings.shutdown_grace_s)
         if self._in_hand:
@@ -132,13 +159,14 @@ class Service:
         """Told by the thread that has the model built; the one place where that can be called off."""
         if self._stopping.is_set():
             raise Unavailable("asked to stop while the model was being built", reason="stopping")
+        self._vitals.still_starting()
         _log.info("preparing the model", step=progress.step, done=progress.done, total=progress.total)
 
     def _on_broker_state(self, state: BrokerState) -> None:
-        self.metrics.broker(state)
+        self.metrics.broker.changed(state)
 
     def _on_notice(self, child: str, notice: Notice) -> None:
-        self.metrics.child(child, notice)
+        self.metrics.children.told(child, notice)
         if isinstance(notice, BecameReady | BecameDisabled):
             self._do(self._align_consumer())
 
@@ -167,7 +195,18 @@ class Service:
 
     async def status(self) -> dict[str, object]:
         """How things stand."""
-        return status_of(self.broker.state, self.workshop, self.settings)
+        return status_of(
+            self.broker.state,
+            self.workshop,
+            self.settings,
+            self.health(),
+            in_hand=len(self._in_hand),
+            depths=self._vitals.depths,
+        )
+
+    def health(self) -> Health:
+        """How it is: alive, started, ready, and if not, why."""
+        return self._vitals.health()
 
     async def pause(self) -> dict[str, object]:
         """Take no more events until `resume`; what is in hand is finished."""
@@ -195,22 +234,27 @@ class Service:
         Events in hand end under the settings that they began with.
         """
         async with self._reloading:
-            try:
-                new = self._load()
-                fresh = await self._open_beside(new)
-            except AutotagError as error:
-                _log.error("reload refused; the settings stay as they were", error=str(error))
-                raise
-            for name in NEED_A_RESTART:
-                if getattr(new, name) != getattr(self.settings, name):
-                    _log.warning("a changed setting takes effect at the next start only", setting=name)
-            self.settings = new
-            _log.info("settings reloaded", new_workshop=fresh is not None)
-            if fresh is not None and self._pipeline is not None:
-                old, self.workshop, self._pipeline.workshop = self.workshop, fresh, fresh
-                self._do(self._retire(old, set(self._in_hand)))
-            await self._align_consumer()
+            with self._vitals.reloading():
+                await self._reload()
         return await self.status()
+
+    async def _reload(self) -> None:
+        try:
+            new = self._load()
+            fresh = await self._open_beside(new)
+        except AutotagError as error:
+            _log.error("reload refused; the settings stay as they were", error=str(error))
+            raise
+        for name in NEED_A_RESTART:
+            if getattr(new, name) != getattr(self.settings, name):
+                _log.warning("a changed setting takes effect at the next start only", setting=name)
+        self.settings = new
+        _log.info("settings reloaded", new_workshop=fresh is not None)
+        if fresh is not None and self._pipeline is not None:
+            old, self.workshop, self._pipeline.workshop = self.workshop, fresh, fresh
+            self._do(self._retire(old, set(self._in_hand)))
+        self._vitals.opened()
+        await self._align_consumer()
 
     async def _open_beside(self, new: Settings) -> Workshop | None:
         """A workshop for other settings, ready before the old one is let go; None where the old one will do."""

@@ -1,4 +1,4 @@
-"""How the service stands, in one place: `autotag status`, the health checks, systemd and the status page all tell this."""
+"""How the service stands: the one truth that `autotag status`, the health checks, systemd and the status page tell."""
 
 from __future__ import annotations
 

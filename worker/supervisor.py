@@ -83,6 +83,9 @@ class Job(Protocol):
         """The descriptors that travel with it; they stay the sender's to close."""
         ...
 
+    def given(self, child: str, pid: int) -> None:
+        """The child of this name has it now."""
+
     def answered(self, packet: Packet) -> None:
         """The child's answer. Raises `ProtocolError` when it is none: the child is killed, and `lost` follows."""
 
@@ -229,8 +232,17 @@ class Supervisor:
                 if isinstance(self._phase, Stopped) and self._inbox.empty():
                     return
         finally:
-            if self._child is not None:  # cancelled, or a mistake of ours: leave no process behind
-                self._child.destroy()
+            self._abandon_ship()
+
+    def _abandon_ship(self) -> None:
+        """Cancelled, or a mistake of ours: leave neither a process nor a job behind. Nothing to do after a stop."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.destroy()
+        self._phase = Stopped()
+        job, self._job = self._job, None
+        if job is not None:
+            job.returned()
 
     async def _next(self) -> Event | _Heard | _Give:
         """The one wait: something happens, or the deadline passes."""
@@ -279,6 +291,7 @@ class Supervisor:
                 job.returned()
                 return Closed()
             self.jobs_given += 1
+            job.given(self.name, self._child.pid)
             return Given(job.timeout_s)
         self._job = None
         job.returned()

@@ -16,7 +16,7 @@ from worker.errors import AutotagError, Unavailable
 from worker.image_format import sniff
 from worker.merge import Choice, choose, tags_of
 from worker.messages import Event, ImageFacts, Result, Status
-from worker.metrics import Metrics
+from worker.metrics import EventMetrics
 from worker.models.manifest import PixelRecipe
 from worker.policy import Skip
 from worker.providers.base import Image, JpegLimits, Provider
@@ -81,7 +81,7 @@ class Findings:
 class Tagger:
     """Looks at images with the decoder children and every provider that an instance has switched on."""
 
-    def __init__(self, decoders: Decoders, providers: tuple[Provider, ...], metrics: Metrics) -> None:
+    def __init__(self, decoders: Decoders, providers: tuple[Provider, ...], metrics: EventMetrics) -> None:
         self._decoders = decoders
         self._metrics = metrics
         self.providers = providers
@@ -132,7 +132,10 @@ class Tagger:
                 so_far = findings(await asking.within(instance.provider_wait_s))
                 if so_far.late and so_far.answered:
                     await tell(so_far)
-                final = findings(await asking.all())
+                replies = await asking.all()
+                final = findings(replies)
+                for reply in replies:
+                    self._metrics.replied(reply)
         finally:
             if decoded.pixels_fd is not None:
                 os.close(decoded.pixels_fd)

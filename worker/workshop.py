@@ -16,6 +16,8 @@ from worker.models.build import ensure
 from worker.models.manifest import ModelPackage
 from worker.models.staging import ProgressCallback, no_progress
 from worker.providers.base import Provider
+from worker.providers.findings import Checkable
+from worker.providers.findings import Finding as ProviderFinding
 from worker.providers.registry import make_wanted, wanted
 from worker.providers.tensorflow import TensorFlow
 from worker.relaunch import RelaunchRule
@@ -37,9 +39,13 @@ class Workshop:
         """`package` is what the model child runs; None where no instance wants the local model."""
         self.sources = Sources(settings.sources.concurrency)
         self.decoders = DecoderCrew(_decoder_options(settings), observe=observe)
-        self.model = ModelCrew(_model_options(settings.tensorflow, package), observe=observe) if package else None
+        self.model: ModelCrew | None = None
+        if package is not None:
+            options = _model_options(settings.tensorflow, package)
+            self.model = ModelCrew(options, observe=observe, on_batch=metrics.children.batch)
+            metrics.model(package.manifest.name, package.identity)
         local = [TensorFlow(package, self.model)] if package is not None and self.model is not None else []
-        self.providers: tuple[Provider, ...] = (*local, *make_wanted(settings))
+        self.providers: tuple[Provider, ...] = (*local, *make_wanted(settings, metrics.cloud))
         self.tagger = Tagger(self.decoders, self.providers, metrics)
 
     async def start(self) -> None:
@@ -60,6 +66,13 @@ class Workshop:
         self.decoders.reset()
         if self.model is not None:
             self.model.reset()
+
+    def review(self, settings: Settings) -> Iterable[ProviderFinding]:
+        """What the settings alone give away about providers, such as an API that was retired. Costs nothing."""
+        for name, instance in named_instances(settings):
+            for provider in self.providers:
+                if provider.enabled(instance) and isinstance(provider, Checkable):
+                    yield from provider.review(name, instance)
 
     def why_nothing_can_be_tagged(self, settings: Settings) -> str | None:
         """Why no provider that any instance has switched on could answer; None when one could, or none is on."""
@@ -98,9 +111,14 @@ def needs_new_workshop(old: Settings, new: Settings) -> bool:
     )
 
 
+def named_instances(settings: Settings) -> Iterable[tuple[str, InstanceSettings]]:
+    """The instances that have settings of their own, and what holds for the others under the name `defaults`."""
+    return (("defaults", settings.defaults), *settings.instances.items())
+
+
 def instances(settings: Settings) -> Iterable[InstanceSettings]:
     """Every set of instance settings that an event could meet."""
-    return (settings.defaults, *settings.instances.values())
+    return (instance for _, instance in named_instances(settings))
 
 
 def wants_model(settings: Settings) -> bool:

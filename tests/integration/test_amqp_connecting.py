@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -160,8 +160,7 @@ async def test_with_declaring_turned_off_everything_missing_is_named_and_nothing
         (await it.next()).ack()
 
 
-async def test_a_user_without_rights(private_broker: Callable[..., PrivateBroker]) -> None:
-    node = private_broker()
+async def test_a_user_without_rights(node: PrivateBroker) -> None:
     node.ctl("add_user", "reader", "secret")
     node.ctl("set_permissions", "reader", "^$", "^$", ".*")
     settings = settings_for(node.url_of("/", "reader", "secret"))
@@ -170,8 +169,7 @@ async def test_a_user_without_rights(private_broker: Callable[..., PrivateBroker
     assert f"declaring queue {settings.queue_prefix}.images.live" in str(state.last_error)
 
 
-async def test_operators_see_who_is_connected(private_broker: Callable[..., PrivateBroker]) -> None:
-    node = private_broker()
+async def test_operators_see_who_is_connected(node: PrivateBroker) -> None:
     async with serving(settings_for(node.url)):
         listed = node.ctl("list_connections", "client_properties", "timeout")
     assert f'"autotag@{socket.gethostname()}:' in listed
@@ -181,14 +179,10 @@ async def test_operators_see_who_is_connected(private_broker: Callable[..., Priv
 # TLS
 
 
-@pytest.fixture
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def files(authority: trustme.CA, tmp_path: Path) -> dict[str, Path]:
-    """PEM files: the authority's certificate, the server's and a client's certificate and key."""
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """PEM files: the authority's certificate, the server's and a client's certificate and key, another authority."""
+    directory, authority = tmp_path_factory.mktemp("tls"), trustme.CA()
     server, client = authority.issue_cert("localhost"), authority.issue_cert("autotag.example.org")
     pems = {
         "ca": authority.cert_pem,
@@ -199,15 +193,21 @@ def files(authority: trustme.CA, tmp_path: Path) -> dict[str, Path]:
         "other_ca": trustme.CA().cert_pem,
     }
     for name, pem in pems.items():
-        pem.write_to_path(str(tmp_path / f"{name}.pem"))
-    return {name: tmp_path / f"{name}.pem" for name in pems}
+        pem.write_to_path(str(directory / f"{name}.pem"))
+    return {name: directory / f"{name}.pem" for name in pems}
+
+
+@pytest.fixture(scope="module")
+def node(files: dict[str, Path]) -> Iterator[PrivateBroker]:
+    """A broker with users and a TLS listener of its own."""
+    tls = TlsFiles(files["ca"], files["server_cert"], files["server_key"], client_certificates=True)
+    with PrivateBroker(tls=tls) as node:
+        yield node
 
 
 async def test_tls_with_a_client_certificate_and_what_goes_wrong_without_each_part(
-    private_broker: Callable[..., PrivateBroker], files: dict[str, Path]
+    node: PrivateBroker, files: dict[str, Path]
 ) -> None:
-    tls = TlsFiles(files["ca"], files["server_cert"], files["server_key"], client_certificates=True)
-    node = private_broker(tls=tls)
     all_right = {"ca_file": files["ca"], "cert_file": files["client_cert"], "key_file": files["client_key"]}
 
     async with serving(settings_for(node.tls_url, **all_right)) as it:

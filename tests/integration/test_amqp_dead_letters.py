@@ -121,14 +121,9 @@ async def test_an_event_that_took_the_worker_down_too_often_is_set_aside_by_the_
         await someone.publish(it.layout.images_exchange, Lane.BULK.value, b"poison", message_id=None)
         for _ in range(DELIVERY_LIMIT + 1):
             (await it.next()).requeue()
+        await it.depth_becomes(it.layout.dead_letters_queue, 1)
         letters = DeadLetters(settings, it.layout)
-        listed: list[str] = []
-        for _ in range(50):
-            listed = [letter.reason for letter in await letters.browse(Selection())]
-            if listed:
-                break
-        assert listed == ["delivery_limit"]
-        (letter,) = await letters.browse(Selection(lane=Lane.BULK))
+        (letter,) = await letters.browse(Selection(lane=Lane.BULK, reason="delivery_limit"))
         assert letter.message == "set aside by RabbitMQ itself: delivery_limit"
         assert len(letter.key) == 16
         assert await letters.replay(Selection(key=letter.key)) == 1

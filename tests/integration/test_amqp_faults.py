@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import pytest
 from rabbitmq_node import PrivateBroker
@@ -15,10 +15,21 @@ from worker.messages import OutgoingMessage
 from worker.topology import Lane
 
 
+@pytest.fixture(scope="module")
+def one_node() -> Iterator[PrivateBroker]:
+    with PrivateBroker() as node:
+        yield node
+
+
 @pytest.fixture
-def node(private_broker: Callable[..., PrivateBroker]) -> PrivateBroker:
-    """A broker that the test may break."""
-    return private_broker()
+def node(one_node: PrivateBroker) -> Iterator[PrivateBroker]:
+    """A broker that the test may break; mended for the next test, in case this one fails half-way."""
+    yield one_node
+    if not one_node.running:
+        one_node.start()
+    one_node.resume()
+    one_node.set_memory_alarm(False)
+    one_node.set_disk_alarm(False)
 
 
 async def consuming_again(it: Serving, within_s: float = 10) -> None:

@@ -319,8 +319,7 @@ async def test_while_stopped_nothing_is_delivered_and_nothing_is_lost(settings: 
             delivery.requeue()
         await it.broker.resume_consuming("operator")
         assert not it.broker.state.ready  # the other reason stands
-        depth = (await it.broker.depths())[it.layout.lane_queue(Lane.LIVE)]
-        assert depth == 19
+        await it.depth_becomes(it.layout.lane_queue(Lane.LIVE), 19)
         assert it.deliveries.empty()
         await it.broker.resume_consuming("no provider")
         assert it.broker.state.ready
@@ -344,14 +343,7 @@ async def test_deliveries_that_arrive_between_the_word_and_the_end_of_consuming_
         in_hand = [first, *(it.deliveries.get_nowait() for _ in range(known))]
         for delivery in in_hand:
             delivery.requeue()
-
-        async def depth() -> int:
-            return (await it.broker.depths())[it.layout.lane_queue(Lane.LIVE)]
-
-        deadline_s = time.monotonic() + 10
-        while await depth() != 300:
-            assert time.monotonic() < deadline_s
-            await asyncio.sleep(0.05)
+        await it.depth_becomes(it.layout.lane_queue(Lane.LIVE), 300)
 
 
 async def test_a_link_can_be_had_for_one_command(settings: AmqpSettings) -> None:

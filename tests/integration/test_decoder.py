@@ -1,4 +1,4 @@
-"""The real decoder on real bytes: every format, every odd picture, every kind of damage, each with its named outcome."""
+"""The real decoder on real bytes: every format, odd picture and kind of damage, each with its named outcome."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageStat
 
 from worker.content import Content
 from worker.crews import Decoded, DecoderCrew, DecoderOptions
-from worker.errors import CannotBeDone, Unavailable
+from worker.errors import CannotBeDone
 from worker.models.recipe import Fit, Interpolation, PixelRecipe
 from worker.providers.base import JpegLimits
 
@@ -183,7 +183,9 @@ async def test_a_sixteen_bit_grey_gradient_keeps_its_shades(decoders: DecoderCre
 
 
 async def test_a_sixteen_bit_colour_png_is_read(decoders: DecoderCrew) -> None:
-    _, pixels = await decode(decoders, png(64, 64, depth=16, colour_type=2, row=struct.pack(">HHH", 65535, 32768, 0) * 64))
+    _, pixels = await decode(
+        decoders, png(64, 64, depth=16, colour_type=2, row=struct.pack(">HHH", 65535, 32768, 0) * 64)
+    )
     assert mean(pixels) == [255, 128, 0]
 
 
@@ -309,13 +311,13 @@ async def test_damage_at_random_never_kills_the_decoder(decoders: DecoderCrew) -
                 spot = zlib.crc32(f"{format_name}{seed}{place}".encode())
                 damaged[spot % len(damaged)] = spot >> 24
             with Content.from_bytes(bytes(damaged), "body") as content:
-                try:
-                    decoded = await decoders.decode(content, CROP, "asset-1")
-                except CannotBeDone as error:
-                    assert error.reason.startswith("image_")
-                    assert error.reason != "image_killed_decoder", str(error)
-                else:
-                    os.close(decoded.pixels_fd or -1)
+                [answer] = await asyncio.gather(decoders.decode(content, CROP, "asset-1"), return_exceptions=True)
+            if isinstance(answer, Decoded):
+                os.close(answer.pixels_fd or -1)
+            else:
+                assert isinstance(answer, CannotBeDone)
+                assert answer.reason.startswith("image_")
+                assert answer.reason != "image_killed_decoder", str(answer)
     assert [child.pid for child in decoders.states()] == before
 
 
@@ -420,20 +422,13 @@ async def test_the_sandbox_level_is_reported(decoders: DecoderCrew) -> None:
     assert decoders.states()[0].hello["sandbox"] != "none"
 
 
-async def test_a_strict_sandbox_that_cannot_be_reached_refuses_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_sandbox_can_be_turned_off() -> None:
     async with DecoderCrew(DecoderOptions(sandbox="off")) as crew:
         await crew.wait_ready()
         assert crew.states()[0].hello["sandbox"] == "none"
-    async with DecoderCrew(DecoderOptions(sandbox="strict")) as crew:
-        try:
-            await crew.wait_ready()
-        except Unavailable as error:
-            assert "decoder.sandbox" in str(error)
 
 
-def png(
-    width: int, height: int, *, depth: int, colour_type: int, row: bytes, rows: int | None = None
-) -> bytes:
+def png(width: int, height: int, *, depth: int, colour_type: int, row: bytes, rows: int | None = None) -> bytes:
     """A PNG made by hand: of any depth, and of more pixels than anybody would want to hold in memory."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:

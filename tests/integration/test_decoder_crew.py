@@ -15,6 +15,7 @@ from tests.support.children import (
     Watch,
     alive,
     decoder_crew,
+    job_files,
     jobs,
     launches,
     open_descriptors,
@@ -90,8 +91,8 @@ async def test_a_suspect_is_tried_only_in_a_decoder_that_has_done_nothing_before
         asked = ["good0", "good1", "SIGSEGV", *(f"good{number}" for number in range(2, 30))]
         await asyncio.gather(*(inspect(crew, word) for word in asked), return_exceptions=True)
     done_by: dict[str, list[str]] = {}
-    for path in sorted(tmp_path.glob("job-*")):
-        _, _, pid, word = path.name.split("-", 3)
+    for name in job_files(tmp_path):
+        _, _, pid, word = name.split("-", 3)
         done_by.setdefault(pid, []).append(word)
     killers = [each for each in done_by.values() if "SIGSEGV" in each]
     assert len(killers) == 2

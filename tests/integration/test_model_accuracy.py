@@ -14,6 +14,8 @@ from worker.models.manifest import ModelPackage
 
 LEAST_RIGHT = 87
 
+pytestmark = pytest.mark.timeout(600)  # the first run on a machine builds the model
+
 
 class Photographs:
     """The labelled photographs as a model's input."""

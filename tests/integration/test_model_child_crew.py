@@ -132,9 +132,9 @@ async def test_a_spare_only_stands_by(tmp_path: Path) -> None:
 
 async def test_when_one_of_several_is_disabled_all_are(tmp_path: Path) -> None:
     async with model_crew(tmp_path, Watch(), {"children": 2}, starts=["well", "hopeless", "well"]) as crew:
+        await until(lambda: crew.disabled_reason)
         with pytest.raises(Unavailable, match="missing"):
-            while True:
-                await score(crew, "well")
+            await score(crew, "well")
         await until(lambda: all(child.pid is None for child in crew.states()))
         crew.reset()
         await until(lambda: sum(child.phase == "ready" for child in crew.states()) == 2)

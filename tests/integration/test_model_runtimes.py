@@ -15,6 +15,8 @@ from worker.models.runtimes import open_runtime
 
 COLOURS = {"red": (200, 30, 10), "green": (0, 120, 60), "blue": (100, 100, 110)}
 
+pytestmark = pytest.mark.timeout(600)  # the first run on a machine builds the model
+
 
 def plain(size: int, *colours: str) -> npt.NDArray[np.uint8]:
     return np.stack([np.full((size, size, 3), COLOURS[name], np.uint8) for name in colours])

@@ -1,4 +1,4 @@
-"""The supervisor with real processes and real signals: whatever a child does, it is noticed, reaped and answered for."""
+"""The supervisor with real processes and signals: whatever a child does is noticed, reaped and answered for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from tests.support.children import (
 )
 from tests.support.scripted_child import LABEL
 from tests.support.waiting import until
-from worker.child_handle import describe_exit
+from worker.child_handle import ChildSpec, describe_exit
+from worker.crews import ModelCrew, ModelOptions
 from worker.errors import Unavailable
 from worker.lifecycle import BecameDisabled, BecameStopped
 from worker.relaunch import RelaunchRule
@@ -72,9 +73,6 @@ async def test_a_child_that_fails_to_start_is_a_crash_and_is_relaunched(
 
 
 async def test_a_command_that_cannot_be_run_is_a_crash(tmp_path: Path) -> None:
-    from worker.child_handle import ChildSpec
-    from worker.crews import ModelCrew, ModelOptions
-
     watch = Watch()
     options = ModelOptions(package=tmp_path, rule=RelaunchRule(1, 60))
     async with ModelCrew(options, observe=watch, spec=ChildSpec(("/nonexistent/python",))) as crew:
@@ -83,9 +81,7 @@ async def test_a_command_that_cannot_be_run_is_a_crash(tmp_path: Path) -> None:
     assert [crash.cause.reason for crash in watch.crashes()] == ["spawn_failed", "spawn_failed"]
 
 
-@pytest.mark.parametrize(
-    ("start", "reason"), [("hopeless", "model_missing"), ("SIGILL", "illegal_instruction")]
-)
+@pytest.mark.parametrize(("start", "reason"), [("hopeless", "model_missing"), ("SIGILL", "illegal_instruction")])
 async def test_a_start_that_can_never_succeed_disables_at_once(tmp_path: Path, start: str, reason: str) -> None:
     watch = Watch()
     async with model_crew(tmp_path, watch, {}, starts=[start, "well"]) as crew:
@@ -192,7 +188,7 @@ async def test_a_stop_at_once_does_not_wait_for_a_child_that_is_busy_or_starting
         await task
 
 
-async def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
+def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", _PARENT, str(tmp_path)], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE
     )
@@ -229,6 +225,25 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+async def test_a_mistake_in_the_supervisor_is_seen_and_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with model_crew(tmp_path, Watch(), {}) as crew:
+        await crew.wait_ready()
+        pids = [child.pid for child in crew.states() if child.pid]
+        in_hand = asyncio.create_task(score(crew, "hang"))
+        await until(lambda: jobs(tmp_path))
+        monkeypatch.setattr("worker.lifecycle.step", lambda *_: 1 / 0)
+        crew.reset()
+        for task in (in_hand, asyncio.create_task(score(crew, "well"))):
+            with pytest.raises(Unavailable, match="supervisor failed"):
+                await task
+        assert not alive(pids)
+        monkeypatch.undo()
+        crew.reset()
+        assert await score(crew, "well") == ANSWER
 
 
 async def test_a_supervisor_cancelled_with_its_loop_leaves_no_process(tmp_path: Path) -> None:

@@ -27,9 +27,14 @@ def launches(diary: Path) -> int:
     return len(list(diary.glob("launch-*")))
 
 
+def job_files(diary: Path) -> list[str]:
+    """One name for each job, in order: `job-NUMBER-PID-WORDS`."""
+    return sorted(path.name for path in diary.glob("job-*"))
+
+
 def jobs(diary: Path) -> list[str]:
     """What each job held, in order."""
-    return [path.name.split("-", 3)[3] for path in sorted(diary.glob("job-*"))]
+    return [name.split("-", 3)[3] for name in job_files(diary)]
 
 
 class Watch:

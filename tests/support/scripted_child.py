@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,39 +26,66 @@ LABEL = 7
 
 def misbehave(how: str) -> None:
     """Do what `how` says, if it says anything; `well` and pixels that are no words do nothing."""
-    socket_fd = int(sys.argv[1])
-    match how:
-        case "SIGKILL" | "SIGSEGV" | "SIGILL" | "SIGABRT":
-            number = signal.Signals[how]
-            signal.signal(number, signal.SIG_DFL) if number != signal.SIGKILL else None
-            os.kill(os.getpid(), number)
-        case "really_segv":
-            ctypes.string_at(0)
-        case "exit_0":
-            os._exit(0)
-        case "exit_3":
-            print("about to exit with 3")
-            os._exit(3)
-        case "hang":
-            time.sleep(3600)
-        case "garbage":
-            os.write(socket_fd, b"\xc1 this is no packet")
-            time.sleep(3600)
-        case "flood":
-            while True:
-                os.write(socket_fd, b"\xc1 this is no packet")
-        case "oversize":
-            os.write(socket_fd, b"\0" * (200 << 10))
-            time.sleep(3600)
-        case "close":
-            os.close(socket_fd)
-            time.sleep(3600)
-        case "print":
-            line = b"x" * 4095 + b"\n"
-            while True:
-                os.write(1, line * 16)
-        case "hopeless":
-            raise Misconfigured("the model file is missing: build it again", reason="model_missing")
+    if how.startswith("SIG"):
+        os.kill(os.getpid(), signal.Signals[how])
+    elif how in _FAULTS:
+        _FAULTS[how]()
+
+
+def _say(data: bytes) -> None:
+    os.write(int(sys.argv[1]), data)
+
+
+def _hang() -> None:
+    time.sleep(3600)
+
+
+def _exit_3() -> None:
+    os.write(1, b"about to exit with 3\n")
+    os._exit(3)
+
+
+def _say_garbage() -> None:
+    _say(b"\xc1 this is no packet")
+    _hang()
+
+
+def _flood() -> None:
+    while True:
+        _say(b"\xc1 this is no packet")
+
+
+def _say_too_much() -> None:
+    _say(b"\0" * (200 << 10))
+    _hang()
+
+
+def _close() -> None:
+    os.close(int(sys.argv[1]))
+    _hang()
+
+
+def _print_without_end() -> None:
+    while True:
+        os.write(1, (b"x" * 4095 + b"\n") * 16)
+
+
+def _give_up() -> None:
+    raise Misconfigured("the model file is missing: build it again", reason="model_missing")
+
+
+_FAULTS: dict[str, Callable[[], object]] = {
+    "really_segv": lambda: ctypes.string_at(0),
+    "exit_0": lambda: os._exit(0),
+    "exit_3": _exit_3,
+    "hang": _hang,
+    "garbage": _say_garbage,
+    "flood": _flood,
+    "oversize": _say_too_much,
+    "close": _close,
+    "print": _print_without_end,
+    "hopeless": _give_up,
+}
 
 
 def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, object]]:

@@ -47,6 +47,13 @@ class Serving:
     async def next(self, within_s: float = 20) -> Delivery:
         return await asyncio.wait_for(self.deliveries.get(), within_s)
 
+    async def depth_becomes(self, queue: str, depth: int, within_s: float = 10) -> None:
+        """Wait until so many messages are ready in a queue: RabbitMQ takes back what is requeued in its own time."""
+        deadline_s = time.monotonic() + within_s
+        while (now := (await self.broker.depths())[queue]) != depth:
+            assert time.monotonic() < deadline_s, f"{now} messages in {queue}, not {depth}"
+            await asyncio.sleep(0.02)
+
     async def publish_event(self, message_id: str = "event", body: bytes = b"{}", lane: Lane = Lane.LIVE) -> None:
         await self.broker.publish(
             self.layout.images_exchange,

@@ -38,7 +38,7 @@ def set_aside(of: Delivery, message: str = "why") -> pika.BasicProperties:
 
 
 def test_what_the_publisher_said_is_kept() -> None:
-    said = {
+    said: dict[str, Any] = {
         "content_type": "image/jpeg",
         "content_encoding": "identity",
         "message_id": "m",

@@ -54,7 +54,10 @@ MODEL = Policy(RelaunchRule(5, 60.0), work_is_blamed=False)
 DECODER = Policy(RelaunchRule(None, 60.0), work_is_blamed=True)
 
 
-def walk(policy: Policy, *events: Event, life: Life = Life(), now_s: float = 100.0) -> tuple[Life, tuple[Action, ...]]:
+UNBORN = Life()
+
+
+def walk(policy: Policy, *events: Event, life: Life = UNBORN, now_s: float = 100.0) -> tuple[Life, tuple[Action, ...]]:
     actions: tuple[Action, ...] = ()
     for event in events:
         life, actions = step(policy, life, event, now_s)

@@ -233,20 +233,24 @@ class TestBudget:
 class TestAnswerCache:
     ANSWER = Answer((Suggestion("freight car", 0.75), Suggestion("žlutý kůň", 1.0)), "it/1")
 
-    def cache(self, directory: Path, *, entries: int = 100, age_s: float = 1000) -> AnswerCache:
-        return AnswerCache(directory / "answers", maximum_entries=entries, maximum_age_s=age_s)
+    def cache(self, directory: Path, *, maximum_bytes: int = 1_000_000, age_s: float = 1000) -> AnswerCache:
+        return AnswerCache(directory / "answers", maximum_bytes=maximum_bytes, maximum_age_s=age_s)
 
     async def test_an_answer_is_the_same_after_a_restart(self, tmp_path: Path) -> None:
         await self.cache(tmp_path).put("k", self.ANSWER)
         assert await self.cache(tmp_path).get("k") == self.ANSWER
         assert await self.cache(tmp_path).get("other") is None
 
-    async def test_there_are_never_many_more_than_the_maximum(self, tmp_path: Path) -> None:
-        cache = self.cache(tmp_path, entries=10)
-        for at in range(40):
+    async def test_the_oldest_make_room(self, tmp_path: Path) -> None:
+        cache = self.cache(tmp_path, maximum_bytes=40 * 4096)  # a file takes a block of 4 KiB
+        for at in range(100):
             await cache.put(f"k{at}", self.ANSWER)
-        assert len(list((tmp_path / "answers").iterdir())) <= 10 + 2, "one over while writing, and the library's count"
-        assert await cache.get("k39") == self.ANSWER
+        again = self.cache(tmp_path, maximum_bytes=40 * 4096)
+        await again.put("last", self.ANSWER)
+        assert 30 <= len(list((tmp_path / "answers").iterdir())) <= 40
+        assert await again.get("last") == self.ANSWER
+        assert await again.get("k99") == self.ANSWER
+        assert await again.get("k0") is None
 
     async def test_an_old_one_is_gone(self, tmp_path: Path) -> None:
         cache = self.cache(tmp_path, age_s=1)

@@ -8,6 +8,7 @@ after a pause that grows and is never the same for two workers.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -65,7 +66,8 @@ class Broker:
         self._first_time = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
         self._reconnects = 0
-        self._told = BrokerState(Phase.CONNECTING, time.monotonic())
+        self._in_line_at_s = math.inf
+        self._told = BrokerState(Phase.CONNECTING, time.monotonic(), wanted=frozenset(self._lanes))
 
     @property
     def state(self) -> BrokerState:
@@ -182,9 +184,11 @@ class Broker:
         await self._publish(self._layout.dead_exchange, delivery.lane.value, delivery.body, properties)
 
     async def depths(self) -> dict[str, int]:
-        """Messages ready in each of our queues. Raises BrokerUnreachable."""
+        """Messages ready in each of our queues. Raises BrokerUnreachable, also when RabbitMQ has blocked us."""
         if self._session is None:
             raise BrokerUnreachable(f"not connected to RabbitMQ: {self._why_not()}")
+        if (blocked := self._session.link.blocked) is not None:
+            raise BrokerUnreachable(f"RabbitMQ answers nothing while it blocks publishing: {blocked}")
         return await depths(self._session.link, self._layout)
 
     async def _publish(self, exchange: str, routing_key: str, body: bytes, properties: pika.BasicProperties) -> None:
@@ -205,7 +209,7 @@ class Broker:
     async def _run(self) -> None:
         failures = 0
         while True:
-            began_s = time.monotonic()
+            self._in_line_at_s = math.inf
             try:
                 await self._connect_and_serve()
             except AutotagError as error:
@@ -213,7 +217,7 @@ class Broker:
             except Exception as error:  # noqa: BLE001 - a fault of ours must not leave a worker that does nothing
                 _log.exception("unexpected error on the connection to RabbitMQ")
                 reason = BrokerUnreachable(f"unexpected {type(error).__name__}: {error}", reason="internal_error")
-            failures = 1 if time.monotonic() - began_s > _STEADY_AFTER_S else min(failures + 1, 16)
+            failures = 1 if time.monotonic() - self._in_line_at_s > _STEADY_AFTER_S else min(failures + 1, 16)
             longest_s = min(self._settings.reconnect_max_s, _FIRST_PAUSE_S * 2**failures)
             pause_s = random.uniform(0, longest_s)  # noqa: S311 - full jitter keeps workers apart, it guards no secret
             self._report(reason, pause_s)
@@ -244,6 +248,7 @@ class Broker:
                 self._release(waiting)
             if not self._told.connected:
                 self._reconnects += self._first_time.is_set()
+                self._in_line_at_s = time.monotonic()
                 _log.info("connected to RabbitMQ", broker=str(session.link.broker), paused=sorted(self._pauses))
             self._tell(Phase.PAUSED if self._pauses else Phase.CONSUMING)
             self._first_time.set()
@@ -279,6 +284,7 @@ class Broker:
         now = BrokerState(
             phase,
             since_s=before.since_s if phase is before.phase else time.monotonic(),
+            wanted=before.wanted,
             lanes=session.lanes if session else frozenset(),
             paused=frozenset(self._pauses),
             blocked=session.link.blocked if session else None,
@@ -289,10 +295,10 @@ class Broker:
         if now == before:
             return
         self._told = now
-        if now.blocked != before.blocked:
-            _log.warning(
-                "RabbitMQ has blocked publishing" if now.blocked else "RabbitMQ takes messages again", why=now.blocked
-            )
+        if now.blocked and not before.blocked:
+            _log.warning("RabbitMQ has blocked publishing", why=now.blocked)
+        elif before.blocked and not now.blocked:
+            _log.info("RabbitMQ no longer blocks publishing")
         # Soon, not now: whatever it raises is then nobody's business but the event loop's.
         asyncio.get_running_loop().call_soon(self._on_state, now)
 

@@ -71,12 +71,14 @@ class Link:
 
     async def close(self) -> None:
         """Close politely; a broker that does not answer soon is left without a goodbye. Closing twice is harmless."""
-        if self._connection.is_open and self.blocked is None:  # a broker that has blocked us does not hear a goodbye
-            self._connection.close()
-            await asyncio.wait({self.lost}, timeout=_CLOSE_TIMEOUT_S)
-        if not self.lost.done():
-            cut(self._connection)
-            await asyncio.wait({self.lost}, timeout=_CLOSE_TIMEOUT_S)
+        try:
+            if self._connection.is_open and self.blocked is None:  # a broker that has blocked us hears no goodbye
+                self._connection.close()
+                await asyncio.wait({self.lost}, timeout=_CLOSE_TIMEOUT_S)
+        finally:
+            if not self.lost.done():
+                cut(self._connection)
+        await asyncio.wait({self.lost}, timeout=_CLOSE_TIMEOUT_S)
 
     def silent_for_s(self, since_s: float) -> float:
         """How long something sent at `since_s` has gone unanswered; no time passes while the broker reads nothing."""

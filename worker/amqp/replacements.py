@@ -25,8 +25,8 @@ MAXIMUM_MESSAGE_CHARACTERS = 1000
 """Of the text that says why; it may quote what a publisher sent."""
 
 MAXIMUM_PROPERTIES_BYTES = 120 * 1024
-"""RabbitMQ ends the connection over properties that do not fit into one frame (128 KiB). A publisher's headers that leave
-no room for ours are left out."""
+"""RabbitMQ ends the connection over properties that do not fit into one frame (128 KiB). Where a publisher's headers
+leave no room for ours, ours go alone."""
 
 _OF_THE_BROKER = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 _CARBON_COPIES = frozenset({"CC", "BCC"})

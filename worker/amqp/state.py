@@ -26,7 +26,10 @@ class BrokerState:
 
     phase: Phase
     since_s: float
+    wanted: frozenset[Lane] = frozenset()
+    """The lanes to consume."""
     lanes: frozenset[Lane] = frozenset()
+    """The lanes that are being consumed."""
     paused: frozenset[str] = frozenset()
     blocked: str | None = None
     last_error: str | None = None
@@ -42,5 +45,5 @@ class BrokerState:
 
     @property
     def ready(self) -> bool:
-        """Ready is consuming, and nothing less."""
-        return bool(self.lanes)
+        """Ready is consuming, every lane that is wanted, and nothing less."""
+        return self.phase is Phase.CONSUMING and self.lanes >= self.wanted

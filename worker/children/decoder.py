@@ -59,8 +59,7 @@ def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, obj
     _rehearse()
     level = sandbox.Level.NONE
     if settings["sandbox"] != "off":
-        allowance = sandbox.Allowance(settings["maximum_memory_bytes"], settings["maximum_cpu_s"])
-        level = sandbox.enter(allowance)
+        level = sandbox.enter(sandbox.Allowance(settings["maximum_memory_bytes"]))
     if settings["sandbox"] == "strict" and level != sandbox.STRICTEST:
         raise Misconfigured(
             f"the sandbox reaches only level {level.value!r} here, and decoder.sandbox is 'strict'; "

@@ -17,9 +17,11 @@ from worker.children.opening import orientation
 from worker.errors import CannotBeDone
 from worker.models.recipe import Interpolation, PixelRecipe
 
-DRAFT_FACTOR = 2
-"""A JPEG is decoded at no less than this times the size wanted, so that the resampling, not the decoder, makes the
-final pixels. Measured on 100 photographs: 1 changes the first label of more of them, and saves a third of the time."""
+DRAFT_FACTOR = 1.5
+"""A JPEG is decoded at no less than this times the size wanted, so that the resampling, and not the decoder's coarser
+averaging, makes the final pixels. Measured with 100 photographs of 3 megapixels against decoding them whole (27 ms):
+at 1, 1.5 and 2 the pixels differ by 0.9, 0.3 and 0.3 of 255 on average, for 6, 9 and 11 ms. The quantised model's first
+label changed for one or two of the hundred at each of them."""
 
 _REDUCING_GAP = 3.0
 """Pillow's own middle way: shrink by whole numbers first, never to less than this times the size wanted."""

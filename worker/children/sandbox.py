@@ -1,7 +1,7 @@
-"""What a decoder gives up before it sees its first image: memory, processor time, files, privileges.
+"""What a decoder gives up before it sees its first image: memory, processor time, files, network, system calls.
 
-The levels are taken one after another, and the level reached is reported, so that an operator can see it and a strict
-setting can insist on it. A level that the kernel does not offer is left out, never pretended.
+The measures are taken one after another, each is tried out, and what is in force is reported, so that an operator can
+see it and a strict setting can insist on it. A measure that the machine does not offer is left out, never pretended.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import socket
 from dataclasses import dataclass
 from enum import StrEnum
 
-_PR_SET_NO_NEW_PRIVS = 38
+from worker.children import landlock, seccomp
+
 _PR_SET_DUMPABLE = 4
+_PR_SET_NO_NEW_PRIVS = 38
 _MOST_OPEN_FILES = 64
 _LARGEST_FILE_BYTES = 64 << 20
 
@@ -24,9 +27,13 @@ class Level(StrEnum):
     NONE = "none"
     LIMITS = "limits"
     """Resource limits, no new privileges, no core file."""
+    LANDLOCK = "landlock"
+    """No file can be opened, no connection made."""
+    SECCOMP = "seccomp"
+    """Only the system calls that decoding needs."""
 
 
-STRICTEST = Level.LIMITS
+STRICTEST = Level.SECCOMP
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +41,6 @@ class Allowance:
     """What one decoder may use."""
 
     memory_bytes: int
-    processor_s: int
 
 
 def enter(allowance: Allowance) -> Level:
@@ -46,7 +52,13 @@ def enter(allowance: Allowance) -> Level:
     _limit(resource.RLIMIT_NPROC, 0)
     if not _no_new_privileges():
         return Level.NONE
-    return Level.LIMITS
+    library = seccomp.library()
+    locked = landlock.deny_everything() and not _can_open_files()
+    # Taken even where Landlock is missing: it is worth having, if not worth the name of its level.
+    filtered = library is not None and seccomp.allow_only_what_decoding_needs(library) and not _can_make_sockets()
+    if not locked:
+        return Level.LIMITS
+    return Level.SECCOMP if filtered else Level.LANDLOCK
 
 
 def allow_processor_time(seconds: int) -> None:
@@ -71,4 +83,20 @@ def _no_new_privileges() -> bool:
     """No set-uid program and no file capability can raise this process again; other processes cannot look into it."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    return bool(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0) and os.getpid() > 0
+    return bool(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
+
+
+def _can_open_files() -> bool:
+    try:
+        os.close(os.open("/", os.O_RDONLY))
+    except OSError:
+        return False
+    return True
+
+
+def _can_make_sockets() -> bool:
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()
+    except OSError:
+        return False
+    return True

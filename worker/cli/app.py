@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from worker import __version__
-from worker.cli import check, config, model, publish, run, schema, tag
+from worker.cli import check, config, model, operate, publish, run, schema, tag
 from worker.cli.context import CliContext
 
 app = typer.Typer(
@@ -54,6 +54,11 @@ app.command("run")(run.run)
 app.command("tag")(tag.tag)
 app.command("publish")(publish.publish)
 app.command("check")(check.check)
+app.command("status")(operate.status)
+app.command("reset")(operate.reset)
+app.command("pause")(operate.pause)
+app.command("resume")(operate.resume)
+app.command("reload")(operate.reload)
 app.command("schema")(schema.schema)
 app.add_typer(config.app, name="config")
 app.add_typer(model.app, name="model")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 
 import structlog
 
-from worker import frames
+from worker import frames, tracing
 from worker.child_handle import ChildSpec
 from worker.crews.crew import ChildState, Crew, Observer, Recycling
 from worker.errors import CannotBeDone, Unavailable
@@ -176,6 +176,10 @@ class DecoderCrew:
         return self._crew.disabled.message if self._crew.disabled else None
 
     @property
+    def relaunches_left(self) -> None:
+        """Any number: a decoder's death is its image's fault."""
+
+    @property
     def waiting(self) -> int:
         """How many images wait for a decoder."""
         return len(self._waiting) + len(self._suspects)
@@ -259,11 +263,16 @@ class _DecoderJob:
         self._crew = crew
         self._kind = kind
         self._who = who
+        self._span = tracing.current_span()
 
     @property
     def wanted(self) -> bool:
         """Whether anybody still waits for the answer."""
         return not self.answer.done()
+
+    def given(self, child: str, pid: int) -> None:
+        """A decoder has it."""
+        self._span.set({"child.name": child, "child.pid": pid})
 
     def answered(self, packet: Packet) -> None:
         """Take the decoder's answer: what it found, or why the image is refused."""

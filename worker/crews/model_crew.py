@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from worker import frames
+from worker import frames, tracing
 from worker.child_handle import ChildSpec
 from worker.crews.crew import ChildState, Crew, Observer, Recycling
 from worker.errors import CannotBeDone, Unavailable
@@ -66,9 +66,12 @@ class ModelCrew:
         options: ModelOptions,
         *,
         observe: Observer = lambda _name, _notice: None,
+        on_batch: Callable[[int, float], None] = lambda _images, _seconds: None,
         spec: ChildSpec | None = None,
     ) -> None:
+        """`on_batch` is told of every batch that was answered: how many images, and how long it took."""
         self._options = options
+        self._on_batch = on_batch
         self._waiting: deque[_Image] = deque()
         settings = {"package": str(options.package), "threads": options.threads, "batch_size": options.batch_size}
         self._crew = Crew(
@@ -178,7 +181,7 @@ class ModelCrew:
         self._settle_in()
 
     def _batch(self, images: list[_Image]) -> _Batch:
-        return _Batch(images, self._options.batch_timeout_s, self.put_back)
+        return _Batch(images, self._options.batch_timeout_s, self.put_back, self._on_batch)
 
     def _drop_unwanted(self) -> None:
         """Let go of images whose askers have gone away."""
@@ -203,6 +206,7 @@ class _Image:
     scores: asyncio.Future[Scores]
     came_at_s: float
     crashes: int = 0
+    span: tracing.Span = field(default_factory=tracing.current_span)
 
     @property
     def wanted(self) -> bool:
@@ -234,13 +238,27 @@ class _Image:
 class _Batch:
     """Images that go to the model together."""
 
-    def __init__(self, images: list[_Image], timeout_s: float, put_back: Callable[[Sequence[_Image]], None]) -> None:
+    def __init__(
+        self,
+        images: list[_Image],
+        timeout_s: float,
+        put_back: Callable[[Sequence[_Image]], None],
+        on_batch: Callable[[int, float], None],
+    ) -> None:
         self.timeout_s = timeout_s
         self.packet = frames.pack("score", {"floors": [image.floor for image in images]})
         self.fds = [image.fd for image in images]
         self.images = len(images)
         self._images = images
         self._put_back = put_back
+        self._on_batch = on_batch
+        self._given_at_s = 0.0
+
+    def given(self, child: str, pid: int) -> None:
+        """A child has it."""
+        self._given_at_s = time.monotonic()
+        for image in self._images:
+            image.span.set({"child.name": child, "child.pid": pid, "model.batch_images": self.images})
 
     def answered(self, packet: Packet) -> None:
         """Take the scores; an item may be refused by itself."""
@@ -249,6 +267,7 @@ class _Batch:
                 outcomes = [_outcome_in(item, image) for item, image in zip(items, self._images, strict=True)]
             case _:
                 raise ProtocolError("an answer of the wrong shape to score")
+        self._on_batch(self.images, time.monotonic() - self._given_at_s)
         for image, outcome in zip(self._images, outcomes, strict=True):
             if isinstance(outcome, CannotBeDone):
                 image.fail(outcome)

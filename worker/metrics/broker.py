@@ -26,7 +26,9 @@ class BrokerMetrics:
         self._connected = Gauge("autotag_broker_connected", "1 while connected to RabbitMQ", registry=registry)
         self._blocked = Gauge("autotag_broker_blocked", "1 while RabbitMQ blocks publishing", registry=registry)
         self._reconnects = Counter("autotag_broker_reconnects", "Connections after the first", registry=registry)
-        self._unconfirmed = Gauge("autotag_broker_unconfirmed_messages", "Published, not yet confirmed", registry=registry)
+        self._unconfirmed = Gauge(
+            "autotag_broker_unconfirmed_messages", "Published, not yet confirmed", registry=registry
+        )
         self._unsettled = Gauge("autotag_broker_unsettled_deliveries", "Delivered, not yet settled", registry=registry)
         self._reconnects_so_far = 0
         self._depths = _Depths()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -14,8 +15,25 @@ from worker.metrics.labels import Reasons
 
 KINDS = ("model", "decoder")
 PHASES = ("stopped", "starting", "ready", "checking", "busy", "stopping", "dying", "back_off", "disabled")
+CRASHES = (
+    "exited",
+    "killed_by_sigabrt",
+    "killed_by_sigbus",
+    "killed_by_sigkill",
+    "killed_by_sigsegv",
+    "protocol_broken",
+    "silent_while_busy",
+    "silent_while_idle",
+    "silent_while_starting",
+    "spawn_failed",
+)
+"""The ways to die that a first death must be seen of: a counter that begins at 1 shows no increase."""
+
 STATES = ("stopped", "starting", "ready", "recycling", "back_off", "disabled")
 """Of a supervisor. `ready`: a child can take work; `recycling`: one can, and its successor is being started."""
+
+_LONGEST_WORD = 100
+"""Of what a child says of itself: it may say anything."""
 
 _BATCHES = (1, 2, 3, 4, 6, 8, 12, 16)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -95,8 +113,9 @@ class ChildMetrics:
         self._crews = _Crews()
         registry.register(self._crews)
         for kind in KINDS:
-            self._relaunches.labels(kind, "")
-            self._crashes.labels(kind, "", "true")
+            for reason in CRASHES:
+                self._relaunches.labels(kind, reason)
+                self._crashes.labels(kind, reason, "true")
 
     def are(self, crews: Callable[[], Mapping[str, CrewView]]) -> None:
         """Where to look the children up, by kind."""
@@ -167,11 +186,14 @@ def _info(children: Mapping[str, Sequence[ChildView]]) -> GaugeMetricFamily:
         "autotag_child_info", "What the children said of themselves", labels=["kind", "identity", "runtime", "sandbox"]
     )
     for kind, each in children.items():
-        words = {tuple(str(child.hello.get(name, ""))[:100] for name in ("identity", "runtime", "sandbox")) for child in each}
-        for said in sorted(words):
+        for said in sorted({_said(child) for child in each}):
             if any(said):
                 family.add_metric([kind, *said], 1)
     return family
+
+
+def _said(child: ChildView) -> tuple[str, ...]:
+    return tuple(str(child.hello.get(name, ""))[:_LONGEST_WORD] for name in ("identity", "runtime", "sandbox"))
 
 
 def _state(crew: CrewView | None, children: Sequence[ChildView]) -> str:
@@ -189,9 +211,7 @@ def _state(crew: CrewView | None, children: Sequence[ChildView]) -> str:
 
 
 def _counted(children: Mapping[str, Sequence[ChildView]]) -> dict[str, dict[str, int]]:
-    return {
-        kind: {phase: sum(child.phase == phase for child in each) for phase in PHASES} for kind, each in children.items()
-    }
+    return {kind: dict(Counts(child.phase for child in each)) for kind, each in children.items()}
 
 
 def _largest(children: Sequence[ChildView]) -> dict[str, int]:

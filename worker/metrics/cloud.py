@@ -14,7 +14,8 @@ from worker.metrics.labels import Instances, Reasons
 CIRCUITS = ("closed", "half_open", "open")
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-_LANE = ["provider", "instance"]
+_LANE = ["provider", "dms_instance"]
+"""Not `instance`: Prometheus has that name for the worker that it scrapes."""
 
 
 @dataclass(frozen=True, slots=True)

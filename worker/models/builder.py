@@ -46,9 +46,9 @@ CALIBRATION_CROPS_EACH = 15
 CHECK_CROPS_EACH = 60
 _SEED = 2020
 
-# Measured for lite0, lite1, lite2: agreement 0.95 to 1.0, mean difference 0.02 to 0.05.
-LEAST_AGREEMENT = 0.9
-MOST_DIFFERENCE = 0.1
+# Measured for lite0, lite1, lite2: agreement 0.98, 0.95, 0.97; mean difference 0.02, 0.09, 0.01.
+LEAST_AGREEMENT = 0.85
+MOST_DIFFERENCE = 0.15
 
 
 @dataclass(frozen=True, slots=True)

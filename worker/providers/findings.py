@@ -31,6 +31,29 @@ class Finding:
 
 
 @runtime_checkable
+class Metered(Protocol):
+    """A provider whose calls are counted and may be cut off, by instance."""
+
+    name: str
+
+    def enabled(self, instance: InstanceSettings) -> bool:
+        """Whether this instance has switched the provider on."""
+        ...
+
+    def circuits(self) -> dict[str, str]:
+        """State of the circuit of each instance that has asked so far: `closed`, `open` or `half_open`."""
+        ...
+
+    def calls_limit(self, instance: InstanceSettings) -> int | None:
+        """Calls that an instance may make in a month; None where nothing limits them."""
+        ...
+
+    async def calls_used(self, instance: str) -> int:
+        """Calls of an instance this month. Raises TryLater when the count can't be read."""
+        ...
+
+
+@runtime_checkable
 class Checkable(Protocol):
     """A provider that can say beforehand what is wrong with it."""
 

@@ -16,6 +16,7 @@ import structlog
 
 from worker.errors import Misconfigured
 from worker.providers.base import Provider
+from worker.providers.cloud.observer import UNOBSERVED, CallObserver
 from worker.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -32,9 +33,13 @@ model child's crew, which the composition root owns."""
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a provider is given when it is made: the settings of the whole service, and places for its files."""
+    """What a provider is given when it is made: the settings of the whole service, and places for its files.
+
+    `calls` is told of every call to a service, for the metrics.
+    """
 
     settings: Settings
+    calls: CallObserver = UNOBSERVED
 
     @property
     def cache_dir(self) -> Path:
@@ -89,12 +94,12 @@ def wanted(settings: Settings) -> list[str]:
     return [name for name in BUILT_IN if any(each.enabled and getattr(each, name).enabled for each in instances)]
 
 
-def make_wanted(settings: Settings) -> list[Provider]:
+def make_wanted(settings: Settings, calls: CallObserver = UNOBSERVED) -> list[Provider]:
     """What this service needs: the wanted ones of Autotag's own, and those of other packages.
 
     One of theirs that can't be made is logged and left out.
     """
-    surroundings = Surroundings(settings)
+    surroundings = Surroundings(settings, calls)
     providers = [make(name, surroundings) for name in wanted(settings)]
     for name in sorted(installed()):
         try:

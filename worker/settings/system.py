@@ -221,7 +221,9 @@ class CloudCacheSettings(Section):
     enabled: bool = Field(
         False, description="Keep answers, for every instance together, by the image's digest and what was asked."
     )
-    maximum_entries: int = Field(5000, ge=1, le=100_000, description="Most answers kept; the oldest go first.")
+    maximum_bytes: ByteSize = Field(
+        ByteSize(64 * MEBIBYTE), ge=MEBIBYTE, description="Room on disk, of each service; the oldest answers go first."
+    )
     maximum_age_s: float = Field(30 * 24 * 3600.0, ge=1, description="Answers older than this are asked for anew.")
 
 

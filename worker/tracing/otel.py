@@ -1,7 +1,7 @@
 """Spans by OpenTelemetry, where `autotag-worker[tracing]` is installed and its own environment variables ask for them.
 
-OTEL_EXPORTER_OTLP_ENDPOINT (or …_TRACES_ENDPOINT) says where to send spans; OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES,
-OTEL_TRACES_SAMPLER and the others hold as everywhere. The libraries are imported here and nowhere else, and only then.
+OTEL_EXPORTER_OTLP_ENDPOINT (or …_TRACES_ENDPOINT) says where to send spans; OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER and
+the others hold as everywhere. The libraries are imported here and nowhere else, and only then.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +25,25 @@ _log = structlog.get_logger(__name__)
 _FORM = 1
 """Goes into every key; raised when what is stored changes."""
 
+_PUTS_BETWEEN_SWEEPS = 500
+_FULL_AFTER_SWEEP = 0.9
+_BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's own
+
 
 class _JsonFiles(FileSystemCache):
     serializer = JSONSerializer()  # type: ignore[assignment]  # declared as its own pickling kind; any serializer is meant
 
 
 class AnswerCache:
-    """Answers by key, at most `maximum_entries` of them (the oldest go first) and none older than `maximum_age_s`."""
+    """Answers by key, none older than `maximum_age_s`, in files that take about `maximum_bytes` of the disk at most."""
 
-    def __init__(self, directory: Path, *, maximum_entries: int, maximum_age_s: float) -> None:
+    def __init__(self, directory: Path, *, maximum_bytes: int, maximum_age_s: float) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._files = _JsonFiles(str(directory), threshold=maximum_entries, default_timeout=int(maximum_age_s))
-        self._one_writer = asyncio.Lock()
+        self._directory = directory
+        self._maximum_bytes = maximum_bytes
+        # Without a threshold: the library would look at every file at every put once that is reached.
+        self._files = _JsonFiles(str(directory), threshold=0, default_timeout=int(maximum_age_s))
+        self._puts = 0
 
     @staticmethod
     def key(image_sha256: str, *ingredients: object) -> str:
@@ -51,14 +60,33 @@ class AnswerCache:
             return None
 
     async def put(self, key: str, answer: Answer) -> None:
-        """Keep an answer. Failing to (a full disk) is logged and does no other harm."""
+        """Keep an answer, and make room now and then. Failing to (a full disk) is logged and does no other harm."""
         tree = {"model": answer.model, "suggestions": [[each.name, each.confidence] for each in answer.suggestions]}
-        async with self._one_writer:  # the library's count of files is read, changed and written
-            if not await asyncio.to_thread(self._files.set, key, tree):
-                _log.warning("an answer could not be kept in the cache", key=key)
+        if not await asyncio.to_thread(self._files.set, key, tree):
+            _log.warning("an answer could not be kept in the cache", key=key)
+        if self._puts % _PUTS_BETWEEN_SWEEPS == 0:
+            await asyncio.to_thread(self._sweep)
+        self._puts += 1
+
+    def _sweep(self) -> None:
+        """Remove the oldest files until the rest takes less than nine tenths of the room."""
+        files = []
+        with os.scandir(self._directory) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # another process may sweep too
+                    facts = entry.stat()
+                    files.append((facts.st_mtime, facts.st_blocks * _BLOCK_BYTES, entry.path))
+        taken_bytes = sum(size_bytes for _, size_bytes, _ in files)
+        if taken_bytes <= self._maximum_bytes:
+            return
+        for _, size_bytes, path in sorted(files):
+            if taken_bytes <= self._maximum_bytes * _FULL_AFTER_SWEEP:
+                break
+            with suppress(FileNotFoundError):
+                os.remove(path)
+            taken_bytes -= size_bytes
 
 
 def _answer(tree: dict[str, Any]) -> Answer:
-    return Answer(
-        tuple(Suggestion(str(name), float(confidence)) for name, confidence in tree["suggestions"]), tree["model"]
-    )
+    suggestions = tuple(Suggestion(str(name), float(confidence)) for name, confidence in tree["suggestions"])
+    return Answer(suggestions, str(tree["model"]))

@@ -19,6 +19,7 @@ from worker.errors import AutotagError, Misconfigured, Unavailable
 from worker.providers.cloud.budget import CallBudget, Grant
 from worker.providers.cloud.circuit import Circuit
 from worker.providers.cloud.faults import MAY_HAVE_BEEN_BILLED, NotCalled, SlowDown
+from worker.providers.cloud.observer import UNOBSERVED, CallObserver
 
 _T = TypeVar("_T")
 
@@ -39,7 +40,8 @@ class Account:
 class LaneRules:
     """How many calls may be under way at once, and how long a service is left alone after what.
 
-    A service may ask for a pause; images wait for the end of one no longer than `longest_pause_s` with us.
+    A service may ask for a pause; images wait for the end of one no longer than `longest_pause_s` with us. `calls` is
+    told of every call that is made.
     """
 
     maximum_calls_at_once: int
@@ -47,6 +49,7 @@ class LaneRules:
     circuit_open_s: float
     refused_key_pause_s: float
     longest_pause_s: float
+    calls: CallObserver = UNOBSERVED
 
 
 class Lane:
@@ -117,13 +120,21 @@ class Lane:
 
     async def send(self, ask: Callable[[], Awaitable[_T]], grant: Grant | None) -> _T:
         """Make the call, and draw from its end what follows for the next ones."""
+        started_s = time.monotonic()
         try:
-            return await self._circuit.call(ask)
+            answer = await self._circuit.call(ask)
         except AutotagError as error:
+            if not isinstance(error, NotCalled):
+                self._tell(error.reason, started_s)
             self._learn(error)
             if grant is not None and error.reason not in MAY_HAVE_BEEN_BILLED:
                 await self._budget.give_back(grant, grant.calls)
             raise
+        self._tell(None, started_s)
+        return answer
+
+    def _tell(self, failure: str | None, started_s: float) -> None:
+        self.rules.calls.called(self.account.provider, self.account.instance, failure, time.monotonic() - started_s)
 
     def _learn(self, error: AutotagError) -> None:
         if isinstance(error, SlowDown):

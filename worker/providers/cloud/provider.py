@@ -83,6 +83,7 @@ class CloudProvider(ABC, Generic[S, L]):
             cloud.circuit_open_s,
             cloud.refused_key_pause_s,
             cloud.retry_maximum_wait_s,
+            surroundings.calls,
         )
         self._budget = CallBudget(surroundings.state_dir / "cloud-calls.sqlite3")
         self._cache_dir = surroundings.cache_dir / "cloud-answers" / self.name
@@ -155,6 +156,7 @@ class CloudProvider(ABC, Generic[S, L]):
                 self._cloud.retry_minimum_wait_s,
                 self._cloud.retry_maximum_wait_s,
             ),
+            on_retry=lambda: self._rules.calls.retried(self.name, image.instance),
             provider=self.name,
             instance=image.instance,
             asset_id=image.asset_id,
@@ -172,7 +174,7 @@ class CloudProvider(ABC, Generic[S, L]):
         if self._cloud.cache.enabled:
             self._answers = AnswerCache(
                 self._cache_dir,
-                maximum_entries=self._cloud.cache.maximum_entries,
+                maximum_bytes=self._cloud.cache.maximum_bytes,
                 maximum_age_s=self._cloud.cache.maximum_age_s,
             )
 
@@ -232,6 +234,14 @@ class CloudProvider(ABC, Generic[S, L]):
     def circuits(self) -> dict[str, str]:
         """State of each instance's circuit: `closed`, `open` or `half_open`."""
         return {instance: lane.circuit_state for instance, lane in self._lanes.items()}
+
+    def calls_limit(self, instance: InstanceSettings) -> int | None:
+        """Calls that an instance may make in a month; None where nothing limits them."""
+        return self.section(instance).calls_per_month
+
+    async def calls_used(self, instance: str) -> int:
+        """Calls of an instance this month, as far as they are counted. Raises TryLater when the count can't be read."""
+        return await self._budget.used(self.name, instance)
 
     def parsed_endpoint(self, endpoint: str, setting: str) -> SplitResult:
         """An endpoint taken apart. Raises Misconfigured for one that no service has or that gives the key away."""

@@ -48,12 +48,22 @@ class JitterOrAsAsked(wait_base):
         return max(wait_s, _asked_for_s(retry_state))
 
 
-async def patiently(ask: Callable[[], Awaitable[_T]], patience: Patience, **who: object) -> _T:
+async def patiently(
+    ask: Callable[[], Awaitable[_T]],
+    patience: Patience,
+    on_retry: Callable[[], None] = lambda: None,
+    **who: object,
+) -> _T:
     """The answer to `ask`, asked again while it raises ServiceFailed or SlowDown.
 
     When patience ends, the last error comes out as TryLater with what the service asked for in `after_s`. A wait that
-    would end after `total_s` is not begun. `who` names the call in the log.
+    would end after `total_s` is not begun. `who` names the call in the log; `on_retry` is told before it is made again.
     """
+
+    def before_sleep(state: tenacity.RetryCallState) -> None:
+        _tell(state, who)
+        on_retry()
+
     retrying = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type((ServiceFailed, SlowDown)),
         wait=JitterOrAsAsked(patience.minimum_wait_s, patience.maximum_wait_s),
@@ -61,7 +71,7 @@ async def patiently(ask: Callable[[], Awaitable[_T]], patience: Patience, **who:
             tenacity.stop_after_attempt(patience.maximum_number_of_attempts),
             tenacity.stop_before_delay(patience.total_s),
         ),
-        before_sleep=lambda state: _tell(state, who),
+        before_sleep=before_sleep,
         retry_error_callback=_give_up,
     )
 

@@ -1,0 +1,85 @@
+#!/bin/bash
+# What trial.sh has tried inside the container: each line of the output is a promise of the unit that held.
+set -u
+
+password=marker-of-a-secret
+config=/etc/autotag/autotag.toml
+
+end() {
+    echo "trial: FAILED: $1"
+    systemctl status --no-pager --full autotag
+    journalctl --unit autotag --no-pager --output cat | tail -n 60
+    exit 1
+}
+holds() { # holds "sentence" command…
+    local sentence=$1
+    shift
+    "$@" >/tmp/output 2>&1 || { cat /tmp/output; end "$sentence"; }
+    echo "ok: $sentence"
+}
+within() { # within SECONDS command…
+    local seconds=$1 i
+    shift
+    for ((i = 0; i < seconds; i++)); do
+        "$@" >/dev/null 2>&1 && return 0
+        sleep 1
+    done
+    return 1
+}
+property() { systemctl show --property "$1" --value autotag; }
+is() { [ "$(property "$1")" = "$2" ]; }
+as_autotag() { systemd-run --quiet --wait --pipe --uid=autotag --property=LoadCredential=amqp__password:autotag.amqp__password "$@"; }
+says_how_it_is() { [ -n "$(property StatusText)" ]; }
+has_children() { [ "$(pgrep --uid autotag --count)" -ge 4 ]; }
+nothing_left() { ! pgrep --uid autotag >/dev/null; }
+confined() { grep -qE '^CapBnd:\s*0+$' "/proc/$1/status" && grep -qE '^Seccomp:\s*2$' "/proc/$1/status" && grep -qE '^NoNewPrivs:\s*1$' "/proc/$1/status"; }
+all_confined() { local pid; for pid in $(pgrep --uid autotag); do confined "$pid" || return 1; done; }
+no_secret_in_environment() { local pid; for pid in $(pgrep --uid autotag); do ! grep -q "$password" "/proc/$pid/environ" || return 1; done; }
+
+holds "RabbitMQ runs" within 60 rabbitmqctl --quiet status
+rabbitmqctl --quiet delete_user autotag >/dev/null 2>&1
+rabbitmqctl --quiet delete_vhost / && rabbitmqctl --quiet add_vhost /
+rabbitmqctl --quiet add_user autotag "$password"
+rabbitmqctl --quiet set_permissions autotag '^autotag\.' '^autotag\.' '^autotag\.'
+cp /root/autotag/deploy/rabbitmq/*.json /srv
+holds "the broker takes definitions.json" rabbitmqctl --quiet import_definitions /srv/definitions.json
+holds "the broker takes policies.json" rabbitmqctl --quiet import_definitions /srv/policies.json
+
+printf %s "$password" | install -m 0600 /dev/stdin /etc/credstore/autotag.amqp__password
+install -d /srv/images
+/opt/autotag/bin/python -c 'from PIL import Image; Image.effect_mandelbrot((600, 400), (-2, -1, 1, 1), 100).save("/srv/images/mandelbrot.png")'
+sed -i 's#^path_roots = .*#path_roots = ["/srv/images"]#' "$config"
+
+holds "systemctl start comes back when the service says that it is ready" systemctl start autotag
+holds "the service says how it is: STATUS=" within 10 says_how_it_is
+echo "    $(property StatusText)"
+holds "three children beside the parent" within 30 has_children
+holds "no capability, no new privileges, system calls filtered, in every process" all_confined
+holds "no secret in any environment" no_secret_in_environment
+holds "the broker's rights and the declared queues are as they should be" as_autotag autotag check
+holds "events by content" as_autotag autotag publish --wait --timeout 60 /srv/images/*
+holds "events by path" as_autotag autotag publish --by path --wait --timeout 60 /srv/images/*
+
+pid=$(property MainPID)
+holds "a reload keeps the process" systemctl reload autotag
+cp "$config" /tmp/good
+echo 'nonsense = 1' >>"$config"
+systemctl reload autotag
+sleep 2
+holds "a reload with wrong settings leaves the service running" is MainPID "$pid"
+cat /tmp/good >"$config"
+
+kill -STOP "$pid"
+holds "a frozen event loop is noticed by the watchdog and the service restarted" within 90 is NRestarts 1
+holds "and is ready again" within 120 is ActiveState active
+
+holds "systemctl stop" systemctl stop autotag
+holds "ends in order" is Result success
+holds "and leaves no process" nothing_left
+
+echo 'nonsense = 1' >>"$config"
+systemctl start autotag
+sleep 10
+holds "wrong settings are not tried again" is NRestarts 0
+cat /tmp/good >"$config"
+echo "trial: passed"

@@ -1,0 +1,63 @@
+#!/bin/sh
+# Runs the unit for real: a Debian with systemd and RabbitMQ in a container of systemd's own (systemd-nspawn, loopback
+# network), Autotag put there by install.sh, and every promise of the unit tried from inside (trial-inside.sh).
+#   deploy/systemd/trial.sh DIRECTORY    as root, on Debian; DIRECTORY (3 GB) is kept, so a second run is faster
+set -eu
+
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+project=$(CDPATH='' cd -- "$here/../.." && pwd)
+[ $# = 1 ] || { sed -n '2,4s/^# //p' "$0" >&2; exit 2; }
+mkdir -p "$1"
+root=$(CDPATH='' cd -- "$1" && pwd)
+
+for program in debootstrap:debootstrap systemd-nspawn:systemd-container; do
+    command -v "${program%:*}" >/dev/null || apt-get -qq install --yes --no-install-recommends "${program#*:}"
+done
+
+if [ ! -e "$root/root/made" ]; then
+    mirror=$(sed -n 's/^URIs: *//p; s/^deb \(\[.*\] \)\{0,1\}\(http[^ ]*\) .*/\2/p' /etc/apt/sources.list.d/*.sources \
+        /etc/apt/sources.list 2>/dev/null | head -n 1)
+    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,procps,python3,python3-venv,ca-certificates,rabbitmq-server \
+        "${SUITE:-bookworm}" "$root" "$mirror"
+    touch "$root/root/made"
+fi
+
+echo "trial.sh: installing Autotag"
+rm -rf "$root/root/autotag" && mkdir "$root/root/autotag"
+for each in pyproject.toml constraints.txt README.md LICENSE worker deploy; do
+    cp -r "$project/$each" "$root/root/autotag/"
+done
+# The container reaches package sources as this machine does, while Autotag is installed.
+for each in /etc/resolv.conf /etc/hosts /etc/pip.conf /root/.config/pip/pip.conf /etc/ssl/certs/ca-certificates.crt; do
+    if [ -e "$each" ]; then
+        mkdir -p "$root$(dirname "$each")"
+        rm -f "$root$each"
+        cp -L "$each" "$root$each"
+    fi
+done
+mount -t proc proc "$root/proc"
+trap 'umount "$root/proc"' EXIT
+chroot "$root" /root/autotag/deploy/systemd/install.sh
+umount "$root/proc"
+trap - EXIT
+
+install -m 0755 "$here/trial-inside.sh" "$root/root/trial-inside.sh"
+cat >"$root/etc/systemd/system/trial.service" <<'END'
+[Unit]
+After=rabbitmq-server.service
+Wants=rabbitmq-server.service
+[Service]
+Type=exec
+ExecStart=/root/trial-inside.sh
+StandardOutput=file:/root/trial.log
+StandardError=inherit
+ExecStopPost=systemctl poweroff --no-block
+END
+mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
+ln -sf ../trial.service "$root/etc/systemd/system/multi-user.target.wants/trial.service"
+
+rm -f "$root/root/trial.log"
+SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 timeout 600 systemd-nspawn --quiet --boot --directory="$root" --machine=autotag-trial \
+    --register=no --keep-unit --link-journal=no --private-network </dev/null >"$root/root/boot.log" 2>&1 || true
+cat "$root/root/trial.log"
+tail -n 1 "$root/root/trial.log" | grep -q '^trial: passed$'

@@ -1,0 +1,148 @@
+"""What a decoder that was taken over could still do: each forbidden thing is tried from inside."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.children import alive, wait_until_gone
+from worker.children import landlock
+from worker.content import Content
+from worker.crews import DecoderCrew, DecoderOptions
+
+ROOT = Path(__file__).parents[2]
+
+# Everything needed is imported before the lock; afterwards each attempt says what came of it.
+_INSIDE = """
+import ctypes, json, os, signal, socket, sys, errno
+from worker.children import landlock, sandbox, seccomp
+ctypes.CDLL(None)
+scratch = sys.argv[2]
+unix = socket.socket(socket.AF_UNIX)
+tcp = socket.socket()
+
+def enter():
+    match sys.argv[1]:
+        case "none":
+            return "none"
+        case "whole":
+            return sandbox.enter(sandbox.Allowance(1 << 30)).value
+        case "landlock":
+            assert sandbox._no_new_privileges()
+            return str(landlock.deny_everything())
+        case "seccomp":
+            library = seccomp.library()
+            assert sandbox._no_new_privileges()
+            return str(seccomp.allow_only_what_decoding_needs(library))
+
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+attempts = {
+    "read a file": lambda: open("/etc/passwd").close(),
+    "list a directory": lambda: os.listdir("/"),
+    "write a file": lambda: open(scratch + "/new", "w").close(),
+    "make a socket": lambda: socket.socket().close(),
+    "connect": lambda: tcp.connect(("127.0.0.1", 9)),
+    "start a process": fork,
+    "signal the parent": lambda: os.kill(os.getppid(), 0),
+    "lift a limit of the parent": lambda: __import__("resource").prlimit(os.getppid(), 7),
+    "make a file in memory": lambda: os.close(os.memfd_create("x")),
+}
+import resource
+found = {"level": enter()}
+for what, attempt in attempts.items():
+    try:
+        attempt()
+        found[what] = "done"
+    except OSError as error:
+        found[what] = errno.errorcode[error.errno]
+print(json.dumps(found))
+"""
+
+DENIED = ("EPERM", "EACCES")
+
+
+def try_everything(how: str, scratch: Path) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-c", _INSIDE, how, str(scratch)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_without_a_sandbox_all_of_it_works(tmp_path: Path) -> None:
+    found = try_everything("none", tmp_path)
+    assert found.pop("connect") == "ECONNREFUSED"
+    assert set(found.values()) == {"none", "done"}, "otherwise a denial below would prove nothing"
+
+
+def test_the_whole_sandbox_denies_everything(tmp_path: Path) -> None:
+    found = try_everything("whole", tmp_path)
+    if found.pop("level") != "seccomp":
+        pytest.skip("this machine lacks Landlock or libseccomp")
+    assert {what: answer for what, answer in found.items() if answer not in DENIED} == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_landlock_alone_denies_files_and_connections(tmp_path: Path) -> None:
+    if landlock.version() < 6:
+        pytest.skip("this kernel's Landlock knows no scopes")
+    found = try_everything("landlock", tmp_path)
+    assert found["level"] == "True"
+    for what in ("read a file", "list a directory", "write a file", "connect", "signal the parent"):
+        assert found[what] in DENIED, what
+
+
+def test_seccomp_alone_denies_files_sockets_and_processes(tmp_path: Path) -> None:
+    found = try_everything("seccomp", tmp_path)
+    if found["level"] != "True":
+        pytest.skip("libseccomp is not installed")
+    for what in ("read a file", "write a file", "make a socket", "connect", "start a process", "signal the parent"):
+        assert found[what] in DENIED, what
+
+
+def test_a_sandboxed_decoder_ends_with_its_parent() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", _PARENT], cwd=ROOT, stdout=subprocess.PIPE)
+    with parent:
+        assert parent.stdout is not None
+        pids = [int(word) for word in parent.stdout.readline().split()]
+        assert len(alive(pids)) == 1
+        parent.kill()
+        parent.wait()
+        assert wait_until_gone(pids, 2.0) == []
+
+
+# The decoder is stopped, so that it cannot see its parent's end for itself.
+_PARENT = """
+import asyncio, os, signal, sys, structlog
+from worker.crews import DecoderCrew
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
+async def main():
+    async with DecoderCrew() as crew:
+        await crew.wait_ready()
+        pids = [child.pid for child in crew.states()]
+        os.kill(pids[0], signal.SIGSTOP)
+        print(*pids, flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_the_level_reached_is_told_at_hello() -> None:
+    async with DecoderCrew(DecoderOptions(sandbox="best")) as crew:
+        await crew.wait_ready()
+        assert crew.states()[0].hello["sandbox"] in ("limits", "landlock", "seccomp")
+        with Content.from_bytes(b"GIF89a\x01\0\x01\0\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\0;", "a tiny GIF") as content:
+            assert (await crew.inspect(content, "asset")).format == "GIF"

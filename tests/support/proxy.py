@@ -1,0 +1,217 @@
+"""A TCP proxy that a test can have misbehave: it drops, swallows, goes deaf on one side, crawls, or cuts a frame in two.
+
+It relays in a thread of its own, so that it goes on while the test polls. What it did to the bytes is counted, and the
+counts are a test's proof that its fault happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from enum import Enum, auto
+from types import TracebackType
+from typing import Self, TypeVar
+
+SLOW_BYTES_PER_S = 1024
+_PIECE_BYTES = 128
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+_T = TypeVar("_T")
+
+
+class Mode(Enum):
+    """What happens to bytes on their way."""
+
+    PASS = auto()
+    SWALLOW = auto()
+    """Both ends stay connected and hear nothing: a firewall that forgot the connection."""
+    SLOW = auto()
+    CUT_A_FRAME = auto()
+    """The next bytes from the broker lose their last one, and both ends get a reset."""
+
+
+class _Relay:
+    """One client's connection and ours to the broker."""
+
+    def __init__(self, client: asyncio.StreamWriter, broker: asyncio.StreamWriter) -> None:
+        self.client = client
+        self.broker = broker
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def reset(self) -> None:
+        """End both connections with a TCP reset."""
+        for writer in (self.client, self.broker):
+            with contextlib.suppress(OSError):
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            writer.transport.abort()
+
+
+class Proxy:
+    """Listens on `port`, relays to `upstream_port`. A context manager."""
+
+    def __init__(self, upstream_port: int) -> None:
+        self._upstream_port = upstream_port
+        self._mode = Mode.PASS
+        self._refusing = False
+        self._deaf: set[_Relay] = set()
+        self._relays: set[_Relay] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self.port = 0
+        self.connections = 0
+        self.passed_bytes = 0
+        self.swallowed_bytes = 0
+        self.slow_bytes = 0
+        self.resets = 0
+        self.refused = 0
+
+    # ── what a test does with it ─────────────────────────────────────────────────────────────────────────────────────
+
+    def drop(self) -> int:
+        """End every connection, and refuse new ones until `heal`; returns how many there were."""
+        return self._call(self._drop)
+
+    def black_hole(self) -> None:
+        """Swallow all bytes, both ways, of all connections, until `heal`."""
+        self._call(lambda: self._set(Mode.SWALLOW))
+
+    def half_open(self) -> int:
+        """Let the broker see every client go, and no client see anything; returns how many there were."""
+        return self._call(self._half_open)
+
+    def slow(self) -> None:
+        """Pass 1 KiB a second each way."""
+        self._call(lambda: self._set(Mode.SLOW))
+
+    def cut_a_frame(self) -> None:
+        """Reset the connection in the middle of the next frame that the broker sends."""
+        self._call(lambda: self._set(Mode.CUT_A_FRAME))
+
+    def heal(self) -> None:
+        """Relay again. Connections that have lost bytes are reset: nothing that runs over them makes sense."""
+        self._call(self._heal)
+
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.port = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(5)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+    async def _listen(self) -> int:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def _end(self) -> None:
+        self._server.close()
+        tasks = [task for relay in self._relays for task in relay.tasks]
+        for relay in list(self._relays):
+            relay.reset()
+        if tasks:
+            await asyncio.wait(tasks, timeout=2)
+
+    def _call(self, function: Callable[[], _T]) -> _T:
+        async def run() -> _T:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(5)
+
+    # ── in the thread ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _set(self, mode: Mode) -> None:
+        self._mode = mode
+
+    def _drop(self) -> int:
+        self._refusing = True
+        return self._reset_all()
+
+    def _reset_all(self) -> int:
+        relays = list(self._relays)
+        for relay in relays:
+            relay.reset()
+        self.resets += len(relays)
+        return len(relays)
+
+    def _half_open(self) -> int:
+        relays = self._relays - self._deaf
+        self._deaf |= relays
+        for relay in relays:
+            relay.broker.transport.abort()
+        return len(relays)
+
+    def _heal(self) -> None:
+        damaged = self._mode is Mode.SWALLOW
+        self._mode, self._refusing = Mode.PASS, False
+        for relay in list(self._relays if damaged else self._deaf):
+            relay.reset()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refusing:
+            self.refused += 1
+            writer.transport.abort()
+            return
+        try:
+            upstream, to_broker = await asyncio.open_connection("127.0.0.1", self._upstream_port)
+        except OSError:
+            writer.transport.abort()
+            return
+        self.connections += 1
+        relay = _Relay(writer, to_broker)
+        self._relays.add(relay)
+        relay.tasks = [
+            asyncio.create_task(self._pump(relay, reader, to_broker, from_broker=False)),
+            asyncio.create_task(self._pump(relay, upstream, writer, from_broker=True)),
+        ]
+        await asyncio.wait(relay.tasks)
+        relay.reset()
+        self._relays.discard(relay)
+        self._deaf.discard(relay)
+
+    async def _pump(
+        self, relay: _Relay, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, from_broker: bool
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                await self._pass_on(relay, data, writer, from_broker=from_broker)
+        if relay not in self._deaf:  # one end has gone: the other is told, unless it is not to know
+            relay.client.close()
+            relay.broker.close()
+
+    async def _pass_on(
+        self, relay: _Relay, data: bytes, writer: asyncio.StreamWriter, *, from_broker: bool
+    ) -> None:
+        if relay in self._deaf or self._mode is Mode.SWALLOW:
+            self.swallowed_bytes += len(data)
+        elif self._mode is Mode.CUT_A_FRAME and from_broker:
+            self._mode = Mode.PASS
+            writer.write(data[:-1])
+            await writer.drain()
+            self.resets += 1
+            relay.reset()
+        elif self._mode is Mode.SLOW:
+            await self._crawl(data, writer)
+        else:
+            self.passed_bytes += len(data)
+            writer.write(data)
+            await writer.drain()
+
+    async def _crawl(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+        for start in range(0, len(data), _PIECE_BYTES):
+            piece = data[start : start + _PIECE_BYTES]
+            if self._mode is Mode.SLOW:
+                await asyncio.sleep(len(piece) / SLOW_BYTES_PER_S)
+                self.slow_bytes += len(piece)
+            writer.write(piece)
+            await writer.drain()

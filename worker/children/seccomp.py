@@ -1,0 +1,78 @@
+"""seccomp: of some three hundred system calls a decoder needs forty; the others answer that they are not permitted.
+
+The filter is made by the system's libseccomp, which knows the numbers of the calls on every architecture. Where it is
+not installed there is no filter.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+
+_LIBRARY = "libseccomp.so.2"
+_ALLOW = 0x7FFF0000
+_FAIL = 0x00050000  # with an errno in the lower half
+_EQUAL = 4
+
+_ALLOWED = (
+    # files that are open, and the socket to the parent
+    "read", "write", "readv", "writev", "pread64", "pwrite64", "lseek", "_llseek", "close", "fcntl", "dup",
+    "fstat", "fstat64", "newfstatat", "statx", "recvmsg", "sendmsg", "recvfrom", "sendto", "poll", "ppoll",
+    # memory
+    "brk", "mmap", "mmap2", "munmap", "mremap", "mprotect", "madvise",
+    # time, randomness and limits
+    "clock_gettime", "clock_getres", "gettimeofday", "time", "getrandom", "getrusage", "getrlimit", "ugetrlimit",
+    "setrlimit", "sched_yield", "sched_getaffinity",
+    # signals, locks and the end
+    "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigreturn", "sigaltstack", "restart_syscall", "futex",
+    "rseq", "set_robust_list", "getpid", "gettid", "exit", "exit_group",
+)  # fmt: skip
+"""Names that an architecture does not have are passed over."""
+
+
+class _Comparison(ctypes.Structure):
+    _fields_ = (
+        ("argument", ctypes.c_uint),
+        ("operator", ctypes.c_int),
+        ("value", ctypes.c_uint64),
+        ("unused", ctypes.c_uint64),
+    )
+
+
+def library() -> ctypes.CDLL | None:
+    """The system's libseccomp, or None; to be loaded while files can still be opened."""
+    try:
+        return ctypes.CDLL(_LIBRARY)
+    except OSError:
+        return None
+
+
+def allow_only_what_decoding_needs(library: ctypes.CDLL) -> bool:
+    """Forbid every other system call, for good. False where no filter could be made.
+
+    Needs `no_new_privileges` set before.
+    """
+    library.seccomp_init.restype = ctypes.c_void_p
+    context = ctypes.c_void_p(library.seccomp_init(_FAIL | errno.EPERM))
+    if not context:
+        return False
+    try:
+        for name in _ALLOWED:
+            _allow(library, context, name)
+        _allow(library, context, "prlimit64", 0)  # its own limits only
+        _allow(library, context, "tgkill", os.getpid())  # a fault handler ends its own process
+        return bool(library.seccomp_load(context) == 0)
+    finally:
+        library.seccomp_release(context)
+
+
+def _allow(library: ctypes.CDLL, context: ctypes.c_void_p, name: str, first_argument: int | None = None) -> None:
+    number = library.seccomp_syscall_resolve_name(name.encode())
+    if number < 0:
+        return
+    if first_argument is None:
+        library.seccomp_rule_add_array(context, ctypes.c_uint32(_ALLOW), number, 0, None)
+    else:
+        equal = _Comparison(0, _EQUAL, first_argument, 0)
+        library.seccomp_rule_add_array(context, ctypes.c_uint32(_ALLOW), number, 1, ctypes.byref(equal))
