@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,6 +51,8 @@ async def check(settings: Settings) -> AsyncIterator[Finding]:
             yield await look(settings)
         except AutotagError as error:
             yield Finding(subject, "failed", str(error))
+    for finding in _providers(settings):
+        yield finding
 
 
 async def check_instance(settings: Settings, name: str) -> AsyncIterator[Finding]:
@@ -59,16 +61,25 @@ async def check_instance(settings: Settings, name: str) -> AsyncIterator[Finding
     if instance is None:
         yield Finding(name, "warning", "the settings do not know this instance, and `unknown_instances` is skip")
         return
+    if name not in settings.instances:
+        yield Finding(name, "ok", "the settings do not name this instance: the defaults hold for it")
     workshop = Workshop(settings, None, Metrics())
+    called = [each for each in workshop.providers if each.enabled(instance) and isinstance(each, Checkable)]
+    if not called:
+        yield Finding(name, "ok", "no provider that calls a service is on for it")
     try:
-        for provider in workshop.providers:
-            if not provider.enabled(instance) or not isinstance(provider, Checkable):
-                continue
+        for provider in called:
             await provider.start()
             for found in await provider.check(name, instance):
                 yield Finding(found.provider, _STATUS[found.severity], f"{name}: {found.message}")
     finally:
         await workshop.close()
+
+
+def _providers(settings: Settings) -> Iterator[Finding]:
+    """What the settings alone show, of every instance; `check_instance` makes the calls."""
+    for found in Workshop(settings, None, Metrics()).review(settings):
+        yield Finding(found.provider, _STATUS[found.severity], f"{found.instance}: {found.message}")
 
 
 async def _switches(settings: Settings) -> Finding:

@@ -35,4 +35,11 @@ class TryLater(AutotagError):
 
 
 class Unavailable(AutotagError):
-    """Nothing is wrong with the event, but what would answer it is switched off by a fault: the event waits."""
+    """Nothing is wrong with the event, but what would answer it is switched off by a fault: the event waits.
+
+    `after_s` is the shortest sensible wait, where that is known (until a budget renews).
+    """
+
+    def __init__(self, message: str, *, reason: str, after_s: float = 0.0) -> None:
+        super().__init__(message, reason=reason)
+        self.after_s = after_s

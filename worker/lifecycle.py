@@ -386,8 +386,10 @@ def _stopping(policy: Policy, life: Life, phase: Stopping, event: Event, now_s: 
             if phase.again:
                 return _launch(policy, life, now_s)
             return replace(life, phase=Stopped()), (BecameStopped(),)
-        case Elapsed() | Broke() | Stop(at_once=True):
+        case Elapsed() | Broke():
             return replace(life, phase=replace(phase, deadline_s=now_s + policy.kill_timeout_s)), (Kill(),)
+        case Stop(at_once=True):
+            return replace(life, phase=Stopping(now_s + policy.kill_timeout_s)), (Kill(),)
         case Start():
             return replace(life, phase=replace(phase, again=True)), ()
         case Stop():
@@ -407,7 +409,8 @@ def _dying(policy: Policy, life: Life, phase: Dying, event: Event, now_s: float)
             return _dead(policy, life, phase, phase.cause, now_s)
         case Elapsed():
             # SIGKILL may have to wait for the kernel (a disk that does not answer), so it is only sent again.
-            return replace(life, phase=replace(phase, deadline_s=now_s + policy.kill_timeout_s)), (Kill(),)
+            cause = phase.cause or Cause("hung_up", "it closed its socket and did not end, killed")
+            return replace(life, phase=replace(phase, deadline_s=now_s + policy.kill_timeout_s, cause=cause)), (Kill(),)
         case Stop():
             return replace(life, phase=replace(phase, leaving=True)), (Kill(),)
         case Start():

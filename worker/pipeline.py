@@ -17,8 +17,10 @@ from enum import StrEnum
 import structlog
 
 from worker import tagging, tracing
+from worker.album import Album
 from worker.amqp import Broker, Delivery, NotPublished, PublishRefused, Unroutable
-from worker.errors import CannotBeDone, TryLater, Unavailable
+from worker.errors import AutotagError, CannotBeDone, TryLater, Unavailable
+from worker.history import Ended, History, Picture
 from worker.messages import Event, Result, UnreadableEvent, read_event, write_result
 from worker.metrics import EventMetrics
 from worker.policy import gate
@@ -58,8 +60,17 @@ class Errand:
     event: Event | None = None
     status: str | None = None
     reason: str | None = None
+    message: str | None = None
     tags: int = 0
+    told: frozenset[str] = frozenset()
+    """The providers whose final word the DMS has had, in a result before the last one."""
+    result: Result | None = None
+    picture: Picture | None = None
     trace: Trace = field(default_factory=lambda: Trace(NO_TRACER))
+
+    def blame(self, error: AutotagError) -> None:
+        """This is why it ends otherwise than it should."""
+        self.reason, self.message = error.reason, str(error)
 
 
 class Pipeline:
@@ -71,6 +82,8 @@ class Pipeline:
         broker: Broker,
         workshop: Workshop,
         metrics: EventMetrics,
+        history: History,
+        album: Album,
         tracer: Tracer = NO_TRACER,
     ) -> None:
         self.workshop = workshop
@@ -78,7 +91,10 @@ class Pipeline:
         self._settings = settings
         self._broker = broker
         self._metrics = metrics
+        self._history = history
+        self._album = album
         self._tracer = tracer
+        self._digests = _Digests()
 
     async def carry(self, delivery: Delivery) -> Ending:
         """Carry one delivery to its end. Raises nothing but cancellation; then the delivery is left unsettled."""
@@ -130,15 +146,20 @@ class Pipeline:
             content = await workshop.sources.open_content(event, read.image_bytes, settings.sources)
         with content:
             earlier = unpack(delivery.headers.get(ANSWERS_HEADER))
+            errand.told = frozenset(earlier)
 
             async def tell(so_far: Findings) -> None:
                 await self._publish(errand, tagging.tagged(event, so_far, instance, settings), settings)
+                errand.told = so_far.settled
 
             findings = await workshop.tagger.look(event, content, instance, earlier=earlier, tell=tell)
+            errand.picture = self._album.picture(content, workshop.decoders, event.data.asset_id)
 
         if findings.down and delivery.attempt < settings.retry.maximum_number_of_attempts:
             return await self._ask_again_later(errand, findings, instance, settings)
-        result = tagging.tagged(event, findings.without_hope(), instance, settings)
+        findings = findings.without_hope()
+        tagging.raise_if_it_must_wait(findings, event.data.asset_id)
+        result = tagging.tagged(event, findings, instance, settings)
         if result.status == "failed":
             why = CannotBeDone(result.message or "no provider could tag it", reason=result.reason or "failed")
             return await self._give_up(errand, why, result)
@@ -172,19 +193,22 @@ class Pipeline:
     async def _publish(self, errand: Errand, result: Result, settings: Settings) -> None:
         errand.status, errand.reason, errand.tags = result.status, result.reason, len(result.tags)
         with self._metrics.stage("publish"):
-            message = write_result(result, event=_traced(errand), settings_digest=_digest(settings, result.instance))
+            message = write_result(
+                result, event=_traced(errand), settings_digest=self._digests.of(settings, result.instance)
+            )
             await self._accepted(lambda: self._broker.publish_result(message))
         self._metrics.result(result)
+        errand.result = result
 
     async def _ask_again_later(
         self, errand: Errand, findings: Findings, instance: InstanceSettings, settings: Settings
     ) -> Ending:
         """Let the tags that are there go out at once, and the providers that are down be asked again by themselves."""
         assert errand.event is not None  # noqa: S101 - there are no findings without an event
-        if findings.answered:
+        if findings.answered and findings.settled - errand.told:  # else the DMS has had all that there is
             await self._publish(errand, tagging.tagged(errand.event, findings, instance, settings), settings)
         down = findings.down
-        errand.reason = down[0].reason
+        errand.reason, errand.message = down[0].reason, down[0].message
         after_s = max(reply.after_s for reply in down)
         headers = {ANSWERS_HEADER: pack(findings.replies)}
         await self._accepted(lambda: self._broker.retry_later(errand.delivery, at_least_s=after_s, headers=headers))
@@ -196,7 +220,7 @@ class Pipeline:
         if errand.delivery.attempt >= attempts:
             last = f"{error} (attempt {errand.delivery.attempt} of {attempts}, the last)"
             return await self._give_up(errand, CannotBeDone(last, reason=error.reason))
-        errand.reason = error.reason
+        errand.blame(error)
         _log.warning("will be retried", reason=error.reason, error=str(error), **_who(errand))
         await self._accepted(lambda: self._broker.retry_later(errand.delivery, at_least_s=error.after_s))
         errand.delivery.ack()
@@ -204,12 +228,14 @@ class Pipeline:
 
     async def _wait(self, errand: Errand, error: Unavailable) -> Ending:
         """The event waits for an operator, however long: this is no attempt."""
-        errand.reason = error.reason
+        errand.blame(error)
         if self._broker.state.paused:  # nobody's events can be answered: keep this one where the others are
             errand.delivery.requeue()
             return Ending.REQUEUED
         await self._accepted(
-            lambda: self._broker.retry_later(errand.delivery, at_least_s=_WAIT_AT_LEAST_S, counted=False)
+            lambda: self._broker.retry_later(
+                errand.delivery, at_least_s=max(_WAIT_AT_LEAST_S, error.after_s), counted=False
+            )
         )
         errand.delivery.ack()
         return Ending.RETRIED
@@ -223,7 +249,8 @@ class Pipeline:
             result = error.result()
         if result is not None:  # without so much as an asset id there is nobody to tell it to
             await self._publish(errand, result, self._settings())
-        errand.status, errand.reason = "failed", error.reason
+        errand.status = "failed"
+        errand.blame(error)
         asset, instance = _whose(errand, error)
         await self._accepted(
             lambda: self._broker.dead_letter(errand.delivery, error.reason, str(error), asset=asset, instance=instance)
@@ -233,7 +260,7 @@ class Pipeline:
 
     async def _hold(self, errand: Errand, error: Unroutable) -> Ending:
         """No queue is bound for the result. That is no fault of the event, which comes back uncounted."""
-        errand.reason = error.reason
+        errand.blame(error)
         self._metrics.unroutable()
         _log.error("result is unroutable; the event is kept and comes back", error=str(error), **_who(errand))
         await self._accepted(lambda: self._broker.retry_later(errand.delivery, at_least_s=0, counted=False))
@@ -242,7 +269,7 @@ class Pipeline:
 
     def _put_back(self, errand: Errand, error: NotPublished) -> Ending:
         """What should replace the event was not confirmed: the event itself stays the record of it."""
-        errand.reason = error.reason
+        errand.blame(error)
         _log.error("not confirmed; the event stays in its queue", error=str(error), **_who(errand))
         errand.delivery.requeue()
         return Ending.REQUEUED
@@ -256,15 +283,17 @@ class Pipeline:
         while True:
             try:
                 await publish()
-                return
             except PublishRefused as error:
                 _log.warning("the broker refuses; trying again", error=str(error), pause_s=pause_s)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            else:
+                return
 
     def _account_for(self, errand: Errand, ending: Ending) -> None:
         took_s = time.monotonic() - errand.delivery.received_at_s
         self._metrics.ended(ending, errand.reason, took_s)
+        self._history.ended(_ended(errand, ending, took_s), time.monotonic())
         tracing.current_span().set({"autotag.ending": ending.value, "autotag.status": errand.status or ""})
         _log.info(
             "event ended",
@@ -278,8 +307,39 @@ class Pipeline:
         )
 
 
-def _digest(settings: Settings, instance_name: str) -> str:
-    return settings_digest(settings, settings.instance(instance_name) or settings.defaults)
+class _Digests:
+    """The settings digest of each instance, made once for as long as the settings stay the same."""
+
+    def __init__(self) -> None:
+        self._settings: Settings | None = None
+        self._known: dict[int, str] = {}
+
+    def of(self, settings: Settings, instance_name: str) -> str:
+        """The digest that goes into the id of a result for this instance."""
+        if settings is not self._settings:
+            self._settings, self._known = settings, {}
+        instance = settings.instance(instance_name) or settings.defaults
+        key = id(instance)  # the settings keep their instances, so the number stays theirs
+        if key not in self._known:
+            self._known[key] = settings_digest(settings, instance)
+        return self._known[key]
+
+
+def _ended(errand: Errand, ending: Ending, took_s: float) -> Ended:
+    event, result = errand.event, errand.result
+    about = event.data if event is not None else result
+    return Ended(
+        ending=ending.value,
+        status=errand.status,
+        reason=errand.reason,
+        message=errand.message,
+        asset_id=about.asset_id if about is not None else None,
+        instance=about.instance if about is not None else None,
+        file_name=event.data.file_name if event is not None else None,
+        result=result,
+        picture=errand.picture,
+        took_s=took_s,
+    )
 
 
 def _traced(errand: Errand) -> Event | None:

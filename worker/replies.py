@@ -25,6 +25,10 @@ from worker.settings import InstanceSettings
 _log = structlog.get_logger(__name__)
 
 
+_MOST_CARRIED_BYTES = 64 * 1024
+"""RabbitMQ ends the connection over properties that do not fit into one frame; the publisher's need room too."""
+
+
 class Again(StrEnum):
     """Whether to ask a provider again about the same image."""
 
@@ -37,7 +41,7 @@ class Again(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One provider's reply about one image. `after_s` is the shortest sensible wait when `again` is LATER."""
+    """One provider's reply about one image. `after_s` is the shortest sensible wait before it is asked again."""
 
     provider: str
     status: Literal["ok", "skipped", "failed", "unavailable"]
@@ -78,12 +82,12 @@ class Asking:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def within(self, wait_s: float) -> list[Reply]:
-        """The replies that came in time: those of `wait_s` seconds, or the first to come if there were none by then."""
+        """The replies that came in time: within `wait_s` seconds and, if nobody has answered by then, until one has."""
         if not self._tasks:
             return []
         done, late = await asyncio.wait(self._tasks.values(), timeout=wait_s)
-        if not done:
-            await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
+        while late and not any(task.result().status == "ok" for task in done):
+            done, late = await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
         return self._replies()
 
     @property
@@ -124,7 +128,7 @@ async def _ask(provider: Provider, image: Image, instance: InstanceSettings) -> 
     except TryLater as error:
         return reply("unavailable", error, Again.LATER, error.after_s)
     except Unavailable as error:
-        return reply("unavailable", error, Again.WAIT)
+        return reply("unavailable", error, Again.WAIT, error.after_s)
     except AutotagError as error:  # the image is refused, or the operator must act: asking again changes nothing
         return reply("failed", error, Again.NO)
     except Exception as error:  # noqa: BLE001
@@ -134,27 +138,42 @@ async def _ask(provider: Provider, image: Image, instance: InstanceSettings) -> 
             f"{type(error).__name__} in {provider.name}; the log has the details", reason="provider_raised"
         )
         return reply("unavailable", unexpected, Again.LATER)
-    return Reply(provider.name, "ok", answer.suggestions, answer.model, duration_s=time.monotonic() - started_s)
+    took_s = time.monotonic() - started_s
+    return Reply(provider.name, "ok", answer.suggestions, answer.model, message=answer.note, duration_s=took_s)
+
+
+def late(provider: str) -> Reply:
+    """What stands for a provider that has not replied in time."""
+    return Reply(provider, "unavailable", reason="late", message=f"{provider} has not replied yet", again=Again.LATER)
 
 
 def pack(replies: Iterable[Reply]) -> str:
-    """The replies that need no asking again, as text for a message header, to be carried over a retry."""
-    return json.dumps(
-        [
-            {
-                "provider": reply.provider,
-                "status": reply.status,
-                "suggestions": [[each.name, each.confidence] for each in reply.suggestions],
-                "model": reply.model,
-                "reason": reply.reason,
-                "message": reply.message,
-                "duration_s": reply.duration_s,
-            }
-            for reply in replies
-            if reply.again is Again.NO
-        ],
-        separators=(",", ":"),
-    )
+    """The replies that need no asking again, as text for a message header, to be carried over a retry.
+
+    A provider whose reply has no room in a header is asked again with the others.
+    """
+    packed: list[str] = []
+    room = _MOST_CARRIED_BYTES
+    for reply in replies:
+        if reply.again is not Again.NO:
+            continue
+        one = json.dumps(_packed(reply), separators=(",", ":"))
+        if len(one) < room:
+            packed.append(one)
+            room -= len(one) + 1
+    return f"[{','.join(packed)}]"
+
+
+def _packed(reply: Reply) -> dict[str, object]:
+    return {
+        "provider": reply.provider,
+        "status": reply.status,
+        "suggestions": [[each.name, each.confidence] for each in reply.suggestions],
+        "model": reply.model,
+        "reason": reply.reason,
+        "message": reply.message,
+        "duration_s": reply.duration_s,
+    }
 
 
 def unpack(header: object) -> dict[str, Reply]:

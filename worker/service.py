@@ -9,21 +9,25 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 
 import structlog
 
+from worker.album import Album
 from worker.amqp import Broker, BrokerState, Delivery
 from worker.control import ControlServer
 from worker.errors import AutotagError, Unavailable
+from worker.history import History
 from worker.lifecycle import BecameDisabled, BecameReady, Notice
 from worker.metrics import Metrics
 from worker.models.staging import Progress
 from worker.notify import Notifier
 from worker.pipeline import Pipeline
+from worker.providers.findings import Severity
 from worker.settings import Settings
-from worker.status import Health, Pause, status_of
+from worker.status import Health, Pause, status_of, taking
 from worker.topology import topology
 from worker.tracing import NO_TRACER, Tracer
 from worker.tracing.otel import tracer_from_environment
@@ -44,6 +48,7 @@ class Service:
     def __init__(self, settings: Settings, load: Callable[[], Settings]) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self.history = History(time.monotonic())
         self.workshop: Workshop | None = None
         self.broker = Broker(
             settings.amqp,
@@ -52,6 +57,7 @@ class Service:
             self._on_broker_state,
         )
         self._pipeline: Pipeline | None = None
+        self._album = Album(self.history, thumbnails=settings.http.shows_thumbnails)
         self._load = load
         self._stopping = asyncio.Event()
         self._in_hand: set[asyncio.Task[object]] = set()
@@ -59,7 +65,12 @@ class Service:
         self._aligning = asyncio.Lock()
         self._reloading = asyncio.Lock()
         self._vitals = Vitals(
-            self.broker, lambda: self.workshop, lambda: self.settings, self.metrics, Notifier.from_environment()
+            self.broker,
+            lambda: self.workshop,
+            lambda: self.settings,
+            self.metrics,
+            Notifier.from_environment(),
+            self.history,
         )
         self._tracer: Tracer = NO_TRACER
 
@@ -84,6 +95,7 @@ class Service:
             await control.start()
             stack.push_async_callback(control.close)
             stack.push_async_callback(self._close_workshop)
+            stack.push_async_callback(self._album.close)
             stack.push_async_callback(self.broker.close)
             # The broker is there while the model is still being built, so that a wrong password is found out at once.
             await self.broker.stop_consuming(Pause.STARTING)
@@ -117,10 +129,25 @@ class Service:
 
     async def _open(self) -> None:
         self.workshop = await open_workshop(self.settings, self.metrics, self._on_notice, self._on_progress)
-        self._pipeline = Pipeline(lambda: self.settings, self.broker, self.workshop, self.metrics, self._tracer)
+        self._pipeline = Pipeline(
+            lambda: self.settings,
+            self.broker,
+            self.workshop,
+            self.metrics,
+            self.history,
+            self._album,
+            self._tracer,
+        )
         self._vitals.opened()
+        self._review_providers()
         await self._align_consumer()
         _log.info("ready to take events", providers=[each.name for each in self.workshop.providers])
+
+    def _review_providers(self) -> None:
+        """Say beforehand what the settings will come to: a key that is missing, an API that was retired."""
+        for found in self.workshop.review(self.settings) if self.workshop else ():
+            log = _log.error if found.severity is Severity.ERROR else _log.warning
+            log(found.message, provider=found.provider, instance=found.instance, reason=found.reason)
 
     async def _close_workshop(self) -> None:
         if self.workshop is not None:
@@ -164,9 +191,11 @@ class Service:
 
     def _on_broker_state(self, state: BrokerState) -> None:
         self.metrics.broker.changed(state)
+        self.history.broker(*taking(state), time.monotonic())
 
     def _on_notice(self, child: str, notice: Notice) -> None:
         self.metrics.children.told(child, notice)
+        self.history.child(child, notice, time.monotonic())
         if isinstance(notice, BecameReady | BecameDisabled):
             self._do(self._align_consumer())
 
@@ -212,12 +241,14 @@ class Service:
         """Take no more events until `resume`; what is in hand is finished."""
         await self.broker.stop_consuming(Pause.BY_OPERATOR)
         _log.warning("paused by an operator")
+        self.history.operator("paused", time.monotonic())
         return await self.status()
 
     async def resume(self) -> dict[str, object]:
         """Take events again."""
         await self.broker.resume_consuming(Pause.BY_OPERATOR)
         _log.info("resumed by an operator")
+        self.history.operator("resumed", time.monotonic())
         return await self.status()
 
     async def reset(self) -> dict[str, object]:
@@ -225,6 +256,7 @@ class Service:
         if self.workshop is not None:
             self.workshop.reset()
             _log.warning("reset by an operator")
+            self.history.operator("reset", time.monotonic())
             await self._align_consumer()
         return await self.status()
 
@@ -254,6 +286,7 @@ class Service:
             old, self.workshop, self._pipeline.workshop = self.workshop, fresh, fresh
             self._do(self._retire(old, set(self._in_hand)))
         self._vitals.opened()
+        self._review_providers()
         await self._align_consumer()
 
     async def _open_beside(self, new: Settings) -> Workshop | None:

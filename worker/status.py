@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from worker import __version__
 from worker.amqp import BrokerState
+from worker.history import State
 from worker.settings import Settings
 from worker.workshop import Workshop, instances
 
@@ -118,6 +119,24 @@ def _why_not_ready(
     if not state.ready:
         return "not_consuming", "; ".join(sorted(state.paused)) or "the broker has not confirmed the consumer yet"
     return None
+
+
+def taking(state: BrokerState) -> tuple[State, str]:
+    """Whether events are taken, for the record of the last while, and in words why not."""
+    if not state.connected:
+        return State.DISCONNECTED, state.last_error or "connecting to RabbitMQ"
+    for pause, kind in _PAUSED.items():
+        if pause in state.paused:
+            return kind, pause.value
+    return State.RUNNING, "events are taken"
+
+
+_PAUSED = {
+    Pause.STOPPING: State.STOPPED,
+    Pause.BY_OPERATOR: State.PAUSED,
+    Pause.NOBODY_CAN_TAG: State.DISABLED,
+    Pause.STARTING: State.STARTING,
+}
 
 
 def _told(pause: Pause, more: str = "") -> tuple[str, str]:

@@ -20,7 +20,7 @@ from worker.metrics import EventMetrics
 from worker.models.manifest import PixelRecipe
 from worker.policy import Skip
 from worker.providers.base import Image, JpegLimits, Provider
-from worker.replies import Again, Asking, Reply
+from worker.replies import Again, Asking, Reply, late
 from worker.settings import InstanceSettings, Settings, effective_maximum_number_of_tags
 
 
@@ -52,11 +52,10 @@ class Decoders(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What is known of one image so far: the replies, in the providers' order, and who has not replied in time."""
+    """What is known of one image so far: a reply for each provider, in the providers' order."""
 
     replies: tuple[Reply, ...]
     facts: ImageFacts | None = None
-    late: tuple[str, ...] = ()
 
     @property
     def answered(self) -> bool:
@@ -65,8 +64,13 @@ class Findings:
 
     @property
     def down(self) -> tuple[Reply, ...]:
-        """The providers to ask again after a delay."""
+        """The providers to ask again after a delay, or still being asked."""
         return tuple(reply for reply in self.replies if reply.again is Again.LATER)
+
+    @property
+    def settled(self) -> frozenset[str]:
+        """The providers that are not to be asked again."""
+        return frozenset(reply.provider for reply in self.replies if reply.again is Again.NO)
 
     def without_hope(self) -> Findings:
         """The same when nobody is to be asked again any more: who is down now counts as failed."""
@@ -85,6 +89,10 @@ class Tagger:
         self._decoders = decoders
         self._metrics = metrics
         self.providers = providers
+
+    def among(self, providers: tuple[Provider, ...]) -> Tagger:
+        """The same, asking only some of the providers."""
+        return Tagger(self._decoders, providers, self._metrics)
 
     async def look(
         self,
@@ -106,8 +114,8 @@ class Tagger:
         enabled = [provider for provider in self.providers if provider.enabled(instance)]
         mime_type = sniff(content.head()) or "application/octet-stream"
         refused = {provider.name: why for provider in enabled if (why := provider.refuses(mime_type, instance))}
-        asked = [provider for provider in enabled if provider.name not in refused and provider.name not in earlier]
         known = dict(earlier) | {name: _refusal(name, why) for name, why in refused.items()}
+        asked = [provider for provider in enabled if provider.name not in known]
         if len(refused) == len(enabled) and mime_type.startswith(("image/", "application/pdf")):
             return Findings(tuple(known.values()))
 
@@ -127,10 +135,12 @@ class Tagger:
             async with Asking(asked, image, instance) as asking:
 
                 def findings(replies: list[Reply]) -> Findings:
-                    return Findings(tuple(known.values()) + tuple(replies), decoded.facts, tuple(asking.late))
+                    found = known | {reply.provider: reply for reply in replies}
+                    in_order = (found.get(provider.name) or late(provider.name) for provider in enabled)
+                    return Findings(tuple(in_order), decoded.facts)
 
                 so_far = findings(await asking.within(instance.provider_wait_s))
-                if so_far.late and so_far.answered:
+                if asking.late and so_far.answered:
                     await tell(so_far)
                 replies = await asking.all()
                 final = findings(replies)
@@ -139,7 +149,7 @@ class Tagger:
         finally:
             if decoded.pixels_fd is not None:
                 os.close(decoded.pixels_fd)
-        _raise_if_it_must_wait(final, asset)
+        raise_if_it_must_wait(final, asset)
         return final
 
     async def _shrink(self, content: Content, asset: str, limits: JpegLimits) -> bytes:
@@ -151,7 +161,7 @@ def judge(event: Event, findings: Findings, instance: InstanceSettings, settings
     """Every suggestion of the findings with its verdict under the instance's settings, best first."""
     return choose(
         {reply.provider: reply.suggestions for reply in findings.replies},
-        thresholds={reply.provider: _threshold(instance, reply.provider) for reply in findings.replies},
+        thresholds={reply.provider: threshold(instance, reply.provider) for reply in findings.replies},
         rules=instance.labels,
         existing_tags=event.data.existing_tags,
         maximum=effective_maximum_number_of_tags(
@@ -186,7 +196,7 @@ def tagged(event: Event, findings: Findings, instance: InstanceSettings, setting
         message=first.message if first else None,
         tags=tags,
         providers=tuple(reply.report() for reply in findings.replies),
-        complete=not (findings.late or findings.down),
+        complete=not findings.down,
         image=findings.facts,
     )
 
@@ -212,7 +222,8 @@ def _unseen(event: Event, status: Status, reason: str, message: str) -> Result:
     )
 
 
-def _threshold(instance: InstanceSettings, provider: str) -> float | None:
+def threshold(instance: InstanceSettings, provider: str) -> float | None:
+    """The confidence below which a provider's suggestions are left out; None admits all."""
     table = getattr(instance, provider, None)  # a provider from elsewhere may have no table of its own
     return getattr(table, "confidence_threshold", None)
 
@@ -221,10 +232,13 @@ def _refusal(provider: str, why: str) -> Reply:
     return Reply(provider, "skipped", reason="format_not_taken", message=why)
 
 
-def _raise_if_it_must_wait(findings: Findings, asset: str) -> None:
+def raise_if_it_must_wait(findings: Findings, asset: str) -> None:
+    """Raise Unavailable where nobody has answered or will soon, but for somebody who is switched off by a fault."""
     waiting = [reply for reply in findings.replies if reply.again is Again.WAIT]
     if waiting and not findings.answered and not findings.down:
         names = ", ".join(reply.provider for reply in waiting)
         raise Unavailable(
-            f"{asset} waits: {names} cannot answer ({waiting[0].message})", reason=waiting[0].reason or ""
+            f"{asset} waits: {names} cannot answer ({waiting[0].message})",
+            reason=waiting[0].reason or "",
+            after_s=min(reply.after_s for reply in waiting),
         )

@@ -15,6 +15,7 @@ import structlog
 from worker.amqp import Broker
 from worker.errors import AutotagError
 from worker.heartbeat import Heartbeat
+from worker.history import History
 from worker.metrics import Metrics
 from worker.metrics.children import CrewView
 from worker.metrics.cloud import CIRCUITS, LaneView
@@ -42,12 +43,14 @@ class Vitals:
         settings: Callable[[], Settings],
         metrics: Metrics,
         notifier: Notifier,
+        history: History,
     ) -> None:
         self._broker = broker
         self._workshop = workshop
         self._settings = settings
         self._metrics = metrics
         self._notifier = notifier
+        self._history = history
         self._heart = Heartbeat(min(_BEAT_S, notifier.watchdog_interval_s), self._on_beat)
         self._looking: asyncio.Task[None] | None = None
         self._started = False
@@ -110,6 +113,7 @@ class Vitals:
         health = self.health()
         self._metrics.health(health.ready, health.loop_lag_s)
         self._metrics.broker.counted(self._broker.state)
+        self._history.pulse.sampled(waiting_in(self.depths), self._broker.state.unsettled, now_s)
         self._notifier.status("taking events" if health.ready else f"not taking events: {health.why_not}")
         self._notifier.alive(now_s)
 
@@ -181,6 +185,12 @@ class Vitals:
     def _metered_providers(self) -> list[Metered]:
         workshop = self._workshop()
         return [each for each in workshop.providers if isinstance(each, Metered)] if workshop else []
+
+
+def waiting_in(depths: Mapping[str, int]) -> int | None:
+    """Events that wait to be taken, in both lanes; those that wait for their next attempt are not meant."""
+    lanes = [depths[queue] for queue in ("images.live", "images.bulk") if queue in depths]
+    return sum(lanes) if lanes else None
 
 
 def _named(settings: Settings) -> dict[str, InstanceSettings]:

@@ -68,11 +68,19 @@ class Workshop:
             self.model.reset()
 
     def review(self, settings: Settings) -> Iterable[ProviderFinding]:
-        """What the settings alone give away about providers, such as an API that was retired. Costs nothing."""
+        """What the settings alone give away about providers, such as an API that was retired. Costs nothing.
+
+        What follows from the defaults is told once, not once an instance.
+        """
+        told: set[str] = set()
         for name, instance in named_instances(settings):
+            if not instance.enabled or (name == "defaults" and settings.unknown_instances == "skip"):
+                continue
             for provider in self.providers:
                 if provider.enabled(instance) and isinstance(provider, Checkable):
-                    yield from provider.review(name, instance)
+                    found = [each for each in provider.review(name, instance) if each.message not in told]
+                    told.update(each.message for each in found)
+                    yield from found
 
     def why_nothing_can_be_tagged(self, settings: Settings) -> str | None:
         """Why no provider that any instance has switched on could answer; None when one could, or none is on."""

@@ -41,6 +41,7 @@ chroot "$root" /root/autotag/deploy/systemd/install.sh
 umount "$root/proc"
 trap - EXIT
 
+install -D -m 0644 "$project/deploy/rabbitmq/rabbitmq.conf" "$root/etc/rabbitmq/conf.d/90-autotag.conf"
 install -m 0755 "$here/trial-inside.sh" "$root/root/trial-inside.sh"
 cat >"$root/etc/systemd/system/trial.service" <<'END'
 [Unit]

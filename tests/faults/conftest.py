@@ -27,8 +27,9 @@ def one_service(
 @pytest.fixture
 def it(one_service: Scene, broker: str) -> Iterator[Scene]:
     """The service at rest, all its children well, and an account of this test's events alone."""
-    one_service.ready()
-    one_service.log_begins_at = one_service.service.log.stat().st_size
+    one_service.dms.close()  # idle for as long as the last test took, it may have been given up by the broker
     one_service.ledger = Ledger(Dms(broker, one_service.ledger.dms.prefix))
+    one_service.ready()
+    one_service.come_to_rest()
     yield one_service
     one_service.dms.close()

@@ -57,7 +57,7 @@ async def test_a_child_answers_and_stops_without_a_trace(tmp_path: Path) -> None
         ("garbage", "protocol_broken"),
         ("flood", "protocol_broken"),
         ("oversize", "protocol_broken"),
-        ("close", "killed_by_sigkill"),
+        ("close", "hung_up"),
         ("hang", "silent_while_starting"),
     ],
 )

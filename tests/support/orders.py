@@ -26,6 +26,11 @@ class Orders:
             draft.write_text(what)
             draft.rename(draft.with_suffix(".due"))
 
+    def withdraw(self) -> None:
+        """Forget all orders, those that were taken as well."""
+        for file in self._folder.iterdir():
+            file.unlink()
+
     def taken(self) -> list[int]:
         """Process ids of the children that took an order, in the order in which it was given."""
         return [int(file.suffix.rpartition("-")[2]) for file in sorted(self._folder.glob("*.taken-by-*"))]

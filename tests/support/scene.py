@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ QUICK = {
     "DECODER__CHILDREN": "2",
     "DECODER__TIMEOUT_S": "5",
     "DECODER__MAXIMUM_CPU_S": "1",
-    "DECODER__MAXIMUM_MEMORY_BYTES": "256MiB",
+    "DECODER__MAXIMUM_MEMORY_BYTES": "192MiB",
     "SHUTDOWN_GRACE_S": "15",
 }
 """Deadlines short enough for a test to wait for, and a relaunch rule that several faults in a row do not use up."""
@@ -46,7 +46,6 @@ class Scene:
     folder: Path
     orders: Orders
     log_begins_at: int = 0
-    seen: set[int] = field(default_factory=set)
 
     @property
     def dms(self) -> Dms:
@@ -106,6 +105,19 @@ class Scene:
         """Wait until it takes events, with its model ready."""
         until(lambda: (self.service.status() or {}).get("ready"), f"it takes events; {self.service.status()}")
         until(lambda: self.children("model"), "its model child is ready")
+
+    def come_to_rest(self) -> None:
+        """Begin anew after another test, also one that failed: nothing in hand, nothing in the queues, a new log."""
+
+        def at_rest() -> bool:
+            self.ledger.gather()
+            in_hand = (self.service.status() or {})["broker"]["unsettled"]
+            return not in_hand and self.dms.depth("images.live") == 0
+
+        until(at_rest, "what another test left has ended")
+        self.ledger = Ledger(self.dms)
+        self.orders.withdraw()
+        self.log_begins_at = self.service.log.stat().st_size
 
 
 @contextmanager

@@ -135,10 +135,13 @@ def test_a_failed_spawn_is_a_crash_too() -> None:
 def test_a_child_that_closes_its_socket_is_given_a_moment_to_exit_before_it_is_killed() -> None:
     life, actions = walk(MODEL, *BUSY, Closed())
     assert actions == ()
-    _, actions = walk(MODEL, Elapsed(), life=life)
-    assert actions == (Kill(),)
     _, actions = walk(MODEL, Ended(WHY), life=life)
     assert actions[0] == Crashed(WHY, counted=True, relaunches_left=4), "the exit status says why"
+    life, actions = walk(MODEL, Elapsed(), life=life)
+    assert actions == (Kill(),)
+    _, actions = walk(MODEL, Ended(WHY), life=life)
+    assert isinstance(actions[0], Crashed)
+    assert actions[0].cause.reason == "hung_up", "our own SIGKILL explains nothing"
 
 
 def test_the_sixth_crash_within_the_interval_disables_and_a_reset_forgives() -> None:
@@ -217,8 +220,9 @@ def test_a_busy_child_may_finish_before_it_stops_and_is_killed_when_it_does_not(
 def test_a_start_while_stopping_waits_for_the_old_child_to_be_gone() -> None:
     life, actions = walk(MODEL, *READY, Stop(), Start())
     assert actions == ()
-    life, actions = walk(MODEL, Ended(WHY), life=life)
-    assert actions == (Spawn(),)
+    assert walk(MODEL, Ended(WHY), life=life)[1] == (Spawn(),)
+    for stop in (Stop(), Stop(at_once=True)):
+        assert walk(MODEL, stop, Ended(WHY), life=life)[0] == Life(), "the last word counts"
 
 
 def test_a_child_that_was_being_killed_when_told_to_stop_has_its_crash_counted_and_is_not_relaunched() -> None:

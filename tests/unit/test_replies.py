@@ -46,6 +46,24 @@ async def test_when_nobody_is_in_time_the_first_reply_ends_the_wait(image: Image
         assert [reply.provider for reply in await asking.within(0.0)] == ["slow"]
 
 
+async def test_a_failure_that_comes_first_does_not_end_the_wait_for_an_answer(image: Image) -> None:
+    # Given nobody who replies in time, then a failure, then an answer, then one who takes very long
+    providers = [
+        ScriptedProvider("failing", error=TryLater("down", reason="down"), delay_s=0.02),
+        ScriptedProvider("answering", ("cat", 0.9), delay_s=0.05),
+        ScriptedProvider("slowest", delay_s=60),
+    ]
+    async with Asking(providers, image, InstanceSettings()) as asking:
+        # When the wait ends
+        replies = await asking.within(0.0)
+        # Then the answer is there, and was not held up by the slowest
+        assert [(reply.provider, reply.status) for reply in replies] == [
+            ("failing", "unavailable"),
+            ("answering", "ok"),
+        ]
+        assert asking.late == ["slowest"]
+
+
 async def test_leaving_calls_off_whoever_has_not_replied(image: Image) -> None:
     before = asyncio.all_tasks()
     async with Asking([ScriptedProvider("slow", delay_s=60)], image, InstanceSettings()):
@@ -81,6 +99,20 @@ def test_replies_survive_a_retry_but_for_those_to_be_asked_again() -> None:
 
     assert unpack(pack([done, refused, down])) == {"tensorflow": done, "google_cloud_vision": refused}
     assert unpack(pack([done]).encode()) == {"tensorflow": done}
+
+
+def test_what_has_no_room_in_a_header_is_asked_again() -> None:
+    big = Reply("big", "ok", tuple(Suggestion(f"label {number}" * 20, 0.5) for number in range(1000)))
+    small = Reply("small", "ok", (Suggestion("cat", 0.9),))
+    header = pack([big, small])
+    assert len(header) < 65_536
+    assert unpack(header) == {"small": small}
+
+
+def test_what_is_wanting_in_an_answer_stands_in_the_result() -> None:
+    reply = Reply("google_cloud_vision", "ok", model="v1", message="only a part of the labels came")
+    assert reply.report().message == "only a part of the labels came"
+    assert unpack(pack([reply])) == {"google_cloud_vision": reply}
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ ANOTHER: dict[str, Any] = {
     "locale": "de",
     "api_key": "another",
     "providers": {"mine": {"enabled": True}},
+    "provider_secrets": {"mine": {"key": "another"}},
 }
 
 

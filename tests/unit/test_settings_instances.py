@@ -25,6 +25,7 @@ SOME_VALUES: dict[str, list[Any]] = {
     "sites": [{}, {"a": False}, {"b": True}],
     "rename": [{}, {"a": "b"}],
     "providers": [{}, {"mine": {"enabled": True}}],
+    "provider_secrets": [{}, {"mine": {"key": "a"}}],
     "drop": [[], ["a"], ["b", "c"]],
 }
 

@@ -110,6 +110,7 @@ def with_a_secret_everywhere(sources: Sources) -> dict[str, str]:
     sources.toml(
         f"[amqp]\nurl = 'amqp://user:{MARKER}-url@host/v'\npassword = '{MARKER}-file'\n"
         f"[defaults.google_cloud_vision]\napi_key = '{MARKER}-defaults'\n"
+        f"[defaults.provider_secrets.mine]\npassword = '{MARKER}-mine'\n"
     )
     return {"AUTOTAG_HTTP__TOKEN": f"{MARKER}-environment"}
 
@@ -119,6 +120,7 @@ def test_no_secret_is_in_anything_that_prints_settings(sources: Sources) -> None
     acme = loaded.settings.instances["acme"]
     assert acme.google_cloud_vision.api_key == SecretStr(f"{MARKER}-secret")
     assert acme.microsoft_vision.api_key == SecretStr(f"{MARKER}-dotenv")
+    assert acme.provider_secrets == {"mine": {"password": SecretStr(f"{MARKER}-mine")}}
     for text in (
         repr(loaded),
         str(loaded.settings),

@@ -100,15 +100,6 @@ def test_what_is_not_an_address_of_a_broker_is_refused_without_being_shown(sourc
 
 
 CONTRADICTIONS = {
-    "google_cloud_vision is enabled but has no key: set instances.acme.google_cloud_vision.api_key, "
-    "the secret instances__acme__google_cloud_vision__api_key or "
-    "AUTOTAG_INSTANCES__ACME__GOOGLE_CLOUD_VISION__API_KEY": "[instances.acme.google_cloud_vision]\nenabled = true",
-    "microsoft_vision is enabled but has no key": (
-        '[instances.acme.microsoft_vision]\nenabled = true\napi_key = ""\napi_endpoint = "https://a.example.org"'
-    ),
-    "microsoft_vision is enabled but has no endpoint": (
-        '[instances.acme.microsoft_vision]\nenabled = true\napi_key = "k"'
-    ),
     "instances.acme.maximum_number_of_tags_per_asset: 6 is above the system's": (
         "maximum_number_of_tags_per_asset = 5\n[instances.acme]\nmaximum_number_of_tags_per_asset = 6"
     ),
@@ -126,17 +117,11 @@ def test_settings_that_do_not_go_together_are_refused(sources: Sources, said: st
     assert len(complaint.splitlines()) == 2, "and nothing else is complained about"
 
 
-def test_defaults_need_a_key_only_where_they_hold_for_somebody(sources: Sources) -> None:
-    incomplete = "[defaults.google_cloud_vision]\nenabled = true\n[instances.acme.google_cloud_vision]\napi_key = 'k'"
-    sources.toml(incomplete)
-    assert "defaults.google_cloud_vision.api_key" in sources.complaint()
-    sources.toml(f'unknown_instances = "skip"\n{incomplete}')
-    assert sources.load().settings.instances["acme"].google_cloud_vision.enabled
-
-
-def test_a_missing_key_of_the_defaults_is_told_once(sources: Sources) -> None:
-    sources.toml("[defaults.google_cloud_vision]\nenabled = true\n[instances.a]\n[instances.b]")
-    assert len(sources.complaint().splitlines()) == 2
+def test_one_instance_without_a_key_is_no_reason_to_refuse_the_others(sources: Sources) -> None:
+    sources.toml("[instances.acme.google_cloud_vision]\nenabled = true\n[instances.beta.tensorflow]\nenabled = true")
+    instances = sources.load().settings.instances
+    assert instances["acme"].google_cloud_vision.enabled
+    assert instances["beta"].tensorflow.enabled
 
 
 def test_a_key_that_cannot_travel_in_a_header_is_refused(sources: Sources) -> None:

@@ -71,8 +71,8 @@ class Session:
         if self.link.lost.done():
             raise self.link.lost.result()
         if not self._checked:
+            self._checked = True  # first, so that a doubt that arises meanwhile is not forgotten
             await (declare if self._settings.declare else find_missing)(self.link, self._layout)
-            self._checked = True
         if self.publisher is None or not self.publisher.is_open:
             self.publisher = await self._new_publisher(self.publisher)
         if self.consumer is None or not self.consumer.is_open:

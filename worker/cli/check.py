@@ -49,8 +49,12 @@ async def _check(settings: Settings, instance: str | None, as_json: bool) -> lis
 
     console = Console(soft_wrap=True)
     failed = []
+    shown = set()
 
     def show(finding: Finding) -> None:
+        if finding in shown:  # the call to a provider says again what its settings alone say
+            return
+        shown.add(finding)
         if finding.status == "failed":
             failed.append(finding.subject)
         if as_json:

@@ -107,9 +107,7 @@ class History:
             )
         )
 
-    def _failed(
-        self, ended: Ended, kind: str, who: str, reason: str | None, message: str | None, now_s: float
-    ) -> None:
+    def _failed(self, ended: Ended, kind: str, who: str, reason: str | None, message: str | None, now_s: float) -> None:
         self.failures.add(
             Failure(
                 kind=kind,

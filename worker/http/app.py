@@ -9,19 +9,25 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 
-from worker.http import exposition, health
+from worker.http import actions, drop, exposition, health, pages
+from worker.http.door import Door
+from worker.http.drop import Desk
 from worker.http.gate import Gate
 from worker.http.served import Served
 
-ROUTES: Sequence[BaseRoute] = (*health.routes, *exposition.routes)
+_PAGE = (*pages.routes, *actions.routes, *drop.routes)
+
+ROUTES: Sequence[BaseRoute] = (*health.routes, *exposition.routes, *_PAGE)
 """Everything that is answered."""
 
-OPEN_PATHS = frozenset(route.path for route in health.routes if isinstance(route, Route))
-"""What is answered to those without the token too."""
+OPEN_PATHS = frozenset(route.path for route in (*health.routes, *_PAGE) if isinstance(route, Route))
+"""What the gate lets pass without the token: health, and the page, which has a door of its own (`door.py`)."""
 
 
 def build_app(service: Served, token: SecretStr | None = None) -> Starlette:
     """The application that speaks for `service`; with `token`, to those who carry it."""
     app = Starlette(routes=ROUTES, middleware=[Middleware(Gate, token=token, open_paths=OPEN_PATHS)])
     app.state.service = service
+    app.state.door = Door(token)
+    app.state.desk = Desk()
     return app

@@ -6,9 +6,11 @@ from typing import Protocol
 
 from starlette.requests import Request
 
+from worker.history import History
 from worker.metrics import Metrics
 from worker.settings import Settings
 from worker.status import Health
+from worker.workshop import Workshop
 
 
 class Served(Protocol):
@@ -16,6 +18,8 @@ class Served(Protocol):
 
     settings: Settings
     metrics: Metrics
+    history: History
+    workshop: Workshop | None
 
     def health(self) -> Health:
         """How it is at this moment."""

@@ -48,13 +48,14 @@ def ensure(name: str, cache_dir: Path, progress: ProgressCallback = no_progress)
 
 
 def _run_builder(name: str, directory: Path, progress: ProgressCallback) -> None:
-    with tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory(prefix="autotag-keras-") as keras_home:
         builder = subprocess.Popen(
             [sys.executable, "-m", "worker.models.builder", name, str(directory)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""},
+            # Keras writes a settings file on import, which has no place in the home of a service account.
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "", "KERAS_HOME": keras_home},
         )
         try:
             error = _relay(builder, progress)

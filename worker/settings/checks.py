@@ -1,13 +1,17 @@
-"""Settings that are each allowed but do not go together."""
+"""Settings that are each allowed but do not go together.
+
+A cloud provider without a key is not among them: that is one instance's trouble, which its own results and the log
+tell (`CloudProvider.review`), and no reason to refuse all the others.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from worker.settings.instance import CloudSettings, InstanceSettings
+from worker.settings.instance import InstanceSettings
 from worker.settings.root import Settings
-from worker.settings.schema import Key, dotted, environment_name, secret_name
+from worker.settings.schema import Key, dotted
 
 
 class Contradiction(NamedTuple):
@@ -46,25 +50,6 @@ def _in_instance(settings: Settings, scope: Key, instance: InstanceSettings) -> 
             maximum,
             f"{instance.maximum_number_of_tags_per_asset} is above the system's maximum_number_of_tags_per_asset, "
             f"{system_maximum}",
-        )
-    yield from _without_key((*scope, "google_cloud_vision"), instance.google_cloud_vision)
-    yield from _without_key((*scope, "microsoft_vision"), instance.microsoft_vision)
-    if instance.microsoft_vision.enabled and not instance.microsoft_vision.api_endpoint:
-        yield Contradiction(
-            (*scope, "microsoft_vision", "api_endpoint"),
-            (*scope, "microsoft_vision", "enabled"),
-            "microsoft_vision is enabled but has no endpoint: set it to the address of the resource, or disable it",
-        )
-
-
-def _without_key(provider: Key, settings: CloudSettings) -> Iterator[Contradiction]:
-    key = (*provider, "api_key")
-    if settings.enabled and not (settings.api_key and settings.api_key.get_secret_value().strip()):
-        yield Contradiction(
-            key,
-            (*provider, "enabled"),
-            f"{provider[-1]} is enabled but has no key: set {dotted(key)}, the secret {secret_name(key)} or "
-            f"{environment_name(key)}, or disable it",
         )
 
 

@@ -11,6 +11,7 @@ from worker.settings.root import Settings
 WITHOUT_INFLUENCE = frozenset(
     {
         "api_key",
+        "provider_secrets",
         "provider_wait_s",
         "timeout_s",
         "maximum_number_of_attempts",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from worker.settings.base import HeaderSecret, Section
 
@@ -115,8 +115,13 @@ class InstanceSettings(Section):
     )
     providers: dict[str, dict[str, Any]] = Field(
         {},
-        description="Tables of providers that are not part of Autotag, by name. No place for secrets: shown as is.",
+        description="Tables of providers that are not part of Autotag, by name. Secrets go into `provider_secrets`.",
         json_schema_extra={"allowed": "a table from a provider's name to its own table"},
+    )
+    provider_secrets: dict[str, dict[str, SecretStr]] = Field(
+        {},
+        description="Keys and passwords of providers that are not part of Autotag, by name.",
+        json_schema_extra={"allowed": "a table from a provider's name to its secrets, each a text"},
     )
     labels: LabelsSettings = Field(LabelsSettings(), description="Rules for the names of tags.")
 

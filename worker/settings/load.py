@@ -115,6 +115,8 @@ def shown(value: Any) -> Any:
             return str(value)
         case tuple() | list():
             return [shown(each) for each in value]
+        case dict():
+            return {name: shown(each) for name, each in value.items()}
         case _:
             return value
 

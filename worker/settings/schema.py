@@ -78,8 +78,11 @@ def nearest(key: Key) -> Key | None:
 
 
 def is_secret(field: FieldInfo) -> bool:
-    """Whether the value must never be shown."""
-    return _bare(field.annotation) is SecretStr
+    """Whether the value, or what a map of the operator's own keys holds, must never be shown."""
+    kind = _bare(field.annotation)
+    while get_origin(kind) is dict:
+        kind = _bare(get_args(kind)[1])
+    return kind is SecretStr
 
 
 def is_list(field: FieldInfo) -> bool:

@@ -68,7 +68,7 @@ class AmqpSettings(Section):
         300, gt=0, description="How long the broker may block publishing (memory or disk alarm) before reconnecting."
     )
     connection_timeout_s: float = Field(10, gt=0, description="Longest wait for a connection to be ready.")
-    reconnect_max_s: float = Field(30, gt=0, description="Longest pause between two attempts to connect.")
+    reconnect_max_s: float = Field(5, gt=0, description="Longest pause between two attempts to connect.")
     prefetch: int = Field(32, ge=1, le=1000, description="Deliveries held at once, not yet settled.")
     declare: bool = Field(
         True, description="Declare exchanges and queues at start; turn off where the broker's administrator does."
@@ -213,6 +213,14 @@ class HttpSettings(Section):
     key_file: LocalPath | None = Field(
         None, description="Private key (PEM) of `certificate_file`; unset: in the same file."
     )
+    thumbnails: bool | None = Field(
+        None, description="Show thumbnails of the last images on the status page; unset: when a token is asked for."
+    )
+
+    @property
+    def shows_thumbnails(self) -> bool:
+        """Unless told otherwise, images are shown only to those who have shown who they are."""
+        return self.enabled and (self.token is not None if self.thumbnails is None else self.thumbnails)
 
 
 class CloudCacheSettings(Section):

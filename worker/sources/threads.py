@@ -7,6 +7,7 @@ and then the shutdown. Here a call that takes too long is left behind in a daemo
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -19,20 +20,23 @@ class Threads:
     """At most `limit` calls at once, those left behind included."""
 
     def __init__(self, limit: int) -> None:
-        self._free = limit
+        self._limit = limit
+        self._busy = 0
+        self._started = 0
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
     async def call(self, function: Callable[[], T], *, timeout_s: float, discard: Callable[[T], None]) -> T:
         """What `function` returns. Raises TimeoutError when that takes too long, or when every thread is taken.
 
         `discard` gets what is returned after nobody waits any more.
         """
-        if not self._free:
+        if self._busy == self._limit:
             raise TimeoutError("every thread is taken by a call that has not come back")
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[T] = loop.create_future()
 
         def finish(value: T | None, error: BaseException | None) -> None:
-            self._free += 1
+            self._busy -= 1
             if outcome.done():
                 if error is None:
                     discard(value)  # type: ignore[arg-type]  # without an error there is a value
@@ -42,18 +46,32 @@ class Threads:
                 outcome.set_result(value)  # type: ignore[arg-type]  # the same
 
         def work() -> None:
-            value, error = None, None
-            try:
-                value = function()
-            except Exception as raised:  # noqa: BLE001 - carried over to whoever waits
-                error = raised
+            value, error = _outcome_of(function)
             try:
                 loop.call_soon_threadsafe(partial(finish, value, error))
             except RuntimeError:  # the loop has ended meanwhile
                 if error is None:
                     discard(value)  # type: ignore[arg-type]  # the same
 
-        threading.Thread(target=work, name="blocking call", daemon=True).start()
-        self._free -= 1
+        self._hand_over(work)
         async with asyncio.timeout(timeout_s):
             return await outcome
+
+    def _hand_over(self, work: Callable[[], None]) -> None:
+        """Have a thread do it. There are as many as there were ever calls at once, so none waits behind a hung one."""
+        self._busy += 1
+        self._jobs.put(work)
+        if self._busy > self._started:
+            self._started += 1
+            threading.Thread(target=self._serve, name="blocking calls", daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            self._jobs.get()()
+
+
+def _outcome_of(function: Callable[[], T]) -> tuple[T | None, BaseException | None]:
+    try:
+        return function(), None
+    except Exception as error:  # noqa: BLE001 - carried over to whoever waits
+        return None, error

@@ -9,6 +9,7 @@ and leaves proof that it did. Pixels that begin in pure magenta kill the child w
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,16 @@ def _is_poison(fds: Sequence[int]) -> bool:
     return (ORDERS / "magenta-is-poison").exists() and any(os.pread(fd, len(MAGENTA), 0) == MAGENTA for fd in fds)
 
 
+def _exhaust_memory() -> None:
+    """Take memory until there is none left to take: the rest of the job is done without."""
+    statm = Path("/proc/self/statm").read_text().split()
+    taken_bytes = int(statm[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (taken_bytes + (64 << 20), resource.RLIM_INFINITY))
+    hoard = [bytearray(1 << 20)]
+    while True:
+        hoard.append(bytearray(1 << 20))  # ends in a MemoryError
+
+
 def _wrap_receive() -> None:
     sys.path.insert(0, os.getcwd())  # `python -m` does so too, but only after this has run
     from worker import frames
@@ -48,7 +59,9 @@ def _wrap_receive() -> None:
         order = _order({"begin": "start", "score": "job"}.get(packet["kind"], "never"))
         if packet["kind"] == "score" and _is_poison(fds):
             order = "SIGSEGV"
-        if order is not None:
+        if order == "exhaust_memory":
+            _exhaust_memory()
+        elif order is not None:
             from tests.support.scripted_child import misbehave
 
             misbehave(order)

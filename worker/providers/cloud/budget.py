@@ -64,6 +64,10 @@ class CallBudget:
         now = self._now()
         return datetime(now.year + now.month // 12, now.month % 12 + 1, 1, tzinfo=UTC)
 
+    def renews_in_s(self) -> float:
+        """Seconds until then."""
+        return (self.renews() - self._now()).total_seconds()
+
     def _take(self, provider: str, instance: str, wanted: int, limit: int) -> Grant:
         month = self._month()
         with self._transaction() as database:

@@ -107,6 +107,7 @@ class Lane:
             f"{self.account.provider} of instance {self.account.instance} has made its {self.account.calls_per_month} "
             f"calls of this month (`calls_per_month`); the budget renews at {self._budget.renews():%Y-%m-%d %H:%M} UTC",
             reason="budget_exhausted",
+            after_s=self._budget.renews_in_s(),
         )
 
     async def call(self, ask: Callable[[], Awaitable[_T]]) -> _T:

@@ -34,6 +34,7 @@ from worker.providers.findings import Finding, Severity
 from worker.providers.registry import Surroundings
 from worker.settings import InstanceSettings
 from worker.settings.instance import CloudSettings
+from worker.settings.schema import dotted, secret_name
 
 _log = structlog.get_logger(__name__)
 _KEY = re.compile(r"[\x21-\x7e]+")
@@ -271,7 +272,8 @@ class CloudProvider(ABC, Generic[S, L]):
         key = section.api_key or SecretStr("")
         if not key.get_secret_value():
             raise Misconfigured(
-                f"{self.service} is switched on for instance {instance} without a key; set `{self.name}.api_key`",
+                f"{self.service} is switched on for instance {instance} without a key; "
+                f"{_where_it_goes(instance, self.name)}",
                 reason="key_missing",
             )
         if not _KEY.fullmatch(key.get_secret_value()):
@@ -283,6 +285,11 @@ class CloudProvider(ABC, Generic[S, L]):
 
     def _finding(self, instance: str, severity: Severity, reason: str, message: str) -> Finding:
         return Finding(self.name, instance, severity, reason, message)
+
+
+def _where_it_goes(instance: str, provider: str) -> str:
+    key = (*(("instances", instance) if instance != "defaults" else ("defaults",)), provider, "api_key")
+    return f"set {dotted(key)} or the secret {secret_name(key)}, or switch it off"
 
 
 GREY_SIDE = 64

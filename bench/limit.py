@@ -1,0 +1,236 @@
+"""The limit: the same decoding and the same model in bare threads, with no broker, no children and no results.
+
+    python bench/limit.py FOLDER… [--model NAME] [--seconds N] [--threads N]
+
+The decoding is the project's own (`worker.children.rendering`) on what Pillow opens; the model is the package's file in
+LiteRT. Each thread takes the next file, decodes it and runs the model, one thread of inference each. The stages are
+then measured one by one in the same way, so that their sum can be held against the whole.
+
+`run.py` keeps one such process for each model and talks to it in JSON lines (`--serve`), so that a round costs no start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+HERE = Path(__file__).resolve()
+STAGES = ("open", "decode", "infer", "confidences")
+
+_ANSWER_WITHIN_S = 120.0
+
+Work = Callable[[Path], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One run: images a second, and processor milliseconds an image."""
+
+    images: int
+    seconds: float
+    images_per_s: float
+    cpu_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to measure: `stage` is one of STAGES, or `all`; `one_at_a_time` uses one thread and all cores inside it."""
+
+    folder: str
+    seconds: float
+    stage: str = "all"
+    one_at_a_time: bool = False
+
+
+class Bare:
+    """Decoding and inference for one thread."""
+
+    def __init__(self, model: str, threads: int) -> None:
+        import numpy as np
+        from ai_edge_litert.interpreter import Interpreter
+        from PIL import Image
+
+        from worker.children import opening, rendering
+        from worker.models.catalogue import find
+        from worker.models.runtimes.confidences import Confidences
+        from worker.settings import load_settings
+
+        opening.prepare(50_000_000)
+        package = find(model, load_settings().settings.cache_dir)
+        self._numpy, self._image, self._pixels = np, Image, rendering.pixels
+        self._recipe = package.manifest.recipe()
+        self._confidences = Confidences(package)
+        self._interpreter = Interpreter(model_path=str(package.model_path), num_threads=threads)
+        self._interpreter.allocate_tensors()
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        self._output = self._interpreter.get_output_details()[0]["index"]
+        self._shape = (1, self._recipe.size, self._recipe.size, 3)
+        self._some_pixels = bytes(self._recipe.size**2 * 3)
+        self._some_logits = np.zeros((1, 1000), np.float32)
+
+    def work(self, stage: str) -> Work:
+        """What one image is put through."""
+        works: dict[str, Work] = {
+            "all": self._all,
+            "open": self._open,
+            "open+decode": self._decode,
+            "infer": lambda _: self._infer(self._some_pixels),
+            "confidences": lambda _: self._confidences.of(self._some_logits),
+        }
+        return works[stage]
+
+    def _all(self, file: Path) -> object:
+        return self._confidences.of(self._infer(self._decode(file)))
+
+    def _open(self, file: Path) -> tuple[int, int]:
+        with file.open("rb") as opened, self._image.open(opened, formats=["JPEG", "PNG"]) as image:
+            return image.size
+
+    def _decode(self, file: Path) -> bytes:
+        with file.open("rb") as opened, self._image.open(opened, formats=["JPEG", "PNG"]) as image:
+            return self._pixels(image, self._recipe)
+
+    def _infer(self, pixels: bytes) -> Any:
+        numpy = self._numpy
+        self._interpreter.set_tensor(self._input, numpy.frombuffer(pixels, numpy.uint8).reshape(self._shape))
+        self._interpreter.invoke()
+        return self._interpreter.get_tensor(self._output)
+
+
+def run(works: Sequence[Work], files: Sequence[Path], seconds: float) -> Measured:
+    """Give files to threads, one for each of `works`, until the time is over."""
+    turn = itertools.cycle(files)
+    lock = threading.Lock()
+    done = [0] * len(works)
+    began_s, began_cpu_s = time.perf_counter(), time.process_time()
+
+    def thread(number: int) -> None:
+        while time.perf_counter() - began_s < seconds:
+            with lock:
+                file = next(turn)
+            works[number](file)
+            done[number] += 1
+
+    threads = [threading.Thread(target=thread, args=(number,)) for number in range(len(works))]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    took_s, used_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
+    return Measured(sum(done), took_s, sum(done) / took_s, used_s / sum(done) * 1000)
+
+
+class Loops:
+    """The bare loops of one model: with one thread for each core, and one image at a time on all cores."""
+
+    def __init__(self, model: str, threads: int) -> None:
+        self._many = [Bare(model, 1) for _ in range(threads)]
+        self._single = Bare(model, threads)
+
+    def measure(self, order: Order) -> Measured:
+        """Carry out an order; a short warm-up comes first. `decode` is what opening and decoding take beyond `open`."""
+        files = sorted(Path(order.folder).iterdir())
+        bares = [self._single] if order.one_at_a_time else self._many
+        works = [bare.work("open+decode" if order.stage == "decode" else order.stage) for bare in bares]
+        for work in works:
+            work(files[0])
+        measured = run(works, files, order.seconds)
+        if order.stage != "decode":
+            return measured
+        opening = run([bare.work("open") for bare in bares], files, order.seconds / 4)
+        return Measured(
+            measured.images, measured.seconds, measured.images_per_s, max(0.0, measured.cpu_ms - opening.cpu_ms)
+        )
+
+
+class LimitProcess:
+    """The bare loops of one model in a process of their own, which waits for orders."""
+
+    def __init__(self, model: str, cores: Iterable[int] | None = None) -> None:
+        chosen = sorted(cores or os.sched_getaffinity(0))
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE), "--serve", "--model", model, "--threads", str(len(chosen))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        os.sched_setaffinity(self._process.pid, chosen)
+        self.pid = self._process.pid
+        self._answer()  # it says that it is ready
+
+    def measure(self, order: Order) -> Measured:
+        """Have an order carried out."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(asdict(order)) + "\n")
+        self._process.stdin.flush()
+        return Measured(**self._answer())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        killer = threading.Timer(_ANSWER_WITHIN_S, self._process.kill)
+        killer.start()
+        line = self._process.stdout.readline()
+        killer.cancel()
+        if not line:
+            raise RuntimeError(f"the bare loop ended, or said nothing for {_ANSWER_WITHIN_S:g} s")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def _serve(model: str, threads: int) -> None:
+    loops = Loops(model, threads)
+    print(json.dumps({}), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(asdict(loops.measure(Order(**json.loads(line))))), flush=True)
+
+
+def main() -> None:
+    """Parse the command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(description="Bare decoding and inference: the most this machine can do.")
+    parser.add_argument("folders", nargs="*", metavar="FOLDER", help="directories of image files")
+    parser.add_argument("--model", default="efficientnet-lite0")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        _serve(arguments.model, arguments.threads)
+        return
+    loops = Loops(arguments.model, arguments.threads)
+    for folder in arguments.folders:
+        whole = loops.measure(Order(folder, arguments.seconds))
+        single = loops.measure(Order(folder, arguments.seconds / 2, one_at_a_time=True))
+        stages = {stage: loops.measure(Order(folder, arguments.seconds / 2, stage)).cpu_ms for stage in STAGES}
+        explained = sum(stages.values()) / whole.cpu_ms
+        parts = ", ".join(f"{stage} {cost:.2f}" for stage, cost in stages.items())
+        print(
+            f"{folder}: {whole.images_per_s:.1f} images/s, {whole.cpu_ms:.2f} CPU-ms each ({parts}: {explained:.0%}); "
+            f"one at a time {1000 / single.images_per_s:.2f} ms"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,388 @@
+"""Health and metrics of a real `autotag run`, asked for over HTTP as orchestrators and Prometheus ask."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import trustme
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
+
+from tests.support.monitoring import Answer, fetch, http_url, promtool, samples, total, value
+from tests.support.service import Dms, RunningService, running_service, until
+from worker.metrics.events import ENDINGS, STATUSES
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+@pytest.fixture(scope="module")
+def prefix() -> str:
+    return f"test-http-{os.getpid()}"
+
+
+@pytest.fixture(scope="module")
+def service(
+    broker: str, prefix: str, photographs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningService]:
+    root = photographs["chelsea"].parent
+    with running_service(broker, prefix, tmp_path_factory.mktemp("http"), SOURCES__PATH_ROOTS=str(root)) as service:
+        yield service.ready()
+        assert service.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def url(service: RunningService) -> str:
+    return http_url(service)
+
+
+@pytest.fixture
+def dms(broker: str, prefix: str, service: RunningService) -> Iterator[Dms]:
+    dms = Dms(broker, prefix)
+    yield dms
+    dms.close()
+
+
+def metrics(url: str) -> str:
+    return fetch(f"{url}/metrics").body
+
+
+def test_a_worker_that_takes_events_is_alive_started_and_ready(url: str) -> None:
+    assert fetch(f"{url}/livez").json()["alive"] is True
+    assert fetch(f"{url}/startupz").json() == {"started": True}
+    assert fetch(f"{url}/readyz").json() == {"ready": True, "reason": None, "why_not": None}
+
+
+def test_the_metrics_please_promtool(url: str) -> None:
+    checked = promtool("check", "metrics", given=metrics(url))
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_counters_are_there_at_zero_before_anything_has_happened(broker: str, tmp_path: Path) -> None:
+    with running_service(broker, f"test-zero-{os.getpid()}", tmp_path) as service:
+        text = metrics(http_url(service))
+        service.stop()
+    for ending in ENDINGS:
+        assert value(text, "autotag_events_total", ending=ending, reason="") == 0
+    for status in STATUSES:
+        assert value(text, "autotag_results_total", status=status, reason="") == 0
+    assert value(text, "autotag_child_crashes_total", kind="model", reason="killed_by_sigkill", counted="true") == 0
+    assert value(text, "autotag_stage_duration_seconds_count", stage="google_cloud_vision") == 0
+
+
+def test_every_event_is_counted_and_the_stages_add_up_to_the_whole(
+    url: str, dms: Dms, photographs: dict[str, Path]
+) -> None:
+    # Given the metrics before
+    before = metrics(url)
+    # When one photograph after the other is tagged, so that none waits for another
+    for file in [*photographs.values()] * 4:
+        dms.results_of([dms.publish({"path": str(file)})])
+    # Then every one is counted once
+    number = 4 * len(photographs)
+
+    def more(name: str, **labels: str) -> float:
+        return total(after, name, **labels) - total(before, name, **labels)
+
+    until(
+        lambda: total(metrics(url), "autotag_events_total") - total(before, "autotag_events_total") == number,
+        "every event was settled and counted",
+    )
+    after = metrics(url)
+    assert more("autotag_events_total", ending="answered") == number
+    assert more("autotag_results_total") == number
+    assert more("autotag_model_batch_images_sum") == number
+    assert time.time() - value(after, "autotag_last_success_timestamp_seconds") < 60
+    # And the stages leave next to nothing of the whole unexplained
+    parts = sum(
+        more("autotag_stage_duration_seconds_sum", stage=stage) for stage in ("fetch", "decode", "model", "publish")
+    )
+    whole = more("autotag_event_duration_seconds_sum")
+    unexplained_s = (whole - parts) / number
+    assert parts <= whole
+    assert unexplained_s < max(0.05 * whole / number, 0.004)
+
+
+def test_whoever_asks_for_openmetrics_gets_the_trace_of_an_example(
+    url: str, dms: Dms, photographs: dict[str, Path]
+) -> None:
+    # Given an event that belongs to a trace
+    body = json.dumps({"asset_id": "traced", "content": {"path": str(photographs["coffee"])}}).encode()
+    headers = {
+        "cloudEvents:specversion": "1.0",
+        "cloudEvents:id": "traced-1",
+        "cloudEvents:source": "/dms",
+        "cloudEvents:type": "dms.image.uploaded.v1",
+        "traceparent": f"00-{TRACE}-b7ad6b7169203331-01",
+    }
+    dms.publish_body(body, headers=headers)
+    dms.results_of(["traced-1"])
+    # When the metrics are asked for as OpenMetrics
+    answer = fetch(f"{url}/metrics", {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"})
+    # Then they are, and the histograms name the trace
+    assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+    named = {
+        sample.exemplar.labels["trace_id"]
+        for family in open_metrics(answer.body)
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+    assert TRACE in named
+
+
+def test_the_death_of_a_child_is_counted_and_loses_no_count(
+    service: RunningService, url: str, dms: Dms, photographs: dict[str, Path]
+) -> None:
+    # Given a worker that has counted something
+    dms.results_of([dms.publish({"path": str(photographs["coffee"])})])
+    before = samples(metrics(url))
+    # When its model child is killed
+    service.children("model")[0].kill()
+    died = {"kind": "model", "reason": "killed_by_sigkill"}
+    until(lambda: total(metrics(url), "autotag_child_relaunches_total", **died) >= 1, "the relaunch was counted")
+    # Then the crash is counted, and no counter has gone back
+    after = metrics(url)
+    assert total(after, "autotag_child_crashes_total", counted="true", **died) >= 1
+    now = samples(after)
+    counters = [key for key in before if re.search("_(total|count|sum|bucket)$", key[0])]
+    assert len(counters) > 100
+    assert all(now[key] >= before[key] for key in counters)
+    service.ready()
+
+
+def test_the_parent_stays_small_with_http_on(service: RunningService, url: str) -> None:
+    resident_bytes = psutil.Process(service.process.pid).memory_info().rss
+    assert resident_bytes < 80e6
+    assert value(metrics(url), "process_resident_memory_bytes") < 80e6
+
+
+def test_the_queues_are_told_by_their_role(service: RunningService, url: str, prefix: str) -> None:
+    until(lambda: (service.status() or {})["queues"], "the broker has told how full they are")
+    text = metrics(url)
+    assert value(text, "autotag_queue_messages", queue="images.live") == 0
+    assert value(text, "autotag_queue_messages", queue="dead-letters") == 0
+    assert prefix not in text
+
+
+# ── readiness ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_paused_worker_is_not_ready_and_says_who_paused_it(service: RunningService, url: str) -> None:
+    assert service.autotag("pause").returncode == 0
+    answer = fetch(f"{url}/readyz")
+    assert answer.status == 503
+    assert answer.json()["reason"] == "by_operator"
+    assert "autotag resume" in answer.json()["why_not"]
+    assert fetch(f"{url}/livez").status == 200
+    assert service.autotag("resume").returncode == 0
+    until(lambda: fetch(f"{url}/readyz").status == 200, "it took events again")
+
+
+def test_without_its_broker_a_worker_is_not_ready_within_five_seconds_and_ready_again_after(
+    private_broker: Callable[..., object], tmp_path: Path
+) -> None:
+    node = private_broker()
+    with running_service(node.url, "test-gone", tmp_path) as service:  # type: ignore[attr-defined]
+        service.ready()
+        url = http_url(service)
+        # When the broker dies
+        node.kill()  # type: ignore[attr-defined]
+        # Then the worker says so, with the reason, and lives on
+        answer = until(lambda: not_ready(url), "it was not ready any more", within_s=5)
+        assert answer.json()["reason"] not in (None, "broker_connecting")
+        assert "RabbitMQ" in answer.json()["why_not"]
+        assert fetch(f"{url}/livez").status == 200
+        assert fetch(f"{url}/startupz").status == 200
+        # And when it is back, the worker is ready again
+        node.start()  # type: ignore[attr-defined]
+        until(lambda: fetch(f"{url}/readyz").status == 200, "it was ready again", within_s=60)
+        until(lambda: total(metrics(url), "autotag_broker_reconnects_total") >= 1, "the reconnect was counted")
+        assert service.stop() == 0
+
+
+def not_ready(url: str) -> Answer | None:
+    answer = fetch(f"{url}/readyz")
+    return answer if answer.status == 503 and answer.json()["reason"] != "not_consuming" else None
+
+
+# ── who may look ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_with_a_token_and_a_certificate_nobody_else_sees_more_than_whether_it_is_well(
+    broker: str, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "cert.pem"))
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    token = "marker-token-8c1f"
+    with running_service(
+        broker,
+        f"test-token-{os.getpid()}",
+        tmp_path / "service",
+        HTTP__TOKEN=token,
+        HTTP__CERTIFICATE_FILE=str(tmp_path / "cert.pem"),
+    ) as service:
+        service.ready()
+        url = http_url(service)
+        assert url.startswith("https://")
+        assert fetch(f"{url}/readyz", tls=trusting).json() == {"ready": True, "reason": None}
+        for wrong in ({}, {"Authorization": "Bearer marker-token-8c1e"}, {"Authorization": f"Basic {token}"}):
+            refused = fetch(f"{url}/metrics", wrong, tls=trusting)
+            assert refused.status == 401
+            assert refused.headers["WWW-Authenticate"].startswith("Bearer")
+            assert token not in refused.body
+        assert fetch(f"{url}/metrics", {"Authorization": f"Bearer {token}"}, tls=trusting).status == 200
+        service.stop()
+        assert token not in service.logged()
+
+
+def test_a_port_that_is_taken_ends_the_start_with_a_sentence(broker: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with running_service(broker, f"test-port-{os.getpid()}", tmp_path, HTTP__PORT=str(port)) as service:
+            assert service.process.wait(timeout=30) == 2
+            assert f"can't listen for HTTP on 127.0.0.1 port {port}" in service.logged()
+
+
+# ── systemd ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Manager:
+    """The socket on which systemd listens."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+        self.told: list[tuple[float, str]] = []
+
+    def lines(self) -> list[str]:
+        """Everything that has been told so far."""
+        while True:
+            try:
+                data = self._socket.recv(65536)
+            except BlockingIOError:
+                return [line for _, line in self.told]
+            self.told += [(time.monotonic(), line) for line in data.decode().splitlines()]
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
+    manager = Manager(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(manager.path))
+    monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    yield manager
+    manager.close()
+
+
+def test_systemd_hears_of_the_start_of_pauses_of_a_reload_and_of_the_stop(
+    broker: str, tmp_path: Path, manager: Manager
+) -> None:
+    with running_service(broker, f"test-notify-{os.getpid()}", tmp_path / "service") as service:
+        service.ready()
+        until(lambda: "STATUS=taking events" in manager.lines(), "systemd was told that it takes events")
+        lines = manager.lines()
+        assert lines.count("READY=1") == 1
+        service.autotag("pause")
+        until(
+            lambda: any("STATUS=not taking events: paused by an operator" in line for line in manager.lines()),
+            "systemd was told of the pause",
+        )
+        assert service.autotag("reload").returncode == 0
+        lines = manager.lines()
+        assert lines.index("RELOADING=1") < len(lines) - 1 - lines[::-1].index("READY=1")
+        assert any(line.startswith("MONOTONIC_USEC=") for line in lines)
+        assert service.stop() == 0
+    assert "STOPPING=1" in manager.lines()
+
+
+def test_the_watchdog_is_fed_at_half_its_time_and_starves_while_the_loop_stands_still(
+    broker: str, tmp_path: Path, manager: Manager
+) -> None:
+    def fed() -> int:
+        return manager.lines().count("WATCHDOG=1")
+
+    with running_service(broker, f"test-watchdog-{os.getpid()}", tmp_path / "service") as service:
+        service.ready()
+        # Given a watchdog that is fed about twice in its second
+        before = fed()
+        time.sleep(3)
+        assert 4 <= fed() - before <= 8
+        # When the process stands still
+        service.process.send_signal(signal.SIGSTOP)
+        time.sleep(0.5)
+        before = fed()
+        time.sleep(2)
+        # Then nobody feeds it
+        assert fed() == before
+        # And when the process goes on, somebody does
+        service.process.send_signal(signal.SIGCONT)
+        until(lambda: fed() > before, "the watchdog was fed again")
+        assert service.stop() == 0
+
+
+# ── operators ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_operator_sees_in_the_terminal_what_the_health_checks_say(service: RunningService) -> None:
+    shown = service.autotag("status")
+    assert shown.returncode == 0
+    assert "taking events" in shown.stdout
+    assert "model-1" in shown.stdout
+    told = json.loads(service.autotag("status", "--json").stdout)
+    assert told["ready"] is True
+    assert {child["name"] for child in told["children"]} >= {"model-1", "decoder-1"}
+    # A worker that takes no events makes `status` end with 1, for scripts
+    service.autotag("pause")
+    assert service.autotag("status").returncode == 1
+    assert "not taking events: paused" in service.autotag("status").stdout
+    service.autotag("resume")
+
+
+def test_reset_and_reload_say_what_they_did(service: RunningService) -> None:
+    assert "forgotten" in service.autotag("reset").stdout
+    assert "read anew" in service.autotag("reload").stdout
+    service.ready()
+
+
+def test_where_no_service_answers_an_operator_is_told_so(tmp_path: Path, service: RunningService) -> None:
+    told = service.autotag("--config", "/nowhere/autotag.toml", "status")
+    assert told.returncode == 2
+    with running_service("amqp://127.0.0.1:1/", "nobody", tmp_path, HTTP__ENABLED="false") as elsewhere:
+        elsewhere.process.kill()
+        elsewhere.process.wait(timeout=10)
+        told = elsewhere.autotag("status")
+    assert told.returncode == 3
+    assert "no service answers" in told.stderr
+
+
+# ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_client_that_holds_on_to_its_connection_does_not_hold_up_the_end(broker: str, tmp_path: Path) -> None:
+    with running_service(broker, f"test-end-{os.getpid()}", tmp_path) as service:
+        service.ready()
+        address = http_url(service).removeprefix("http://").split(":")
+        with socket.create_connection((address[0], int(address[1]))) as idle:
+            idle.sendall(b"GET /livez HTTP/1.1\r\nHost: autotag\r\n\r\n")
+            assert b"200 OK" in idle.recv(4096)
+            with socket.create_connection((address[0], int(address[1]))) as half:
+                half.sendall(b"GET /metrics HTTP/1.1\r\n")
+                started_s = time.monotonic()
+                assert service.stop() == 0
+        assert time.monotonic() - started_s < 10

@@ -1,0 +1,140 @@
+"""A real Prometheus scrapes a real worker under load: every panel of the dashboard has data, and alarms are heard."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.fake_google import FakeGoogle
+from tests.support.monitoring import ROOT, Prometheus, http_url, prometheus
+from tests.support.service import Dms, RunningService, running_service, until
+
+DASHBOARD = ROOT / "deploy/grafana/dashboards/autotag.json"
+
+
+def panels() -> dict[str, list[str]]:
+    """The expressions of each panel, with Grafana's variables filled in as Grafana would."""
+    dashboard: dict[str, Any] = json.loads(DASHBOARD.read_text())
+    return {
+        panel["title"]: [filled_in(target["expr"]) for target in panel["targets"]]
+        for panel in dashboard["panels"]
+        if panel["type"] != "row"
+    }
+
+
+def filled_in(expression: str) -> str:
+    for variable, meaning in (("$__rate_interval", "15s"), ("$job", "autotag"), ("$instance", ".*")):
+        expression = expression.replace(variable, meaning)
+    assert "$" not in expression
+    return expression
+
+
+def has_numbers(series: list[dict[str, Any]]) -> bool:
+    return any(not math.isnan(float(each["value"][1])) for each in series)
+
+
+class Load:
+    """Photographs that keep coming, some of them broken, some for an instance with a cloud service."""
+
+    def __init__(self, dms: Dms, photographs: dict[str, Path], broken: Path) -> None:
+        self._dms = dms
+        self._photographs = photographs
+        self._broken = broken
+
+    def once(self) -> None:
+        """One of everything, and wait until all has been answered."""
+        events = [
+            self._dms.publish({"path": str(file)}, instance=instance)
+            for file in self._photographs.values()
+            for instance in ("default", "acme")
+        ]
+        events.append(self._dms.publish({"path": str(self._broken)}))
+        self._dms.results_of(events)
+
+
+@pytest.fixture(scope="module")
+def service(
+    broker: str, photographs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[RunningService, Load]]:
+    folder = tmp_path_factory.mktemp("watched")
+    prefix = f"test-watched-{os.getpid()}"
+    broken = folder / "broken.jpg"
+    broken.write_bytes(photographs["coffee"].read_bytes()[:2000])
+    with ExitStack() as stack:
+        google = stack.enter_context(FakeGoogle("key-of-acme"))
+        service = stack.enter_context(
+            running_service(
+                broker,
+                prefix,
+                folder,
+                SOURCES__PATH_ROOTS=json.dumps([str(folder), str(photographs["coffee"].parent)]),
+                INSTANCES__acme__GOOGLE_CLOUD_VISION__ENABLED="true",
+                INSTANCES__acme__GOOGLE_CLOUD_VISION__API_KEY="key-of-acme",
+                INSTANCES__acme__GOOGLE_CLOUD_VISION__ENDPOINT=google.url,
+                INSTANCES__acme__GOOGLE_CLOUD_VISION__CALLS_PER_MONTH="100000",
+                CLOUD__ALLOW_PRIVATE_ENDPOINTS="true",
+                CLOUD__ALLOW_PLAIN_HTTP_ENDPOINTS="true",
+                TENSORFLOW__MAXIMUM_NUMBER_OF_RELAUNCHES="0",
+            )
+        )
+        service.ready()
+        dms = Dms(broker, prefix)
+        stack.callback(dms.close)
+        yield service, Load(dms, photographs, broken)
+        assert service.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def watched(
+    service: tuple[RunningService, Load], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[RunningService, Load, Prometheus]]:
+    running, load = service
+    target = http_url(running).removeprefix("http://")
+    with prometheus(tmp_path_factory.mktemp("prometheus"), target) as seen:
+        until(lambda: any(each["health"] == "up" for each in seen.targets()), "the worker was scraped")
+        yield running, load, seen
+
+
+@pytest.mark.timeout(240)
+def test_every_panel_of_the_dashboard_has_data_under_load(watched: tuple[RunningService, Load, Prometheus]) -> None:
+    _, load, seen = watched
+    without = {title: expressions for title, expressions in panels().items() if expressions}
+    assert len(without) > 30
+
+    # When there is load for long enough that the rates over 15 s stand on several scrapes
+    def all_have_data() -> bool:
+        load.once()
+        for title in list(without):
+            if all(has_numbers(seen.query(expression)) for expression in without[title]):
+                del without[title]
+        return not without
+
+    # Then each expression of each panel gives at least one series with a number
+    until(all_have_data, f"these panels had data too: {without}", within_s=60)
+
+
+def test_a_worker_that_is_well_raises_no_alarm_but_for_its_dead_letters(
+    watched: tuple[RunningService, Load, Prometheus],
+) -> None:
+    _, _, seen = watched
+    assert set(seen.alerts()) <= {"AutotagDeadLetters", "AutotagFailureRatio"}
+
+
+def test_the_alarm_for_a_disabled_model_goes_off(watched: tuple[RunningService, Load, Prometheus]) -> None:
+    running, _, seen = watched
+    # Given a model that may not be relaunched
+    (model,) = running.children("model")
+    # When it dies
+    model.kill()
+    # Then Prometheus sounds the alarm, and calls it off after `autotag reset`
+    until(lambda: seen.alerts().get("AutotagModelDisabled") == "firing", "the alarm went off", within_s=20)
+    assert running.autotag("reset").returncode == 0
+    until(lambda: "AutotagModelDisabled" not in seen.alerts(), "the alarm was called off", within_s=30)
+    running.ready()

@@ -1,0 +1,106 @@
+"""Images far beyond what the cloud services take: each gets a JPEG within its limits, and nobody is left out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.support.fake_google import FakeGoogle
+from tests.support.fake_microsoft import FakeMicrosoft
+from tests.support.tenants import LOCAL, Tenancy, asking_google, asking_microsoft, key, tenancy
+
+WIDTH, HEIGHT = 7072, 7070
+assert 49_990_000 < WIDTH * HEIGHT <= 50_000_000, "as close to `decoder.maximum_pixels` as a picture gets"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("large")
+
+
+@pytest.fixture(scope="module")
+def google() -> Iterator[FakeGoogle]:
+    with FakeGoogle(key("google")) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def microsoft() -> Iterator[FakeMicrosoft]:
+    with FakeMicrosoft(key("microsoft")) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def it(broker: str, folder: Path, google: FakeGoogle, microsoft: FakeMicrosoft) -> Iterator[Tenancy]:
+    instance = {
+        "provider_wait_s": 60,
+        "tensorflow": LOCAL,
+        "google_cloud_vision": asking_google(google.url, key("google")),
+        "microsoft_vision": asking_microsoft(f"{microsoft.url}/vision/v3.2", key("microsoft")),
+    }
+    prefix = f"test-large-{os.getpid()}"
+    sources = {"path_roots": [str(folder)]}
+    with tenancy(broker, prefix, folder / "run", instances={"acme": instance}, sources=sources) as tenants:
+        yield tenants
+
+
+def noise(width: int, height: int) -> Image.Image:
+    """A picture that no format can make small."""
+    return Image.frombytes("RGB", (width, height), os.urandom(width * height * 3))
+
+
+def sent_to(service: FakeGoogle | FakeMicrosoft) -> Image.Image:
+    """The last image that a service was sent."""
+    call = service.calls[-1]
+    if isinstance(service, FakeGoogle):
+        import base64
+
+        return Image.open(BytesIO(base64.b64decode(call.json()["requests"][0]["image"]["content"])))
+    return Image.open(BytesIO(call.body))
+
+
+def looked_at_by_all_three(
+    it: Tenancy, google: FakeGoogle, microsoft: FakeMicrosoft, file: Path, form: str, size: tuple[int, int]
+) -> None:
+    event = it.dms.publish({"path": str(file)}, instance="acme")
+    (data,) = it.one_result(event)
+
+    assert (data["status"], data["complete"], data["message"]) == ("tagged", True, None)
+    assert {report["name"]: report["status"] for report in data["providers"]} == {
+        "tensorflow": "ok",
+        "google_cloud_vision": "ok",
+        "microsoft_vision": "ok",
+    }
+    image = data["image"]
+    assert (image["format"], image["width"], image["height"]) == (form, *size)
+    for service in (google, microsoft):
+        with sent_to(service) as sent:
+            assert sent.format == "JPEG"
+            assert max(sent.size) <= 2048
+            assert sent.width / sent.height == pytest.approx(size[0] / size[1], rel=0.01)
+    assert len(microsoft.calls[-1].body) < 4 * 1024 * 1024
+
+
+def test_a_jpeg_of_30_megabytes_and_50_megapixels_is_tagged_by_all_three(
+    it: Tenancy, google: FakeGoogle, microsoft: FakeMicrosoft, folder: Path
+) -> None:
+    file = folder / "large.jpg"
+    noise(WIDTH, HEIGHT).save(file, "JPEG", quality=55)
+    assert 28_000_000 < file.stat().st_size < 40_000_000
+
+    looked_at_by_all_three(it, google, microsoft, file, "JPEG", (WIDTH, HEIGHT))
+
+
+def test_a_png_of_24_megabytes_is_made_a_jpeg_for_the_services(
+    it: Tenancy, google: FakeGoogle, microsoft: FakeMicrosoft, folder: Path
+) -> None:
+    file = folder / "large.png"
+    noise(2900, 2760).save(file, "PNG", compress_level=1)
+    assert 23_000_000 < file.stat().st_size < 26_000_000
+
+    looked_at_by_all_three(it, google, microsoft, file, "PNG", (2900, 2760))

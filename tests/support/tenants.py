@@ -1,0 +1,169 @@
+"""A running service with many virtual instances: its settings file and secrets, which a test may change meanwhile."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pika
+
+from tests.support.service import Dms, Message, RunningService, running_service, until
+from worker.topology import topology
+
+DELAYS_S = (1, 3, 5)
+"""Of the retry lanes: what takes minutes in production takes seconds here."""
+
+KEY_MARK = "AIzaMARKER"
+"""Begins every key; it must be found nowhere."""
+
+QUICK_CLOUD: dict[str, Any] = {
+    "allow_private_endpoints": True,
+    "allow_plain_http_endpoints": True,
+    "retry_minimum_wait_s": 0.05,
+    "retry_maximum_wait_s": 5,
+    "circuit_open_s": 1,
+}
+
+
+def key(name: str) -> str:
+    """A key as Google's look."""
+    return f"{KEY_MARK}-{name}-0123456789"
+
+
+def asking_google(url: str, api_key: str | None = None, **more: Any) -> dict[str, Any]:
+    """A table that switches Google on."""
+    return {"enabled": True, "endpoint": url, **({"api_key": api_key} if api_key is not None else {}), **more}
+
+
+def asking_microsoft(url: str, api_key: str | None = None, **more: Any) -> dict[str, Any]:
+    """A table that switches Microsoft on."""
+    return {"enabled": True, "api_endpoint": url, **({"api_key": api_key} if api_key is not None else {}), **more}
+
+
+LOCAL: dict[str, Any] = {"enabled": True}
+"""A table that switches TensorFlow on."""
+
+
+def as_toml(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> str:
+    """A tree of settings as TOML writes it; JSON's texts, numbers and lists are TOML's too."""
+    lines = [f"{json.dumps(name)} = {json.dumps(each)}" for name, each in tree.items() if not isinstance(each, dict)]
+    parts = ["\n".join(lines)]
+    for name, each in tree.items():
+        if isinstance(each, dict):
+            path = (*above, name)
+            parts.append(f"[{'.'.join(map(json.dumps, path))}]\n{as_toml(each, path)}")
+    return "\n".join(parts)
+
+
+class Tenancy:
+    """One `autotag run`, the DMS beside it, and all that the DMS has seen."""
+
+    def __init__(self, service: RunningService, dms: Observed, folder: Path, tree: dict[str, Any]) -> None:
+        self.service = service
+        self.dms = dms
+        self.settings = tree
+        self._folder = folder
+
+    def rewrite(self, **changes: Any) -> None:
+        """Write the settings file anew, with tables of the top level replaced; nothing is told to the service."""
+        self.settings = self.settings | changes
+        (self._folder / "autotag.toml").write_text(as_toml(self.settings))
+
+    def reload(self, **changes: Any) -> None:
+        """The same, then SIGHUP; returns when the service has taken the settings."""
+        self._hang_up(changes, "settings reloaded")
+
+    def reload_in_vain(self, **changes: Any) -> str:
+        """The same, for settings that must be refused; what the log said."""
+        before = self.settings
+        line = self._hang_up(changes, "reload refused")
+        self.settings = before
+        return line
+
+    def _hang_up(self, changes: dict[str, Any], event: str) -> str:
+        def said() -> list[str]:
+            return [line for line in self.service.logged().splitlines() if re.search(f'"event": "{event}', line)]
+
+        before = len(said())
+        self.rewrite(**changes)
+        self.service.process.send_signal(signal.SIGHUP)
+        until(lambda: len(said()) > before, f"it said: {event}")
+        return said()[-1]
+
+    def one_result(self, *events: str, within_s: float = 60) -> list[dict[str, Any]]:
+        """The only result of each event, in their order."""
+        found = self.dms.results_of(events, within_s=within_s)
+        assert {event: len(found[event]) for event in events} == dict.fromkeys(events, 1)
+        return [found[event][0].data for event in events]
+
+
+class Observed(Dms):
+    """A DMS that keeps all it was told."""
+
+    def __init__(self, url: str, prefix: str) -> None:
+        super().__init__(url, prefix)
+        self.seen: list[Message] = []
+
+    def take(self, queue: str) -> Message | None:
+        message = super().take(queue)
+        if message is not None:
+            self.seen.append(message)
+        return message
+
+    def remove_queues(self) -> None:
+        """Take away what the service has declared."""
+        layout = topology(self.prefix, DELAYS_S)
+        for queue in layout.queues:
+            self._channel.queue_delete(queue.name)
+        for exchange in layout.exchanges:
+            self._channel.exchange_delete(exchange.name)
+
+
+@contextmanager
+def tenancy(
+    url: str,
+    prefix: str,
+    folder: Path,
+    *,
+    instances: dict[str, dict[str, Any]],
+    secrets: Mapping[str, str] | None = None,
+    cloud: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+    **more: Any,
+) -> Iterator[Tenancy]:
+    """A service whose settings come from a file and a secrets directory, ready; it must end in good order.
+
+    `more` are further tables of the file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tree: dict[str, Any] = {
+        "cloud": QUICK_CLOUD | dict(cloud or {}),
+        "retry": {"delays_s": list(DELAYS_S)},
+        "instances": instances,
+        **more,
+    }
+    (folder / "autotag.toml").write_text(as_toml(tree))
+    (folder / "secrets").mkdir()
+    for name, text in (secrets or {}).items():
+        (folder / "secrets" / name).write_text(text)
+    environment = {
+        "CONFIG": str(folder / "autotag.toml"),
+        "SECRETS_DIR": str(folder / "secrets"),
+        "LOG__LEVEL": "debug",
+        "DEFAULTS__TENSORFLOW__ENABLED": "",
+    } | dict(environment or {})
+    with running_service(url, prefix, folder, **environment) as service:
+        service.ready(within_s=120)
+        dms = Observed(url, prefix)
+        try:
+            yield Tenancy(service, dms, folder, tree)
+            assert service.stop() == 0
+        finally:
+            with suppress(pika.exceptions.AMQPError):
+                dms.remove_queues()
+                dms.close()

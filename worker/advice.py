@@ -1,0 +1,55 @@
+"""What to do about a failure, by its reason: one sentence for people who look at a list of failures.
+
+Messages say what happened to one asset. This is what follows for whoever runs the service.
+"""
+
+from __future__ import annotations
+
+_OF_REASONS = {
+    "image_killed_decoder": "Keep the file: it is an attack, or shows a fault in an image library. It is set aside.",
+    "image_in_hand_at_model_crashes": "Keep the file: the model may not bear it. It is set aside.",
+    "image_truncated": "Have the file uploaded again: a part of it is missing.",
+    "image_corrupt": "Have the file uploaded again: it is damaged.",
+    "image_empty": "Have the file uploaded again: it is empty.",
+    "content_empty": "Have the file uploaded again: it is empty.",
+    "image_too_large_pixels": "Raise `decoder.maximum_pixels` if images of this size are to be tagged.",
+    "image_too_large_bytes": "Raise `sources.maximum_bytes` if files of this size are to be tagged.",
+    "image_too_large_memory": "Raise `decoder.maximum_memory_bytes` if images of this size are to be tagged.",
+    "image_format_refused": "Nothing: this format is not read. Have the DMS send no events for it.",
+    "image_unrecognised": "Look whether the DMS sends events for files that are no images.",
+    "content_too_large": "Raise `sources.maximum_bytes` if files of this size are to be tagged.",
+    "content_missing": "Look whether the DMS removes files before they are tagged, or names them wrongly.",
+    "content_unreachable": "Look whether the host of the images is up and can be reached from here.",
+    "content_refused": "Look whether this service may read the file: owner and mode of a path, access to a URL.",
+    "path_no_roots": "Set `sources.path_roots` to the directories in which the DMS keeps its images.",
+    "path_outside_roots": "Add the directory to `sources.path_roots`, if events may name files in it.",
+    "url_host_not_allowed": "Add the host to `sources.url_allowed_hosts`, if events may name it.",
+    "url_address_refused": "Set `sources.url_allow_private_addresses` if the images' host has a private address.",
+    "credentials_refused": "Check the instance's key for this service; `autotag check` makes one cheap call with it.",
+    "permission_refused": "Check what the instance's key may do; `autotag check` makes one cheap call with it.",
+    "key_missing": "Set the instance's `api_key` for this service, or switch the service off.",
+    "key_malformed": "Set the instance's `api_key` anew; it was probably copied with something too much.",
+    "quota_exhausted": "Wait for the service's next period, or raise the quota with the service.",
+    "quota_used_up": "Wait for the service's next period, or raise the quota with the service.",
+    "budget_exhausted": "Raise the instance's `calls_per_month`, or wait for the next month.",
+    "circuit_open": "Nothing yet: the service fails and is left alone for a while, then tried again.",
+    "endpoint_missing": "Set the instance's `api_endpoint` for this service.",
+    "endpoint_unknown": "Check the instance's endpoint for this service.",
+    "model_disabled": "Look why the model crashed, mend it, then press Reset.",
+    "unroutable": "Bind a queue for this result: nobody takes it now. The event is kept and comes back.",
+    "publish_refused": "Have the DMS take its results: their queue is full. Events are kept.",
+    "provider_raised": "Look into the log: the provider has a fault. It is asked again.",
+    "internal_error": "Look into the log and report it: this is a fault in Autotag. The event is tried again.",
+}
+
+_OF_ENDINGS = {
+    "dead_lettered": "Look at it with `autotag dead-letters show`, mend the cause, then replay it.",
+    "retried": "Nothing yet: it is tried again after a delay.",
+    "requeued": "Nothing yet: the event stays in its queue.",
+    "provider": "Look at the message; the tags of the other providers went out.",
+}
+
+
+def advice(reason: str, kind: str) -> str:
+    """What to do. `kind` is how the delivery ended, or `provider` where one of several failed."""
+    return _OF_REASONS.get(reason) or _OF_ENDINGS.get(kind, _OF_ENDINGS["dead_lettered"])

@@ -1,0 +1,137 @@
+"""The page as a whole, and the one that asks for the token."""
+
+from __future__ import annotations
+
+from worker.http.page import headline, providers, records, timeline, trying
+from worker.http.page.markup import Child, Html, h, join
+from worker.http.page.view import View
+
+
+def page(view: View) -> str:
+    """The status page."""
+    said = headline.headline(view)
+    *above, below = _live(view)
+    return _document(
+        f"{said.title} · Autotag",
+        h("a", "To the content", href="#main", class_="skip"),
+        _top(view),
+        h("main", above, trying.section(view), below, id="main", tabindex=-1),
+        h("p", role="status", id="said", class_="toast"),
+        h(
+            "footer",
+            h("p", "Renews itself every two seconds. Times are those of the machine it runs on."),
+            h(
+                "p",
+                h("a", "metrics", href="/metrics"),
+                h("a", "readiness", href="/readyz"),
+                h("a", "as JSON", href="/status.json"),
+            ),
+        ),
+        script=True,
+    )
+
+
+def live(view: View) -> Html:
+    """The sections that are redrawn while the page is open, each under its id."""
+    return join(_live(view))
+
+
+def _live(view: View) -> list[Html]:
+    return [
+        headline.section(view),
+        timeline.section(view),
+        records.failures(view),
+        records.answers(view),
+        providers.section(view),
+    ]
+
+
+def sign_in(wrong: str = "") -> str:
+    """The form that asks for the token."""
+    return _document(
+        "Sign in · Autotag",
+        h(
+            "main",
+            h(
+                "form",
+                _mark(),
+                h("h1", "Autotag"),
+                h("p", wrong, role="alert", class_="wrong") if wrong else None,
+                h("label", "Token", for_="token"),
+                h(
+                    "input",
+                    type="password",
+                    id="token",
+                    name="token",
+                    required=True,
+                    autofocus=True,
+                    autocomplete="current-password",
+                    aria_describedby="hint",
+                ),
+                h("p", "The value of ", h("code", "http.token"), " in the settings.", id="hint", class_="note"),
+                h("button", "Sign in", type="submit", class_="primary"),
+                action="/sign-in",
+                method="post",
+                class_="sign-in",
+            ),
+            id="main",
+        ),
+        script=False,
+    )
+
+
+def _top(view: View) -> Html:
+    leave = h(
+        "form",
+        h("input", type="hidden", name="proof", value=view.proof or ""),
+        h("button", "Sign out", type="submit", class_="plain"),
+        action="/sign-out",
+        method="post",
+    )
+    return h(
+        "header",
+        h("p", _mark(), h("b", "Autotag"), class_="brand"),
+        h(
+            "nav",
+            h("a", "Results", href="#answers"),
+            h("a", "Providers", href="#providers"),
+            h("a", "Try an image", href="#try"),
+            leave if view.signed_in else None,
+            aria_label="Sections",
+        ),
+        class_="top",
+    )
+
+
+_TAG = (
+    "M3 4.5A1.5 1.5 0 0 1 4.5 3h7.2a3 3 0 0 1 2.1.9l6.9 6.9a2 2 0 0 1 0 2.8l-7 7a2 2 0 0 1-2.8 0"
+    "L4 13.7A3 3 0 0 1 3 11.5z"
+)
+
+
+def _mark() -> Html:
+    """A tag with its hole."""
+    return h(
+        "svg",
+        h("path", d=_TAG),
+        h("circle", cx=8, cy=8, r=1.7, class_="hole"),
+        class_="logo",
+        viewbox="0 0 24 24",
+        width=28,
+        height=28,
+        aria_hidden="true",
+    )
+
+
+def _document(title: str, *body: Child, script: bool) -> str:
+    head = h(
+        "head",
+        h("meta", charset="utf-8"),
+        h("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        h("meta", name="color-scheme", content="light dark"),
+        h("title", title),
+        h("link", rel="icon", href="/page/mark.svg", type="image/svg+xml"),
+        h("link", rel="stylesheet", href="/page/autotag.css"),
+        h("script", src="/page/autotag.js", type="module") if script else None,
+    )
+    return f"<!doctype html>\n{h('html', head, h('body', *body), lang='en')}\n"

@@ -1,0 +1,120 @@
+"""The last failures and the last results."""
+
+from __future__ import annotations
+
+from worker.advice import advice
+from worker.history import Answer, Failure
+from worker.http.page import charts, words
+from worker.http.page.markup import Child, Html, h
+from worker.http.page.view import View
+from worker.messages import ProviderReport, Tag
+
+_ENDINGS = {
+    "dead_lettered": "dead letter",
+    "retried": "tried again later",
+    "requeued": "back in its queue",
+    "provider": "one provider",
+}
+
+_STATUS = {"tagged": "tagged", "no_tags": "no tags", "skipped": "skipped", "failed": "failed"}
+
+
+def failures(view: View) -> Html:
+    """What went wrong, and what to do."""
+    kept = list(view.history.failures)
+    return _section(
+        "failures",
+        "What went wrong",
+        h("ul", [_failure(view, each) for each in kept], class_="failures")
+        if kept
+        else h("p", "Nothing since the start.", class_="quiet"),
+    )
+
+
+def answers(view: View) -> Html:
+    """The last results, with what is in the picture."""
+    kept = list(view.history.answers)
+    body: Child
+    if not view.sees_assets:
+        body = h("p", view.why_no_assets, class_="quiet")
+    elif not kept:
+        body = h("p", "No result yet. Send an event, or try an image below.", class_="quiet")
+    else:
+        body = h("ul", [_answer(view, each) for each in kept], class_="answers")
+    return _section("answers", "Last results", body)
+
+
+def _section(name: str, title: str, body: Child) -> Html:
+    return h(
+        "section",
+        h("h2", title, id=f"{name}-title"),
+        body,
+        id=name,
+        aria_labelledby=f"{name}-title",
+        data_live=True,
+    )
+
+
+def _failure(view: View, each: Failure) -> Html:
+    message = each.message or each.reason
+    return h(
+        "li",
+        h(
+            "p",
+            h("code", each.reason),
+            h("span", each.who, class_="who") if each.who else None,
+            h("span", _ENDINGS.get(each.kind, each.kind), class_="chip"),
+            h("span", words.times(each.times), class_="times"),
+            _time(view, each.last_s),
+            class_="head",
+        ),
+        h("p", message if view.sees_assets else "The message names an asset; it is not shown here.", class_="message"),
+        h("p", h("b", "What to do"), " ", advice(each.reason, each.kind), class_="todo"),
+    )
+
+
+def _answer(view: View, each: Answer) -> Html:
+    facts = [_STATUS.get(each.status, each.status), words.took(each.took_s)]
+    if each.image is not None:
+        facts.append(f"{each.image.format} {words.pixels(each.image.width, each.image.height)}")
+    if each.instance != "default":
+        facts.append(each.instance)
+    if not each.complete:
+        facts.append("more to come")
+    more = each.number_of_tags - len(each.tags)
+    return h(
+        "li",
+        _thumbnail(each),
+        h(
+            "div",
+            h("p", h("b", each.file_name or each.asset_id), _time(view, each.at_s), class_="name"),
+            h("p", " · ".join(facts), class_="facts"),
+            h("ul", [_tag(tag) for tag in each.tags], class_="tags") if each.tags else None,
+            h("p", f"and {words.of(more, 'more tag')}", class_="more") if more > 0 else None,
+            h("p", each.message, class_="message") if each.message else None,
+            h("p", [_provider(report) for report in each.providers], class_="providers") if each.providers else None,
+            class_="body",
+        ),
+        class_=f"answer is-{each.status}",
+    )
+
+
+def _thumbnail(each: Answer) -> Html:
+    if each.picture is not None and each.picture.jpeg is not None:
+        return h("img", src=f"/thumbnail?n={each.picture.number}", alt="", class_="thumb", width=80, height=80)
+    return h("div", each.image.format if each.image else words.UNKNOWN, class_="thumb none", aria_hidden="true")
+
+
+def _tag(tag: Tag) -> Html:
+    return h(
+        "li", h("span", tag.name, class_="label"), charts.bar(tag.confidence), h("span", words.share(tag.confidence))
+    )
+
+
+def _provider(report: ProviderReport) -> Html:
+    said = words.took(report.duration_s) if report.status == "ok" else f"{report.status}: {report.reason or ''}"
+    return h("span", f"{report.name} ", h("span", said, class_=f"reply-{report.status}"))
+
+
+def _time(view: View, at_s: float) -> Html:
+    return h("time", words.ago(view.now_s - at_s), datetime=view.moment(at_s), title=view.clock(at_s))

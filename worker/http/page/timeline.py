@@ -1,0 +1,186 @@
+"""The last quarter of an hour: the model child's life, and under it, on the same axis, what was done meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from worker.history import BUCKET_S, BUCKETS, State, Stretch
+from worker.history.pulse import percentile_s
+from worker.http.page import charts, words
+from worker.http.page.markup import Child, Html, h
+from worker.http.page.view import View
+
+SPAN_S = BUCKET_S * BUCKETS
+_A_MINUTE = round(60 / BUCKET_S)
+
+
+def section(view: View) -> Html:
+    """The section."""
+    return h(
+        "section",
+        h("h2", "The last 15 minutes", id="timeline-title"),
+        h(
+            "div",
+            [_life(view, name) for name in view.history.lives],
+            _taking(view),
+            _work(view),
+            _axis(),
+            class_="rows",
+        ),
+        _moments(view),
+        id="timeline",
+        aria_labelledby="timeline-title",
+        data_live=True,
+    )
+
+
+# ── states ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _life(view: View, name: str) -> Html:
+    life = view.history.lives[name]
+    from_s = view.now_s - SPAN_S
+    stretches = life.stretches(from_s, view.now_s)
+    crashes = [each.at_s for each in view.history.moments if each.who == name and each.kind == "crash"]
+    crashes = [at_s for at_s in crashes if at_s > from_s]
+    label = f"{name}: {_told(stretches)}; {words.of(len(crashes), 'crash', 'crashes')}"
+    return _row(
+        "Model child" if len(view.history.lives) == 1 else f"Model child {name.rpartition('-')[2]}",
+        "its life, and crashes",
+        charts.strip(stretches, crashes, from_s, view.now_s, label),
+        (_state_now(life.state(view.now_s)), _budget(view)),
+    )
+
+
+def _taking(view: View) -> Html:
+    from_s = view.now_s - SPAN_S
+    stretches = view.history.taking.stretches(from_s, view.now_s)
+    state = view.history.taking.state(view.now_s)
+    return _row(
+        "Events taken",
+        "from RabbitMQ",
+        charts.strip(stretches, (), from_s, view.now_s, f"Events: {_told(stretches)}"),
+        (_state_now(state, _TAKING.get(state)), f"{words.count(view.in_hand)} in hand"),
+    )
+
+
+_TAKING = {State.RUNNING: "taken", State.DISABLED: "nobody to tag", State.DISCONNECTED: "no broker"}
+
+
+def _state_now(state: State, called: str | None = None) -> Html:
+    return h("b", h("i", class_=f"swatch {charts.class_of(state)}", aria_hidden="true"), called or state.value)
+
+
+def _budget(view: View) -> Child:
+    """A pip for each relaunch, full ones for those that are left."""
+    model = view.workshop.model if view.workshop else None
+    if model is None or model.relaunches_left is None:
+        return None
+    most = view.settings.tensorflow.maximum_number_of_relaunches
+    left = 0 if model.disabled_reason is not None else model.relaunches_left
+    pips = h("span", "●" * left, h("i", "●" * (most - left)), class_="pips", aria_hidden="true") if most <= 10 else None
+    within = words.lasted(view.settings.tensorflow.maximum_number_of_relaunches_time_interval)
+    return h("span", pips, f"{left} of {most} relaunches left", title=f"Crashes are forgotten after {within}")
+
+
+def _told(stretches: Sequence[Stretch]) -> str:
+    return ", ".join(f"{each.state.value} {words.lasted(each.to_s - each.from_s)}" for each in stretches[-12:])
+
+
+# ── work ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _work(view: View) -> list[Html]:
+    window = view.history.pulse.window(view.now_s)
+    lately = window[-_A_MINUTE - 1 : -1]  # the running step is not over: it would make the rate look low
+    answered = [bucket.answered for bucket in window]
+    failed = [bucket.failed for bucket in window]
+    put_off = [bucket.put_off for bucket in window]
+    usual = [bucket.percentile_s(0.5) for bucket in window]
+    slow = [bucket.percentile_s(0.95) for bucket in window]
+    waiting = [None if bucket.waiting is None else float(bucket.waiting) for bucket in window]
+    rate = sum(bucket.answered for bucket in lately)
+    now = next((each for each in reversed(waiting) if each is not None), None)
+    most = max((each for each in waiting if each is not None), default=0)
+    return [
+        _row(
+            "Events ended",
+            h("span", _key("answered"), " ", _key("failed"), " ", _key("retried"), class_="keys"),
+            charts.bars(
+                (answered, failed, put_off),
+                ("answered", "failed", "retried"),
+                f"Events ended in steps of 10 seconds: {sum(answered)} answered, {sum(failed)} failed, "
+                f"{sum(put_off)} put off; at most {max(answered)} answered in a step",
+            ),
+            (h("b", words.count(rate)), "answered a minute"),
+        ),
+        _row(
+            "Time for an event",
+            h("span", _key("usual", "half"), " ", _key("slow", "95 %"), " are faster", class_="keys"),
+            charts.lines(
+                ((slow, "slow", True), (usual, "usual", False)),
+                f"Time for an event: half within {words.took(percentile_s(window, 0.5))}, 95 percent within "
+                f"{words.took(percentile_s(window, 0.95))}",
+            ),
+            (h("b", words.took(percentile_s(lately, 0.5))), f"95 % within {words.took(percentile_s(lately, 0.95))}"),
+        ),
+        _row(
+            "Waiting",
+            "in RabbitMQ",
+            charts.area(
+                waiting, "waiting", f"Events waiting in the queues: at most {words.count(most)}", highest=max(most, 5)
+            ),
+            (h("b", words.UNKNOWN if now is None else words.count(now)), f"at most {words.count(most)}"),
+        ),
+    ]
+
+
+def _key(name: str, called: str | None = None) -> Html:
+    return h("span", h("i", class_=f"swatch key-{name}", aria_hidden="true"), called or name, class_="key")
+
+
+def _row(name: str, more: Child, chart: Html, now: tuple[Child, Child]) -> Html:
+    return h(
+        "div",
+        h("p", h("b", name), h("small", more), class_="what"),
+        h("div", chart, class_="plot"),
+        h("p", now[0], h("small", now[1]), class_="now"),
+        class_="row",
+    )
+
+
+def _axis() -> Html:
+    return h(
+        "div",
+        h("span", "15 min ago"),
+        h("span", "10"),
+        h("span", "5"),
+        h("span", "now"),
+        class_="axis",
+        aria_hidden="true",
+    )
+
+
+def _moments(view: View) -> Html:
+    """The same as a list, newest first: exact times, and why."""
+    moments = list(reversed(view.history.moments))
+    if not moments:
+        return h("p", "Nothing has happened yet.", class_="quiet")
+    return h(
+        "details",
+        h("summary", f"What happened ({len(moments)})"),
+        h(
+            "ol",
+            [
+                h(
+                    "li",
+                    h("time", view.clock(each.at_s), datetime=view.moment(each.at_s)),
+                    h("span", each.who, class_="who"),
+                    h("span", each.words, class_=f"kind-{each.kind}"),
+                )
+                for each in moments
+            ],
+        ),
+        class_="moments",
+        id="moments",
+    )
