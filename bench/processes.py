@@ -21,6 +21,8 @@ import psutil
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _LOOK_EVERY_S = 0.1
+_LOOK_FOR_NEW_ONES_EVERY = 10
+"""Looks: finding out who the children are reads all of /proc."""
 
 Pids = Callable[[], Iterable[int]]
 Groups = Mapping[str, Pids]
@@ -60,13 +62,26 @@ def proportional_mb(pid: int) -> float:
     return 0.0
 
 
-def tree(pid: int) -> list[int]:
-    """A process and all its descendants; empty once it is gone."""
+def children(pid: int) -> list[int]:
+    """The living children of a process."""
+    with suppress(psutil.Error):
+        return [child.pid for child in psutil.Process(pid).children()]
+    return []
+
+
+def command_line(pid: int) -> list[str]:
+    """A process's arguments; empty once it is gone."""
     try:
-        process = psutil.Process(pid)
-        return [pid, *(child.pid for child in process.children(recursive=True))]
-    except psutil.Error:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:
         return []
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all its descendants."""
+    with suppress(psutil.Error):
+        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    return []
 
 
 def listener(port: int) -> int | None:
@@ -98,6 +113,7 @@ class Watch:
         self._over = threading.Event()
         self._spent: dict[str, float] = dict.fromkeys(groups, 0.0)
         self._last: dict[str, dict[int, float]] = {name: {} for name in groups}
+        self._members: dict[str, list[int]] = {}
         self._thread = threading.Thread(target=self._look, name="watch", daemon=True)
 
     def __enter__(self) -> Self:
@@ -122,15 +138,17 @@ class Watch:
             self._note()
 
     def _note(self) -> None:
-        for name, pids in self._groups.items():
+        first_look = not self._times
+        if len(self._times) % _LOOK_FOR_NEW_ONES_EVERY == 0:
+            self._members = {name: list(pids()) for name, pids in self._groups.items()}
+        for name, pids in self._members.items():
             # Summed up by differences: a child that has ended takes nothing back, and its successor starts at 0.
             last = self._last[name]
-            now = {pid: cpu_s(pid) for pid in pids()}
-            first_look = not self._times
+            now = {pid: cpu_s(pid) for pid in pids}
             self._spent[name] += sum(
                 max(0.0, used - last.get(pid, used if first_look else 0.0)) for pid, used in now.items()
             )
-            self._last[name] = now
+            self._last[name] = last | now
         self._times.append(time.time())
         self._notes.append({**self._spent, "machine": busy_s()})
 

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 import pika
 
-_LOOK_EVERY_S = 0.1
+_LOOK_EVERY_S = 0.25
+_PREFETCH = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +80,15 @@ class Queues:
         if count == 0:
             return bodies
         channel = self._connection.channel()
-        channel.basic_qos(prefetch_count=500)
+        channel.basic_qos(prefetch_count=_PREFETCH)
         deadline_s = time.monotonic() + within_s
-        last = None
         for method, _, body in channel.consume(queue, inactivity_timeout=1.0):
             if method is not None:
                 bodies.append(body)
-                last = method.delivery_tag
+                if len(bodies) % (_PREFETCH // 2) == 0 or len(bodies) == count:
+                    channel.basic_ack(method.delivery_tag, multiple=True)
             if len(bodies) == count or time.monotonic() > deadline_s:
                 break
-        if last is not None:
-            channel.basic_ack(last, multiple=True)
         channel.close()
         if len(bodies) < count:
             raise TimeoutError(f"{queue} gave {len(bodies)} of {count} results within {within_s:g} s")

@@ -21,8 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import pika
-import psutil
-from processes import Groups
+from processes import Groups, children, command_line
 from queues import Outgoing, Queues
 
 from worker.control import ask
@@ -72,6 +71,7 @@ class AutotagService:
         }
         self._environment = own | {f"AUTOTAG_{name}": value for name, value in (chosen | settings).items()}
         self._process: subprocess.Popen[bytes] | None = None
+        self._kinds: dict[int, str] = {}
         self.started_at_s = 0.0
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -135,7 +135,7 @@ class AutotagService:
 
     def children(self, kind: str) -> list[int]:
         """Process ids of its children of a kind, `model` or `decoder`."""
-        return [pid for pid, command in self._children() if f"worker.children.{kind}" in command]
+        return [pid for pid in children(self.pid) if self._kind(pid) == kind]
 
     def groups(self) -> Groups:
         """Who uses processor time: parent, decoders, model."""
@@ -147,7 +147,7 @@ class AutotagService:
 
     def pids(self) -> list[int]:
         """All of its processes."""
-        return [self.pid, *(pid for pid, _ in self._children())]
+        return [self.pid, *children(self.pid)]
 
     def status(self) -> dict[str, Any] | None:
         """What its control socket says, if it is there yet."""
@@ -156,13 +156,15 @@ class AutotagService:
             return answer
         return None
 
-    def _children(self) -> list[tuple[int, list[str]]]:
-        found = []
-        with suppress(psutil.Error):
-            for child in psutil.Process(self.pid).children():
-                with suppress(psutil.Error):
-                    found.append((child.pid, child.cmdline()))
-        return found
+    def _kind(self, pid: int) -> str | None:
+        """What a child is for; remembered, since a watch asks several times a second."""
+        if pid not in self._kinds:
+            command = command_line(pid)
+            found = next((word for word in command if word.startswith("worker.children.")), None)
+            if found is None:
+                return None  # it has not got so far as to be that
+            self._kinds[pid] = found.removeprefix("worker.children.")
+        return self._kinds[pid]
 
     # ── what it is given, and what it gives ──────────────────────────────────────────────────────────────────────────
 

@@ -11,11 +11,14 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from pathlib import Path
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left")
 """Photographs that scikit-image ships inside its package."""
+
+READY_WITHIN_S = 60.0
 
 
 def main() -> int:
@@ -36,12 +39,22 @@ def main() -> int:
         say("run")
         service = subprocess.Popen(command("run"), env=environment)
         try:
+            wait_until_ready(environment, service)
             failed = run(environment, "publish", "--by", "path", "--wait", "--timeout", "120", *map(str, files))
         finally:
             service.terminate()
             status = service.wait(timeout=60)
         print(f"\nThe service was asked to stop and ended with status {status}.")
         return failed or status
+
+
+def wait_until_ready(environment: dict[str, str], service: subprocess.Popen[bytes]) -> None:
+    """Return when the service takes events, or has ended; it says itself why."""
+    deadline_s = time.monotonic() + READY_WITHIN_S
+    while service.poll() is None and time.monotonic() < deadline_s:
+        if subprocess.run(command("status"), env=environment, capture_output=True, check=False).returncode == 0:
+            return
+        time.sleep(0.2)
 
 
 def write_photographs(folder: Path) -> list[Path]:

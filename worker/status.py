@@ -117,14 +117,17 @@ def _why_not_ready(
     if not started:
         return _told(Pause.STARTING, ": the model is being made ready")
     if not state.ready:
-        return "not_consuming", "; ".join(sorted(state.paused)) or "the broker has not confirmed the consumer yet"
+        why_not = "; ".join(sorted(state.paused)) or state.last_error
+        return "not_consuming", why_not or "RabbitMQ has not confirmed a consumer on every lane yet"
     return None
 
 
 def taking(state: BrokerState) -> tuple[State, str]:
     """Whether events are taken, for the record of the last while, and in words why not."""
     if not state.connected:
-        return State.DISCONNECTED, state.last_error or "connecting to RabbitMQ"
+        return (
+            (State.DISCONNECTED, state.last_error) if state.last_error else (State.STARTING, "connecting to RabbitMQ")
+        )
     for pause, kind in _PAUSED.items():
         if pause in state.paused:
             return kind, pause.value

@@ -117,6 +117,28 @@ class Dms:
         """Messages ready in a queue."""
         return self._channel.queue_declare(f"{self.prefix}.{queue}", passive=True).method.message_count
 
+    def delete_queue(self, queue: str) -> None:
+        """Delete a queue with what is in it."""
+        self._channel.queue_delete(f"{self.prefix}.{queue}")
+
+    def exists(self, queue: str) -> bool:
+        """Whether there is such a queue. Asking for one that is not there costs the channel, so this has its own."""
+        channel = self._connection.channel()
+        try:
+            channel.queue_declare(f"{self.prefix}.{queue}", passive=True)
+        except pika.exceptions.ChannelClosedByBroker:
+            return False
+        channel.close()
+        return True
+
+    def unbind_results(self) -> None:
+        """Leave results without a queue."""
+        self._channel.queue_unbind(f"{self.prefix}.results", f"{self.prefix}.results", "#")
+
+    def bind_results(self) -> None:
+        """Undo `unbind_results`."""
+        self._channel.queue_bind(f"{self.prefix}.results", f"{self.prefix}.results", "#")
+
 
 class RunningService:
     """One `autotag run`. Its log is in `log`."""

@@ -106,7 +106,7 @@ async def _publish(
             return ExitCode.OK
         waiting = {key: file for key, (file, _) in bodies.items()}
         failed = False
-        show = _Rows(as_json)
+        show = _Rows(list(waiting.values()), as_json)
         try:
             async with asyncio.timeout(timeout_s):
                 while waiting:
@@ -148,11 +148,12 @@ def _say_published(bodies: dict[str, tuple[Path, bytes]], as_json: bool) -> None
 
 
 class _Rows:
-    """The results as they come: JSON lines at once, or a table at the end."""
+    """The results: JSON lines as they come, or at the end a table in the order of the files."""
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, files: list[Path], as_json: bool) -> None:
+        self._files = files
         self._as_json = as_json
-        self._rows: list[tuple[str, str, str, str]] = []
+        self._rows: dict[Path, tuple[str, str, str, str]] = {}
 
     def add(self, file: Path, result: Result, after_s: float) -> None:
         """Show one result, which came `after_s` seconds after its event was published."""
@@ -162,9 +163,9 @@ class _Rows:
             print(json.dumps({"file": str(file)} | result_data(result), ensure_ascii=False), flush=True)
             return
         tags = "\n".join(f"{each.name} {each.confidence:.0%}" for each in result.tags)
-        said = tags or (f"{result.status}: {result.message}" if result.message else "nothing was sure enough")
+        said = tags or (f"{result.status}: {result.message}" if result.message else "no tag: nothing was sure enough")
         asked = [f"{each.name} {(each.duration_s or 0) * 1000:.0f} ms" for each in result.providers]
-        self._rows.append((file.name, said, "\n".join(asked) or "-", f"{after_s * 1000:.0f} ms"))
+        self._rows[file] = (file.name, said, "\n".join(asked) or "-", f"{after_s * 1000:.0f} ms")
 
     def end(self) -> None:
         """Print the table, if there is one to print."""
@@ -174,6 +175,7 @@ class _Rows:
         from rich.table import Table
 
         table = Table("photograph", "tags", "provider", "result after", show_lines=True)
-        for row in self._rows:
-            table.add_row(*row)
+        for file in self._files:
+            if file in self._rows:
+                table.add_row(*self._rows[file])
         Console().print(table)

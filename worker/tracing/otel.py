@@ -102,7 +102,8 @@ class _Recorded:
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
 
     def set(self, attributes: Attributes) -> None:
-        self._opened.set_attributes(dict(attributes))
+        if self._opened.is_recording():  # a child may answer a caller that has gone away
+            self._opened.set_attributes(dict(attributes))
 
 
 def _headers(traceparent: str | None, tracestate: str | None) -> tuple[tuple[str, str | None], ...]:

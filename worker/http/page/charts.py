@@ -61,7 +61,7 @@ def strip(stretches: Sequence[Stretch], marks_s: Sequence[float], from_s: float,
         name = f"state {class_of(each.state)}"
         drawn.append(h("rect", class_=name, x=at(each.from_s), y=0, width=wide, height=_STRIP_HEIGHT))
     drawn.extend(h("line", class_="mark", x1=at(each), x2=at(each), y1=0, y2=_STRIP_HEIGHT) for each in marks_s)
-    return _svg(_STRIP_HEIGHT, label, drawn)
+    return _svg(_STRIP_HEIGHT, label, drawn, class_="chart strip")
 
 
 def bar(value: float, threshold: float | None = None) -> Html:
@@ -87,11 +87,11 @@ def class_of(state: State) -> str:
     return f"is-{state.value}"
 
 
-def _svg(height: int, label: str, *children: Child) -> Html:
+def _svg(height: int, label: str, *children: Child, class_: str = "chart") -> Html:
     return h(
         "svg",
         *children,
-        class_="chart",
+        class_=class_,
         viewbox=f"0 0 {WIDTH} {height}",
         preserve_aspect_ratio="none",
         role="img",

@@ -20,15 +20,17 @@ class Html(str):
 Child = Html | str | int | None | Iterable["Child"]
 Attribute = str | int | float | bool | None
 
-_VOID = frozenset(("br", "img", "input", "link", "meta", "rect", "line", "path", "circle", "polygon"))
+_VOID = frozenset(("img", "input", "link", "meta"))
+_DRAWN = frozenset(("circle", "line", "path", "rect"))
+"""Shapes of SVG. They are closed at once: what follows one would otherwise be inside it."""
 
 
 def h(tag: str, *children: Child, **attributes: Attribute) -> Html:
     """An element. `class_` is written `class`, `aria_label` is written `aria-label`; None and False leave out."""
-    opening = f"<{tag}{''.join(_attribute(name, value) for name, value in attributes.items())}>"
-    if tag in _VOID:
-        return Html(opening)
-    return Html(f"{opening}{join(*children)}</{tag}>")
+    opening = f"<{tag}{''.join(_attribute(name, value) for name, value in attributes.items())}"
+    if tag in _DRAWN:
+        return Html(f"{opening}/>")
+    return Html(f"{opening}>" if tag in _VOID else f"{opening}>{join(*children)}</{tag}>")
 
 
 def join(*children: Child) -> Html:

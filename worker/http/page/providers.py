@@ -80,12 +80,17 @@ def _children(view: View) -> Html:
                 h("span", child.phase.replace("_", "-"), class_=f"state {_mood(child)}"),
                 words.count(child.images_done),
                 words.size(child.resident_bytes) if child.resident_bytes else words.UNKNOWN,
-                " · ".join(str(child.hello[key]) for key in ("identity", "runtime", "sandbox") if child.hello.get(key)),
+                _described(child),
             )
             for child in (*model, *view.workshop.decoders.states())
         ],
         "children-title",
     )
+
+
+def _described(child: ChildState) -> str:
+    sandbox = f"sandbox: {child.hello['sandbox']}" if child.hello.get("sandbox") else None
+    return ", ".join(str(each) for each in (child.hello.get("identity"), child.hello.get("runtime"), sandbox) if each)
 
 
 def _mood(child: ChildState) -> str:

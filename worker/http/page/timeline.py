@@ -80,7 +80,12 @@ def _budget(view: View) -> Child:
     left = 0 if model.disabled_reason is not None else model.relaunches_left
     pips = h("span", "●" * left, h("i", "●" * (most - left)), class_="pips", aria_hidden="true") if most <= 10 else None
     within = words.lasted(view.settings.tensorflow.maximum_number_of_relaunches_time_interval)
-    return h("span", pips, f"{left} of {most} relaunches left", title=f"Crashes are forgotten after {within}")
+    return h(
+        "span",
+        pips,
+        f"{words.of(left, 'relaunch', 'relaunches')} left",
+        title=f"Of {most}; a crash is forgotten after {within}",
+    )
 
 
 def _told(stretches: Sequence[Stretch]) -> str:
@@ -105,7 +110,7 @@ def _work(view: View) -> list[Html]:
     return [
         _row(
             "Events ended",
-            h("span", _key("answered"), " ", _key("failed"), " ", _key("retried"), class_="keys"),
+            h("span", _key("answered"), " ", _key("failed"), " ", _key("retried", "put off"), class_="keys"),
             charts.bars(
                 (answered, failed, put_off),
                 ("answered", "failed", "retried"),
@@ -116,7 +121,7 @@ def _work(view: View) -> list[Html]:
         ),
         _row(
             "Time for an event",
-            h("span", _key("usual", "half"), " ", _key("slow", "95 %"), " are faster", class_="keys"),
+            h("span", _key("usual", "half within"), " ", _key("slow", "95 % within"), class_="keys"),
             charts.lines(
                 ((slow, "slow", True), (usual, "usual", False)),
                 f"Time for an event: half within {words.took(percentile_s(window, 0.5))}, 95 percent within "

@@ -142,7 +142,7 @@ def _shown(choices: tuple[Choice, ...]) -> list[Choice]:
 def _way(each: Choice, trial: Trial, settings: Settings) -> Html:
     kept = each.verdict is Verdict.KEPT
     least = trial.thresholds.get(each.provider)
-    needed = h("small", f"of {words.share(least)} needed") if least is not None else None
+    needed = h("small", f"threshold {words.share(least)}") if least is not None else None
     several = len(trial.thresholds) > 1
     return h(
         "tr",

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import structlog
 from aiolimiter import AsyncLimiter
 from pydantic import SecretStr
 
@@ -21,6 +22,7 @@ from worker.providers.cloud.circuit import Circuit
 from worker.providers.cloud.faults import MAY_HAVE_BEEN_BILLED, NotCalled, SlowDown
 from worker.providers.cloud.observer import UNOBSERVED, CallObserver
 
+_log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 
 
@@ -144,6 +146,13 @@ class Lane:
             # A whole library may be waiting: one refused call now and then is enough to see that the key works again.
             self._refusal = error
             self._refused_until_s = time.monotonic() + self.rules.refused_key_pause_s
+            _log.error(
+                "calls are refused until somebody acts",
+                provider=self.account.provider,
+                instance=self.account.instance,
+                reason=error.reason,
+                error=str(error),
+            )
 
     def _refuse_at_once(self) -> None:
         if self._refusal is not None and time.monotonic() < self._refused_until_s:

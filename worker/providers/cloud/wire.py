@@ -109,7 +109,10 @@ class Wire:
                     extensions={"timeout": phases},
                 ) as response,
             ):
-                headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+                headers = {
+                    name.decode("latin-1").lower(): key.without_key(value.decode("latin-1"))
+                    for name, value in response.headers
+                }
                 return WireAnswer(response.status, headers, await self._read(response))
         except (TimeoutError, OSError, httpcore.TimeoutException, httpcore.NetworkError) as error:
             trouble = self._translated(error, timeout_s)

@@ -1,0 +1,41 @@
+"""(a) The consumer people write first: pika, Pillow, Keras `predict`, one image after the other."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import common
+import pika
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def main() -> None:
+    """Consume until the process is ended."""
+    import keras
+
+    model = keras.models.load_model(common.MODEL, compile=False)
+    connection = pika.BlockingConnection(pika.URLParameters(common.URL))
+    channel = connection.channel()
+    channel.queue_declare(common.QUEUE, durable=True)
+    channel.queue_declare(common.RESULTS, durable=True)
+    channel.basic_qos(prefetch_count=10)
+
+    def on_message(channel, method, _properties, body) -> None:
+        path = json.loads(body)["path"]
+        logits = model.predict(common.normalised(common.load(path))[None], verbose=0)
+        channel.basic_publish(
+            "",
+            common.RESULTS,
+            common.result_body(path, common.tags(logits[0])),
+            pika.BasicProperties(delivery_mode=2),
+        )
+        channel.basic_ack(method.delivery_tag)
+
+    channel.basic_consume(common.QUEUE, on_message)
+    channel.start_consuming()
+
+
+if __name__ == "__main__":
+    main()

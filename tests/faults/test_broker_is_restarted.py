@@ -1,0 +1,27 @@
+"""An orderly restart of the broker, as at an upgrade."""
+
+from __future__ import annotations
+
+from rabbitmq_node import PrivateBroker
+
+from tests.support.readiness import watched
+from tests.support.scene import Scene
+from tests.support.service import until
+
+
+def test_a_restart_under_load_costs_no_event_and_it_consumes_again_within_ten_seconds(
+    far: Scene, node: PrivateBroker
+) -> None:
+    far.under_load(200)
+    pid_before = node.pid
+    with watched(far.service) as readiness:
+        node.stop()
+        assert not node.running
+        until(lambda: not readiness.samples[-1][1], "the loss is told", within_s=2)
+        gone_by = len(readiness.samples)
+        node.start()
+        until(lambda: any(ready for _, ready in readiness.samples[gone_by:]), "ready again", within_s=10)
+    assert node.pid != pid_before
+    far.meet_again(node.url)
+    far.ledger.settle()
+    assert far.ledger.statuses() == {"tagged"}

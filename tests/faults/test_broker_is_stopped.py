@@ -1,0 +1,36 @@
+"""SIGSTOP to the broker: every connection stays open, and nothing answers."""
+
+from __future__ import annotations
+
+import time
+
+import psutil
+from rabbitmq_node import PrivateBroker
+
+from tests.support.readiness import watched
+from tests.support.scene import Scene
+from tests.support.service import until
+
+NOTICED_WITHIN_S = 8.0
+"""Two heartbeats of 2 s, the check of it, and a busy machine."""
+
+
+def test_a_frozen_broker_is_noticed_by_its_silence_and_consumed_from_when_it_is_back(
+    far: Scene, node: PrivateBroker
+) -> None:
+    far.under_load(200)
+    with watched(far.service) as readiness:
+        node.pause()
+        assert psutil.Process(node.pid or 0).status() == psutil.STATUS_STOPPED
+        try:
+            until(lambda: not readiness.samples[-1][1], "it is noticed", within_s=NOTICED_WITHIN_S)
+            noticed_at_s = time.monotonic()
+            time.sleep(3)
+            resumed_at_s = time.monotonic()
+            assert not any(ready for when_s, ready in readiness.samples if when_s > noticed_at_s)
+        finally:
+            node.resume()
+        until(lambda: readiness.first_ready_after(resumed_at_s), "ready again", within_s=10)
+    far.meet_again(node.url)
+    far.ledger.settle()
+    assert far.ledger.statuses() == {"tagged"}

@@ -1,0 +1,37 @@
+"""The broker runs out of memory or disk: it raises an alarm, and stops reading from those who publish."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from rabbitmq_node import PrivateBroker
+
+from tests.support.scene import Scene
+from tests.support.service import until
+
+
+@pytest.mark.parametrize("resource", ["memory", "disk"])
+def test_a_blocked_broker_is_told_of_and_waited_for(far: Scene, node: PrivateBroker, resource: str) -> None:
+    far.under_load(200)
+    reconnects = far.service.status()["broker"]["reconnects"]  # type: ignore[index]
+    alarm = node.set_memory_alarm if resource == "memory" else node.set_disk_alarm
+    alarm(True)
+    try:
+        assert node.alarms() == {resource}
+        # It says so, and that it is not ready
+        why = until(lambda: (far.service.status() or {}).get("why_not"), "it is not ready any more")
+        assert "blocked" in why
+        # Nothing more is answered, and nothing is given up, for longer than a confirm may take
+        far.ledger.gather()
+        ended = far.ledger.ended
+        time.sleep(6)
+        far.ledger.gather()
+        assert far.ledger.ended == ended
+        assert far.service.status()["broker"]["reconnects"] == reconnects  # type: ignore[index]
+    finally:
+        alarm(False)
+    until(lambda: (far.service.status() or {}).get("ready"), "it is ready again", within_s=10)
+    far.ledger.settle()
+    assert far.ledger.statuses() == {"tagged"}
+    assert far.ledger.dead == {}

@@ -1,0 +1,217 @@
+"""Keys go to their own service and nowhere else: a marked key is searched for in everything that comes out."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support import fake_google, fake_microsoft
+from tests.support.cloud import picture
+from tests.support.fake_google import FakeGoogle
+from tests.support.fake_microsoft import FakeMicrosoft
+from tests.support.fake_service import CLOSE, GARBAGE, Call, FakeService, Response, Trouble
+from tests.support.monitoring import fetch, http_url
+from tests.support.service import until
+from tests.support.tenants import KEY_MARK, LOCAL, Tenancy, asking_google, asking_microsoft, key, tenancy
+
+CLUMSY_PROVIDER = '''
+class Clumsy:
+    name = "clumsy"
+
+    def __init__(self, surroundings):
+        self.settings = surroundings.settings
+
+    def enabled(self, instance):
+        return bool(instance.providers.get("clumsy", {}).get("enabled"))
+
+    def pixel_recipe(self):
+        return None
+
+    def refuses(self, mime_type, instance):
+        return None
+
+    def unusable(self, instance):
+        return None
+
+    async def tag(self, image, instance):
+        password = instance.provider_secrets["clumsy"]["password"].get_secret_value()
+        return answer_of(image, instance, {"authorization": password})
+
+    async def start(self):
+        pass
+
+    async def close(self):
+        pass
+
+
+def answer_of(image, instance, headers):
+    raise RuntimeError(f"{image.asset_id} was too much, with {instance!r}")
+'''
+"""A provider of somebody's own that fails while a secret is in its hands."""
+
+
+class Collector(FakeService):
+    """Takes spans."""
+
+    def answer(self, call: Call) -> Response:
+        return Response(200, b"", {"Content-Type": "application/x-protobuf"})
+
+    def key_of(self, call: Call) -> str | None:
+        return None
+
+
+@pytest.fixture(scope="module")
+def google() -> Iterator[FakeGoogle]:
+    with FakeGoogle(key("google")) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def microsoft() -> Iterator[FakeMicrosoft]:
+    with FakeMicrosoft(key("microsoft")) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with Collector() as service:
+        yield service
+
+
+def install_clumsy(folder: Path) -> None:
+    """As pip would: the module, and beside it what says that there is an entry point."""
+    about = folder / "autotag_clumsy-1.dist-info"
+    about.mkdir(parents=True)
+    (folder / "autotag_clumsy.py").write_text(CLUMSY_PROVIDER)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: autotag-clumsy\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[autotag.providers]\nclumsy = autotag_clumsy:Clumsy\n")
+
+
+@pytest.fixture(scope="module")
+def it(
+    broker: str,
+    google: FakeGoogle,
+    microsoft: FakeMicrosoft,
+    collector: Collector,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Tenancy]:
+    folder = tmp_path_factory.mktemp("keys")
+    install_clumsy(folder / "packages")
+    both = {
+        "tensorflow": LOCAL,
+        "google_cloud_vision": asking_google(google.url, maximum_number_of_attempts=2, retry_total_s=3),
+        "microsoft_vision": asking_microsoft(microsoft.url, key("microsoft"), maximum_number_of_attempts=2),
+    }
+    instances = {
+        "acme": both,
+        "wrong": {
+            "google_cloud_vision": asking_google(google.url, key("wrong-google")),
+            "microsoft_vision": asking_microsoft(microsoft.url, key("wrong-microsoft")),
+        },
+        "clumsy": {
+            "tensorflow": LOCAL,
+            "providers": {"clumsy": {"enabled": True}},
+            "provider_secrets": {"clumsy": {"password": key("clumsy")}},
+        },
+    }
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
+        patch.setenv("PYTHONPATH", str(folder / "packages"))
+        tenants = stack.enter_context(
+            tenancy(
+                broker,
+                f"test-keys-{os.getpid()}",
+                folder,
+                instances=instances,
+                secrets={"instances__acme__google_cloud_vision__api_key": f"{key('google')}\n"},
+                cloud={"cache": {"enabled": True}, "failures_to_open_circuit": 100, "refused_key_pause_s": 0},
+                environment={"CACHE_DIR": str(cache_with_models(folder))},
+            )
+        )
+        yield tenants
+
+
+def cache_with_models(folder: Path) -> Path:
+    """A cache directory of this test's own, in which the models are those of everybody."""
+    from worker.settings import Settings
+
+    shared = Path(os.environ.get("AUTOTAG_CACHE_DIR") or Settings().cache_dir)
+    (folder / "cache").mkdir()
+    (folder / "cache" / "models").symlink_to(shared / "models")
+    return folder / "cache"
+
+
+def files_below(folder: Path) -> Iterator[tuple[str, bytes]]:
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            yield str(file), file.read_bytes()
+
+
+def repeating_the_key(name: str) -> tuple[Trouble, Trouble]:
+    """Errors of services that quote what they were sent, in the message and in a header."""
+    said = f"The key {key(name)} is not welcome here"
+    odd = Response(500, said.encode(), {"Content-Type": f"text/{key(name)}", "Retry-After": key(name)})
+    google_error = fake_google.error(400, said, "INVALID_ARGUMENT", "API_KEY_INVALID")
+    return Trouble(odd), Trouble(google_error if "google" in name else fake_microsoft.nested(401, "401", said))
+
+
+def test_no_key_is_in_anything_that_comes_out(
+    it: Tenancy, google: FakeGoogle, microsoft: FakeMicrosoft, collector: Collector
+) -> None:
+    outputs: dict[str, bytes | str] = {}
+    content = [{"base64": base64.b64encode(picture(seed)).decode()} for seed in range(40)]
+    # Given events for which all goes well, and everything that can go wrong
+    google.next(*repeating_the_key("google"), GARBAGE, CLOSE, Trouble(Response(200, b"<!doctype html>", {})))
+    microsoft.next(*repeating_the_key("microsoft"), GARBAGE, CLOSE, Trouble(stall_mid_body_s=1))
+    events = [it.dms.publish(each, instance="acme") for each in content[:8]]
+    events += [it.dms.publish(each, instance="wrong") for each in content[8:12]]
+    events += [it.dms.publish(each, instance="clumsy") for each in content[12:14]]
+    it.dms.results_of(events)
+    until(lambda: it.dms.take("dead-letters"), "a dead letter came")
+    until(lambda: "was too much" in it.service.logged(), "the clumsy provider has failed")
+    # When settings are reloaded, some of them wrong, and every command has been asked
+    it.reload_in_vain(defaults={"google_cloud_vision": {"enabled": True, "api_key": f"{KEY_MARK} with blanks"}})
+    it.reload(defaults={"locale": "de"})
+    for words in (
+        ("config", "show"),
+        ("config", "show", "--json"),
+        ("config", "show", "--instance", "acme"),
+        ("config", "show", "--instance", "clumsy", "--json"),
+        ("check", "--instance", "acme"),
+        ("check", "--instance", "wrong", "--json"),
+        ("status", "--json"),
+        ("dead-letters", "list"),
+    ):
+        ended = it.service.autotag(*words)
+        outputs[" ".join(words)] = ended.stdout + ended.stderr
+    for page in ("/", "/metrics", "/readyz", "/status.json"):
+        outputs[page] = fetch(f"{http_url(it.service)}{page}").body
+    until(lambda: len(collector.calls) > 2, "spans came")
+    # Then no key is in any of it, nor in logs, messages, spans, files that are kept, or what the children know
+    outputs["log"] = it.service.logged()
+    outputs["status"] = json.dumps(it.service.status())
+    outputs["spans"] = b"".join(call.body for call in collector.calls)
+    for number, message in enumerate(it.dms.seen):
+        outputs[f"message {number}"] = message.body + repr(message.properties).encode()
+    for kept in ("state", "cache/cloud-answers"):
+        outputs |= dict(files_below(it.service.log.parent / kept))
+    for child in psutil.Process(it.service.process.pid).children(recursive=True):
+        outputs[f"child {child.pid}"] = json.dumps([child.cmdline(), child.environ()])
+    found = {name: text if isinstance(text, bytes) else text.encode() for name, text in outputs.items()}
+    assert [name for name, text in found.items() if KEY_MARK.encode() in text] == []
+    # And the search would have found them: all of it has been said
+    assert len(outputs["spans"]) > 1000
+    assert "[key] is not welcome here" in str(outputs["log"])
+    assert "********" in str(outputs["config show --instance clumsy --json"])
+    assert "google_key_refused" in str(outputs["/metrics"])
+    assert any("cloud-answers" in name for name in outputs)
+    assert {*google.keys, *microsoft.keys} >= {key("google"), key("wrong-google"), key("microsoft")}
