@@ -23,6 +23,10 @@ _log = structlog.get_logger(__name__)
 THUMBNAIL = JpegLimits(maximum_bytes=24 << 10, maximum_width=192, maximum_height=192)
 """Sharp at 96 points on a dense screen, and a few kilobytes."""
 
+_TRIES = 10
+_PAUSE_S = 0.2
+"""Between two looks whether a decoder is free; then it is left at that."""
+
 _MOST_HELD = 12
 _MOST_HELD_BYTES = 32 << 20
 
@@ -66,7 +70,11 @@ class Album:
 
     async def _make(self, picture: Picture, content: Content, decoders: DecoderCrew, asset: str) -> None:
         async with self._one_at_a_time:
-            if decoders.waiting:
+            for _ in range(_TRIES):
+                if not decoders.waiting:
+                    break
+                await asyncio.sleep(_PAUSE_S)
+            else:
                 return
             try:
                 picture.jpeg = await decoders.shrink(content, THUMBNAIL, asset)

@@ -18,7 +18,7 @@ import structlog
 
 from worker import tagging, tracing
 from worker.album import Album
-from worker.amqp import Broker, Delivery, NotPublished, PublishRefused, Unroutable
+from worker.amqp import Broker, Delivery, NotConfirmed, NotPublished, PublishRefused, Unroutable
 from worker.errors import AutotagError, CannotBeDone, TryLater, Unavailable
 from worker.history import Ended, History, Picture
 from worker.messages import Event, Result, UnreadableEvent, read_event, write_result
@@ -40,7 +40,7 @@ _WAIT_AT_LEAST_S = 60.0
 
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
-"""Between two attempts to publish what the broker refuses (a queue that is full)."""
+"""Between two attempts to publish what the broker does not take: a queue is full, a permission is missing."""
 
 
 class Ending(StrEnum):
@@ -196,7 +196,7 @@ class Pipeline:
             message = write_result(
                 result, event=_traced(errand), settings_digest=self._digests.of(settings, result.instance)
             )
-            await self._accepted(lambda: self._broker.publish_result(message))
+            await self._accepted(errand, lambda: self._broker.publish_result(message))
         self._metrics.result(result)
         errand.result = result
 
@@ -211,7 +211,9 @@ class Pipeline:
         errand.reason, errand.message = down[0].reason, down[0].message
         after_s = max(reply.after_s for reply in down)
         headers = {ANSWERS_HEADER: pack(findings.replies)}
-        await self._accepted(lambda: self._broker.retry_later(errand.delivery, at_least_s=after_s, headers=headers))
+        await self._accepted(
+            errand, lambda: self._broker.retry_later(errand.delivery, at_least_s=after_s, headers=headers)
+        )
         errand.delivery.ack()
         return Ending.RETRIED
 
@@ -222,7 +224,7 @@ class Pipeline:
             return await self._give_up(errand, CannotBeDone(last, reason=error.reason))
         errand.blame(error)
         _log.warning("will be retried", reason=error.reason, error=str(error), **_who(errand))
-        await self._accepted(lambda: self._broker.retry_later(errand.delivery, at_least_s=error.after_s))
+        await self._accepted(errand, lambda: self._broker.retry_later(errand.delivery, at_least_s=error.after_s))
         errand.delivery.ack()
         return Ending.RETRIED
 
@@ -233,9 +235,10 @@ class Pipeline:
             errand.delivery.requeue()
             return Ending.REQUEUED
         await self._accepted(
+            errand,
             lambda: self._broker.retry_later(
                 errand.delivery, at_least_s=max(_WAIT_AT_LEAST_S, error.after_s), counted=False
-            )
+            ),
         )
         errand.delivery.ack()
         return Ending.RETRIED
@@ -253,7 +256,8 @@ class Pipeline:
         errand.blame(error)
         asset, instance = _whose(errand, error)
         await self._accepted(
-            lambda: self._broker.dead_letter(errand.delivery, error.reason, str(error), asset=asset, instance=instance)
+            errand,
+            lambda: self._broker.dead_letter(errand.delivery, error.reason, str(error), asset=asset, instance=instance),
         )
         errand.delivery.ack()
         return Ending.DEAD_LETTERED
@@ -263,7 +267,7 @@ class Pipeline:
         errand.blame(error)
         self._metrics.unroutable()
         _log.error("result is unroutable; the event is kept and comes back", error=str(error), **_who(errand))
-        await self._accepted(lambda: self._broker.retry_later(errand.delivery, at_least_s=0, counted=False))
+        await self._accepted(errand, lambda: self._broker.retry_later(errand.delivery, at_least_s=0, counted=False))
         errand.delivery.ack()
         return Ending.RETRIED
 
@@ -274,17 +278,20 @@ class Pipeline:
         errand.delivery.requeue()
         return Ending.REQUEUED
 
-    async def _accepted(self, publish: Callable[[], Awaitable[object]]) -> None:
-        """Publish, and while the broker refuses hold the event and try again: full queues slow us down, no more.
+    async def _accepted(self, errand: Errand, publish: Callable[[], Awaitable[object]]) -> None:
+        """Publish, and while that fails hold the event and try again: what stands in the way slows us down, no more.
 
-        Requeueing instead would count towards the queue's delivery limit and end in a dead letter.
+        Requeueing instead would count towards the queue's delivery limit, and a full queue or a permission that was
+        taken away would set every event aside in seconds. A delivery whose channel is gone is no longer ours to hold.
         """
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
                 await publish()
-            except PublishRefused as error:
-                _log.warning("the broker refuses; trying again", error=str(error), pause_s=pause_s)
+            except (PublishRefused, NotConfirmed) as error:
+                if errand.delivery.lost:
+                    raise
+                _log.warning("not taken by the broker; trying again", error=str(error), pause_s=pause_s, **_who(errand))
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             else:

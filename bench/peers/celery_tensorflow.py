@@ -30,9 +30,9 @@ _loaded = {}
 @worker_process_init.connect
 def load(**_: object) -> None:
     """TensorFlow does not survive a fork, so each worker loads it for itself."""
-    from tensorflow_model import SavedModel
+    from runtimes import open_runtime
 
-    _loaded["model"] = SavedModel()
+    _loaded["model"] = open_runtime()
 
 
 @app.task(name="tag")

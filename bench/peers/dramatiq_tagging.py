@@ -2,25 +2,19 @@
 
     dramatiq dramatiq_tagging --queues QUEUE --processes 2 --threads 2
 
-BENCH_RUNTIME says which model runs: `tensorflow`, or `litert` for the very file that Autotag runs. What the two differ
-by is the model's doing; what the second and Autotag differ by is the design's.
+With the runtime `litert` it runs the very file that Autotag runs. What the two ways of running it differ by is the
+model's doing; what the second and Autotag differ by is the design's.
 """
 
 from __future__ import annotations
 
-import os
-
 import common
 import dramatiq
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
-
-if os.environ["BENCH_RUNTIME"] == "litert":
-    from litert_model import LiteRT as Model
-else:
-    from tensorflow_model import SavedModel as Model
+from runtimes import open_runtime
 
 dramatiq.set_broker(RabbitmqBroker(url=common.URL))
-_model = Model() if os.environ.get("BENCH_WORKER") else None
+_model = open_runtime()
 
 
 @dramatiq.actor(queue_name=common.RESULTS, max_retries=0)

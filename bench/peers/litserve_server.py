@@ -21,9 +21,9 @@ class Tagging(litserve.LitAPI):
 
     def setup(self, _device: str) -> None:
         """Load the model, in each worker process."""
-        from tensorflow_model import SavedModel
+        from runtimes import open_runtime
 
-        self._model = SavedModel()
+        self._model = open_runtime()
 
     def decode_request(self, request: dict[str, str]) -> np.ndarray:
         """Pixels of one image."""

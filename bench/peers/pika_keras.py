@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 
 import common
 import pika
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from runtimes import open_runtime
 
 
 def main() -> None:
     """Consume until the process is ended."""
-    import keras
-
-    model = keras.models.load_model(common.MODEL, compile=False)
+    model = open_runtime()
     connection = pika.BlockingConnection(pika.URLParameters(common.URL))
     channel = connection.channel()
     channel.queue_declare(common.QUEUE, durable=True)
@@ -24,7 +20,7 @@ def main() -> None:
 
     def on_message(channel, method, _properties, body) -> None:
         path = json.loads(body)["path"]
-        logits = model.predict(common.normalised(common.load(path))[None], verbose=0)
+        logits = model.logits(common.load(path)[None])
         channel.basic_publish(
             "",
             common.RESULTS,

@@ -11,8 +11,8 @@ from tests.support.readiness import watched
 from tests.support.scene import Scene
 from tests.support.service import until
 
-NOTICED_WITHIN_S = 8.0
-"""Two heartbeats of 2 s, the check of it, and a busy machine."""
+NOTICED_WITHIN_S = 20.0
+"""pika looks for heartbeats of 2 s every 7 s, and gives up when it has looked twice in vain."""
 
 
 def test_a_frozen_broker_is_noticed_by_its_silence_and_consumed_from_when_it_is_back(
@@ -21,8 +21,8 @@ def test_a_frozen_broker_is_noticed_by_its_silence_and_consumed_from_when_it_is_
     far.under_load(200)
     with watched(far.service) as readiness:
         node.pause()
-        assert psutil.Process(node.pid or 0).status() == psutil.STATUS_STOPPED
         try:
+            until(lambda: psutil.Process(node.pid).status() == psutil.STATUS_STOPPED, "it is frozen", within_s=2)
             until(lambda: not readiness.samples[-1][1], "it is noticed", within_s=NOTICED_WITHIN_S)
             noticed_at_s = time.monotonic()
             time.sleep(3)

@@ -6,8 +6,8 @@ from tests.support.proxy import Proxy
 from tests.support.scene import Scene
 from tests.support.service import until
 
-NOTICED_WITHIN_S = 8.0
-"""Two heartbeats of 2 s, the check of it, and a busy machine."""
+NOTICED_WITHIN_S = 20.0
+"""pika looks for heartbeats of 2 s every 7 s, and gives up when it has looked twice in vain."""
 
 
 def ready(far: Scene) -> bool:
@@ -47,7 +47,7 @@ def test_a_half_open_connection_is_given_up(far: Scene, proxy: Proxy) -> None:
     connections = proxy.connections
     assert proxy.half_open() == 1  # the broker has seen us go and gives our deliveries to others; we see nothing
     until(lambda: proxy.swallowed_bytes > swallowed, "what we still sent went nowhere")
-    until(lambda: proxy.connections > connections, "another connection was made", within_s=NOTICED_WITHIN_S + 5)
+    until(lambda: proxy.connections > connections, "another connection was made", within_s=NOTICED_WITHIN_S)
     until(lambda: ready(far), "ready again", within_s=10)
     far.ledger.settle()
     assert far.ledger.statuses() == {"tagged"}

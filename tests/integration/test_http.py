@@ -254,6 +254,14 @@ def test_a_port_that_is_taken_ends_the_start_with_a_sentence(broker: str, tmp_pa
             assert f"can't listen for HTTP on 127.0.0.1 port {port}" in service.logged()
 
 
+def test_a_certificate_that_is_none_ends_the_start_with_a_sentence(broker: str, tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("no certificate")
+    changes = {"HTTP__CERTIFICATE_FILE": str(tmp_path / "cert.pem")}
+    with running_service(broker, f"test-cert-{os.getpid()}", tmp_path / "service", **changes) as service:
+        assert service.process.wait(timeout=30) == 2
+        assert "`http.certificate_file`" in service.logged()
+
+
 # ── systemd ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

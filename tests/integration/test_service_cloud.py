@@ -253,6 +253,30 @@ def test_labels_that_come_with_an_error_are_kept_and_the_result_says_so(it: Tena
     assert "only a part of its labels: Some labels could not be made." in report["message"]
 
 
+def test_labels_that_make_no_sense_are_left_out_and_the_result_says_so(it: Tenancy, clouds: Clouds) -> None:
+    clouds.googles["partial"].labels = [
+        {"description": "Freight car", "score": 0.9},
+        {"description": "Rolling stock", "score": float("nan")},
+        {"description": "x" * 10_000, "score": 0.8},
+        {"description": "Train", "score": "high"},
+        {"score": 0.7},
+    ]
+
+    (data,) = it.one_result(it.dms.publish(inline(picture(8)), instance="partial"))
+
+    assert [tag["name"] for tag in data["tags"]] == ["Freight car"]
+    assert "sent 4 tags that can't be used" in data["providers"][0]["message"]
+
+
+def test_an_answer_without_labels_is_an_answer(it: Tenancy, clouds: Clouds) -> None:
+    clouds.googles["partial"].labels = []
+
+    (data,) = it.one_result(it.dms.publish(inline(picture(9)), instance="partial"))
+
+    assert (data["status"], data["complete"], statuses(data)) == ("no_tags", True, {"google_cloud_vision": "ok"})
+    assert it.dms.depth("dead-letters") == 0
+
+
 def test_a_refused_key_of_an_instance_with_nobody_else_fails_its_events_and_says_what_to_do(
     it: Tenancy, clouds: Clouds
 ) -> None:

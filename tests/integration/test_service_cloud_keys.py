@@ -21,7 +21,7 @@ from tests.support.monitoring import fetch, http_url
 from tests.support.service import until
 from tests.support.tenants import KEY_MARK, LOCAL, Tenancy, asking_google, asking_microsoft, key, tenancy
 
-CLUMSY_PROVIDER = '''
+CLUMSY_PROVIDER = """
 class Clumsy:
     name = "clumsy"
 
@@ -53,7 +53,7 @@ class Clumsy:
 
 def answer_of(image, instance, headers):
     raise RuntimeError(f"{image.asset_id} was too much, with {instance!r}")
-'''
+"""
 """A provider of somebody's own that fails while a secret is in its hands."""
 
 

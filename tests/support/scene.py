@@ -116,9 +116,10 @@ class Scene:
         """Begin anew after another test, also one that failed: nothing in hand, nothing in the queues, a new log."""
 
         def at_rest() -> bool:
-            self.ledger.gather()
             in_hand = (self.service.status() or {})["broker"]["unsettled"]
-            return not in_hand and self.dms.depth("images.live") == 0
+            rest = not in_hand and self.dms.depth("images.live") == 0
+            self.ledger.gather()
+            return rest
 
         until(at_rest, "what another test left has ended")
         self.ledger = Ledger(self.dms)

@@ -17,6 +17,11 @@ ATTEMPT_HEADER = "x-autotag-attempt"
 class Settler(Protocol):
     """The channel that a delivery came on, as the delivery sees it."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether anything can still be settled on it."""
+        ...
+
     def ack(self, tag: int) -> None:
         """The broker forgets the message."""
 
@@ -67,6 +72,11 @@ class Delivery:
     def settled(self) -> bool:
         """Whether it is done with."""
         return self._settled
+
+    @property
+    def lost(self) -> bool:
+        """Whether its channel is gone: the broker has taken it back, and delivers it again."""
+        return not self._settler.is_open
 
     def ack(self) -> None:
         """Tell the broker to forget it. Only after what replaces it is confirmed."""

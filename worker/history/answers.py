@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from worker.messages import ImageFacts, ProviderReport, Tag
 
@@ -16,6 +17,9 @@ MOST_ANSWERS = 12
 MOST_TAGS = 6
 LONGEST_TEXT = 300
 """Names and messages are cut here: an event may give an asset a name of a thousand characters."""
+
+_PICTURES_OUTLIVE = 12
+"""A page that has just been drawn names thumbnails that it is about to ask for: they must still be there then."""
 
 _BURST = float(MOST_ANSWERS)
 _A_SECOND = 1.0
@@ -53,16 +57,16 @@ class Answers:
     """The last of them, newest first."""
 
     def __init__(self) -> None:
-        self._kept: deque[Answer] = deque(maxlen=MOST_ANSWERS)
+        self._kept: deque[Answer] = deque(maxlen=MOST_ANSWERS + _PICTURES_OUTLIVE)
         self._numbers = 0
         self._room = _BURST
         self._filled_at_s: float | None = None
 
     def __iter__(self) -> Iterator[Answer]:
-        return reversed(self._kept)
+        return islice(reversed(self._kept), MOST_ANSWERS)
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return min(len(self._kept), MOST_ANSWERS)
 
     def admit(self, now_s: float) -> Picture | None:
         """A place for an answer that comes at `now_s`, or None when too many have come for anybody to follow."""

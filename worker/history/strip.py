@@ -92,7 +92,7 @@ class Life(Strip):
                 return "ready", "ready"
             case Crashed(cause, counted, left):
                 self.change(State.BACK_OFF, now_s)
-                budget = "" if not counted or left is None else f"; {left} more would be relaunched"
+                budget = "" if not counted or left is None else f" ({left} relaunches left)"
                 return "crash", f"crashed: {cause.message}{budget}"
             case Relaunching(delay_s):
                 self.change(State.BACK_OFF, now_s)

@@ -62,7 +62,7 @@ class ProviderReport:
     reason: str | None = None
     """A fixed word for programs, where the status is not `ok`."""
     message: str | None = None
-    """The same for people."""
+    """The same for people; where the status is `ok`, what is wanting in an answer that is not whole."""
     model: str | None = None
     """What answered: the name and version of the model, or of the service's API."""
     duration_s: Annotated[float, Field(ge=0)] | None = None

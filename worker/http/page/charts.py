@@ -60,7 +60,8 @@ def strip(stretches: Sequence[Stretch], marks_s: Sequence[float], from_s: float,
         wide = max(2.0, at(each.to_s) - at(each.from_s))
         name = f"state {class_of(each.state)}"
         drawn.append(h("rect", class_=name, x=at(each.from_s), y=0, width=wide, height=_STRIP_HEIGHT))
-    drawn.extend(h("line", class_="mark", x1=at(each), x2=at(each), y1=0, y2=_STRIP_HEIGHT) for each in marks_s)
+    for name in ("mark around", "mark"):
+        drawn.extend(h("line", class_=name, x1=at(each), x2=at(each), y1=0, y2=_STRIP_HEIGHT) for each in marks_s)
     return _svg(_STRIP_HEIGHT, label, drawn, class_="chart strip")
 
 

@@ -185,6 +185,8 @@ def _moments(view: View) -> Html:
                 )
                 for each in moments
             ],
+            tabindex=0,
+            aria_label="What happened, newest first",
         ),
         class_="moments",
         id="moments",

@@ -1,0 +1,274 @@
+"""Virtual instances in one running service: each with its own switches, thresholds and keys, also while they change."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.cloud import picture
+from tests.support.fake_google import FakeGoogle
+from tests.support.fake_microsoft import FakeMicrosoft
+from tests.support.fake_service import Trouble
+from tests.support.service import until
+from tests.support.tenants import LOCAL, Tenancy, asking_google, asking_microsoft, key, tenancy
+
+
+class Clouds:
+    """The services: one of each kind for everybody, and a Google of their own for `gamma` and `delta`."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        names = ("acme", "beta", "old", "limited")
+        self.google = stack.enter_context(FakeGoogle(*map(key, names)))
+        self.microsoft = stack.enter_context(FakeMicrosoft(*map(key, names)))
+        self.gamma = stack.enter_context(FakeGoogle(key("gamma"), key("gamma-new")))
+        self.delta = stack.enter_context(FakeGoogle(key("delta")))
+
+
+@pytest.fixture(scope="module")
+def clouds() -> Iterator[Clouds]:
+    with ExitStack() as stack:
+        yield Clouds(stack)
+
+
+@pytest.fixture(scope="module")
+def it(
+    broker: str, clouds: Clouds, photographs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Tenancy]:
+    google, microsoft = clouds.google.url, clouds.microsoft.url
+    instances: dict[str, dict[str, Any]] = {
+        "acme": {
+            "google_cloud_vision": asking_google(google, confidence_threshold=0.9),  # its key is a secret, see below
+            "microsoft_vision": asking_microsoft(microsoft, key("acme"), language="ja"),
+        },
+        "beta": {
+            "tensorflow": LOCAL | {"confidence_threshold": 0.05},
+            "google_cloud_vision": asking_google(google, key("beta"), maximum_number_of_results=2),
+            "microsoft_vision": asking_microsoft(microsoft, key("beta"), confidence_threshold=0.6),
+        },
+        "old": {"microsoft_vision": asking_microsoft(f"{microsoft}/vision/v2.0/", key("old"))},
+        "keyless": {"google_cloud_vision": asking_google(google)},
+        "limited": {
+            "maximum_number_of_tags_per_asset": 2,
+            "google_cloud_vision": asking_google(google, key("limited")),
+            "sites": {"intranet": False},
+        },
+        "off": {"enabled": False, "google_cloud_vision": asking_google(google, key("acme"))},
+        "gamma": {"google_cloud_vision": asking_google(clouds.gamma.url, key("gamma"), confidence_threshold=0.9)},
+        "delta": {"google_cloud_vision": asking_google(clouds.delta.url, key("delta"))},
+    }
+    # The defaults have TensorFlow on; each instance but one has it off.
+    instances = {name: {"tensorflow": {"enabled": False}} | each for name, each in instances.items()}
+    folder = tmp_path_factory.mktemp("instances")
+    with tenancy(
+        broker,
+        f"test-instances-{os.getpid()}",
+        folder,
+        instances=instances,
+        secrets={"instances__acme__google_cloud_vision__api_key": f"{key('acme')}\n"},
+        sources={"path_roots": [str(photographs["coffee"].parent)]},
+        defaults={"tensorflow": LOCAL},
+        maximum_number_of_tags_per_asset=4,
+    ) as tenants:
+        yield tenants
+
+
+def inline(image: bytes) -> dict[str, str]:
+    return {"base64": base64.b64encode(image).decode()}
+
+
+def digest(image: bytes) -> str:
+    """As the fakes name an image."""
+    return f"image {hashlib.sha256(image).hexdigest()[:12]}"
+
+
+def test_among_200_mixed_events_each_call_has_its_own_instances_key_and_each_result_its_settings(
+    it: Tenancy, clouds: Clouds
+) -> None:
+    # Given 200 events of two instances with other keys and thresholds, all at once and in no order
+    images = {digest(image): image for image in map(picture, range(1000, 1200))}
+    owners = {name: ("acme", "beta")[number % 2] for number, name in enumerate(images)}
+    order = list(images)
+    random.Random(4).shuffle(order)
+    events = {it.dms.publish(inline(images[name]), instance=owners[name]): name for name in order}
+    # When all have been answered
+    results = dict(zip(events, it.one_result(*events), strict=True))
+    # Then every call carried the key of the instance whose images were in it
+    sent: Counter[str] = Counter()
+    for call in clouds.google.calls:
+        for request in call.json()["requests"]:
+            name = digest(base64.b64decode(request["image"]["content"]))
+            assert clouds.google.key_of(call) == key(owners[name])
+            assert request["features"][0]["maxResults"] == {"acme": 10, "beta": 2}[owners[name]]
+            sent[name] += 1
+    for call in clouds.microsoft.calls:
+        name = digest(call.body)
+        assert clouds.microsoft.key_of(call) == key(owners[name])
+        assert call.query["language"] == {"acme": "ja", "beta": "en"}[owners[name]]
+        sent[name] += 1
+    # And each image went once to each service
+    assert sent == dict.fromkeys(images, 2)
+    # And each result has the tags of its own image, under its instance's thresholds
+    for event, name in events.items():
+        data = results[event]
+        assert (data["instance"], data["status"], data["complete"]) == (owners[name], "tagged", True)
+        tags = {(tag["provider"], tag["name"]) for tag in data["tags"]}
+        assert {tag for provider, tag in tags if tag.startswith("image ")} == {name}
+        cloud = {tag for tag in tags if tag[0] != "tensorflow"}
+        if owners[name] == "acme":
+            assert [report["name"] for report in data["providers"]] == ["google_cloud_vision", "microsoft_vision"]
+            assert cloud == {
+                ("microsoft_vision", name),
+                ("microsoft_vision", "train"),
+                ("microsoft_vision", "outdoor"),
+            }
+        else:
+            assert [report["name"] for report in data["providers"]][0] == "tensorflow"
+            assert cloud <= {
+                ("microsoft_vision", name),
+                ("microsoft_vision", "train"),
+                ("google_cloud_vision", "Freight car"),
+            }
+            assert ("microsoft_vision", name) in cloud
+
+
+def test_the_systems_limit_holds_unless_the_instance_has_a_lower_one_and_the_best_are_kept(it: Tenancy) -> None:
+    by_instance, by_system = (
+        it.dms.publish(inline(picture(1)), instance="limited"),
+        it.dms.publish(inline(picture(2)), instance="beta"),
+    )
+
+    two, four = it.one_result(by_instance, by_system)
+
+    assert [tag["confidence"] for tag in two["tags"]] == [0.95, 0.8125]
+    assert len(four["tags"]) <= 4
+    assert four["tags"][0]["confidence"] == 0.999
+
+
+def test_switches_of_system_instance_and_site_and_strangers(it: Tenancy, photographs: dict[str, Path]) -> None:
+    image = {"path": str(photographs["coffee"])}
+    site, other_site, off, stranger = it.one_result(
+        it.dms.publish(image, instance="limited", site="intranet"),
+        it.dms.publish(image, instance="limited", site="public"),
+        it.dms.publish(image, instance="off"),
+        it.dms.publish(image, instance="nobody.knows"),
+    )
+
+    assert (site["status"], site["reason"]) == ("skipped", "site_disabled")
+    assert other_site["status"] == "tagged"
+    assert (off["status"], off["reason"]) == ("skipped", "instance_disabled")
+    # The defaults hold for an instance that nobody has named, until the settings say otherwise.
+    assert (stranger["status"], stranger["instance"]) == ("tagged", "nobody.knows")
+    it.reload(unknown_instances="skip")
+    (stranger,) = it.one_result(it.dms.publish(image, instance="nobody.knows"))
+    assert (stranger["status"], stranger["reason"]) == ("skipped", "unknown_instance")
+
+
+def test_an_instance_without_a_key_fails_by_itself_and_is_told_of_at_the_start(
+    it: Tenancy, photographs: dict[str, Path]
+) -> None:
+    image = {"path": str(photographs["coffee"])}
+
+    keyless, limited = it.one_result(
+        it.dms.publish(image, instance="keyless"), it.dms.publish(image, instance="limited")
+    )
+
+    assert (keyless["status"], keyless["reason"], limited["status"]) == ("failed", "key_missing", "tagged")
+    assert "set instances.keyless.google_cloud_vision.api_key or the secret" in keyless["message"]
+    letter = until(lambda: it.dms.take("dead-letters"), "a dead letter came")
+    assert letter.properties.headers["x-autotag-instance"] == "keyless"
+    before_the_first_event = it.service.logged().partition('"event": "ready to take events"')[0]
+    assert "without a key; set instances.keyless.google_cloud_vision.api_key" in before_the_first_event
+
+
+def test_a_retired_api_is_still_spoken_and_warned_of_at_start_and_reload(it: Tenancy) -> None:
+    (data,) = it.one_result(it.dms.publish(inline(picture(5)), instance="old"))
+    assert (data["status"], data["providers"][0]["model"]) == ("tagged", "microsoft_vision/2.0")
+
+    warning = "2.0 was retired on 2026-09-13"
+    assert warning in it.service.logged().partition('"event": "ready to take events"')[0]
+    before = it.service.logged().count(warning)
+    it.reload()
+    until(lambda: it.service.logged().count(warning) == before + 1, "it warned again")
+
+
+def test_a_reload_of_one_instance_touches_no_call_in_flight(it: Tenancy, clouds: Clouds) -> None:
+    # Given calls under way for two instances
+    clouds.gamma.next(Trouble(stall_mid_body_s=2))
+    clouds.delta.next(Trouble(stall_mid_body_s=2))
+    in_flight = {name: it.dms.publish(inline(picture(6)), instance=name) for name in ("gamma", "delta")}
+    until(lambda: clouds.gamma.calls and clouds.delta.calls, "both were called")
+    # When one of them gets another key and threshold, and an event under these
+    instances = it.settings["instances"]
+    changed = asking_google(clouds.gamma.url, key("gamma-new"), confidence_threshold=0.5)
+    it.reload(instances=instances | {"gamma": instances["gamma"] | {"google_cloud_vision": changed}})
+    assert it.dms.take("results") is None, "the calls were under way all the time"
+    (new,) = it.one_result(it.dms.publish(inline(picture(7)), instance="gamma"))
+    # Then the new event went out under the new key and its result follows the new threshold
+    assert [tag["confidence"] for tag in new["tags"]] == [0.95, 0.8125, 0.5]
+    # And the calls under way were answered as they began, once each
+    old, other = it.one_result(*in_flight.values())
+    assert [tag["confidence"] for tag in old["tags"]] == [0.95]
+    assert [tag["confidence"] for tag in other["tags"]] == [0.95, 0.8125, 0.5]
+    assert clouds.gamma.keys == [key("gamma"), key("gamma-new")]
+    assert clouds.delta.keys == [key("delta")]
+
+
+def test_a_change_that_is_wrong_is_refused_with_the_reason_and_the_old_settings_stay(
+    it: Tenancy, clouds: Clouds
+) -> None:
+    instances = it.settings["instances"]
+    wrong = instances["delta"]["google_cloud_vision"] | {"confidence_threshold": 1.5}
+
+    said = it.reload_in_vain(instances=instances | {"delta": {"google_cloud_vision": wrong}})
+
+    assert "instances.delta.google_cloud_vision.confidence_threshold = 1.5: must be a number from 0 to 1" in said
+    (data,) = it.one_result(it.dms.publish(inline(picture(8)), instance="delta"))
+    assert data["status"] == "tagged"
+
+
+def test_a_provider_that_nobody_wanted_at_the_start_is_switched_on_by_a_reload(
+    broker: str, photographs: dict[str, Path], tmp_path: Path
+) -> None:
+    image = {"path": str(photographs["chelsea"])}
+    sources = {"path_roots": [str(photographs["coffee"].parent)]}
+    instances: dict[str, dict[str, Any]] = {"acme": {"tensorflow": LOCAL}}
+    with (
+        FakeGoogle(key("acme")) as google,
+        tenancy(
+            broker,
+            f"test-switched-on-{os.getpid()}",
+            tmp_path,
+            instances=instances,
+            sources=sources,
+            cloud={"allow_private_endpoints": False},
+        ) as it,
+    ):
+        (before,) = it.one_result(it.dms.publish(image, instance="acme"))
+        assert [report["name"] for report in before["providers"]] == ["tensorflow"]
+        # When Google is switched on, at an address that the cloud settings do not allow
+        both = {"tensorflow": LOCAL, "google_cloud_vision": asking_google(google.url, key("acme"))}
+        it.reload(instances={"acme": both})
+        (refused,) = it.one_result(it.dms.publish(image, instance="acme"))
+        # Then it is asked for, and says what is wrong, beside the others' tags
+        reasons = {report["name"]: report["reason"] for report in refused["providers"]}
+        assert reasons == {"tensorflow": None, "google_cloud_vision": "endpoint_not_public"}
+        assert (refused["status"], refused["complete"], google.calls) == ("tagged", True, [])
+        # And when the cloud settings allow it, it answers
+        it.reload(cloud=it.settings["cloud"] | {"allow_private_endpoints": True})
+        (tagged,) = it.one_result(it.dms.publish(image, instance="acme"))
+        assert {report["status"] for report in tagged["providers"]} == {"ok"}
+        assert google.keys == [key("acme")]
+        # And when nobody wants it any more, it is asked no more
+        it.reload(instances=instances)
+        (after,) = it.one_result(it.dms.publish(image, instance="acme"))
+        assert [report["name"] for report in after["providers"]] == ["tensorflow"]
+        assert len(google.calls) == 1

@@ -1,0 +1,52 @@
+"""A real Chromium, Debian's own, driven by Playwright."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser with a profile of its own, which goes with it."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.fail("These tests need Debian's Chromium: run scripts/install_chromium.sh as root.")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Complaints:
+    """What a page's console says, Content-Security-Policy violations included, and which hosts it asks."""
+
+    def __init__(self, page: Page) -> None:
+        self.said: list[str] = []
+        self.hosts: set[str] = set()
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.said.append(str(error)))
+        page.on("request", self._request)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.said.append(message.text)
+
+    def _request(self, request: Request) -> None:
+        if request.url.startswith("http"):
+            self.hosts.add(request.url.split("/")[2])
