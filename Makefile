@@ -15,6 +15,7 @@ WITH_BROKER := $(BIN)/python scripts/private_broker.py run --
 
 # Built before the tests begin, so that no test has to wait for it.
 TESTED_MODELS := efficientnet-lite0 efficientnet-lite2 efficientnet-lite2-float
+BUILD_MODELS = for model in $(TESTED_MODELS); do $(BIN)/autotag model build $$model >/dev/null || exit; done
 
 # Files made from the code and checked in: each command fails, and says how to make it anew, when its file is out of date.
 GENERATED := "schema --check" "config reference --check"
@@ -37,17 +38,20 @@ demo: setup ## tag five photographs: broker, model and service, end to end
 	@$(WITH_BROKER) $(BIN)/python scripts/demo.py
 
 test: setup ## run all tests beside a broker; ARGS="-k word" runs some
-	@for model in $(TESTED_MODELS); do $(BIN)/autotag model build $$model >/dev/null || exit; done
-	@$(WITH_BROKER) $(BIN)/python -m pytest $(ARGS)
+	@scripts/install_tools.sh
+	@$(BUILD_MODELS)
+	@$(WITH_BROKER) $(BIN)/python -m pytest -m "not slow_fault" $(ARGS)
 
 lint: setup ## check style, types, the direction of imports, and that generated files are current
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@deploy/check.sh
 	@for command in $(GENERATED); do $(BIN)/autotag $$command || exit; done
 
 faults: setup ## break everything, one thing after the other, and count every event
+	@$(BUILD_MODELS)
 	@$(WITH_BROKER) $(BIN)/python -m pytest tests/faults $(ARGS)
 
 chaos: setup ## kill at random under load and compare event ids; EVENTS=10000 SEED=1 JSON=1

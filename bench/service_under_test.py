@@ -66,6 +66,8 @@ class AutotagService:
             "HTTP__PORT": "0",
             "LOG__FORMAT": "json",
             "SOURCES__PATH_ROOTS": json.dumps([str(images)]),
+            "SOURCES__URL_ALLOWED_HOSTS": "127.0.0.1",
+            "SOURCES__URL_ALLOW_PRIVATE_ADDRESSES": "true",
             "DEFAULTS__TENSORFLOW__ENABLED": "true",
             "TENSORFLOW__MODEL": model,
         }
@@ -205,6 +207,11 @@ class AutotagService:
         if failed:
             raise RuntimeError(f"{len(failed)} events were not tagged, for one: {failed[0]['data']}")
         return results
+
+    def first_result_s(self) -> float:
+        """Wait for the first result that lies in their queue, take it, and say when it was written."""
+        self._queues.wait_for(self.layout.results_queue, 1, READY_WITHIN_S)
+        return written_at_s(json.loads(self._queues.drain(self.layout.results_queue, 1)[0]))
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """The log lines of a kind."""

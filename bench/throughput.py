@@ -12,8 +12,8 @@ from measuring import steady
 from processes import Watch
 
 _WITHIN_S = 300.0
-_FEWEST = 40
-_FIRST_GUESS = 60
+_FEWEST = 30
+_FIRST_GUESS = 40
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,7 @@ from tests.support.service import Dms
 
 
 @pytest.fixture(scope="session")
-def one_service(
-    broker: str, photographs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Scene]:
+def one_service(broker: str, photographs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """A service that outlives every fault of its children: one for all the tests that hurt only those."""
     with scene(broker, f"faults-{os.getpid()}", tmp_path_factory.mktemp("faults"), photographs) as it:
         yield it

@@ -23,7 +23,7 @@ def test_a_frozen_broker_is_noticed_by_its_silence_and_consumed_from_when_it_is_
         node.pause()
         try:
             until(lambda: psutil.Process(node.pid).status() == psutil.STATUS_STOPPED, "it is frozen", within_s=2)
-            until(lambda: not readiness.samples[-1][1], "it is noticed", within_s=NOTICED_WITHIN_S)
+            until(lambda: not readiness.now, "it is noticed", within_s=NOTICED_WITHIN_S)
             noticed_at_s = time.monotonic()
             time.sleep(3)
             resumed_at_s = time.monotonic()

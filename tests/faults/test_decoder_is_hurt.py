@@ -22,7 +22,9 @@ def test_a_decoder_that_dies_once_costs_no_image_its_tags(it: Scene, number: sig
     send(decoder, number)
 
     until(lambda: gone(decoder), "the decoder is gone")
-    until(lambda: any(number.name in line["cause"] for death in DEATHS for line in it.logged(death)), "its end is logged")
+    until(
+        lambda: any(number.name in line["cause"] for death in DEATHS for line in it.logged(death)), "its end is logged"
+    )
     it.ledger.settle()
     assert it.ledger.statuses() == {"tagged"}
     # And the model did not notice

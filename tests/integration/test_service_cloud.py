@@ -220,21 +220,21 @@ def test_an_event_that_comes_twice_while_google_is_down_gives_the_same_two_ids_t
 def test_a_provider_that_is_late_holds_up_nobody_and_its_tags_follow(
     it: Tenancy, clouds: Clouds, photographs: dict[str, Path]
 ) -> None:
-    # Given a Google that takes four seconds, and an instance that waits half a second
+    # Given a Google that takes five seconds, and an instance that waits half a second
     google = clouds.googles["slow"]
-    google.next(Trouble(stall_mid_body_s=4))
+    google.next(Trouble(stall_mid_body_s=5))
     # When an image comes
     began_s = time.monotonic()
     event = it.dms.publish({"path": str(photographs["coffee"])}, instance="slow")
     # Then TensorFlow's tags are there before Google's, with a word about who is late
     (early,) = it.one_result(event)
-    assert time.monotonic() - began_s < 3.5
+    assert time.monotonic() - began_s < 5
     assert (early["complete"], providers_of_tags(early)) == (False, {"tensorflow"})
     assert reports(early)["google_cloud_vision"]["reason"] == "late"
     # And the supplement follows by itself, from the same call
     (whole,) = it.one_result(event)
     assert (whole["complete"], providers_of_tags(whole)) == (True, {"tensorflow", "google_cloud_vision"})
-    assert reports(whole)["google_cloud_vision"]["duration_s"] > 3.9
+    assert reports(whole)["google_cloud_vision"]["duration_s"] > 4.9
     assert len(google.calls) == 1
 
 

@@ -1,5 +1,4 @@
-"""Whatever is wrong with one instance's service, key or endpoint: its results and `autotag check` say so, and no one else
-notices."""
+"""What is wrong with one instance's service, key or endpoint: its results and `autotag check` say so; nobody stops."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_among_200_mixed_events_each_call_has_its_own_instances_key_and_each_res
                 ("microsoft_vision", "outdoor"),
             }
         else:
-            assert [report["name"] for report in data["providers"]][0] == "tensorflow"
+            assert data["providers"][0]["name"] == "tensorflow"
             assert cloud <= {
                 ("microsoft_vision", name),
                 ("microsoft_vision", "train"),

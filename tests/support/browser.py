@@ -26,7 +26,7 @@ def chromium() -> Iterator[Browser]:
     """A browser with a profile of its own, which goes with it."""
     path = shutil.which("chromium")
     if path is None:
-        pytest.fail("These tests need Debian's Chromium: run scripts/install_chromium.sh as root.")
+        pytest.fail("These tests need Debian's Chromium: run scripts/install_tools.sh as root.")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser

@@ -89,7 +89,7 @@ def tool(name: str) -> str:
     """Path of a program of Prometheus."""
     found = shutil.which(name)
     if found is None:
-        pytest.fail(f"This test needs {name}: run scripts/install_prometheus.sh, which installs Debian's package.")
+        pytest.fail(f"This test needs {name}: run scripts/install_tools.sh, which installs Debian's package.")
     return found
 
 

@@ -189,9 +189,7 @@ class Proxy:
             relay.client.close()
             relay.broker.close()
 
-    async def _pass_on(
-        self, relay: _Relay, data: bytes, writer: asyncio.StreamWriter, *, from_broker: bool
-    ) -> None:
+    async def _pass_on(self, relay: _Relay, data: bytes, writer: asyncio.StreamWriter, *, from_broker: bool) -> None:
         if relay in self._deaf or self._mode is Mode.SWALLOW:
             self.swallowed_bytes += len(data)
         elif self._mode is Mode.CUT_A_FRAME and from_broker:

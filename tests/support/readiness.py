@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.support.service import RunningService
+from tests.support.service import RunningService, until
 
 _EVERY_S = 0.03
 
@@ -17,6 +17,11 @@ class Readiness:
 
     def __init__(self) -> None:
         self.samples: list[tuple[float, bool]] = []
+
+    @property
+    def now(self) -> bool:
+        """The last answer; not ready before there is one."""
+        return bool(self.samples) and self.samples[-1][1]
 
     def said_ready(self, since_s: float, until_s: float) -> list[float]:
         """When it said that it was ready, of what was asked in this time."""
@@ -42,6 +47,7 @@ def watched(service: RunningService) -> Iterator[Readiness]:
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     try:
+        until(lambda: readiness.now, "it is ready before anything is broken")
         yield readiness
     finally:
         over.set()

@@ -138,9 +138,10 @@ def scene(
     folder.mkdir(parents=True, exist_ok=True)
     orders = Orders(folder / "orders-to-misbehave")
     roots = json.dumps([str(next(iter(photographs.values())).parent), str(folder)])
-    with python_path(orders.python_path), running_service(
-        url, prefix, folder, **QUICK | {"SOURCES__PATH_ROOTS": roots} | settings
-    ) as service:
+    with (
+        python_path(orders.python_path),
+        running_service(url, prefix, folder, **QUICK | {"SOURCES__PATH_ROOTS": roots} | settings) as service,
+    ):
         it = Scene(service, None, photographs, folder, orders)  # type: ignore[arg-type] # the queues come first
         it.ready()
         it.ledger = Ledger(Dms(dms_url or url, prefix))
@@ -193,5 +194,3 @@ def send(process: psutil.Process, number: signal.Signals) -> None:
     """Send a signal; that the process was alive is a part of every proof."""
     assert not gone(process), f"{process} was gone before it could be hurt"
     process.send_signal(number)
-
-

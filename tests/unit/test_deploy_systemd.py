@@ -19,7 +19,7 @@ HIGHEST_EXPOSURE = 2.5
 
 def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     program = shutil.which("systemd-analyze")
-    assert program, "systemd-analyze is missing: deploy/check.sh installs it"
+    assert program, "systemd-analyze is missing: scripts/install_tools.sh installs it"
     return subprocess.run([program, *map(str, arguments)], check=False, capture_output=True, text=True, timeout=60)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ MARKER = "marker-51c0de"
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
     """The commands under a root that passes on a file and a secrets directory, in a directory of their own."""
     monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("AUTOTAG_")]:  # the tests' own broker
+        monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "200")
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "instances__acme__google_cloud_vision__api_key").write_text(MARKER)

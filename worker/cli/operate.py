@@ -147,9 +147,13 @@ def _facts(answer: dict[str, Any]) -> list[tuple[str, str]]:
         left = model["relaunches_left"]
         facts.append(("model", f"{'DISABLED: ' if model['disabled'] else ''}{said}; {left} relaunches left"))
     facts += [
-        (provider["name"], provider["unusable"] or f"on in {provider['enabled_for']} sets of settings")
+        (provider["name"], provider["unusable"] or f"switched on in {_sets(provider['enabled_for'])}")
         for provider in answer["providers"]
     ]
     if not any(provider["enabled_for"] for provider in answer["providers"]):
         facts.append(("providers", "none is switched on: every event is answered `skipped`"))
     return facts
+
+
+def _sets(number: int) -> str:
+    return f"{number} set{'s' * (number != 1)} of instance settings"

@@ -1,0 +1,65 @@
+"""Children that are replaced on purpose, or stand by: no crash is counted and nobody waits."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.scene import gone, scene, send
+from tests.support.service import until
+
+
+@pytest.mark.parametrize(
+    "limit", [{"TENSORFLOW__IMAGES_PER_CHILD": "40"}, {"TENSORFLOW__MAXIMUM_MEMORY_BYTES": "1MiB"}], ids=str
+)
+def test_a_model_child_that_has_done_its_share_is_replaced_by_a_warm_one_and_no_crash_is_counted(
+    limit: dict[str, str], broker: str, queue_prefix: str, tmp_path: Path, photographs: dict[str, Path]
+) -> None:
+    with scene(broker, queue_prefix, tmp_path, photographs, **limit) as it:
+        left = (it.service.status() or {})["model"]["relaunches_left"]
+        it.load(200)
+        it.ledger.settle()
+        assert it.ledger.statuses() == {"tagged"}
+        ready = [line for line in it.logged("child ready") if line["child"].startswith("model")]
+        assert len(ready) >= 3
+        assert len({line["pid"] for line in ready}) == len(ready)
+        # The old one is stopped when the next one is ready, never before
+        life = [line["event"] for line in lines_of_the_model(it.service.logged())]
+        for number, event in enumerate(life):
+            if event == "child stopped":
+                assert life[:number].count("child ready") > life[: number + 1].count("child stopped")
+        assert it.logged("child crashed") == []
+        assert (it.service.status() or {})["model"]["relaunches_left"] == left
+
+
+def lines_of_the_model(log: str) -> list[dict[str, str]]:
+    """What became of model children, in order."""
+
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    wanted = ("child ready", "child stopped")
+    return [line for line in lines if line["event"] in wanted and line["child"].startswith("model")]
+
+
+def test_with_a_spare_a_crash_costs_no_waiting(
+    broker: str, queue_prefix: str, tmp_path: Path, photographs: dict[str, Path]
+) -> None:
+    with scene(broker, queue_prefix, tmp_path, photographs, TENSORFLOW__SPARE="true") as it:
+        # Given a second model child that stands by, and a third that will take ten seconds too long to start
+        until(lambda: len(it.children("model")) == 2, "the spare is ready")
+        it.orders.give("start", "hang")
+        it.load(60)
+        busy = max(it.children("model"), key=lambda child: child.cpu_times().user)
+        # When the one that works is killed
+        send(busy, signal.SIGKILL)
+        until(lambda: gone(busy), "it is gone")
+        killed_at_s = time.monotonic()
+        # Then the spare does the rest while the third still hangs
+        it.ledger.settle()
+        assert it.ledger.statuses() == {"tagged"}
+        assert time.monotonic() - killed_at_s < 8
+        until(lambda: it.orders.taken(), "the third was launched")
+        assert not it.logged("child crashed", reason="silent_while_starting")

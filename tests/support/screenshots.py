@@ -1,0 +1,127 @@
+"""`python scripts/private_broker.py run -- python -m tests.support.screenshots docs/images`: the pictures of the docs.
+
+A real service, photographs at a few a second, crashes, a dropped image; about three minutes. Look at what comes out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+from demo import write_photographs  # noqa: E402
+from PIL import Image  # noqa: E402
+from playwright.sync_api import Browser, Page  # noqa: E402
+
+from tests.support.browser import chromium  # noqa: E402
+from tests.support.monitoring import http_url  # noqa: E402
+from tests.support.service import Dms, RunningService, running_service, until  # noqa: E402
+
+TOKEN = "a-token-for-the-page"
+DESK = {"width": 1120, "height": 800}
+PHONE = {"width": 360, "height": 760}
+
+
+def main() -> None:
+    """Take them all."""
+    out = Path(sys.argv[1])
+    out.mkdir(parents=True, exist_ok=True)
+    url = os.environ["AUTOTAG_AMQP__URL"]
+    prefix = f"screenshots-{os.getpid()}"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        photographs = write_photographs(folder)
+        settings = {
+            "HTTP__TOKEN": TOKEN,
+            "SOURCES__PATH_ROOTS": json.dumps([str(folder)]),
+            "DEFAULTS__LABELS__RENAME": json.dumps({"tabby": "cat", "tiger cat": "cat"}),
+            "INSTANCES__ACME__TENSORFLOW__CONFIDENCE_THRESHOLD": "0.3",
+            "INSTANCES__ACME__MAXIMUM_NUMBER_OF_TAGS_PER_ASSET": "3",
+        }
+        with running_service(url, prefix, folder / "service", **settings) as service:
+            service.ready()
+            dms = Dms(url, prefix)
+            page_url = http_url(service)
+            load(dms, photographs, seconds=70, a_second=6)
+            crash(service, 2)
+            load(dms, photographs, seconds=50, a_second=10)
+            with chromium() as browser:
+                image = folder / "chelsea.jpg"
+                take(browser, page_url, out / "status-page-light.png", DESK, image=image)
+                take(browser, page_url, out / "status-page-dark.png", DESK, scheme="dark", image=image)
+                take(browser, page_url, out / "status-page-phone.png", PHONE)
+                crash(service, 6)
+                load(dms, photographs, seconds=12, a_second=6)
+                take(browser, page_url, out / "status-page-disabled.png", DESK, unfolded=True, height=1180)
+            dms.close()
+            service.stop()
+
+
+def load(dms: Dms, photographs: list[Path], *, seconds: float, a_second: float) -> None:
+    """Publish photographs evenly, and now and then a file that is cut short."""
+    cut = photographs[0].with_name("cut-short.jpg")
+    cut.write_bytes(photographs[0].read_bytes()[:9000])
+    for number in range(round(seconds * a_second)):
+        file = cut if number % 41 == 40 else photographs[number % len(photographs)]
+        asset = f"photos/2026/{file.stem}-{number:04d}.jpg"
+        dms.publish({"path": str(file)}, asset_id=asset, instance="default" if number % 3 else "acme")
+        time.sleep(1 / a_second)
+    while dms.take("results"):
+        pass
+
+
+def crash(service: RunningService, times: int) -> None:
+    """Kill the model child, each time there is a new one."""
+    killed: set[int] = set()
+    for _ in range(times):
+        fresh = until(
+            lambda: [child for child in service.children("model") if child.pid not in killed],
+            "there is a child to kill",
+        )
+        killed.add(fresh[0].pid)
+        fresh[0].kill()
+
+
+def take(
+    browser: Browser,
+    url: str,
+    file: Path,
+    viewport: dict[str, int],
+    *,
+    scheme: str = "light",
+    image: Path | None = None,
+    unfolded: bool = False,
+    height: int | None = None,
+) -> None:
+    """Sign in, let the page come to rest, and keep what it looks like; in few colours, so that the file is small."""
+    context = browser.new_context(viewport=viewport, color_scheme=scheme, device_scale_factor=1)  # type: ignore[arg-type]
+    page: Page = context.new_page()
+    page.goto(url)
+    page.get_by_label("Token").fill(TOKEN)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#headline")
+    if unfolded:
+        page.get_by_text("What happened").click()
+    if image is not None:
+        page.set_input_files("#file", image)
+        page.wait_for_selector("article.tried")
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(2500)
+    clip = {"x": 0, "y": 0, "width": viewport["width"], "height": height} if height else None
+    page.screenshot(path=file, full_page=True, clip=clip)  # type: ignore[arg-type]
+    context.close()
+    with Image.open(file) as picture:
+        picture.convert("RGB").quantize(200).save(file, optimize=True)
+
+
+if __name__ == "__main__":
+    if shutil.which("chromium") is None:
+        sys.exit("There is no Chromium: run scripts/install_chromium.sh as root.")
+    main()
