@@ -291,7 +291,12 @@ KINDS = (
     Kind("dramatiq_litert", "Dramatiq, LiteRT int8", "litert", _dramatiq_worker, _dramatiq, _time_in_message),
     Kind("celery_savedmodel", "Celery prefork, traced SavedModel", "savedmodel", _celery_worker, _celery, _own_time),
     Kind(
-        "dramatiq_savedmodel", "Dramatiq, traced SavedModel", "savedmodel", _dramatiq_worker, _dramatiq, _time_in_message
+        "dramatiq_savedmodel",
+        "Dramatiq, traced SavedModel",
+        "savedmodel",
+        _dramatiq_worker,
+        _dramatiq,
+        _time_in_message,
     ),
     Kind("litserve_savedmodel", "LitServe behind pika, traced SavedModel", "savedmodel", _litserve, _plain, _own_time),
 )

@@ -99,7 +99,12 @@ class ColdStart:
 
 
 def cold_start(
-    make: Callable[[str], AutotagService], files: Sequence[Path], waiting: int, broker: int | None, *, look_after_s: float
+    make: Callable[[str], AutotagService],
+    files: Sequence[Path],
+    waiting: int,
+    broker: int | None,
+    *,
+    look_after_s: float,
 ) -> ColdStart:
     """Leave events in a queue, start a service there, and wait for its first result.
 

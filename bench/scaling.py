@@ -20,7 +20,7 @@ from contestants import Autotag
 from limit import LimitProcess, Order
 from measuring import paired, shuffled_rounds, summarise
 from ports import accepts_connections, free_ports, poll
-from processes import pin
+from processes import Groups, pin
 from queues import Queues
 from service_under_test import AutotagService, by_path, written_at_s
 from throughput import Run, Track
@@ -44,7 +44,9 @@ class Place:
     rounds: int
     seed: int
 
-    def service(self, *, cores: Sequence[int] | None = None, prefix: str | None = None, **settings: str) -> AutotagService:
+    def service(
+        self, *, cores: Sequence[int] | None = None, prefix: str | None = None, **settings: str
+    ) -> AutotagService:
         """A service with the small model, not started yet."""
         return AutotagService(
             self.queues,
@@ -61,7 +63,9 @@ class Place:
 class _Contents:
     """Autotag given other contents than files by path."""
 
-    def __init__(self, name: str, service: AutotagService, contents: Callable[[int], list[dict[str, str]]], instances: int = 1) -> None:
+    def __init__(
+        self, name: str, service: AutotagService, contents: Callable[[int], list[dict[str, str]]], instances: int = 1
+    ) -> None:
         self.name = name
         self._service = service
         self._contents = contents
@@ -75,7 +79,7 @@ class _Contents:
         """See `Contestant`."""
         return [written_at_s(result) for result in self._service.results(count, within_s)]
 
-    def groups(self):  # noqa: ANN201
+    def groups(self) -> Groups:
         """See `Contestant`."""
         return self._service.groups()
 
@@ -137,7 +141,7 @@ class _Several(Autotag):
         super().__init__(name, services[0])
         self._services = tuple(services)
 
-    def groups(self):  # noqa: ANN201
+    def groups(self) -> Groups:
         """See `Contestant`."""
         return {
             "parent": lambda: [service.pid for service in self._services],
@@ -167,9 +171,7 @@ def cores(place: Place, limit_model: str = MODEL) -> list[Row]:
                 _row(number, runs)
                 | {
                     "limit_images_per_s": summarise(each.images_per_s for each in bare).median,
-                    "of_limit": paired(
-                        [run.images_per_s for run in runs], [each.images_per_s for each in bare]
-                    ).median,
+                    "of_limit": paired([run.images_per_s for run in runs], [each.images_per_s for each in bare]).median,
                 }
             )
         finally:
@@ -224,9 +226,7 @@ def tags(place: Place) -> list[Row]:
         services = {
             f"threshold {threshold}": Autotag(
                 threshold,
-                stack.enter_context(
-                    place.service(DEFAULTS__TENSORFLOW__CONFIDENCE_THRESHOLD=threshold)
-                ),
+                stack.enter_context(place.service(DEFAULTS__TENSORFLOW__CONFIDENCE_THRESHOLD=threshold)),
             )
             for threshold in ("0.1", "0.01", "0")
         }
@@ -250,7 +250,9 @@ def _http_server(folder: Path) -> Iterator[str]:
     """A web server for the photographs, in a process of its own; its address."""
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(folder)]
-    server = subprocess.Popen([*command, "--protocol", "HTTP/1.1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [*command, "--protocol", "HTTP/1.1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         poll(lambda: accepts_connections(port), "the web server answers", 20)
         yield f"http://127.0.0.1:{port}"

@@ -195,9 +195,7 @@ class AutotagService:
         properties = pika.BasicProperties(
             content_type="application/cloudevents+json", delivery_mode=2, message_id=event_id
         )
-        return event_id, Outgoing(
-            self.layout.images_exchange, Lane.LIVE.value, json.dumps(body).encode(), properties
-        )
+        return event_id, Outgoing(self.layout.images_exchange, Lane.LIVE.value, json.dumps(body).encode(), properties)
 
     def results(self, count: int, within_s: float = 60.0) -> list[dict[str, Any]]:
         """Wait for `count` results to lie in their queue, and take them. Raises when one is not about tags."""

@@ -1,4 +1,4 @@
-"""The photographs that everybody is given, made from those that scikit-image ships: crops, mirrored and lit differently.
+"""The photographs that everybody is given, made from those that scikit-image ships: crops, mirrored, lit differently.
 
     web         about 500 x 375, JPEG quality 85: what a web page or a document holds
     1mp … 24mp  JPEG quality 90 in 4:3, from one picture each at several sizes: what a telephone or a camera makes

@@ -1,8 +1,8 @@
 """What runs the model for a competitor; BENCH_RUNTIME says which, BENCH_THREADS bounds its threads.
 
-    keras        `Model.predict`, what nearly everybody writes
-    savedmodel   the SavedModel's own traced function, the fastest way through TensorFlow: for those who know
-    litert       the quantised model in LiteRT, the very file that Autotag runs
+keras        `Model.predict`, what nearly everybody writes
+savedmodel   the SavedModel's own traced function, the fastest way through TensorFlow: for those who know
+litert       the quantised model in LiteRT, the very file that Autotag runs
 """
 
 from __future__ import annotations

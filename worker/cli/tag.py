@@ -122,6 +122,7 @@ async def _tag_one(workshop: Workshop, settings: Settings, name: str, file: Path
     from worker import tagging
     from worker.errors import AutotagError
     from worker.messages import EVENT_TYPE, IN_THE_BODY, Event, EventData
+
     instance: InstanceSettings = settings.instances[name]
     started_s = time.monotonic()
     event = Event(

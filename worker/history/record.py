@@ -85,7 +85,8 @@ class History:
         for report in result.providers:
             if report.status in ("failed", "unavailable"):
                 self._failed(ended, "provider", report.name, report.reason, report.message, now_s)
-        picture = ended.picture or self.answers.admit(now_s)
+        # One that was looked at has asked for its place already, when there was still something to make a picture of.
+        picture = ended.picture or (self.answers.admit(now_s) if result.image is None else None)
         if picture is None:
             return
         self.answers.add(

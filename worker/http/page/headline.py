@@ -26,10 +26,13 @@ class Headline:
 _NO_FAULT = {Pause.BY_OPERATOR.name.lower(): "Paused", Pause.STARTING.name.lower(): "Starting"}
 
 _TODO = {
-    "by_operator": "Press Resume to go on.",
-    "nobody_can_tag": "Events wait in their queue; none is lost. Mend the cause, then press Reset.",
+    "by_operator": "To go on, {resume}.",
+    "nobody_can_tag": "Events wait in their queue; none is lost. Mend the cause, then {reset}.",
     "broker_blocked": "Free memory or disk on the RabbitMQ machine.",
 }
+
+_BY_BUTTON = {"resume": "press Resume", "reset": "press Reset"}
+_BY_COMMAND = {"resume": "run `autotag resume`", "reset": "run `autotag reset`"}
 
 
 def headline(view: View) -> Headline:
@@ -37,7 +40,7 @@ def headline(view: View) -> Headline:
     health = view.health
     if not health.ready:
         title = _NO_FAULT.get(health.reason or "")
-        todo = _TODO.get(health.reason or "", "")
+        todo = _TODO.get(health.reason or "", "").format_map(_BY_COMMAND if view.proof is None else _BY_BUTTON)
         return Headline("warn" if title else "bad", title or "Not ready", _sentence(health.why_not or ""), todo)
     unusable = list(_unusable(view))
     if unusable:

@@ -20,7 +20,7 @@ class Html(str):
 Child = Html | str | int | None | Iterable["Child"]
 Attribute = str | int | float | bool | None
 
-_VOID = frozenset(("img", "input", "link", "meta"))
+_VOID = frozenset(("img", "input", "link", "meta", "wbr"))
 _DRAWN = frozenset(("circle", "line", "path", "rect"))
 """Shapes of SVG. They are closed at once: what follows one would otherwise be inside it."""
 

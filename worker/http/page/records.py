@@ -5,7 +5,7 @@ from __future__ import annotations
 from worker.advice import advice
 from worker.history import Answer, Failure
 from worker.http.page import charts, words
-from worker.http.page.markup import Child, Html, h
+from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.view import View
 from worker.messages import ProviderReport, Tag
 
@@ -87,7 +87,7 @@ def _answer(view: View, each: Answer) -> Html:
         _thumbnail(each),
         h(
             "div",
-            h("p", h("b", each.file_name or each.asset_id), _time(view, each.at_s), class_="name"),
+            h("p", h("b", _foldable(each.file_name or each.asset_id)), _time(view, each.at_s), class_="name"),
             h("p", " · ".join(facts), class_="facts"),
             h("ul", [_tag(tag) for tag in each.tags], class_="tags") if each.tags else None,
             h("p", f"and {words.of(more, 'more tag')}", class_="more") if more > 0 else None,
@@ -97,6 +97,12 @@ def _answer(view: View, each: Answer) -> Html:
         ),
         class_=f"answer is-{each.status}",
     )
+
+
+def _foldable(name: str) -> Html:
+    """A name that may be a path: a narrow screen breaks it behind a slash rather than inside a word."""
+    first, *others = name.split("/")
+    return join(first, [join("/", h("wbr"), other) for other in others])
 
 
 def _thumbnail(each: Answer) -> Html:

@@ -60,7 +60,7 @@ def share(value: float) -> str:
 
 def pixels(width: int, height: int) -> str:
     """Width and height with the sign for times between them."""
-    return f"{width} \u00d7 {height}"
+    return f"{width}\u00a0\u00d7\u00a0{height}"
 
 
 def size(number: int) -> str:
