@@ -1,4 +1,4 @@
-"""From publish to result at a given load: events come independently of each other, and each result is timed as it comes.
+"""From publish to result at a given load: events come independently of each other, each result is timed as it comes.
 
 The moments are taken by one clock in this process, where the events are published and the results arrive. What the
 service itself says in its log tells where the time went: in the queue and on the wire, or in which stage.

@@ -3,8 +3,9 @@
     python bench/limit.py FOLDER… [--model NAME] [--seconds N] [--threads N]
 
 The decoding is the project's own (`worker.children.rendering`) on what Pillow opens; the model is the package's file in
-LiteRT. Each thread takes the next file, decodes it and runs the model, one thread of inference each. The stages are
-then measured one by one in the same way, so that their sum can be held against the whole.
+LiteRT. Each thread takes the next file, decodes it and runs the model, with one thread of inference. Each stage is then
+measured by itself in the same way, so that the sum can be held against the whole; and in its place within the whole,
+where the stages push each other out of the processor's caches.
 
 `run.py` keeps one such process for each model and talks to it in JSON lines (`--serve`), so that a round costs no start.
 """
@@ -20,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -35,12 +36,13 @@ Work = Callable[[Path], object]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One run: images a second, and processor milliseconds an image."""
+    """One run: images a second, and processor milliseconds an image; of the whole also `in_place_ms` by stage."""
 
     images: int
     seconds: float
     images_per_s: float
     cpu_ms: float
+    in_place_ms: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Bare:
         self._shape = (1, self._recipe.size, self._recipe.size, 3)
         self._some_pixels = bytes(self._recipe.size**2 * 3)
         self._some_logits = np.zeros((1, 1000), np.float32)
+        self.spent_s = dict.fromkeys(STAGES, 0.0)
 
     def work(self, stage: str) -> Work:
         """What one image is put through."""
@@ -91,7 +94,21 @@ class Bare:
         return works[stage]
 
     def _all(self, file: Path) -> object:
-        return self._confidences.of(self._infer(self._decode(file)))
+        """One image all the way; what each stage takes of this thread's time is noted."""
+        clock, spent_s = time.thread_time, self.spent_s
+        began_s = clock()
+        with file.open("rb") as opened, self._image.open(opened, formats=["JPEG", "PNG"]) as image:
+            opened_s = clock()
+            pixels = self._pixels(image, self._recipe)
+        decoded_s = clock()
+        logits = self._infer(pixels)
+        inferred_s = clock()
+        confidences = self._confidences.of(logits)
+        ended_s = clock()
+        moments = (began_s, opened_s, decoded_s, inferred_s, ended_s)
+        for stage, (begin_s, end_s) in zip(STAGES, itertools.pairwise(moments), strict=True):
+            spent_s[stage] += end_s - begin_s
+        return confidences
 
     def _open(self, file: Path) -> tuple[int, int]:
         with file.open("rb") as opened, self._image.open(opened, formats=["JPEG", "PNG"]) as image:
@@ -143,15 +160,17 @@ class Loops:
         files = sorted(Path(order.folder).iterdir())
         bares = [self._single] if order.one_at_a_time else self._many
         works = [bare.work("open+decode" if order.stage == "decode" else order.stage) for bare in bares]
-        for work in works:
+        for work, bare in zip(works, bares, strict=True):
             work(files[0])
+            bare.spent_s = dict.fromkeys(STAGES, 0.0)
         measured = run(works, files, order.seconds)
+        if order.stage == "all":
+            spent_s = {stage: sum(bare.spent_s[stage] for bare in bares) for stage in STAGES}
+            return replace(measured, in_place_ms={at: s / measured.images * 1000 for at, s in spent_s.items()})
         if order.stage != "decode":
             return measured
         opening = run([bare.work("open") for bare in bares], files, order.seconds / 4)
-        return Measured(
-            measured.images, measured.seconds, measured.images_per_s, max(0.0, measured.cpu_ms - opening.cpu_ms)
-        )
+        return replace(measured, cpu_ms=max(0.0, measured.cpu_ms - opening.cpu_ms))
 
 
 class LimitProcess:
@@ -171,7 +190,7 @@ class LimitProcess:
 
     def measure(self, order: Order) -> Measured:
         """Have an order carried out."""
-        assert self._process.stdin is not None
+        assert self._process.stdin is not None  # noqa: S101 - a pipe was asked for
         self._process.stdin.write(json.dumps(asdict(order)) + "\n")
         self._process.stdin.flush()
         return Measured(**self._answer())
@@ -189,7 +208,7 @@ class LimitProcess:
                 pipe.close()
 
     def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
+        assert self._process.stdout is not None  # noqa: S101 - a pipe was asked for
         killer = threading.Timer(_ANSWER_WITHIN_S, self._process.kill)
         killer.start()
         line = self._process.stdout.readline()

@@ -55,7 +55,7 @@ class Table:
     key: str
     title: str
     columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
 
 def tables(results: Results) -> list[Table]:
@@ -112,10 +112,15 @@ def _throughput(results: Results) -> Table | None:
 def _stages(results: Results) -> Table | None:
     rows = []
     for model, found in results.get("stages", {}).items():
-        rows += [(model, stage, f"{cost:.2f}", "") for stage, cost in found["cpu_ms"].items()]
-        rows.append((model, "sum of the stages", f"{found['sum_ms']:.2f}", f"{found['explained']:.0%} of the whole"))
-        rows.append((model, "whole", f"{found['whole_ms']:.2f}", ""))
-    return Table("stages", "The bare limit, stage by stage", ("model", "stage", "CPU-ms an image", ""), rows)
+        placed = found["in_place_ms"]
+        rows += [(model, stage, f"{cost:.2f}", f"{placed[stage]:.2f}") for stage, cost in found["cpu_ms"].items()]
+        sums = (f"{found['sum_ms']:.2f}", f"{sum(placed.values()):.2f}")
+        rows.append((model, "sum of the stages", *sums))
+        whole_ms = found["whole_ms"]
+        shares = (f"{found['explained']:.0%}", f"{sum(placed.values()) / whole_ms:.0%}")
+        rows.append((model, f"of the whole, which is {whole_ms:.2f}", *shares))
+    columns = ("model", "stage", "CPU-ms an image, by itself", "in its place")
+    return Table("stages", "The bare limit, stage by stage", columns, rows)
 
 
 def _account(results: Results) -> Table | None:
@@ -131,14 +136,17 @@ def _account(results: Results) -> Table | None:
 def _latency(results: Results) -> Table | None:
     rows = []
     for each in results.get("latency", []):
-        stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in each["stages_ms"].items())
+        outside = each["queue_wait_ms"]
         rows.append(
-            (each["model"], f"{each['load']:.0%}", f"{each['rate_per_s']:.0f}", str(each["events"]))
-            + tuple(f"{each[key]:.1f}" for key in ("p50_ms", "p95_ms", "p99_ms"))
-            + (
-                f"{each['queue_wait_ms']['p50']:.1f} / {each['queue_wait_ms']['p99']:.1f}",
+            (
+                each["model"],
+                f"{each['load']:.0%}",
+                f"{each['rate_per_s']:.0f}",
+                str(each["events"]),
+                *(f"{each[key]:.1f}" for key in ("p50_ms", "p95_ms", "p99_ms")),
+                f"{outside['p50']:.1f} / {outside['p99']:.1f}",
                 f"{each['bare_ms']:.1f}",
-                stages,
+                ", ".join(f"{stage} {spent:.1f}" for stage, spent in each["stages_ms"].items()),
             )
         )
     columns = ("model", "load", "events/s", "events", "p50 ms", "p95 ms", "p99 ms", "outside, p50 / p99 ms", "bare ms")
@@ -148,7 +156,8 @@ def _latency(results: Results) -> Table | None:
 def _recovery(results: Results) -> Table | None:
     rows = []
     for name, found in results.get("recovery", {}).items():
-        rows.append((name, _spread(found["recovery_s"], 3), _spread(found["gap_s"], 3), f"{found['usual_gap_s']:.3f}"))
+        recovery = _spread(found["recovery_s"], 3) if "recovery_s" in found else ""
+        rows.append((name, recovery, _spread(found["gap_s"], 3), f"{found['usual_gap_s']:.3f}"))
     columns = ("spare child", "kill to successor's first result, s", "longest pause, s", "usual pause (p99), s")
     return Table("recovery", "The model child killed under load", columns, rows)
 
@@ -204,7 +213,7 @@ def _scaling(key: str, title: str, what: str) -> Callable[[Results], Table | Non
 
 def _alternatives(results: Results) -> Table | None:
     rows = [
-        (each["what"], each["on"], each["who"], f"{each['wall_ms']:.2f}", f"{each['cpu_ms']:.2f}", each.get("note", ""))
+        (each["what"], each["on"], each["who"], _ms(each["wall_ms"]), _ms(each["cpu_ms"]), each["note"])
         for each in results.get("alternatives", [])
     ]
     columns = ("what", "on", "with", "ms an image, one thread", "CPU-ms", "remark")
@@ -231,6 +240,10 @@ _MAKERS: tuple[Callable[[Results], Table | None], ...] = (
     _scaling("instances", "By number of instances", "instances"),
     _alternatives,
 )
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def _spread(summary: Mapping[str, float], decimals: int = 1) -> str:

@@ -6,17 +6,16 @@ Every question is answered by short runs of the service, each value of what is v
 from __future__ import annotations
 
 import base64
-import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from contestants import Autotag
+from contestants import Autotag, Contestant
 from limit import LimitProcess, Order
 from measuring import paired, shuffled_rounds, summarise
 from ports import accepts_connections, free_ports, poll
@@ -45,7 +44,11 @@ class Place:
     seed: int
 
     def service(
-        self, *, cores: Sequence[int] | None = None, prefix: str | None = None, **settings: str
+        self,
+        settings: Mapping[str, str] = {},
+        *,
+        cores: Sequence[int] | None = None,
+        prefix: str | None = None,
     ) -> AutotagService:
         """A service with the small model, not started yet."""
         return AutotagService(
@@ -56,7 +59,7 @@ class Place:
             images=self.workloads.folder,
             cores=cores,
             prefix=prefix,
-            **settings,
+            settings=settings,
         )
 
 
@@ -95,7 +98,7 @@ def _row(value: object, runs: Sequence[Run]) -> Row:
     }
 
 
-def _compare(place: Place, contestants: dict[object, object], files: Sequence[Path]) -> list[Row]:
+def _compare(place: Place, contestants: Mapping[Any, Contestant], files: Sequence[Path]) -> list[Row]:
     """Measure several contestants in interleaved rounds; a row for each, in their order."""
     track = Track(place.broker)
     by_name = {str(value): contestant for value, contestant in contestants.items()}
@@ -112,7 +115,7 @@ def decoders(place: Place, numbers: Sequence[int]) -> list[Row]:
     """By number of decoder children."""
     with ExitStack() as stack:
         services = {
-            number: Autotag(str(number), stack.enter_context(place.service(DECODER__CHILDREN=str(number))))
+            number: Autotag(str(number), stack.enter_context(place.service({"DECODER__CHILDREN": str(number)})))
             for number in numbers
         }
         return _compare(place, services, place.workloads.files("web"))
@@ -217,7 +220,7 @@ def ways(place: Place, service: AutotagService) -> list[Row]:
             "url": _Contents("url", service, urls),
             "inline": _Contents("inline", service, lambda count: [inline[n % len(inline)] for n in range(count)]),
         }
-        return _compare(place, dict(contestants), files)
+        return _compare(place, contestants, files)
 
 
 def tags(place: Place) -> list[Row]:
@@ -226,23 +229,23 @@ def tags(place: Place) -> list[Row]:
         services = {
             f"threshold {threshold}": Autotag(
                 threshold,
-                stack.enter_context(place.service(DEFAULTS__TENSORFLOW__CONFIDENCE_THRESHOLD=threshold)),
+                stack.enter_context(place.service({"DEFAULTS__TENSORFLOW__CONFIDENCE_THRESHOLD": threshold})),
             )
             for threshold in ("0.1", "0.01", "0")
         }
-        return _compare(place, dict(services), place.workloads.files("web"))
+        return _compare(place, services, place.workloads.files("web"))
 
 
 def instances(place: Place) -> list[Row]:
     """With one instance, and with fifty that each have settings of their own."""
     files = place.workloads.files("web")
     own = {f"INSTANCES__INSTANCE-{n}__TENSORFLOW__CONFIDENCE_THRESHOLD": str(0.1 + n / 1000) for n in range(INSTANCES)}
-    with place.service(**own) as service:
+    with place.service(own) as service:
         contestants = {
             number: _Contents(f"{number}", service, lambda count: by_path(files, count), number)
             for number in (1, INSTANCES)
         }
-        return _compare(place, dict(contestants), files)
+        return _compare(place, contestants, files)
 
 
 @contextmanager

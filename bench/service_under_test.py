@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,7 +35,10 @@ _STOP_WITHIN_S = 40.0
 
 
 class AutotagService:
-    """One `autotag run`, with queues of its own; a context manager. `settings`: environment names without AUTOTAG_."""
+    """One `autotag run`; a context manager. `settings`: environment names without AUTOTAG_.
+
+    It has queues of its own, unless `prefix` names those of another.
+    """
 
     def __init__(
         self,
@@ -45,9 +48,9 @@ class AutotagService:
         *,
         model: str,
         images: Path,
+        settings: Mapping[str, str] = {},
         prefix: str | None = None,
         cores: Iterable[int] | None = None,
-        **settings: str,
     ) -> None:
         self.prefix = prefix or f"bench-{uuid.uuid4().hex[:8]}"
         self.layout = topology(self.prefix, RetrySettings().delays_s)
@@ -71,7 +74,7 @@ class AutotagService:
             "DEFAULTS__TENSORFLOW__ENABLED": "true",
             "TENSORFLOW__MODEL": model,
         }
-        self._environment = own | {f"AUTOTAG_{name}": value for name, value in (chosen | settings).items()}
+        self._environment = own | {f"AUTOTAG_{name}": value for name, value in (chosen | dict(settings)).items()}
         self._process: subprocess.Popen[bytes] | None = None
         self._kinds: dict[int, str] = {}
         self.started_at_s = 0.0
@@ -127,7 +130,7 @@ class AutotagService:
 
     @property
     def _running(self) -> subprocess.Popen[bytes]:
-        assert self._process is not None
+        assert self._process is not None  # noqa: S101 - it has been started
         return self._process
 
     @property

@@ -12,8 +12,9 @@ from measuring import steady
 from processes import Watch
 
 _WITHIN_S = 300.0
-_FEWEST = 30
-_FIRST_GUESS = 40
+_FEWEST = 24
+_FIRST_GUESS = 100
+_SLOW_PER_S = 40.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,10 @@ class Track:
 
     def warm_up(self, contestant: Contestant, files: Sequence[Path]) -> None:
         """Run once without counting it, to learn the speed."""
-        for count in (_FEWEST // 2, _FIRST_GUESS):
-            self._rates[contestant.name] = self._run(contestant, files, count).images_per_s
+        for count in (_FEWEST, _FIRST_GUESS):
+            rate = self._rates[contestant.name] = self._run(contestant, files, count).images_per_s
+            if rate < _SLOW_PER_S:
+                return
 
     def measure(self, contestant: Contestant, files: Sequence[Path], seconds: float) -> Run:
         """A run of about `seconds`."""

@@ -45,7 +45,7 @@ class Workloads:
 
     def describe(self) -> dict[str, dict[str, float]]:
         """How many files of each kind there are, and their size on average."""
-        described = {}
+        described: dict[str, dict[str, float]] = {}
         for each in sorted(path for path in self.folder.iterdir() if path.is_dir()):
             sizes = [file.stat().st_size for file in each.iterdir()]
             described[each.name] = {"files": len(sizes), "mean_bytes": round(sum(sizes) / len(sizes))}
@@ -87,15 +87,18 @@ def _original(name: str) -> Image.Image:
         return opened.convert("RGB")
 
 
-def _write(picture: Image.Image, file: Path, **options: int) -> None:
+def _write(picture: Image.Image, file: Path, quality: int | None = None) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(file, **options)
+    if quality is None:
+        picture.save(file)
+    else:
+        picture.save(file, quality=quality)
 
 
 def _varied(original: Image.Image, random: np.random.Generator) -> Image.Image:
     """A crop of a random part, 500 x 375 give or take a tenth, perhaps mirrored, a little lighter or darker."""
-    size = tuple(round(side * random.uniform(0.9, 1.1)) for side in WEB_SIZE)
-    picture = original.resize(size, Image.Resampling.BICUBIC, box=_part(original, size[0] / size[1], random))
+    width, height = (round(side * random.uniform(0.9, 1.1)) for side in WEB_SIZE)
+    picture = original.resize((width, height), Image.Resampling.BICUBIC, box=_part(original, width / height, random))
     if random.random() < 0.5:
         picture = ImageOps.mirror(picture)
     return ImageEnhance.Brightness(picture).enhance(random.uniform(0.8, 1.2))

@@ -7,6 +7,7 @@ own; it consumes while there is none.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import time
@@ -41,6 +42,12 @@ NEED_A_RESTART = ("amqp", "http", "log", "cache_dir", "state_dir", "control_sock
 
 _ENDED_AT_ONCE = 128 + signal.SIGTERM
 
+_CLOSING_S = 5.0
+"""Kept of the grace time for closing connections and children, or half of it if that is less."""
+
+_KILLING_S = 1.0
+"""Kept of that for children that do not end when asked to."""
+
 
 class Service:
     """One worker: takes events until it is asked to stop. `load` reads the settings anew, for a reload."""
@@ -60,6 +67,7 @@ class Service:
         self._album = Album(self.history, thumbnails=settings.http.shows_thumbnails)
         self._load = load
         self._stopping = asyncio.Event()
+        self._end_by_s = math.inf
         self._in_hand: set[asyncio.Task[object]] = set()
         self._chores: set[asyncio.Task[object]] = set()
         self._aligning = asyncio.Lock()
@@ -94,9 +102,8 @@ class Service:
             await self._listen(stack)
             await control.start()
             stack.push_async_callback(control.close)
-            stack.push_async_callback(self._close_workshop)
+            stack.push_async_callback(self._close)
             stack.push_async_callback(self._album.close)
-            stack.push_async_callback(self.broker.close)
             # The broker is there while the model is still being built, so that a wrong password is found out at once.
             await self.broker.stop_consuming(Pause.STARTING)
             self._do(self.broker.start())
@@ -149,23 +156,35 @@ class Service:
             log = _log.error if found.severity is Severity.ERROR else _log.warning
             log(found.message, provider=found.provider, instance=found.instance, reason=found.reason)
 
+    async def _close(self) -> None:
+        """Let go of the broker, which takes back what is not settled, and of the children."""
+        await asyncio.gather(self.broker.close(), self._close_workshop())
+
     async def _close_workshop(self) -> None:
-        if self.workshop is not None:
-            await self.workshop.close()
+        if self.workshop is None:
+            return
+        closing = asyncio.create_task(self.workshop.close())
+        await asyncio.wait({closing}, timeout=max(0.0, self._end_by_s - _KILLING_S - time.monotonic()))
+        if not closing.done():
+            _log.warning("grace time is over; children that do not end are killed")
+            await self.workshop.kill()
+        await closing
 
     async def _finish_what_is_in_hand(self) -> None:
         """Take nothing new; what is in hand is finished within the grace time, or goes back to its queue."""
         self._vitals.stopping()
-        await self.broker.stop_consuming(Pause.STOPPING)
-        _log.info("stopping", in_hand=len(self._in_hand), grace_s=self.settings.shutdown_grace_s)
-        if self._in_hand:
-            await asyncio.wait(self._in_hand, timeout=self.settings.shutdown_grace_s)
+        grace_s = self.settings.shutdown_grace_s
+        self._end_by_s = time.monotonic() + grace_s
+        _log.info("stopping", in_hand=len(self._in_hand), grace_s=grace_s)
+        # A broker that is frozen, or has blocked us, does not answer: we take nothing more from it all the same.
+        cancelling = asyncio.create_task(self.broker.stop_consuming(Pause.STOPPING))
+        await asyncio.wait({cancelling, *self._in_hand}, timeout=grace_s - min(_CLOSING_S, grace_s / 2))
         late = list(self._in_hand)
-        for task in late:
+        for task in (cancelling, *late):
             task.cancel()
         if late:
             _log.warning("grace time is over; the rest goes back to its queue", events=len(late))
-            await asyncio.wait(late)
+        await asyncio.wait({cancelling, *late})
 
     def _stop(self) -> None:
         if self._stopping.is_set():

@@ -61,6 +61,11 @@ class Workshop:
         await self.decoders.close()
         await self.sources.close()
 
+    async def kill(self) -> None:
+        """End the children at once, whatever they are doing; a `close` under way then has nothing to wait for."""
+        crews = (self.decoders, self.model) if self.model is not None else (self.decoders,)
+        await asyncio.gather(*(crew.close(at_once=True) for crew in crews))
+
     def reset(self) -> None:
         """Forget the crashes, and launch what had been disabled."""
         self.decoders.reset()

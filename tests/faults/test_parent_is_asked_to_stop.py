@@ -54,6 +54,7 @@ def terminate_at_random_moments(
     with running_service(broker, prefix, folder / "last", **settings) as last:
         ledger.settle()
         ledger.dms.close()
+        last.ready()
         stopped_in_time(last, GRACE_S)
     assert len(ledger.published) == rounds * EVENTS_A_ROUND
     assert ledger.statuses() == {"tagged"}

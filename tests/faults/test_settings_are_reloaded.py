@@ -57,7 +57,6 @@ def test_valid_settings_for_tags_take_effect_for_the_events_that_follow(configur
     [
         ("[tensorflow]\nbatch_size = 1000\n", "batch_size"),
         ("this is no TOML", "autotag.toml"),
-        ('[tensorflow]\nmodel = "no-such-model"\n', "no-such-model"),
     ],
 )
 def test_invalid_settings_are_refused_with_the_reason_and_the_old_ones_stay(

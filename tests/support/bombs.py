@@ -14,8 +14,8 @@ _SCAN = 0xDA
 def jpeg_of_many_scans(side: int = 4000, scans: int = 1000, shade: int = 128) -> bytes:
     """A progressive JPEG whose last refinement is sent again and again. Another `shade` makes another file.
 
-    It is small, valid, and below every limit on pixels, yet each scan makes the decoder walk over the whole picture: 110
-    kilobytes of 4000 x 4000 pixels take ten seconds of processor time.
+    It is small, valid, and below every limit on pixels, yet each scan makes the decoder walk over the whole picture:
+    110 kilobytes of 4000 x 4000 pixels take ten seconds of processor time.
     """
     written = io.BytesIO()
     Image.new("L", (side, side), shade).save(written, "JPEG", progressive=True, quality=50)

@@ -1,4 +1,4 @@
-"""A TCP proxy that a test can have misbehave: it drops, swallows, goes deaf on one side, crawls, or cuts a frame in two.
+"""A TCP proxy that a test can have misbehave: it drops, swallows, goes deaf on one side, crawls, cuts a frame in two.
 
 It relays in a thread of its own, so that it goes on while the test polls. What it did to the bytes is counted, and the
 counts are a test's proof that its fault happened.

@@ -38,7 +38,7 @@ QUICK = {
 
 @dataclass
 class Scene:
-    """One service among its faults. `photographs` are good images below its path roots, `folder` is one of the roots."""
+    """One service among its faults. `photographs` are good images; `folder` may take others, it is a path root too."""
 
     service: RunningService
     ledger: Ledger
@@ -86,14 +86,17 @@ class Scene:
             and psutil.pid_exists(each["pid"])
         ]
 
-    def logged(self, event: str, **fields: Any) -> list[dict[str, Any]]:
-        """The log's lines of an event since the scene began, those whose fields are as given."""
+    def lines(self) -> list[dict[str, Any]]:
+        """What the service has logged since the scene began, line by line."""
         with self.service.log.open("rb") as log:
             log.seek(self.log_begins_at)
-            lines = [json.loads(line) for line in log if line.startswith(b"{") and line.endswith(b"}\n")]
+            return [json.loads(line) for line in log if line.startswith(b"{") and line.endswith(b"}\n")]
+
+    def logged(self, event: str, **fields: Any) -> list[dict[str, Any]]:
+        """The log's lines of an event since the scene began, those whose fields are as given."""
         return [
             line
-            for line in lines
+            for line in self.lines()
             if line["event"] == event and all(line.get(name) == value for name, value in fields.items())
         ]
 
@@ -139,7 +142,7 @@ def scene(
     orders = Orders(folder / "orders-to-misbehave")
     roots = json.dumps([str(next(iter(photographs.values())).parent), str(folder)])
     with (
-        python_path(orders.python_path),
+        environment(PYTHONPATH=orders.python_path),
         running_service(url, prefix, folder, **QUICK | {"SOURCES__PATH_ROOTS": roots} | settings) as service,
     ):
         it = Scene(service, None, photographs, folder, orders)  # type: ignore[arg-type] # the queues come first
@@ -155,21 +158,23 @@ def scene(
 
 
 @contextmanager
-def python_path(path: str) -> Iterator[None]:
-    """Have the processes that are started in the block look for modules there first."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = path if before is None else f"{path}{os.pathsep}{before}"
+def environment(**variables: str) -> Iterator[None]:
+    """Have these in the environment of the processes that are started in the block; PYTHONPATH comes before its own."""
+    before = {name: os.environ.get(name) for name in variables}
+    if before.get("PYTHONPATH"):
+        variables["PYTHONPATH"] += os.pathsep + str(before["PYTHONPATH"])
+    os.environ.update(variables)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def orphans_of(parent_pid: int) -> list[psutil.Process]:
-    """Living children that `parent_pid` has started, whoever their parent is now: it is the last word of their command."""
+    """Living children that `parent_pid` has started, whoever their parent is now: their command ends in its number."""
     found = []
     for process in psutil.process_iter():
         try:

@@ -30,7 +30,7 @@ PHONE = {"width": 360, "height": 760}
 
 
 def main() -> None:
-    """Take them all."""
+    """Take them all: idle, under load in three looks, and with the model disabled."""
     out = Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
     url = os.environ["AUTOTAG_AMQP__URL"]
@@ -49,6 +49,8 @@ def main() -> None:
             service.ready()
             dms = Dms(url, prefix)
             page_url = http_url(service)
+            with chromium() as browser:
+                take(browser, page_url, out / "status-page-idle.png", DESK)
             load(dms, photographs, seconds=70, a_second=6)
             crash(service, 2)
             load(dms, photographs, seconds=50, a_second=10)
@@ -118,7 +120,7 @@ def take(
     page.screenshot(path=file, full_page=True, clip=clip)  # type: ignore[arg-type]
     context.close()
     with Image.open(file) as picture:
-        picture.convert("RGB").quantize(200).save(file, optimize=True)
+        picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(file, optimize=True)
 
 
 if __name__ == "__main__":

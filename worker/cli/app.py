@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from worker import __version__
-from worker.cli import bench, check, config, model, operate, publish, run, schema, tag
+from worker.cli import bench, chaos, check, config, model, operate, publish, run, schema, tag
 from worker.cli.context import CliContext
 
 app = typer.Typer(
@@ -61,5 +61,6 @@ app.command("resume")(operate.resume)
 app.command("reload")(operate.reload)
 app.command("schema")(schema.schema)
 app.command("bench")(bench.bench)
+app.command("chaos")(chaos.chaos)
 app.add_typer(config.app, name="config")
 app.add_typer(model.app, name="model")

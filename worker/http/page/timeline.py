@@ -127,7 +127,10 @@ def _work(view: View) -> list[Html]:
                 f"Time for an event: half within {words.took(percentile_s(window, 0.5))}, 95 percent within "
                 f"{words.took(percentile_s(window, 0.95))}",
             ),
-            (h("b", words.took(percentile_s(lately, 0.5))), f"95 % within {words.took(percentile_s(lately, 0.95))}"),
+            (
+                h("b", words.took(percentile_s(lately, 0.5))),
+                f"95 % within {words.took(percentile_s(lately, 0.95))}" if rate else "none in the last minute",
+            ),
         ),
         _row(
             "Waiting",

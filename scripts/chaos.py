@@ -1,0 +1,69 @@
+"""The chaos run behind `make chaos`: the one of `autotag chaos`, with a broker of its own that is killed as well."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from demo import write_photographs
+from rabbitmq_node import BrokerError, PrivateBroker
+
+from worker.chaos.run import Options
+from worker.cli.chaos import run, show
+from worker.errors import AutotagError
+from worker.settings import AmqpSettings
+
+
+def main() -> int:
+    """Parse the command line, run, show the count. 0 when every event is accounted for and every kill happened."""
+    parser = argparse.ArgumentParser(description="Kill everything at random under load, and count every event.")
+    parser.add_argument("--events", type=int, default=10_000, help="how many events to publish")
+    parser.add_argument("--seed", type=int, default=1, help="the same seed strikes the same blows")
+    parser.add_argument("--workers", type=int, default=2, help="how many services share the work")
+    parser.add_argument("--photographs", type=Path, help="a directory of photographs; five that are at hand otherwise")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    arguments = parser.parse_args()
+    try:
+        with tempfile.TemporaryDirectory(prefix="autotag-chaos-") as folder, PrivateBroker() as node:
+            options = Options(
+                amqp=AmqpSettings.model_validate({"url": node.url, "queue_prefix": "chaos"}),
+                photographs=arguments.photographs or _photographs(Path(folder)),
+                folder=Path(folder) / "run",
+                events=arguments.events,
+                seed=arguments.seed,
+                workers=arguments.workers,
+                broker_blow=lambda pause_s: asyncio.to_thread(kill_and_start, node, pause_s),
+                broker_settled=lambda: asyncio.to_thread(node.settle),
+            )
+            report = run(options)
+    except (AutotagError, BrokerError) as error:
+        print(f"chaos: {error}", file=sys.stderr)
+        return 2
+    show(report, as_json=arguments.json)
+    return 0 if report.sound else 1
+
+
+def kill_and_start(node: PrivateBroker, pause_s: float) -> bool:
+    """SIGKILL to the broker, and a new start some time later; whether it was alive, and ended of it."""
+    if not node.running:
+        return False
+    node.kill()
+    gone = not node.running
+    time.sleep(pause_s)
+    node.start()
+    return gone
+
+
+def _photographs(folder: Path) -> Path:
+    directory = folder / "photographs"
+    directory.mkdir()
+    write_photographs(directory)
+    return directory
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""The DMS of a chaos run: publishes every event until it is confirmed, and takes results and dead letters.
+
+It loses its connection as often as the workers do, and goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from worker.amqp import BrokerUnreachable, Channel, Link, NotPublished, Publisher, connected, message_properties
+from worker.amqp.visitor import STRUCTURED
+from worker.chaos.ledger import Ledger
+from worker.chaos.material import Planned
+from worker.errors import TryLater
+from worker.settings import AmqpSettings
+from worker.topology import Lane, Topology
+
+_ROLE = "autotag-chaos"
+_AT_ONCE = 50
+_BACKLOG = 400
+"""So many events are on their way at a time: enough that no worker ever waits for one."""
+
+_PAUSE_S = 0.3
+_PREFETCH = 200
+
+
+class Client:
+    """`run` ends when it is cancelled."""
+
+    def __init__(self, settings: AmqpSettings, layout: Topology, planned: Sequence[Planned], ledger: Ledger) -> None:
+        self._settings = settings
+        self._layout = layout
+        self._left = deque(planned)
+        self._ledger = ledger
+        self.published = 0
+        self.confirmed_again = 0
+        """Events that had to be published a second time, because nobody confirmed the first."""
+        self.connections = 0
+
+    async def run(self) -> None:
+        """Publish and take, over one connection after another."""
+        while True:
+            try:
+                async with connected(self._settings, _ROLE) as link:
+                    self.connections += 1
+                    await self._serve(link)
+            except TryLater:  # broker gone, channel closed, not confirmed: again, on a connection that works
+                await asyncio.sleep(_PAUSE_S)
+
+    async def _serve(self, link: Link) -> None:
+        channel = await link.channel()
+        await channel.call(channel.raw.basic_qos, prefetch_count=_PREFETCH, doing="setting the prefetch")
+        await self._take(channel, self._layout.results_queue, self._on_result)
+        await self._take(channel, self._layout.dead_letters_queue, self._on_dead_letter)
+        publishing = asyncio.create_task(self._publish_all(link))
+        try:
+            await asyncio.wait({publishing, link.lost, channel.closed}, return_when=asyncio.FIRST_COMPLETED)
+            if publishing.done():
+                publishing.result()
+            await asyncio.wait({link.lost, channel.closed}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            publishing.cancel()
+            await asyncio.gather(publishing, return_exceptions=True)
+        raise BrokerUnreachable("the connection of the chaos run's client was lost")
+
+    async def _take(self, channel: Channel, queue: str, on_message: Callable[[Any, Any, bytes], None]) -> None:
+        def take(raw: Any, method: Any, properties: Any, body: bytes) -> None:
+            on_message(method, properties, body)
+            raw.basic_ack(method.delivery_tag)
+
+        await channel.call(channel.raw.basic_consume, queue, take, doing=f"consuming from {queue}")
+
+    def _on_result(self, _method: object, properties: Any, body: bytes) -> None:
+        self._ledger.result(body, properties.message_id)
+
+    def _on_dead_letter(self, _method: object, properties: Any, _body: bytes) -> None:
+        self._ledger.dead_letter(properties.message_id)
+
+    async def _publish_all(self, link: Link) -> None:
+        publisher = await Publisher.open(link, self._settings.confirm_timeout_s)
+        while self._left:
+            if self.published - self._ledger.ended > _BACKLOG:
+                await asyncio.sleep(0.05)
+                continue
+            batch = [self._left.popleft() for _ in range(min(_AT_ONCE, len(self._left)))]
+            outcomes = await asyncio.gather(*(self._publish(publisher, each) for each in batch), return_exceptions=True)
+            again = [each for each, outcome in zip(batch, outcomes, strict=True) if outcome is not None]
+            self._left.extendleft(reversed(again))
+            self.published += len(batch) - len(again)
+            self.confirmed_again += len(again)
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+
+    async def _publish(self, publisher: Publisher, event: Planned) -> NotPublished | None:
+        properties = message_properties(content_type=STRUCTURED, headers={}, message_id=event.event_id)
+        await publisher.publish(self._layout.images_exchange, Lane.LIVE.value, event.body, properties)
+        return None
