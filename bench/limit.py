@@ -2,12 +2,12 @@
 
     python bench/limit.py FOLDER… [--model NAME] [--seconds N] [--threads N]
 
-The decoding is the project's own (`worker.children.rendering`) on what Pillow opens; the model is the package's file in
-LiteRT. Each thread takes the next file, decodes it and runs the model, with one thread of inference. Each stage is then
-measured by itself in the same way, so that the sum can be held against the whole; and in its place within the whole,
-where the stages push each other out of the processor's caches.
+The decoding is the project's own (`worker.children.rendering`) on what Pillow opens; the model is the package's file
+in LiteRT. Each thread takes the next file, decodes it and runs the model, with one thread of inference. Each stage is
+then measured by itself in the same way, so that the sum can be held against the whole; and in its place within the
+whole, where the stages push each other out of the processor's caches.
 
-`run.py` keeps one such process for each model and talks to it in JSON lines (`--serve`), so that a round costs no start.
+`run.py` keeps one such process for each model and talks to it in JSON lines (`--serve`): a round costs no start.
 """
 
 from __future__ import annotations

@@ -100,12 +100,25 @@ class Bench:
         )
 
     @contextmanager
-    def step(self, what: str) -> Iterator[None]:
-        """Say what is being measured, and how long that took."""
+    def step(self, what: str, *, vital: bool = False) -> Iterator[None]:
+        """Say what is being measured, and how long that took.
+
+        What fails is noted, and the run goes on without it; unless it is `vital`, because others rest on it.
+        """
         began_s = time.monotonic()
         print(f"bench: {what} …", file=sys.stderr, flush=True)
-        yield
+        try:
+            yield
+        except (TimeoutError, RuntimeError, ValueError) as error:
+            if vital:
+                raise
+            self.failed(what, error)
         print(f"bench: {what}: {time.monotonic() - began_s:.0f} s", file=sys.stderr, flush=True)
+
+    def failed(self, what: str, error: Exception) -> None:
+        """Note that something could not be measured."""
+        self.results["failed"][what] = str(error)
+        print(f"bench: {what} failed: {error}", file=sys.stderr, flush=True)
 
 
 # ── throughput, and what the same processes tell besides ─────────────────────────────────────────────────────────────
@@ -121,7 +134,7 @@ def throughput(bench: Bench) -> None:
             f"autotag_{model}": Autotag(f"autotag_{model}", service) for model, service in services.items()
         }
         with ExitStack() as others:
-            with bench.step("starting the competitors"):
+            with bench.step("starting the competitors", vital=True):
                 contestants |= _peers(bench, others)
             found = _rounds(bench, contestants, limits)
         bench.results["throughput"] = {name: _summary(runs) for name, runs in found.items()}
@@ -133,7 +146,7 @@ def throughput(bench: Bench) -> None:
         for name in contestants:
             if not name.startswith("autotag") and name in rates:
                 ratios[f"peer_{name}"] = paired(rates["autotag_lite0"], rates[name]).median
-        with bench.step("stages of the bare limit"):
+        with bench.step("stages of the bare limit", vital=True):
             _stages(bench, limits)
         capacities = {model: summarise(rates[f"autotag_{model}"]).median for model in MODELS}
         with bench.step("latency"):
@@ -181,23 +194,22 @@ def _rounds(bench: Bench, contestants: dict[str, Contestant], limits: dict[str, 
     """Runs by name, one for each round. Who fails is left out from then on, and said so."""
     files = bench.pictures.files("web")
     track = Track(bench.broker)
-    failed: dict[str, str] = {}
-    with bench.step("warming up"):
+    failed: set[str] = set()
+    with bench.step("warming up", vital=True):
         for contestant in contestants.values():
             track.warm_up(contestant, files)
     names = [*contestants, *(f"limit_{model}" for model in limits)]
     found: dict[str, list[Run]] = {name: [] for name in names}
     for number, order in enumerate(shuffled_rounds(names, bench.plan.rounds, bench.plan.seed), start=1):
-        with bench.step(f"round {number} of {bench.plan.rounds}"):
+        with bench.step(f"round {number} of {bench.plan.rounds}", vital=True):
             for name in order:
                 if name in failed:
                     continue
                 try:
                     found[name].append(_run(bench, track, name, contestants, limits))
                 except TimeoutError as error:
-                    failed[name] = str(error)
-                    print(f"bench: {name} failed: {error}", file=sys.stderr)
-    bench.results["failed"] = failed
+                    failed.add(name)
+                    bench.failed(name, error)
     return {name: runs for name, runs in found.items() if len(runs) == bench.plan.rounds}
 
 
@@ -347,7 +359,7 @@ def scale(bench: Bench) -> None:
     found = bench.results.setdefault("scaling", {})
     kinds = ("web", "1mp", "12mp", "24mp", "collage24", "png") if plan.all_scaling else ("1mp", "24mp")
     with place.service() as service, LimitProcess(scaling.MODEL) as limit:
-        with bench.step("kinds of image"):
+        with bench.step("kinds of image", vital=True):
             found["kinds"] = scaling.kinds(place, service, limit, kinds)
         with bench.step("ways to the image"):
             found["ways"] = scaling.ways(place, service)
@@ -424,7 +436,7 @@ def main() -> int:
     results: dict[str, Any] = {}
     if chosen.only and report.RESULTS.is_file():
         results = json.loads(report.RESULTS.read_text())
-    results["about"] = about(plan)
+    results |= {"about": about(plan), "failed": {}}
     for model in MODELS.values():
         ensure(model, load_settings().settings.cache_dir)
     with Queues(url) as queues, tempfile.TemporaryDirectory(prefix="autotag-bench-") as folder:
@@ -439,13 +451,15 @@ def main() -> int:
     _warn_of_others(results)
     print(f"\nresults: {report.RESULTS.relative_to(ROOT)}; for the documentation: python bench/report.py --write-docs")
     _draw(results)
-    return 0
+    return 1 if results["failed"] else 0
 
 
 def _plan(chosen: argparse.Namespace) -> Plan:
     base = asdict(QUICK if chosen.quick else FULL)
     base["seed"] = chosen.seed if chosen.seed is not None else int(time.time()) % 100_000
-    base |= {name: value for name in ("rounds", "seconds") if (value := getattr(chosen, name)) is not None}
+    for name in ("rounds", "seconds"):
+        if (value := getattr(chosen, name)) is not None:
+            base |= {name: value, f"scaling_{name}": value}
     return Plan(**base)
 
 

@@ -5,6 +5,8 @@ Messages say what happened to one asset. This is what follows for whoever runs t
 
 from __future__ import annotations
 
+_KEY = "Set the instance's `api_key` to a valid one; `autotag check --instance NAME` makes one cheap call with it."
+
 _OF_REASONS = {
     "image_killed_decoder": "Keep the file: it is an attack, or shows a fault in an image library. It is set aside.",
     "image_in_hand_at_model_crashes": "Keep the file: the model may not bear it. It is set aside.",
@@ -25,8 +27,15 @@ _OF_REASONS = {
     "path_outside_roots": "Add the directory to `sources.path_roots`, if events may name files in it.",
     "url_host_not_allowed": "Add the host to `sources.url_allowed_hosts`, if events may name it.",
     "url_address_refused": "Set `sources.url_allow_private_addresses` if the images' host has a private address.",
-    "credentials_refused": "Check the instance's key for this service; `autotag check` makes one cheap call with it.",
-    "permission_refused": "Check what the instance's key may do; `autotag check` makes one cheap call with it.",
+    "google_key_refused": _KEY,
+    "microsoft_key_refused": _KEY,
+    "google_key_restricted": "Allow the key this API and this machine's address, in the key's project.",
+    "api_not_enabled": "Enable the Cloud Vision API in the key's project.",
+    "billing_disabled": "Enable billing for the key's project.",
+    "google_project_refused": "See to the state of the key's project.",
+    "google_refused": "See to the key and its project.",
+    "microsoft_refused": "See to the network rules and permissions of the resource.",
+    "api_retired": "Set the instance's `api_endpoint` to one without a path, or with /vision/v3.2.",
     "key_missing": "Set the instance's `api_key` for this service, or switch the service off.",
     "key_malformed": "Set the instance's `api_key` anew; it was probably copied with something too much.",
     "quota_exhausted": "Wait for the service's next period, or raise the quota with the service.",
@@ -35,6 +44,8 @@ _OF_REASONS = {
     "circuit_open": "Nothing yet: the service fails and is left alone for a while, then tried again.",
     "endpoint_missing": "Set the instance's `api_endpoint` for this service.",
     "endpoint_unknown": "Check the instance's endpoint for this service.",
+    "endpoint_not_allowed": "Check the instance's endpoint for this service: it must be an https address.",
+    "endpoint_not_public": "Set `cloud.allow_private_endpoints` if the service's endpoint is inside your network.",
     "model_disabled": "Look why the model crashed, mend it, then press Reset.",
     "unroutable": "Bind a queue for this result: nobody takes it now. The event is kept and comes back.",
     "publish_refused": "Have the DMS take its results: their queue is full. Events are kept.",

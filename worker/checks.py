@@ -16,9 +16,10 @@ from worker.metrics import Metrics
 from worker.models.catalogue import BUILT_IN, find
 from worker.models.manifest import ModelMissing
 from worker.providers.findings import Checkable, Severity
+from worker.providers.registry import make_wanted
 from worker.settings import Settings
 from worker.topology import topology
-from worker.workshop import Workshop, instances, wants_model
+from worker.workshop import Workshop, instances, named_instances, wants_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,11 @@ async def check(settings: Settings) -> AsyncIterator[Finding]:
             yield await look(settings)
         except AutotagError as error:
             yield Finding(subject, "failed", str(error))
-    for finding in _providers(settings):
-        yield finding
+    try:
+        for finding in _providers(settings):
+            yield finding
+    except AutotagError as error:  # of a provider that is not part of Autotag
+        yield Finding("providers", "failed", str(error))
 
 
 async def check_instance(settings: Settings, name: str) -> AsyncIterator[Finding]:
@@ -85,14 +89,10 @@ def _providers(settings: Settings) -> Iterator[Finding]:
 async def _switches(settings: Settings) -> Finding:
     if not settings.enabled:
         return Finding("switches", "warning", "`enabled` is off: every event will be answered `skipped`")
-    named = {"defaults": settings.defaults} | settings.instances
+    others = make_wanted(settings)
     on = {
-        name: [
-            provider
-            for provider in ("tensorflow", "google_cloud_vision", "microsoft_vision")
-            if getattr(each, provider).enabled
-        ]
-        for name, each in named.items()
+        name: ["tensorflow"] * each.tensorflow.enabled + [other.name for other in others if other.enabled(each)]
+        for name, each in named_instances(settings)
         if each.enabled
     }
     if not any(on.values()):

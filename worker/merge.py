@@ -14,7 +14,7 @@ from worker.messages import Tag
 from worker.providers.base import Suggestion
 from worker.settings import LabelsSettings
 
-# What a Liferay tag may not hold, and the length of its name column: see docs/settings.md, `labels.clean`.
+# What a Liferay tag may not hold, and the length of its name column.
 _REFUSED_BY_LIFERAY = dict.fromkeys(map(ord, "&'@\\]}:,=>/<[{%|+#`?\";*~\r\n"), " ")
 _LONGEST_LIFERAY_TAG = 75
 

@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
+from operator import attrgetter
 
 import structlog
 
@@ -37,7 +38,7 @@ from worker.workshop import Workshop, needs_new_workshop, open_workshop
 
 _log = structlog.get_logger(__name__)
 
-NEED_A_RESTART = ("amqp", "http", "log", "cache_dir", "state_dir", "control_socket")
+NEED_A_RESTART = ("amqp", "http", "log", "retry.delays_s", "cache_dir", "state_dir", "control_socket")
 """Settings that a reload can't change: what they stand for is built once."""
 
 _ENDED_AT_ONCE = 128 + signal.SIGTERM
@@ -135,7 +136,7 @@ class Service:
         stack.push_async_callback(server.close)
 
     async def _open(self) -> None:
-        self.workshop = await open_workshop(self.settings, self.metrics, self._on_notice, self._on_progress)
+        self.workshop = await self._first_workshop()
         self._pipeline = Pipeline(
             lambda: self.settings,
             self.broker,
@@ -149,6 +150,15 @@ class Service:
         self._review_providers()
         await self._align_consumer()
         _log.info("ready to take events", providers=[each.name for each in self.workshop.providers])
+
+    async def _first_workshop(self) -> Workshop:
+        """A workshop for the settings as they are once it is open: they may be reloaded while a model is built."""
+        while True:
+            settings = self.settings
+            workshop = await open_workshop(settings, self.metrics, self._on_notice, self._on_progress)
+            if not needs_new_workshop(settings, self.settings):
+                return workshop
+            await workshop.close()
 
     def _review_providers(self) -> None:
         """Say beforehand what the settings will come to: a key that is missing, an API that was retired."""
@@ -297,7 +307,8 @@ class Service:
             _log.error("reload refused; the settings stay as they were", error=str(error))
             raise
         for name in NEED_A_RESTART:
-            if getattr(new, name) != getattr(self.settings, name):
+            value = attrgetter(name)
+            if value(new) != value(self.settings):
                 _log.warning("a changed setting takes effect at the next start only", setting=name)
         self.settings = new
         _log.info("settings reloaded", new_workshop=fresh is not None)

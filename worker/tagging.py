@@ -23,6 +23,9 @@ from worker.providers.base import Image, JpegLimits, Provider
 from worker.replies import Again, Asking, Reply, late
 from worker.settings import InstanceSettings, Settings, effective_maximum_number_of_tags
 
+_LOWEST_CONFIDENCE = 0.005
+"""Labels of the local model below this are not explained: there is always a long tail of them."""
+
 
 class Decoded(Protocol):
     """What a decoder found: the facts, and the model's input where a recipe was given (the caller closes it)."""
@@ -155,6 +158,13 @@ class Tagger:
     async def _shrink(self, content: Content, asset: str, limits: JpegLimits) -> bytes:
         with self._metrics.stage("shrink"):
             return await self._decoders.shrink(content, limits, asset)
+
+
+def curious(instance: InstanceSettings) -> InstanceSettings:
+    """The instance as it is, but that the local model also names what it is hardly sure of: for `judge` to explain."""
+    local = instance.tensorflow
+    lowest = min(local.confidence_threshold, _LOWEST_CONFIDENCE)
+    return instance.model_copy(update={"tensorflow": local.model_copy(update={"confidence_threshold": lowest})})
 
 
 def judge(event: Event, findings: Findings, instance: InstanceSettings, settings: Settings) -> list[Choice]:

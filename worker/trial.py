@@ -17,12 +17,9 @@ from worker.errors import AutotagError, CannotBeDone, Unavailable
 from worker.merge import Choice
 from worker.messages import EVENT_TYPE, IN_THE_BODY, Event, EventData, Result
 from worker.providers.base import Provider
-from worker.settings import InstanceSettings, Settings
+from worker.settings import Settings
 from worker.tagging import Findings
 from worker.workshop import Workshop
-
-LOWEST_CONFIDENCE = 0.005
-"""Labels of the local model below this are not explained: there is always a long tail of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +69,8 @@ async def try_image(
     )
     started_s = time.monotonic()
     tagger = workshop.tagger.among(tuple(asked))
-    findings = (await tagger.look(event, content, _curious(instance), earlier={}, tell=_nobody_waits)).without_hope()
+    curious = tagging.curious(instance)
+    findings = (await tagger.look(event, content, curious, earlier={}, tell=_nobody_waits)).without_hope()
     took_s = time.monotonic() - started_s
     return Trial(
         instance=instance_name,
@@ -83,13 +81,6 @@ async def try_image(
         thumbnail=await _thumbnail(workshop, content, name),
         left_out=tuple(each.name for each in enabled if each not in asked),
     )
-
-
-def _curious(instance: InstanceSettings) -> InstanceSettings:
-    """The instance as it is, but that the local model also names what it is hardly sure of."""
-    local = instance.tensorflow
-    lowest = min(local.confidence_threshold, LOWEST_CONFIDENCE)
-    return instance.model_copy(update={"tensorflow": local.model_copy(update={"confidence_threshold": lowest})})
 
 
 def _nobody(instance_name: str, enabled: list[Provider]) -> str:

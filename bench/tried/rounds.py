@@ -15,7 +15,7 @@ Candidate = Callable[[Any], object]
 
 
 def measure(candidates: Mapping[str, Candidate], items: Sequence[Any], seconds: float) -> dict[str, dict[str, float]]:
-    """Medians over the rounds, by candidate; `seconds` is the length of one run. For one that raises there is `failed`."""
+    """Medians over the rounds, by candidate, or why it `failed`; `seconds` is the length of one run."""
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
     failed: dict[str, str] = {}
     draw = random.Random(_SEED)

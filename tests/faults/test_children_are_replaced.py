@@ -61,5 +61,5 @@ def test_with_a_spare_a_crash_costs_no_waiting(
         it.ledger.settle()
         assert it.ledger.statuses() == {"tagged"}
         assert time.monotonic() - killed_at_s < 8
-        until(lambda: it.orders.taken(), "the third was launched")
+        until(it.orders.taken, "the third was launched")
         assert not it.logged("child crashed", reason="silent_while_starting")

@@ -14,6 +14,7 @@ EXAMPLE = ROOT / "docs" / "examples" / "orientation_provider"
 ASK = """
 import asyncio, json, sys
 from worker.content import Content
+from worker.errors import Misconfigured
 from worker.messages import ImageFacts
 from worker.providers.base import Image
 from worker.providers.registry import make_wanted
@@ -24,9 +25,17 @@ async def run():
     [provider] = make_wanted(settings)
     instance = settings.instance("acme")
     await provider.start()
+    wrong = settings.instance("wrong")
+    assert provider.enabled(wrong), "its results are to say what is wrong with its table"
     facts = ImageFacts(format="PNG", width=300, height=100, sha256="0" * 64)
     with Content.from_bytes(b"", "test") as content:
         answer = await provider.tag(Image("a", "acme", content, facts, "image/png", None, None), instance)
+        try:
+            await provider.tag(Image("a", "wrong", content, facts, "image/png", None, None), wrong)
+        except Misconfigured as error:
+            assert "panorama" in str(error)
+        else:
+            raise AssertionError("a wrong table was taken")
     await provider.close()
     print(json.dumps({"enabled": provider.enabled(instance), "model": answer.model,
                       "names": [each.name for each in answer.suggestions],
@@ -47,7 +56,10 @@ def test_the_example_is_installed_found_and_asked(tmp_path: Path) -> None:
         check=True,
         timeout=120,
     )
-    settings = {"defaults": {"providers": {"orientation": {"enabled": True, "panorama_ratio": 2.5}}}}
+    settings = {
+        "defaults": {"providers": {"orientation": {"enabled": True, "panorama_ratio": 2.5}}},
+        "instances": {"wrong": {"providers": {"orientation": {"enabled": True, "panorama": 2.5}}}},
+    }
     asked = subprocess.run(
         [sys.executable, "-c", ASK, json.dumps(settings)],
         check=True,

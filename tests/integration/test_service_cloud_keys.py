@@ -192,7 +192,7 @@ def test_no_key_is_in_anything_that_comes_out(
     until(lambda: "was too much" in it.service.logged(), "the clumsy provider has failed")
     # When settings are reloaded, some of them wrong, and every command has been asked
     it.reload_in_vain(defaults={"google_cloud_vision": {"enabled": True, "api_key": f"{KEY_MARK} with blanks"}})
-    it.reload(defaults={"locale": "de"})
+    it.reload(defaults={"sites": {"elsewhere": False}})
     for words in (
         ("config", "show"),
         ("config", "show", "--json"),

@@ -210,7 +210,7 @@ def test_an_unknown_type_is_refused_for_its_type_whatever_its_data_is() -> None:
         (body(data={"asset_id": "1", "content": {"body": True}}), "exactly one of path, url and base64"),
         (body(data={"asset_id": "1", "content": {"base64": "aGVs\nbG8="}}), "data.content.base64"),
         (body(data={"asset_id": "1", "content": {"base64": "aGVsbG8"}}), "data.content.base64"),
-        (body(data={"asset_id": "1", "content": {"base64": ""}}), "data.content.base64"),
+        (body(data={"asset_id": "1", "content": {"base64": ""}}), "data.content.base64: is empty"),
         (body(data=EVENT_DATA | {"instance": "two words"}), "data.instance"),
         (body(data=EVENT_DATA | {"temporary": "yes"}), "data.temporary"),
         (body(data=EVENT_DATA | {"existing_tags": "cat"}), "data.existing_tags"),
@@ -265,6 +265,13 @@ def test_of_a_broken_image_event_the_headers_name_the_asset() -> None:
     error = refused(JPEG, "image/jpeg", IMAGE_HEADERS | {"cloudEvents:existingtags": "x"})
 
     assert (error.asset_id, error.event_id, error.instance) == ("34820", "upload-34817-1", "acme")
+
+
+@pytest.mark.parametrize("headers", [{"asset_id": "7", "instance": "acme"}, {"subject": "7", "instance": "acme"}])
+def test_of_a_broken_plain_image_the_headers_name_the_asset(headers: dict[str, object]) -> None:
+    error = refused(JPEG, "image/jpeg", headers | {"existing_tags": "x"})
+
+    assert (error.asset_id, error.instance) == ("7", "acme")
 
 
 def test_an_event_without_a_readable_asset_has_no_result() -> None:

@@ -56,6 +56,9 @@ def test_show_prints_every_setting_with_its_value_and_origin(app: typer.Typer) -
     assert ["url", "amqp://u:********@h", "file", "a.toml"] in lines(out)
     assert ["maximum_bytes", "268435456", "(256.0", "MiB)", "default"] in lines(out)
     assert ["threads", "unset", "default"] in lines(out)
+    headings = [line[0] for line in lines(out) if line and line[0].startswith("[")]
+    assert "[defaults]" in headings
+    assert len(headings) == len(set(headings)), "what stands in one table is shown together"
 
 
 def test_show_of_an_instance_says_through_which_table_a_value_came(app: typer.Typer) -> None:

@@ -34,7 +34,6 @@ ANOTHER: dict[str, Any] = {
     "rename": {"a": "b"},
     "drop": ["a"],
     "sites": {"a": False},
-    "locale": "de",
     "api_key": "another",
     "providers": {"mine": {"enabled": True}},
     "provider_secrets": {"mine": {"key": "another"}},

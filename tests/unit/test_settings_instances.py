@@ -21,7 +21,6 @@ SOME_VALUES: dict[str, list[Any]] = {
     "language": ["en", "ja"],
     "clean": ["none", "liferay"],
     "api_key": ["key-a", "key-b"],
-    "locale": ["de", "fr"],
     "sites": [{}, {"a": False}, {"b": True}],
     "rename": [{}, {"a": "b"}],
     "providers": [{}, {"mine": {"enabled": True}}],
@@ -144,10 +143,10 @@ def test_an_instance_knows_through_which_table_a_value_came(sources: Sources) ->
         "[defaults.tensorflow]\nenabled = true\nconfidence_threshold = 0.2\n"
         "[instances.acme.tensorflow]\nconfidence_threshold = 0.3\n"
     )
-    loaded = sources.load({"AUTOTAG_INSTANCES__ACME__LOCALE": "de"})
+    loaded = sources.load({"AUTOTAG_INSTANCES__ACME__PROVIDER_WAIT_S": "3"})
     origins = {each.key: each.origin for each in loaded.instance("acme")}
     file = f"file {sources.directory / 'autotag.toml'}"
     assert origins["tensorflow", "confidence_threshold"] == f"[instances.acme] {file}"
     assert origins["tensorflow", "enabled"] == f"[defaults] {file}"
-    assert origins["locale",] == "[instances.acme] environment AUTOTAG_INSTANCES__ACME__LOCALE"
+    assert origins["provider_wait_s",] == "[instances.acme] environment AUTOTAG_INSTANCES__ACME__PROVIDER_WAIT_S"
     assert origins["enabled",] == "default"

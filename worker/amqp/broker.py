@@ -249,7 +249,8 @@ class Broker:
             if not self._told.connected:
                 self._reconnects += self._first_time.is_set()
                 self._in_line_at_s = time.monotonic()
-                _log.info("connected to RabbitMQ", broker=str(session.link.broker), paused=sorted(self._pauses))
+                paused = sorted(map(str, self._pauses))
+                _log.info("connected to RabbitMQ", broker=str(session.link.broker), paused=paused)
             self._tell(Phase.PAUSED if self._pauses else Phase.CONSUMING)
             self._first_time.set()
             await self._wake.wait()

@@ -57,10 +57,11 @@ class Client:
         await self._take(channel, self._layout.dead_letters_queue, self._on_dead_letter)
         publishing = asyncio.create_task(self._publish_all(link))
         try:
-            await asyncio.wait({publishing, link.lost, channel.closed}, return_when=asyncio.FIRST_COMPLETED)
+            broken: set[asyncio.Future[Any]] = {link.lost, channel.closed}
+            await asyncio.wait({publishing, *broken}, return_when=asyncio.FIRST_COMPLETED)
             if publishing.done():
                 publishing.result()
-            await asyncio.wait({link.lost, channel.closed}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(broken, return_when=asyncio.FIRST_COMPLETED)
         finally:
             publishing.cancel()
             await asyncio.gather(publishing, return_exceptions=True)

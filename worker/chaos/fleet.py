@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from worker.errors import TryLater
 _SYS_PIDFD_GETFD = 438
 """The same on every architecture (https://man7.org/linux/man-pages/man2/pidfd_getfd.2.html)."""
 
+_PR_SET_PDEATHSIG = 1
 _GONE_WITHIN_S = 10.0
 _WORKING = ("ready", "busy", "checking")
 
@@ -61,6 +62,7 @@ class Worker:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C in a terminal is for the run, which then ends its workers
+                preexec_fn=_end_with(os.getpid()),  # noqa: PLW1509 - it only makes system calls
             )
 
     async def status(self) -> dict[str, Any] | None:
@@ -104,6 +106,18 @@ class Worker:
     def last_words(self) -> str:
         """The end of its log."""
         return self._log.read_text(errors="replace")[-2000:] if self._log.exists() else ""
+
+
+def _end_with(parent_pid: int) -> Callable[[], None]:
+    """For a process about to be started: have the kernel ask it to stop when this one dies, however that comes about."""
+    libc = ctypes.CDLL(None)
+
+    def ask_for_it() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        if os.getppid() != parent_pid:
+            os._exit(1)
+
+    return ask_for_it
 
 
 async def kill_child(pid: int) -> bool:

@@ -16,6 +16,9 @@ EVENTS_A_BLOW = 150
 FEWEST_BLOWS = 10
 """Of each kind, in any run that has events enough for them."""
 
+FEWEST_EVENTS_A_BLOW = 50
+"""A short run has fewer blows, or nothing would be answered between them."""
+
 _LONGEST_PAUSE_S = 1.5
 
 
@@ -46,7 +49,7 @@ class Blow:
 def schedule(seed: int, events: int, kinds: Iterable[Kind]) -> tuple[Blow, ...]:
     """The blows of a run, in order. They fall between a fiftieth and nine tenths of the way."""
     randomly = random.Random(seed)  # noqa: S311 - to be repeatable is what is wanted of it
-    each = min(max(FEWEST_BLOWS, events // EVENTS_A_BLOW), events)
+    each = min(max(FEWEST_BLOWS, events // EVENTS_A_BLOW), max(1, events // FEWEST_EVENTS_A_BLOW))
     blows = [
         Blow(
             after=randomly.randint(events // 50, events * 9 // 10),

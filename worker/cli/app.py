@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from worker import __version__
-from worker.cli import bench, chaos, check, config, model, operate, publish, run, schema, tag
+from worker.cli import bench, chaos, check, config, dead_letters, model, operate, publish, run, schema, simulate, tag
 from worker.cli.context import CliContext
 
 app = typer.Typer(
@@ -62,5 +62,7 @@ app.command("reload")(operate.reload)
 app.command("schema")(schema.schema)
 app.command("bench")(bench.bench)
 app.command("chaos")(chaos.chaos)
+app.command("simulate")(simulate.simulate)
 app.add_typer(config.app, name="config")
 app.add_typer(model.app, name="model")
+app.add_typer(dead_letters.app, name="dead-letters")

@@ -15,20 +15,24 @@ from worker.models.staging import ProgressCallback
 @contextmanager
 def model_progress(name: str) -> Iterator[ProgressCallback]:
     """A bar for building or installing a model; shown only if there is anything to do."""
-    with Progress(
+    bar = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=Console(stderr=True),
-    ) as bar:
-        shown: dict[str, object] = {}
+    )
 
-        def tell(step: Step) -> None:
-            if "task" not in shown:
-                shown["task"] = bar.add_task(name)
-            task = bar.task_ids[0]
-            bar.update(task, description=f"{name}: {step.step}", completed=step.done, total=step.total or None)
+    def tell(step: Step) -> None:
+        if not bar.task_ids:
+            bar.start()
+            bar.add_task(name)
+        task = bar.task_ids[0]
+        bar.update(task, description=f"{name}: {step.step}", completed=step.done, total=step.total or None)
 
+    try:
         yield tell
+    finally:
+        if bar.task_ids:  # a bar that never began would leave an empty line
+            bar.stop()

@@ -11,12 +11,13 @@ import uuid
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
+from worker.topology import Lane
 
 if TYPE_CHECKING:
     from worker.messages import Result
@@ -37,7 +38,7 @@ def publish(
         By, typer.Option(help="Put the image into the event, or name its path (below one of the service's roots).")
     ] = By.INLINE,
     instance: Annotated[str, typer.Option(help="The virtual instance.", metavar="NAME")] = "default",
-    lane: Annotated[str, typer.Option(help="live or bulk.")] = "live",
+    lane: Annotated[Lane, typer.Option(help="A user waits for live, nobody for bulk.")] = Lane.LIVE,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the results and show them.")] = False,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the results.")] = 60,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
@@ -47,20 +48,24 @@ def publish(
     Ends with status 1 if a file could not be read or its result is `failed`, 5 if a result did not come in time.
     """
     from worker.errors import AutotagError
-    from worker.topology import Lane
+    from worker.messages import is_instance_name
 
+    if not is_instance_name(instance):
+        raise typer.BadParameter("letters, digits, '.', '_' and '-', at most 100", param_hint="--instance")
     settings = CliContext.of(context).load().settings
-    events = {}
+    bodies = {}
     unreadable = 0
     for file in files:
+        key = str(uuid.uuid4())
         try:
-            events[str(uuid.uuid4())] = (file, _content(file, by))
+            bodies[key] = (file, _event(key, file, _content(file, by), instance))
         except OSError as error:
             print(f"{file}: cannot be read: {error.strerror}", file=sys.stderr)
             unreadable += 1
-    bodies = {key: (file, _event(key, file, content, instance)) for key, (file, content) in events.items()}
+    if not bodies:
+        raise typer.Exit(ExitCode.FAILED)
     try:
-        status = asyncio.run(_publish(settings, bodies, Lane(lane), wait, timeout, as_json))
+        status = asyncio.run(_publish(settings, bodies, lane, wait, timeout, as_json))
     except AutotagError as error:
         print(f"autotag: {error}", file=sys.stderr)
         raise typer.Exit(ExitCode.UNREACHABLE) from None
@@ -92,7 +97,7 @@ def _event(key: str, file: Path, content: dict[str, str], instance: str) -> byte
 
 
 async def _publish(
-    settings: Settings, bodies: dict[str, tuple[Path, bytes]], lane: Any, wait: bool, timeout_s: float, as_json: bool
+    settings: Settings, bodies: dict[str, tuple[Path, bytes]], lane: Lane, wait: bool, timeout_s: float, as_json: bool
 ) -> ExitCode:
     from worker.amqp.visitor import visiting
     from worker.topology import topology

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from worker.asyncapi import asyncapi
+from worker.cli.exit_codes import ExitCode
 from worker.messages.schemas import schemas
 from worker.settings import AmqpSettings, RetrySettings
 from worker.topology import topology
@@ -74,7 +75,7 @@ def _check(wanted: dict[str, str]) -> None:
             f"write them again with: autotag schema --write {CHECKED_IN}",
             err=True,
         )
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
     typer.echo(f"{CHECKED_IN}: {len(wanted)} files as the code has them")
 
 

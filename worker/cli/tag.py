@@ -62,8 +62,9 @@ def tag(
     from worker.errors import Misconfigured
 
     logs.configure("warning", "console")
-    settings = _settings_for(CliContext.of(context).load().settings, instance, model, threshold)
+    loaded = CliContext.of(context).load().settings
     try:
+        settings = _settings_for(loaded, instance, model, threshold)
         failed = asyncio.run(_tag_all(settings, instance, files, explain=explain, as_json=as_json))
     except Misconfigured as error:
         print(f"autotag: {error}", file=sys.stderr)
@@ -74,8 +75,10 @@ def tag(
 
 def _settings_for(settings: Settings, instance: str, model: str | None, threshold: float | None) -> Settings:
     """The settings as the options change them: with no provider on, the local model is."""
+    from worker.providers.registry import make_wanted
+
     found = settings.instance(instance) or settings.defaults
-    nothing_on = not (found.tensorflow.enabled or found.google_cloud_vision.enabled or found.microsoft_vision.enabled)
+    nothing_on = not (found.tensorflow.enabled or any(each.enabled(found) for each in make_wanted(settings)))
     local: dict[str, Any] = {} if threshold is None else {"confidence_threshold": threshold}
     if nothing_on or model is not None:
         local["enabled"] = True
@@ -97,7 +100,7 @@ async def _tag_all(settings: Settings, instance: str, files: list[Path], *, expl
     failed = 0
     try:
         show = _show_json if as_json else _show
-        async for tagged in _in_order(workshop, settings, instance, files):
+        async for tagged in _in_order(workshop, settings, instance, files, explain):
             show(tagged, explain)
             failed += tagged.result.status == "failed"
     finally:
@@ -105,25 +108,28 @@ async def _tag_all(settings: Settings, instance: str, files: list[Path], *, expl
     return failed
 
 
-async def _in_order(workshop: Workshop, settings: Settings, instance: str, files: list[Path]) -> AsyncIterator[Tagged]:
+async def _in_order(
+    workshop: Workshop, settings: Settings, instance: str, files: list[Path], explain: bool
+) -> AsyncIterator[Tagged]:
     """Results in the order of the files, a few of which are in hand at once."""
     room = asyncio.Semaphore(AT_ONCE)
 
     async def one(file: Path) -> Tagged:
         async with room:
-            return await _tag_one(workshop, settings, instance, file)
+            return await _tag_one(workshop, settings, instance, file, explain)
 
     tasks = [asyncio.create_task(one(file)) for file in files]
     for task in tasks:
         yield await task
 
 
-async def _tag_one(workshop: Workshop, settings: Settings, name: str, file: Path) -> Tagged:
+async def _tag_one(workshop: Workshop, settings: Settings, name: str, file: Path, explain: bool) -> Tagged:
     from worker import tagging
     from worker.errors import AutotagError
     from worker.messages import EVENT_TYPE, IN_THE_BODY, Event, EventData
 
     instance: InstanceSettings = settings.instances[name]
+    asked_as = tagging.curious(instance) if explain else instance
     started_s = time.monotonic()
     event = Event(
         specversion="1.0",
@@ -139,7 +145,7 @@ async def _tag_one(workshop: Workshop, settings: Settings, name: str, file: Path
     choices: list[Choice] = []
     try:
         with await asyncio.to_thread(_open, file, settings) as content:
-            findings = await workshop.tagger.look(event, content, instance, earlier={}, tell=tell)
+            findings = await workshop.tagger.look(event, content, asked_as, earlier={}, tell=tell)
         result = tagging.tagged(event, findings.without_hope(), instance, settings)
         choices = tagging.judge(event, findings, instance, settings)
     except AutotagError as error:

@@ -1,6 +1,7 @@
 """Messages: events from the DMS, results to it. docs/messages.md describes both; the schemas are made from these."""
 
 from worker.messages.events import EVENT_TYPE, IN_THE_BODY, ContentRef, Event, EventData, ReadEvent
+from worker.messages.fields import is_instance_name
 from worker.messages.reading import read_event
 from worker.messages.results import (
     RESULT_TYPE,
@@ -35,6 +36,7 @@ __all__ = [
     "Tag",
     "UnreadableEvent",
     "comparable",
+    "is_instance_name",
     "read_event",
     "read_result",
     "result_data",

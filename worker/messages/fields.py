@@ -6,7 +6,7 @@ import binascii
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainValidator, TypeAdapter, ValidationError, WithJsonSchema
 
 NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f]+$"
 """Keeps line breaks out of logs and NUL out of file names."""
@@ -14,6 +14,7 @@ NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f]+$"
 AssetId = Annotated[str, Field(max_length=1024, pattern=NO_CONTROL_CHARACTERS)]
 InstanceName = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """Stands in routing keys, metric labels and table names of the settings, hence the narrow alphabet."""
+_INSTANCE_NAME: TypeAdapter[str] = TypeAdapter(InstanceName)
 
 ShortText = Annotated[str, Field(max_length=1024, pattern=NO_CONTROL_CHARACTERS)]
 FilePath = Annotated[str, Field(max_length=4096, pattern=NO_CONTROL_CHARACTERS)]
@@ -26,10 +27,21 @@ def null_is(default: object) -> Any:
     return BeforeValidator(lambda value: default if value is None else value)
 
 
+def is_instance_name(text: str) -> bool:
+    """Whether an event could name an instance so."""
+    try:
+        _INSTANCE_NAME.validate_python(text)
+    except ValidationError:
+        return False
+    return True
+
+
 def decode_base64(value: object) -> bytes:
     """The bytes that base64 text stands for. Strict: no line breaks, no other alphabet, nothing after the padding."""
-    if not isinstance(value, str) or not value:
-        raise ValueError("must be base64 text (RFC 4648 section 4, padded, without line breaks)")
+    if value == "":
+        raise ValueError("is empty: there is no image in it")
+    if not isinstance(value, str):
+        raise ValueError("must be base64 text (RFC 4648 section 4, padded, without line breaks)")  # noqa: TRY004 - pydantic lets a TypeError through
     try:
         return binascii.a2b_base64(value, strict_mode=True)
     except ValueError as error:

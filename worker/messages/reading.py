@@ -87,10 +87,7 @@ def _read(message: _Message) -> ReadEvent:
         source=PLAIN_SOURCE,
         type=EVENT_TYPE,
     )
-    fields = (
-        {name.replace("_", ""): _text(value) for name, value in message.headers.items()} if message.is_image else {}
-    )
-    return _with_data(attributes, message.body, message.is_image, fields)
+    return _with_data(attributes, message.body, message.is_image, _beside(message) if message.is_image else {})
 
 
 def _structured(body: bytes) -> ReadEvent:
@@ -149,10 +146,9 @@ def _attributes(headers: Mapping[str, object]) -> dict[str, str]:
     }
 
 
-def _plain_fields(headers: Mapping[str, object]) -> dict[str, str]:
-    """Headers without a prefix may have the data's own names (`asset_id`)."""
-    names = {*EventData.model_fields, "assetid", "subject"}
-    return {name.replace("_", ""): _text(value) for name, value in headers.items() if name in names}
+def _beside(message: _Message) -> Mapping[str, str]:
+    """What describes an image that is the body: attributes or, in a plain message, headers of the data's own names."""
+    return message.attributes or {name.replace("_", ""): _text(value) for name, value in message.headers.items()}
 
 
 def _text(value: object) -> str:
@@ -194,7 +190,8 @@ def _unreadable(message: _Message, error: ValidationError | FieldError) -> Unrea
     data = event.get("data") if "specversion" in event else event
     fields: Mapping[str, object] = data if isinstance(data, dict) else {}
     if message.is_image:
-        fields = {name: message.attributes.get(name.replace("_", "")) for name in ("asset_id", "instance")}
+        beside = _beside(message)
+        fields = {"asset_id": beside.get("assetid", beside.get("subject")), "instance": beside.get("instance")}
     asset_id = _valid(_ASSET_ID, fields.get("asset_id"))
     event_id = _valid(_ASSET_ID, message.attributes.get("id") or event.get("id")) or message.message_id
     whose = ", ".join(f"{what} {who}" for what, who in (("event", event_id), ("asset", asset_id)) if who)

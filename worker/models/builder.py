@@ -181,8 +181,9 @@ def _scores(package: ModelPackage, pictures: npt.NDArray[np.uint8], part: int, p
     runtime = open_runtime(package, threads=os.cpu_count() or 1)
     scores = []
     for start in range(0, len(pictures), 8):
-        _say("checking against the float model", part * len(pictures) + start, parts * len(pictures))
         scores.append(runtime.score(pictures[start : start + 8]))
+        done = min(start + 8, len(pictures))
+        _say("checking against the float model", part * len(pictures) + done, parts * len(pictures))
     return np.concatenate(scores)
 
 

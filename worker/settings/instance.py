@@ -100,7 +100,6 @@ class InstanceSettings(Section):
         description="Switch of each site; a site that is not named is on.",
         json_schema_extra={"allowed": "a table from a site's name to true or false"},
     )
-    locale: str | None = Field(None, description="Language of the instance, for events that name none.")
     provider_wait_s: float = Field(
         10, ge=0, description="How long the tags of a fast provider wait for those of a slow one."
     )

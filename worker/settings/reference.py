@@ -41,6 +41,9 @@ with the key, the value (unless it is a secret) and where it was written. So is 
 and stands for nothing, except `AUTOTAG_CONFIG`, `AUTOTAG_SECRETS_DIR`, `AUTOTAG_TEST_…` and the addresses that
 Kubernetes sets for a service of the name `autotag`.
 
+SIGHUP or `autotag reload` reads all sources anew; wrong settings change nothing. `[amqp]`, `[http]`, `[log]`,
+`retry.delays_s`, `cache_dir`, `state_dir` and `control_socket` take effect at the next start only, and the log says so.
+
 ## Virtual instances
 
 What is under `[defaults]` holds for every instance. `[instances.NAME]` has the same keys and replaces single ones:

@@ -45,13 +45,13 @@ def table_of(field: FieldInfo) -> type[Section] | None:
 
 
 def settings_in(table: type[Section], above: Key = ()) -> Iterator[tuple[Key, FieldInfo]]:
-    """Every setting of a table and the tables in it, without the instances."""
+    """Every setting of a table, then of the tables in it, as TOML must have them; without the instances."""
+    inner = {name: found for name, field in table.model_fields.items() if (found := table_of(field))}
     for name, field in table.model_fields.items():
-        inner = table_of(field)
-        if inner:
-            yield from settings_in(inner, (*above, name))
-        elif (table, name) != (Settings, "instances"):
+        if name not in inner and (table, name) != (Settings, "instances"):
             yield (*above, name), field
+    for name, found in inner.items():
+        yield from settings_in(found, (*above, name))
 
 
 SYSTEM: dict[Key, FieldInfo] = dict(settings_in(Settings))

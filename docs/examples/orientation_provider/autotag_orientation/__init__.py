@@ -36,8 +36,8 @@ class Orientation:
         """`surroundings` has the service's settings and places for files; this provider needs neither."""
 
     def enabled(self, instance: InstanceSettings) -> bool:
-        """Whether this instance wants it."""
-        return self._settings(instance).enabled
+        """Whether this instance wants it. What is wrong with the rest of its table is for `tag` to say."""
+        return instance.providers.get(self.name, {}).get("enabled") is True
 
     def pixel_recipe(self) -> PixelRecipe | None:
         """None: the size is known without pixels."""

@@ -1,0 +1,172 @@
+"""`autotag dead-letters`: the events that could not be done, for operators."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from worker.cli.context import CliContext
+from worker.cli.exit_codes import ExitCode
+from worker.topology import Lane
+
+if TYPE_CHECKING:
+    from worker.amqp.dead_letters import DeadLetter, DeadLetters, Progress, Selection
+
+T = TypeVar("T")
+
+app = typer.Typer(no_args_is_help=True, help="Events that could not be done: list, show, replay, purge.")
+
+Key = Annotated[str | None, typer.Option("--id", help="Only the one with this message id.", metavar="ID")]
+Reason = Annotated[str | None, typer.Option(help="Only those with this reason.")]
+Asset = Annotated[str | None, typer.Option(help="Only this asset's.", metavar="ID")]
+Instance = Annotated[str | None, typer.Option(help="Only this virtual instance's.", metavar="NAME")]
+InLane = Annotated[Lane | None, typer.Option("--lane", help="Only those of this lane.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most so many, the oldest first.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON, for scripts; one object a line.")]
+
+
+@app.command("list")
+def list_letters(
+    context: typer.Context,
+    key: Key = None,
+    reason: Reason = None,
+    asset: Asset = None,
+    instance: Instance = None,
+    lane: InLane = None,
+    limit: Limit = 100,
+    as_json: Json = False,
+) -> None:
+    """Show which events could not be done, and why; the oldest first. Changes nothing."""
+    selection = _selection(key, reason, asset, instance, lane, limit)
+    letters = _do(context, lambda queue, progress: queue.browse(selection, progress))
+    if as_json:
+        for letter in letters:
+            print(json.dumps(_facts(letter), ensure_ascii=False))
+        return
+    if not letters:
+        print("there are no such dead letters")
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("failed at", "asset", "instance", "reason", "what happened", "id")
+    for letter in letters:
+        row = (letter.failed_at or "-", letter.asset or "-", letter.instance or "-", letter.reason, letter.message)
+        table.add_row(*map(Text, (*row, letter.key)))
+    Console().print(table)
+
+
+@app.command("show")
+def show(context: typer.Context, key: Annotated[str, typer.Argument(help="An id that `list` shows.")]) -> None:
+    """Show one of them whole, as JSON: its reason, its headers and the event itself. Changes nothing."""
+    letter = _do(context, lambda queue, _: queue.show(key))
+    if letter is None:
+        print(f"autotag: there is no dead letter {key}; `autotag dead-letters list` shows their ids", file=sys.stderr)
+        raise typer.Exit(ExitCode.FAILED)
+    headers = {name: str(value) for name, value in (letter.properties.headers or {}).items()}
+    whole = _facts(letter) | {
+        "content_type": letter.properties.content_type,
+        "headers": headers,
+        "event": letter.body.decode("utf-8", "replace"),
+    }
+    print(json.dumps(whole, indent=2, ensure_ascii=False))
+
+
+@app.command("replay")
+def replay(
+    context: typer.Context,
+    key: Key = None,
+    reason: Reason = None,
+    asset: Asset = None,
+    instance: Instance = None,
+    lane: InLane = None,
+    limit: Limit = None,
+    as_json: Json = False,
+) -> None:
+    """Send them to their lanes again, as if for the first time: mend the cause before.
+
+    Each leaves the dead letters only when its new message is confirmed.
+    """
+    selection = _selection(key, reason, asset, instance, lane, limit)
+    _say(_do(context, lambda queue, progress: queue.replay(selection, progress)), "replayed", as_json)
+
+
+@app.command("purge")
+def purge(
+    context: typer.Context,
+    key: Key = None,
+    reason: Reason = None,
+    asset: Asset = None,
+    instance: Instance = None,
+    lane: InLane = None,
+    limit: Limit = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Throw them away for good. Asks first."""
+    selection = _selection(key, reason, asset, instance, lane, limit)
+    if not yes:
+        typer.confirm("Throw these dead letters away for good?", abort=True, err=True)
+    _say(_do(context, lambda queue, progress: queue.purge(selection, progress)), "purged", as_json)
+
+
+def _selection(*wanted: Any) -> Selection:
+    from worker.amqp.dead_letters import Selection
+
+    return Selection(*wanted)
+
+
+def _facts(letter: DeadLetter) -> dict[str, object]:
+    return {
+        "id": letter.key,
+        "lane": letter.lane.value,
+        "reason": letter.reason,
+        "message": letter.message,
+        "asset_id": letter.asset,
+        "instance": letter.instance,
+        "failed_at": letter.failed_at,
+        "attempt": letter.attempt,
+        "size_bytes": letter.size_bytes,
+    }
+
+
+def _say(number: int, what: str, as_json: bool) -> None:
+    print(json.dumps({what: number}) if as_json else f"{what} {number} dead letter{'s' * (number != 1)}")
+
+
+def _do(context: typer.Context, work: Callable[[DeadLetters, Progress], Awaitable[T]]) -> T:
+    """Do something with the dead letters; when they can't be had, say why and end."""
+    from worker.amqp.dead_letters import DeadLetters
+    from worker.errors import AutotagError
+    from worker.topology import topology
+
+    settings = CliContext.of(context).load().settings
+    queue = DeadLetters(settings.amqp, topology(settings.amqp.queue_prefix, settings.retry.delays_s))
+
+    async def doing() -> T:
+        with _progress() as progress:
+            return await work(queue, progress)
+
+    try:
+        return asyncio.run(doing())
+    except AutotagError as error:
+        print(f"autotag: {error}", file=sys.stderr)
+        raise typer.Exit(ExitCode.UNREACHABLE) from None
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar on standard error that goes away when it is done."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("dead letters", total=None)
+        yield lambda done, there: bar.update(task, completed=done, total=there)
