@@ -66,6 +66,7 @@ class _Sampler:
 
 def growth(service: AutotagService, files: Sequence[Path], images: int, within_s: float) -> Growth:
     """Tag many images in one go. Raises TimeoutError when that takes longer than `within_s`."""
+    service.settle()
     pids = service.pids()
 
     def look() -> tuple[float, float]:

@@ -65,6 +65,7 @@ def measure(
     service: AutotagService, url: str, files: Sequence[Path], rate_per_s: float, seconds: float, seed: int
 ) -> Latencies:
     """Publish at a rate for a while, and time every result. Raises TimeoutError when one does not come."""
+    service.settle()
     connection = pika.BlockingConnection(pika.URLParameters(url))
     channel = connection.channel()
     listener = _Listener(url, service.layout.results_queue)

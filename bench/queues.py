@@ -62,6 +62,10 @@ class Queues:
         for message in messages:
             self._channel.basic_publish(message.exchange, message.routing_key, message.body, message.properties)
 
+    def purge(self, queue: str) -> None:
+        """Throw away what is in a queue."""
+        self._channel.queue_purge(queue)
+
     def depth(self, queue: str) -> int:
         """Messages ready in a queue."""
         return int(self._channel.queue_declare(queue, passive=True).method.message_count)

@@ -40,6 +40,7 @@ class Recoveries:
 
 def measure(service: AutotagService, files: Sequence[Path], images_per_s: float, kills: int) -> Recoveries:
     """Kill the model child again and again while there is a backlog."""
+    service.settle()
     count = round(images_per_s * (_BEFORE_FIRST_KILL_S + kills * _BETWEEN_KILLS_S + 1))
     service.publish(by_path(files, count))
     time.sleep(_BEFORE_FIRST_KILL_S)

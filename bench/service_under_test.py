@@ -31,6 +31,7 @@ from worker.settings import RetrySettings
 from worker.topology import Lane, topology
 
 READY_WITHIN_S = 90.0
+SETTLED_WITHIN_S = 120.0
 _STOP_WITHIN_S = 40.0
 
 
@@ -208,6 +209,16 @@ class AutotagService:
         if failed:
             raise RuntimeError(f"{len(failed)} events were not tagged, for one: {failed[0]['data']}")
         return results
+
+    def settle(self) -> None:
+        """Wait until nothing is left to do, and forget results that nobody took: what comes next starts from nothing."""
+        deadline_s = time.monotonic() + SETTLED_WITHIN_S
+        lane = self.layout.lane_queue(Lane.LIVE)
+        while self._queues.depth(lane) or (self.status() or {}).get("in_hand"):
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"the service still has events to do after {SETTLED_WITHIN_S:g} s")
+            time.sleep(0.1)
+        self._queues.purge(self.layout.results_queue)
 
     def first_result_s(self) -> float:
         """Wait for the first result that lies in their queue, take it, and say when it was written."""
