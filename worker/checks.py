@@ -66,7 +66,7 @@ async def check_instance(settings: Settings, name: str) -> AsyncIterator[Finding
         yield Finding(name, "warning", "the settings do not know this instance, and `unknown_instances` is skip")
         return
     if name not in settings.instances:
-        yield Finding(name, "ok", "the settings do not name this instance: the defaults hold for it")
+        yield Finding(name, "warning", "the settings do not name this instance: the defaults hold for it")
     workshop = Workshop(settings, None, Metrics())
     called = [each for each in workshop.providers if each.enabled(instance) and isinstance(each, Checkable)]
     if not called:

@@ -245,7 +245,7 @@ class Pipeline:
 
     async def _give_up(self, errand: Errand, error: CannotBeDone, result: Result | None = None) -> Ending:
         """Answer `failed`, then keep the event as a dead letter with its reason."""
-        _log.warning("cannot be done", reason=error.reason, error=str(error), **_who(errand))
+        _log.warning("cannot be done", reason=error.reason, error=str(error), **_who(errand, error))
         if result is None and errand.event is not None:
             result = tagging.failed(errand.event, error)
         elif isinstance(error, UnreadableEvent) and error.asset_id is not None:
@@ -381,11 +381,17 @@ def _whose(errand: Errand, error: CannotBeDone) -> tuple[str | None, str | None]
     return None, None
 
 
-def _who(errand: Errand) -> dict[str, object]:
+def _who(errand: Errand, error: Exception | None = None) -> dict[str, object]:
     """The ids by which people find an event again in logs."""
     event, delivery = errand.event, errand.delivery
     if event is None:
-        return {"message_id": delivery.message_id, "attempt": delivery.attempt}
+        asset, instance = (error.asset_id, error.instance) if isinstance(error, UnreadableEvent) else (None, None)
+        return {
+            "message_id": delivery.message_id,
+            "asset_id": asset,
+            "instance": instance,
+            "attempt": delivery.attempt,
+        }
     return {
         "event_id": event.id,
         "asset_id": event.data.asset_id,

@@ -136,7 +136,7 @@ class Vitals:
         except AutotagError:  # not connected: the broker's own state says so and why
             self.depths = {}
             return
-        prefix = f"{self._settings().amqp.queue_prefix}."
+        prefix = f"{self._broker.prefix}."
         self.depths = {queue.removeprefix(prefix): messages for queue, messages in found.items()}
         self._metrics.broker.depths(self.depths)
 

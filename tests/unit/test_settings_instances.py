@@ -105,17 +105,17 @@ def sources(tmp_path: Path) -> Sources:
 
 
 def test_variables_and_secrets_find_an_instance_without_regard_to_case_and_punctuation(sources: Sources) -> None:
-    sources.toml('[instances."Acme.Org"]\n[instances."zürich"]\n[instances.a__b]')
+    sources.toml('[instances."Acme.Org"]\n[instances."Zurich-1"]\n[instances.a__b]')
     sources.secret("instances__acme.org__google_cloud_vision__api_key", "g")
     sources.secret("instances__ACME_ORG__microsoft_vision__api_key", "m")
     settings = sources.load(
         {
             "AUTOTAG_INSTANCES__ACME_ORG__TENSORFLOW__ENABLED": "yes",
-            "AUTOTAG_INSTANCES__ZÜRICH__TENSORFLOW__ENABLED": "1",
+            "AUTOTAG_INSTANCES__ZURICH_1__TENSORFLOW__ENABLED": "1",
             "AUTOTAG_INSTANCES__A__B__TENSORFLOW__ENABLED": "true",
         }
     ).settings
-    assert set(settings.instances) == {"Acme.Org", "zürich", "a__b"}
+    assert set(settings.instances) == {"Acme.Org", "Zurich-1", "a__b"}
     assert all(instance.tensorflow.enabled for instance in settings.instances.values())
     assert settings.instances["Acme.Org"].google_cloud_vision.api_key == SecretStr("g")
     assert settings.instances["Acme.Org"].microsoft_vision.api_key == SecretStr("m")
@@ -150,3 +150,15 @@ def test_an_instance_knows_through_which_table_a_value_came(sources: Sources) ->
     assert origins["tensorflow", "enabled"] == f"[defaults] {file}"
     assert origins["provider_wait_s",] == "[instances.acme] environment AUTOTAG_INSTANCES__ACME__PROVIDER_WAIT_S"
     assert origins["enabled",] == "default"
+
+
+def test_the_settings_take_exactly_the_names_of_instances_that_events_may_use() -> None:
+    from worker.messages.fields import InstanceName
+    from worker.settings.sources import INSTANCE_NAME
+
+    (field,) = InstanceName.__metadata__
+    patterns = [each.pattern for each in field.metadata if hasattr(each, "pattern")]
+    longest = [each.max_length for each in field.metadata if hasattr(each, "max_length")]
+    assert (patterns, longest) == (["^[A-Za-z0-9][A-Za-z0-9._-]*$"], [100])
+    for name, taken in {"acme": True, "acme.org": True, "a" * 100: True, "acme corp": False, "a" * 101: False}.items():
+        assert bool(INSTANCE_NAME.fullmatch(name)) == taken

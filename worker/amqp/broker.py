@@ -70,6 +70,11 @@ class Broker:
         self._told = BrokerState(Phase.CONNECTING, time.monotonic(), wanted=frozenset(self._lanes))
 
     @property
+    def prefix(self) -> str:
+        """What the names of all our queues begin with."""
+        return self._layout.prefix
+
+    @property
     def state(self) -> BrokerState:
         """How things stand now."""
         session = self._session

@@ -6,11 +6,11 @@ It loses its connection as often as the workers do, and goes on.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from worker.amqp import BrokerUnreachable, Channel, Link, NotPublished, Publisher, connected, message_properties
+from worker.amqp import BrokerUnreachable, Channel, Link, Publisher, connected, message_properties
 from worker.amqp.visitor import STRUCTURED
 from worker.chaos.ledger import Ledger
 from worker.chaos.material import Planned
@@ -33,19 +33,15 @@ class Client:
     def __init__(self, settings: AmqpSettings, layout: Topology, planned: Sequence[Planned], ledger: Ledger) -> None:
         self._settings = settings
         self._layout = layout
-        self._left = deque(planned)
+        self._unconfirmed = {each.event_id: each for each in planned}
         self._ledger = ledger
         self.published = 0
-        self.confirmed_again = 0
-        """Events that had to be published a second time, because nobody confirmed the first."""
-        self.connections = 0
 
     async def run(self) -> None:
         """Publish and take, over one connection after another."""
         while True:
             try:
                 async with connected(self._settings, _ROLE) as link:
-                    self.connections += 1
                     await self._serve(link)
             except TryLater:  # broker gone, channel closed, not confirmed: again, on a connection that works
                 await asyncio.sleep(_PAUSE_S)
@@ -82,21 +78,16 @@ class Client:
 
     async def _publish_all(self, link: Link) -> None:
         publisher = await Publisher.open(link, self._settings.confirm_timeout_s)
-        while self._left:
+        while self._unconfirmed:
             if self.published - self._ledger.ended > _BACKLOG:
                 await asyncio.sleep(0.05)
                 continue
-            batch = [self._left.popleft() for _ in range(min(_AT_ONCE, len(self._left)))]
-            outcomes = await asyncio.gather(*(self._publish(publisher, each) for each in batch), return_exceptions=True)
-            again = [each for each, outcome in zip(batch, outcomes, strict=True) if outcome is not None]
-            self._left.extendleft(reversed(again))
-            self.published += len(batch) - len(again)
-            self.confirmed_again += len(again)
-            for outcome in outcomes:
-                if isinstance(outcome, BaseException):
-                    raise outcome
+            batch = itertools.islice(self._unconfirmed.values(), _AT_ONCE)
+            await asyncio.gather(*(self._publish(publisher, each) for each in batch))
 
-    async def _publish(self, publisher: Publisher, event: Planned) -> NotPublished | None:
+    async def _publish(self, publisher: Publisher, event: Planned) -> None:
+        """What is not confirmed is published again, under the same id."""
         properties = message_properties(content_type=STRUCTURED, headers={}, message_id=event.event_id)
         await publisher.publish(self._layout.images_exchange, Lane.LIVE.value, event.body, properties)
-        return None
+        self._unconfirmed.pop(event.event_id, None)
+        self.published += 1

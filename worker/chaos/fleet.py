@@ -109,7 +109,7 @@ class Worker:
 
 
 def _end_with(parent_pid: int) -> Callable[[], None]:
-    """For a process about to be started: have the kernel ask it to stop when this one dies, however that comes about."""
+    """For a process about to be started: have the kernel ask it to stop when this one dies."""
     libc = ctypes.CDLL(None)
 
     def ask_for_it() -> None:

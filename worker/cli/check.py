@@ -29,7 +29,7 @@ def check(
 ) -> None:
     """Look at settings, sources, RabbitMQ, decoders and model, and say what is wrong and what to do.
 
-    Declares the queues, as the service would. Ends with 3 if RabbitMQ fails, 4 if the model does, 1 for anything else.
+    Declares the queues, as the service would. Ends with what the first failure stands for: 3 RabbitMQ, 4 the model, 1 anything else.
     """
     from worker import logs
 

@@ -17,6 +17,7 @@ import structlog
 from worker.errors import Misconfigured
 from worker.providers.base import Provider
 from worker.providers.cloud.observer import UNOBSERVED, CallObserver
+from worker.providers.guarded import Guarded
 from worker.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -85,7 +86,7 @@ def make(name: str, surroundings: Surroundings) -> Provider:
             reason="provider_broken",
         ) from error
     _check(provider, name)
-    return provider
+    return Guarded(provider)
 
 
 def wanted(settings: Settings) -> list[str]:

@@ -57,7 +57,7 @@ confidence_threshold = 0.3      # still enabled, by the defaults
 ```
 
 A table is merged key by key; a list (`drop`) or a table of your own keys (`sites`, `rename`) is replaced as a whole.
-In a file a name may hold any characters (`[instances."acme.org"]`) and must be spelled as events spell it. A variable
+A name is spelled as events spell it: letters, digits, `.`, `_` and `-` (`[instances."acme.org"]`). A variable
 or a secret finds it without regard to case, and with `_` for what is neither letter nor digit
 (`AUTOTAG_INSTANCES__ACME_ORG__ENABLED`); an instance that only they name is called what they say, in lower case.
 

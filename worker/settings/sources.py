@@ -6,6 +6,7 @@ pydantic-settings reads the `.env` file and the secrets directory. Which setting
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +24,10 @@ from worker.settings.schema import Key, dotted, environment_name, find, nearest,
 CONFIG_VARIABLE = "AUTOTAG_CONFIG"
 SECRETS_VARIABLE = "AUTOTAG_SECRETS_DIR"
 SECRETS_MAXIMUM_BYTES = 1024**2
+
+
+INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What an event may name (`worker.messages.fields.InstanceName`; a test holds the two together)."""
 
 
 class Findings:
@@ -65,6 +70,10 @@ class Findings:
             self.problems.append(refused(("instances",), Given(value, origin), "must be a table of tables"))
             return
         for name, overrides in value.items():
+            if not INSTANCE_NAME.fullmatch(name):
+                problem = f"no event can name the instance {name!r}: letters, digits, `.`, `_` and `-`, at most 100"
+                self.problems.append(Problem(dotted(("instances", name)), problem, origin))
+                continue
             self.instances.add(name)
             self._take_inner(InstanceSettings, overrides, ("instances", name), origin)
 
