@@ -26,8 +26,10 @@ from queues import Outgoing, Queues
 from service_under_test import AutotagService, by_path, written_at_s
 
 from worker.models.manifest import ModelPackage
+from worker.settings import AmqpSettings
 
 START_WITHIN_S = 120.0
+PREFETCH = AmqpSettings().prefetch
 _STOP_WITHIN_S = 15.0
 
 
@@ -35,6 +37,8 @@ class Contestant(Protocol):
     """Takes images from a queue and publishes their tags."""
 
     name: str
+    in_hand: int
+    """How many images it takes at once, at most: until so many are finished, a run is not steady."""
 
     def fill(self, files: Sequence[Path], count: int) -> None:
         """Put `count` images into its queue, the files in turn."""
@@ -54,6 +58,7 @@ class Autotag:
 
     def __init__(self, name: str, service: AutotagService) -> None:
         self.name = name
+        self.in_hand = PREFETCH
         self.service = service
 
     def fill(self, files: Sequence[Path], count: int) -> None:
@@ -103,6 +108,7 @@ class Kind:
     """From its queue and an image's path to a message."""
     written_at_s: Callable[[dict[str, Any]], float]
     """From the JSON of what it published to when that was."""
+    in_hand: int
 
     @property
     def threads(self) -> str:
@@ -115,6 +121,7 @@ class Peer:
 
     def __init__(self, kind: Kind, queues: Queues, url: str, python: Path, served: Served, log: Path) -> None:
         self.name = kind.name
+        self.in_hand = kind.in_hand
         self._kind = kind
         self._queues = queues
         self._queue = f"bench-{kind.name}-{uuid.uuid4().hex[:6]}"
@@ -284,12 +291,12 @@ def _litserve(python: Path, _queue: str, port: int, _cores: int) -> list[list[st
 
 
 KINDS = (
-    Kind("pika_keras", "pika, Pillow, Keras predict", "keras", _pika, _plain, _own_time),
-    Kind("celery_tensorflow", "Celery prefork, Keras predict", "keras", _celery_worker, _celery, _own_time),
-    Kind("dramatiq_tensorflow", "Dramatiq, Keras predict", "keras", _dramatiq_worker, _dramatiq, _time_in_message),
-    Kind("litserve_tensorflow", "LitServe behind pika, Keras predict", "keras", _litserve, _plain, _own_time),
-    Kind("dramatiq_litert", "Dramatiq, LiteRT int8", "litert", _dramatiq_worker, _dramatiq, _time_in_message),
-    Kind("celery_savedmodel", "Celery prefork, traced SavedModel", "savedmodel", _celery_worker, _celery, _own_time),
+    Kind("pika_keras", "pika, Pillow, Keras predict", "keras", _pika, _plain, _own_time, 1),
+    Kind("celery_tensorflow", "Celery prefork, Keras predict", "keras", _celery_worker, _celery, _own_time, 2),
+    Kind("dramatiq_tensorflow", "Dramatiq, Keras predict", "keras", _dramatiq_worker, _dramatiq, _time_in_message, 4),
+    Kind("litserve_tensorflow", "LitServe behind pika, Keras predict", "keras", _litserve, _plain, _own_time, 16),
+    Kind("dramatiq_litert", "Dramatiq, LiteRT int8", "litert", _dramatiq_worker, _dramatiq, _time_in_message, 4),
+    Kind("celery_savedmodel", "Celery prefork, traced SavedModel", "savedmodel", _celery_worker, _celery, _own_time, 2),
     Kind(
         "dramatiq_savedmodel",
         "Dramatiq, traced SavedModel",
@@ -297,8 +304,11 @@ KINDS = (
         _dramatiq_worker,
         _dramatiq,
         _time_in_message,
+        4,
     ),
-    Kind("litserve_savedmodel", "LitServe behind pika, traced SavedModel", "savedmodel", _litserve, _plain, _own_time),
+    Kind(
+        "litserve_savedmodel", "LitServe behind pika, traced SavedModel", "savedmodel", _litserve, _plain, _own_time, 16
+    ),
 )
 
 REQUIREMENTS = tuple(sorted((BENCH / "peers").glob("*.requirements.txt")))

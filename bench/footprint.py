@@ -16,6 +16,9 @@ from measuring import slope
 from processes import proportional_mb, resident_mb
 from service_under_test import AutotagService, by_path, written_at_s
 
+NO_RECYCLING = {"DECODER__IMAGES_PER_CHILD": "0"}
+"""Children that are replaced would hide what they grow by."""
+
 _LOOK_EVERY_S = 0.5
 _SETTLING_SHARE = 0.3
 """Of a long run, the first part that does not count as growth: buffers reach their size, caches fill."""

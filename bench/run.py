@@ -128,7 +128,10 @@ def throughput(bench: Bench) -> None:
     """Everybody in interleaved rounds; then latency, memory, growth and recovery of Autotag's services."""
     files, ratios = bench.pictures.files("web"), bench.results.setdefault("ratios", {})
     with ExitStack() as stack:
-        services = {model: stack.enter_context(bench.service(model, recovery.NO_LIMIT)) for model in MODELS}
+        services = {
+            model: stack.enter_context(bench.service(model, recovery.NO_LIMIT | footprint.NO_RECYCLING))
+            for model in MODELS
+        }
         limits = {model: stack.enter_context(LimitProcess(name)) for model, name in MODELS.items()}
         contestants: dict[str, Contestant] = {
             f"autotag_{model}": Autotag(f"autotag_{model}", service) for model, service in services.items()

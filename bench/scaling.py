@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contestants import Autotag, Contestant
+from contestants import PREFETCH, Autotag, Contestant
 from limit import LimitProcess, Order
 from measuring import paired, shuffled_rounds, summarise
 from ports import accepts_connections, free_ports, poll
@@ -70,6 +70,7 @@ class _Contents:
         self, name: str, service: AutotagService, contents: Callable[[int], list[dict[str, str]]], instances: int = 1
     ) -> None:
         self.name = name
+        self.in_hand = PREFETCH
         self._service = service
         self._contents = contents
         self._instances = instances
@@ -142,6 +143,7 @@ class _Several(Autotag):
 
     def __init__(self, name: str, services: Sequence[AutotagService]) -> None:
         super().__init__(name, services[0])
+        self.in_hand = PREFETCH * len(services)
         self._services = tuple(services)
 
     def groups(self) -> Groups:

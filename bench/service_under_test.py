@@ -211,10 +211,10 @@ class AutotagService:
         return results
 
     def settle(self) -> None:
-        """Wait until nothing is left to do, and forget results that nobody took: what comes next starts from nothing."""
+        """Wait until nothing is left to do, and forget results that nobody took."""
         deadline_s = time.monotonic() + SETTLED_WITHIN_S
         lane = self.layout.lane_queue(Lane.LIVE)
-        while self._queues.depth(lane) or (self.status() or {}).get("in_hand"):
+        while self._queues.depth(lane) or (self.status() or {}).get("events_in_hand"):
             if time.monotonic() > deadline_s:
                 raise TimeoutError(f"the service still has events to do after {SETTLED_WITHIN_S:g} s")
             time.sleep(0.1)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 from contestants import Contestant
-from measuring import steady
+from measuring import WARM_UP_SHARE, steady
 from processes import Watch
 
 _WITHIN_S = 300.0
 _FEWEST = 24
-_FIRST_GUESS = 100
-_SLOW_PER_S = 40.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +45,12 @@ class Track:
 
     def warm_up(self, contestant: Contestant, files: Sequence[Path]) -> None:
         """Run once without counting it, to learn the speed."""
-        for count in (_FEWEST, _FIRST_GUESS):
-            rate = self._rates[contestant.name] = self._run(contestant, files, count).images_per_s
-            if rate < _SLOW_PER_S:
-                return
+        run = self._run(contestant, files, _fewest(contestant))
+        self._rates[contestant.name] = run.images_per_s
 
     def measure(self, contestant: Contestant, files: Sequence[Path], seconds: float) -> Run:
         """A run of about `seconds`."""
-        count = max(_FEWEST, round(self._rates.get(contestant.name, _FEWEST) * seconds))
+        count = max(_fewest(contestant), round(self._rates.get(contestant.name, 0.0) * seconds))
         run = self._run(contestant, files, count)
         self._rates[contestant.name] = run.images_per_s
         return run
@@ -77,3 +74,8 @@ class Track:
             {group: spent / window.images * 1000 for group, spent in used_s.items()},
             foreign_s / (window.seconds * self._cores),
         )
+
+
+def _fewest(contestant: Contestant) -> int:
+    """So many images that those it begins with, all at once, lie within the warm-up."""
+    return max(_FEWEST, ceil(contestant.in_hand / WARM_UP_SHARE))

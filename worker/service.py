@@ -69,6 +69,7 @@ class Service:
         self._load = load
         self._stopping = asyncio.Event()
         self._end_by_s = math.inf
+        self._preparing: Progress | None = None
         self._in_hand: set[asyncio.Task[object]] = set()
         self._chores: set[asyncio.Task[object]] = set()
         self._aligning = asyncio.Lock()
@@ -216,7 +217,9 @@ class Service:
         if self._stopping.is_set():
             raise Unavailable("asked to stop while the model was being built", reason="stopping")
         self._vitals.still_starting()
-        _log.info("preparing the model", step=progress.step, done=progress.done, total=progress.total)
+        if progress != self._preparing:  # it is told again and again, so that it can be called off
+            self._preparing = progress
+            _log.info("preparing the model", step=progress.step, done=progress.done, total=progress.total)
 
     def _on_broker_state(self, state: BrokerState) -> None:
         self.metrics.broker.changed(state)

@@ -95,8 +95,9 @@ class Workshop:
             for provider in self.providers
             if provider.enabled(instance)
         ]
-        usable = [reason for reason in reasons if reason is None]
-        return None if usable or not reasons else reasons[0]
+        if reasons and self.decoders.disabled_reason is not None:  # no provider sees an image that nobody can decode
+            return f"no decoder can start: {self.decoders.disabled_reason}"
+        return reasons[0] if reasons and None not in reasons else None
 
 
 BUILT_FROM = ("tensorflow", "decoder", "sources", "models", "cloud")

@@ -11,7 +11,7 @@ from tests.support.scene import Scene
 from tests.support.service import until
 
 
-@pytest.mark.parametrize("resource", ["memory", "disk"])
+@pytest.mark.parametrize("resource", ["memory", pytest.param("disk", marks=pytest.mark.slow_fault)])
 def test_a_blocked_broker_is_told_of_and_waited_for(far: Scene, node: PrivateBroker, resource: str) -> None:
     far.under_load(200)
     reconnects = far.service.status()["broker"]["reconnects"]  # type: ignore[index]

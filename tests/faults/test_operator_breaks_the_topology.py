@@ -97,6 +97,7 @@ def test_without_a_permission_it_is_not_ready_and_says_why_and_goes_on_when_it_h
     assert far.ledger.statuses() == {"tagged"}
 
 
+@pytest.mark.slow_fault
 def test_a_worker_that_may_consume_and_not_publish_keeps_every_event_and_sets_none_aside(
     node: PrivateBroker, tmp_path: Path, photographs: dict[str, Path]
 ) -> None:

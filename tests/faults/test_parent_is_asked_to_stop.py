@@ -112,7 +112,9 @@ def test_a_second_sigterm_ends_it_at_once(
         until(lambda: it.dms.depth("images.live") == 20, "all are in their queue again", within_s=5)
 
 
-@pytest.mark.parametrize("trouble", ["memory alarm", "frozen", "gone"])
+@pytest.mark.parametrize(
+    "trouble", ["frozen", *(pytest.param(each, marks=pytest.mark.slow_fault) for each in ("memory alarm", "gone"))]
+)
 def test_a_broker_in_trouble_does_not_keep_it_from_ending_in_time(
     trouble: str, private_broker: Callable[..., PrivateBroker], tmp_path: Path, photographs: dict[str, Path]
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import os
 import select
 import signal
@@ -146,8 +147,9 @@ def cut_connections(pid: int, port: int) -> int:
         for fd in _socket_descriptors(pid):
             with _taken(pidfd, fd) as sock:
                 if sock is not None and _leads_to(sock, port):
-                    sock.shutdown(socket.SHUT_RDWR)
-                    cut += 1
+                    with suppress(OSError):  # closed in this very moment by its owner
+                        sock.shutdown(socket.SHUT_RDWR)
+                        cut += 1
     return cut
 
 
@@ -192,11 +194,17 @@ def _taken(pidfd: int, fd: int) -> Iterator[socket.socket | None]:
     ours = libc.syscall(_SYS_PIDFD_GETFD, pidfd, fd, 0)
     if ours < 0:
         number = ctypes.get_errno()
-        if number in (1, 38):  # EPERM, ENOSYS
+        if number in (errno.EPERM, errno.ENOSYS):
             raise PermissionError(number, os.strerror(number))
         yield None
         return
-    with socket.socket(fileno=ours) as sock:
+    try:
+        sock = socket.socket(fileno=ours)
+    except OSError:  # its number has come to mean another file since we looked
+        os.close(ours)
+        yield None
+        return
+    with sock:
         yield sock
 
 

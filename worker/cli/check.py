@@ -29,7 +29,8 @@ def check(
 ) -> None:
     """Look at settings, sources, RabbitMQ, decoders and model, and say what is wrong and what to do.
 
-    Declares the queues, as the service would. Ends with what the first failure stands for: 3 RabbitMQ, 4 the model, 1 anything else.
+    Declares the queues, as the service would. Ends with what the first failure stands for: 3 RabbitMQ, 4 the model,
+    1 anything else.
     """
     from worker import logs
 

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from worker.errors import Misconfigured
 from worker.models.catalogue import BUILT_IN, find
 from worker.models.manifest import ModelPackage
-from worker.models.staging import Progress, ProgressCallback, no_progress, ready, sole_maker, staged
+from worker.models.staging import TELL_AGAIN_S, Progress, ProgressCallback, no_progress, ready, sole_maker, staged
 
 # A float model is written out on the way to a quantised one.
 NEEDED_BYTES = 128 << 20
 _LOG_TAIL_BYTES = 2000
+_READ_BYTES = 1 << 16
 
 
 def ensure(name: str, cache_dir: Path, progress: ProgressCallback = no_progress) -> ModelPackage:
@@ -69,21 +72,43 @@ def _run_builder(name: str, directory: Path, progress: ProgressCallback) -> None
 
 
 def _relay(builder: subprocess.Popen[bytes], progress: ProgressCallback) -> Misconfigured | None:
-    """Pass the builder's progress on. Its last line, when it gives up in good order, is its error."""
-    error = None
+    """Pass the builder's progress on. Its last line, when it gives up in good order, is its error.
+
+    Progress is told again while nothing new is said, so that whoever listens can call the build off at any time.
+    """
+    error, latest = None, Progress("starting")
     assert builder.stdout is not None  # noqa: S101 - a pipe was asked for
-    with builder.stdout as lines:
-        for line in lines:
-            try:
-                said = json.loads(line)
-            except ValueError:
-                continue  # a library printed something
-            match said:
-                case {"step": str(step), "done": int(done), "total": int(total)}:
-                    progress(Progress(step, done, total))
-                case {"error": str(message), "reason": str(reason)}:
-                    error = Misconfigured(message, reason=reason)
+    for line in _lines(builder.stdout):
+        try:
+            said = json.loads(line or b"null")
+        except ValueError:
+            continue  # a library printed something
+        match said:
+            case {"step": str(step), "done": int(done), "total": int(total)}:
+                latest = Progress(step, done, total)
+                progress(latest)
+            case {"error": str(message), "reason": str(reason)}:
+                error = Misconfigured(message, reason=reason)
+            case None:
+                progress(latest)
     return error
+
+
+def _lines(pipe: IO[bytes]) -> Iterator[bytes | None]:
+    """The lines that come through a pipe, and None whenever none has come for a while."""
+    rest = b""
+    with pipe, selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while True:
+            if not selector.select(TELL_AGAIN_S):
+                yield None
+            elif piece := os.read(pipe.fileno(), _READ_BYTES):
+                *whole, rest = (rest + piece).split(b"\n")
+                yield from whole
+            else:
+                break
+    if rest:
+        yield rest
 
 
 def _why_it_ended(name: str, status: int, log: IO[bytes]) -> str:

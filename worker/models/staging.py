@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from worker.errors import Misconfigured
 from worker.models.manifest import ModelPackage
 
 LOCK_TIMEOUT_S = 1800.0
+
+TELL_AGAIN_S = 0.5
+"""Progress is told at least so often, also where there is none: a callback that raises ends whatever is under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +58,29 @@ def sole_maker(directory: Path, progress: ProgressCallback) -> Iterator[None]:
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(directory.with_name(f".{directory.name}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            progress(Progress("waiting for another process that makes the same model"))
-            lock.acquire(timeout=LOCK_TIMEOUT_S)
-    except Timeout:
-        raise Misconfigured(
-            f"another process has been making {directory} for {LOCK_TIMEOUT_S:.0f} s: end it, then try again",
-            reason="model_locked",
-        ) from None
+        _acquire(lock, directory, progress)
     except OSError as error:
         raise disk_error(directory.parent, error) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def _acquire(lock: FileLock, directory: Path, progress: ProgressCallback) -> None:
+    """Take the lock; whoever listens to the progress can call the waiting off at any time."""
+    deadline_s = time.monotonic() + LOCK_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        try:
+            lock.acquire(timeout=TELL_AGAIN_S)
+        except Timeout:
+            progress(Progress("waiting for another process that makes the same model"))
+        else:
+            return
+    raise Misconfigured(
+        f"another process has been making {directory} for {LOCK_TIMEOUT_S:.0f} s: end it, then try again",
+        reason="model_locked",
+    )
 
 
 @contextmanager

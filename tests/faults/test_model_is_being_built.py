@@ -1,0 +1,56 @@
+"""SIGTERM while the service still builds its model, or waits for another process that does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.scene import QUICK
+from tests.support.service import RunningService, running_service, until
+
+GRACE_S = 8.0
+
+
+@pytest.fixture
+def building(broker: str, queue_prefix: str, tmp_path: Path) -> Iterator[RunningService]:
+    """A service with an empty cache, whose builder has begun."""
+    settings = QUICK | {"SHUTDOWN_GRACE_S": str(GRACE_S), "CACHE_DIR": str(tmp_path / "cache")}
+    with running_service(broker, queue_prefix, tmp_path / "first", **settings) as service:
+        until(lambda: builders(tmp_path), "the builder runs")
+        yield service
+
+
+def builders(cache: Path) -> list[psutil.Process]:
+    """Processes that build a model into this cache."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()
+        except psutil.Error:
+            continue
+        if "worker.models.builder" in words and words[-1].startswith(str(cache)):
+            found.append(process)
+    return found
+
+
+def test_it_ends_in_time_and_the_builder_with_it(building: RunningService, tmp_path: Path) -> None:
+    time.sleep(1)  # into the long step in which the builder says nothing
+    assert builders(tmp_path)
+    assert building.stop(within_s=GRACE_S) == 0, building.logged()
+    assert builders(tmp_path) == []
+
+
+def test_it_ends_in_time_while_another_one_builds(
+    building: RunningService, broker: str, queue_prefix: str, tmp_path: Path
+) -> None:
+    settings = QUICK | {"SHUTDOWN_GRACE_S": str(GRACE_S), "CACHE_DIR": str(tmp_path / "cache")}
+    with running_service(broker, queue_prefix, tmp_path / "second", **settings) as second:
+        until(lambda: "waiting for another process that makes the same model" in second.logged(), "it waits")
+        assert len(builders(tmp_path)) == 1
+        assert second.stop(within_s=GRACE_S) == 0, second.logged()
+    assert building.stop(within_s=GRACE_S) == 0
+    assert builders(tmp_path) == []
