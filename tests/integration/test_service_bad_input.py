@@ -121,9 +121,7 @@ def odd_images(coffee: Image.Image) -> dict[str, bytes]:
     odd = {
         "cmyk.jpg": written(coffee.convert("CMYK"), "JPEG"),
         "palette.png": written(coffee.convert("P"), "PNG"),
-        "grey16.png": written(
-            coffee.convert("I").point(lambda v: v * 257).convert("I;16"), "PNG"
-        ),
+        "grey16.png": written(coffee.convert("I").point(lambda v: v * 257).convert("I;16"), "PNG"),
         "one.gif": written(coffee.convert("P"), "GIF"),
         "animated.webp": written(coffee, "WEBP", save_all=True, append_images=frames[1:], duration=100),
         "one-pixel.png": written(Image.new("RGB", (1, 1), "red"), "PNG"),
