@@ -202,7 +202,7 @@ async def test_a_frozen_broker_is_given_up_after_its_heartbeats_stay_away(node: 
         with pytest.raises(NotConfirmed, match="within 2 s"):
             await it.publish_event("unanswered")
         await until(lambda: not it.broker.state.ready, "given up", within_s=20)
-        await until(lambda: any("silent" in str(state.last_error) for state in it.states), "why it was given up is told")
+        await until(lambda: any("silent" in str(state.last_error) for state in it.states), "the reason is told")
         node.resume()
         await consuming_again(it)
         in_hand.ack()
