@@ -372,8 +372,8 @@ def _waited_s(delivery: Delivery, event: Event) -> float | None:
     return None if sent is None else max(0.0, came_at - sent)
 
 
-def _whose(errand: Errand, error: CannotBeDone) -> tuple[str | None, str | None]:
-    """Asset id and instance, as far as they are known."""
+def _whose(errand: Errand, error: Exception | None = None) -> tuple[str | None, str | None]:
+    """Asset id and instance, as far as the event, or the error over an unreadable one, tells them."""
     if errand.event is not None:
         return errand.event.data.asset_id, errand.event.data.instance
     if isinstance(error, UnreadableEvent):
@@ -384,17 +384,6 @@ def _whose(errand: Errand, error: CannotBeDone) -> tuple[str | None, str | None]
 def _who(errand: Errand, error: Exception | None = None) -> dict[str, object]:
     """The ids by which people find an event again in logs."""
     event, delivery = errand.event, errand.delivery
-    if event is None:
-        asset, instance = (error.asset_id, error.instance) if isinstance(error, UnreadableEvent) else (None, None)
-        return {
-            "message_id": delivery.message_id,
-            "asset_id": asset,
-            "instance": instance,
-            "attempt": delivery.attempt,
-        }
-    return {
-        "event_id": event.id,
-        "asset_id": event.data.asset_id,
-        "instance": event.data.instance,
-        "attempt": delivery.attempt,
-    }
+    asset, instance = _whose(errand, error)
+    name = {"message_id": delivery.message_id} if event is None else {"event_id": event.id}
+    return {**name, "asset_id": asset, "instance": instance, "attempt": delivery.attempt}
