@@ -62,7 +62,7 @@ def list_models(context: typer.Context, as_json: Json = False) -> None:
 
 @app.command("build")
 def build(context: typer.Context, name: Name = None, as_json: Json = False) -> None:
-    """Build a built-in model from its weights, once; about half a minute. `autotag run` does it by itself."""
+    """Build a built-in model from its weights, once, showing how far it is. `autotag run` does it by itself."""
     from worker.cli.progress import model_progress
     from worker.models.build import ensure
 
