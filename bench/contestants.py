@@ -117,7 +117,10 @@ class Kind:
 
 
 class Peer:
-    """A competitor at work; a context manager."""
+    """A competitor at work; a context manager.
+
+    It is stopped (SIGSTOP) while it has nothing to do: some wait so busily that they would slow the others down.
+    """
 
     def __init__(self, kind: Kind, queues: Queues, url: str, python: Path, served: Served, log: Path) -> None:
         self.name = kind.name
@@ -174,6 +177,8 @@ class Peer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with suppress(ProcessLookupError):
+            self._signal(signal.SIGCONT)
         for process in self._processes:
             _end(process)
         with suppress(Exception):
@@ -183,6 +188,7 @@ class Peer:
 
     def fill(self, files: Sequence[Path], count: int) -> None:
         """See `Contestant`."""
+        self._signal(signal.SIGCONT)
         messages = []
         for number in range(count):
             body, properties = self._kind.message(self._queue, str(files[number % len(files)]))
@@ -195,7 +201,13 @@ class Peer:
             self._queues.wait_for(self._results, count, within_s)
         except TimeoutError as error:
             raise TimeoutError(f"{self.name}: {error}; its log: {self._log.read_text()[-3000:]}") from error
-        return [self._kind.written_at_s(json.loads(body)) for body in self._queues.drain(self._results, count)]
+        written_at_s = [self._kind.written_at_s(json.loads(body)) for body in self._queues.drain(self._results, count)]
+        self._signal(signal.SIGSTOP)
+        return written_at_s
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in self._processes:
+            os.killpg(process.pid, number)  # each leads a group of its own
 
     def groups(self) -> Groups:
         """See `Contestant`."""

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -35,7 +35,7 @@ import scaling  # noqa: E402
 import workloads  # noqa: E402
 from contestants import KINDS, REQUIREMENTS, Autotag, Contestant, Served, enter_peers  # noqa: E402
 from environments import EnvironmentNotMadeError, python_of  # noqa: E402
-from limit import STAGES, LimitProcess, Measured, Order  # noqa: E402
+from limit import STAGES, LimitProcess, Order  # noqa: E402
 from measuring import paired, shuffled_rounds, summarise  # noqa: E402
 from processes import busy_s, listener  # noqa: E402
 from queues import Queues  # noqa: E402
@@ -290,26 +290,23 @@ def _latency(
     found: list[dict[str, Any]] = []
     for model in reversed(MODELS) if bench.plan.all_scaling else ("lite2",):
         for number, load in enumerate(LOADS):
-            bare = limits[model].measure(Order(str(files[0].parent), bench.plan.seconds / 2, one_at_a_time=True))
+            rate_per_s = capacities[model] * load
+            order = Order(str(files[0].parent), bench.plan.latency_s / 4, one_at_a_time=True)
+            hot = limits[model].measure(order)
+            bare = limits[model].measure(replace(order, pause_s=1 / rate_per_s))
             taken = latency.measure(
-                services[model],
-                bench.url,
-                files,
-                capacities[model] * load,
-                bench.plan.latency_s,
-                bench.plan.seed + number,
+                services[model], bench.url, files, rate_per_s, bench.plan.latency_s, bench.plan.seed + number
             )
-            found.append(asdict(taken) | {"model": model, "load": load, "bare_ms": _one_image_ms(bare)})
+            found.append(
+                asdict(taken)
+                | {"model": model, "load": load, "bare_ms": bare.median_ms, "bare_without_pauses_ms": hot.median_ms}
+            )
     bench.results["latency"] = found
     default = {each["load"]: each for each in found if each["model"] == "lite2"}
     bench.results["ratios"] |= {
         "p50_idle": default[0.1]["p50_ms"] / default[0.1]["bare_ms"],
         "p99_half": default[0.5]["p99_ms"] / default[0.5]["bare_ms"],
     }
-
-
-def _one_image_ms(measured: Measured) -> float:
-    return measured.seconds / measured.images * 1000
 
 
 def _recovery(bench: Bench, without_spare: AutotagService, capacity: float) -> None:

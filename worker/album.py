@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from dataclasses import replace
 
 import structlog
 
@@ -48,7 +49,7 @@ class Album:
             return picture
         if len(self._tasks) >= _MOST_HELD or self._held_bytes + content.size_bytes > _MOST_HELD_BYTES:
             return picture
-        own = Content(os.dup(content.fd), content.size_bytes, content.origin)
+        own = replace(content, fd=os.dup(content.fd))
         task = asyncio.create_task(self._make(picture, own, decoders, asset), name="thumbnail")
         self._tasks.add(task)
         self._held_bytes += own.size_bytes

@@ -117,7 +117,7 @@ class ChildHandle:
     def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
         """Send a packet. Raises `OSError` when the child has gone or has stopped reading.
 
-        A child has one job and one stop packet outstanding at most, so a socket that is full is a fault of the child.
+        A child has two jobs and one stop packet outstanding at most, so a socket that is full is a fault of the child.
         """
         frames.send(self._socket, data, fds)
 
@@ -171,11 +171,13 @@ class ChildHandle:
         self._listener.ended(describe_exit(returncode), returncode == -signal.SIGILL)
 
     def _hear_the_last(self) -> None:
-        """The answer to a job may still lie in the socket: at most one packet is ever due."""
+        """The answers to its jobs may still lie in the socket."""
         if self._loop.remove_reader(self._socket):
             with suppress(OSError, ProtocolError):
-                received = frames.receive(self._socket, maximum_fds=0)
-                if received is not None:
+                for _ in range(_LONGEST_DRAIN_READS):
+                    received = frames.receive(self._socket, maximum_fds=0)
+                    if received is None:
+                        return
                     self._listener.heard(received[0])
 
     def _reap(self) -> int:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
+
+from worker.image_format import HEAD_BYTES
 
 CLOSED = -1
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
@@ -22,12 +24,13 @@ class Content:
     """An image's bytes behind `fd`. Reading never moves the descriptor's offset, which children share.
 
     `origin` tells people where the bytes came from: `path photos/a.jpg`, `url https://dms.example/a.jpg`, `message
-    body`.
+    body`. `head` is its beginning, enough to tell the image format: whoever opened it could wait for a disk.
     """
 
     fd: int
     size_bytes: int
     origin: str
+    head: bytes = field(repr=False)
 
     @classmethod
     def from_bytes(cls, data: bytes | memoryview, origin: str) -> Content:
@@ -47,10 +50,6 @@ class Content:
             pieces.append(piece)
             at += len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def head(self, n: int = 64) -> bytes:
-        """The first `n` bytes, or fewer when there are fewer: enough to tell the image format."""
-        return os.pread(self.fd, min(n, self.size_bytes), 0)
 
     def close(self) -> None:
         """Give the descriptor back. Closing twice is harmless."""
@@ -88,7 +87,7 @@ class MemoryFile:
         os.lseek(self._fd, 0, os.SEEK_SET)
         fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _SEALS)
         fd, self._fd = self._fd, CLOSED
-        return Content(fd, self.size_bytes, origin)
+        return Content(fd, self.size_bytes, origin, os.pread(fd, HEAD_BYTES, 0))
 
     def __enter__(self) -> Self:
         return self

@@ -76,7 +76,7 @@ class Checking:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Has one job in hand."""
+    """Is at a job; the deadline is that job's. It may have another one to go on with."""
 
     deadline_s: float
 
@@ -176,14 +176,19 @@ class SaidHopeless:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A job has been handed to the child, to be answered within `timeout_s`."""
+    """A job has been handed to the child, to be answered within `timeout_s` from when the child comes to it."""
 
     timeout_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Replied:
-    """The child has answered its job, or the question whether it lives."""
+    """The child has answered its job, or the question whether it lives.
+
+    `next_timeout_s`: how long it may take over the job that it has in hand besides; None: it has none.
+    """
+
+    next_timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +360,10 @@ def _asked(policy: Policy, life: Life, event: Event, now_s: float) -> Outcome:
     busy = isinstance(life.phase, Busy)
     counted = not (busy and policy.work_is_blamed)
     match event:
+        case Given() if busy:
+            return life, ()  # its time begins when the child comes to it
+        case Replied(float(next_timeout_s)) if busy:
+            return replace(life, phase=Busy(now_s + next_timeout_s)), ()
         case Replied():
             return _rest(policy, life, now_s)
         case Elapsed():

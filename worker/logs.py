@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from typing import Literal
@@ -12,36 +13,31 @@ from worker import tracing
 
 
 def configure(level: str, form: Literal["console", "json"]) -> None:
-    """Set up logging for the whole process; libraries that log through the standard library go the same way."""
+    """Set up logging for the whole process; what libraries log through the standard library looks the same."""
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _with_trace,
         _without_empty_fields,
     ]
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
     # Neither form prints local variables with a traceback: one of them may hold a key.
     renderer: list[structlog.typing.Processor]
     if form == "json":
         without_locals = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-        renderer = [structlog.processors.ExceptionRenderer(without_locals), structlog.processors.JSONRenderer()]
+        renderer = [structlog.processors.ExceptionRenderer(without_locals), structlog.processors.JSONRenderer(_json)]
     else:
         renderer = [
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=32
             )
         ]
+    structlog.configure(
+        processors=[*shared, *renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=_Output,
+        cache_logger_on_first_use=False,  # or a second call of this would change nothing
+    )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -55,6 +51,21 @@ def configure(level: str, form: Literal["console", "json"]) -> None:
     # pika tells of every step of a connection, httpx of every request with its address: ours say it in one line.
     for chatty in ("pika", "httpx", "httpcore", "hpack", "h2", "uvicorn", "opentelemetry"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL if chatty == "pika" else logging.WARNING)
+
+
+class _Output(structlog.WriteLogger):
+    """Writes lines to standard error, and knows the module that they come from."""
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(sys.stderr)
+        self.name = name
+
+
+_ENCODER = json.JSONEncoder(default=repr)
+
+
+def _json(line: structlog.typing.EventDict, **_: object) -> str:
+    return _ENCODER.encode(line)
 
 
 def _with_trace(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:

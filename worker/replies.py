@@ -69,7 +69,7 @@ class Asking:
     """Providers being asked about one image, in parallel. Leaving the context calls off whoever has not replied."""
 
     def __init__(self, providers: Iterable[Provider], image: Image, instance: InstanceSettings) -> None:
-        self._tasks = {provider.name: asyncio.create_task(_ask(provider, image, instance)) for provider in providers}
+        self._tasks = {provider.name: asyncio.create_task(ask(provider, image, instance)) for provider in providers}
 
     async def __aenter__(self) -> Self:
         return self
@@ -105,7 +105,8 @@ class Asking:
         return [task.result() for task in self._tasks.values() if task.done()]
 
 
-async def _ask(provider: Provider, image: Image, instance: InstanceSettings) -> Reply:
+async def ask(provider: Provider, image: Image, instance: InstanceSettings) -> Reply:
+    """One provider's reply about one image; whatever it raises becomes a part of that."""
     started_s = time.monotonic()
 
     def reply(

@@ -1,14 +1,15 @@
-"""Keeps one child alive, and hands it one job at a time.
+"""Keeps one child alive, and hands it jobs.
 
-The supervisor waits once, for whatever comes first: something the child did, something it is asked for, or the deadline
-of the state the child is in. It makes an event of that, lets `lifecycle.step` decide, and performs the actions. It
-holds no rule of its own, and knows nothing of what is in a job.
+Whatever happens, be it something the child did, something it is asked for, or the deadline of the state the child is
+in, is taken at once and in order: the supervisor makes an event of it, lets `lifecycle.step` decide, and performs the
+actions. It holds no rule of its own, and knows nothing of what is in a job.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -90,10 +91,10 @@ class Job(Protocol):
         """The child's answer. Raises `ProtocolError` when it is none: the child is killed, and `lost` follows."""
 
     def lost(self, cause: Cause) -> None:
-        """The child died with the job in hand."""
+        """The child died at this job."""
 
     def returned(self) -> None:
-        """The child was not there to take it, or was stopped before it answered: nothing is wrong with the job."""
+        """The child was not there to take it, or ended before it came to it: nothing is wrong with the job."""
 
 
 class Owner(Protocol):
@@ -103,7 +104,7 @@ class Owner(Protocol):
         """Something happened in the child's life."""
 
     def idle(self, supervisor: Supervisor) -> None:
-        """The child can take a job."""
+        """The child can take a job, or another one."""
 
 
 @dataclass(slots=True)
@@ -123,8 +124,17 @@ class _Give:
     job: Job
 
 
+_Item = Event | _Heard | _Give
+
+_MOST_JOBS = 2
+
+
 class Supervisor:
-    """One child's keeper. `start` and `stop` may be called again and again."""
+    """One child's keeper. `start` and `stop` may be called again and again.
+
+    The child may have two jobs in hand: the one that it is at, and one more, so that it need not wait for us between
+    them. It does them in the order in which they were given.
+    """
 
     def __init__(self, name: str, spec: ChildSpec, policy: Policy, crashes: CrashRecord, owner: Owner) -> None:
         self.name = name
@@ -137,9 +147,12 @@ class Supervisor:
         self._owner = owner
         self._phase: Phase = Stopped()
         self._child: ChildHandle | None = None
-        self._job: Job | None = None
+        self._jobs: deque[Job] = deque()
         self._spawned_at_s = 0.0
-        self._inbox: asyncio.Queue[Event | _Heard | _Give] = asyncio.Queue()
+        self._inbox: deque[_Item] = deque()
+        self._taking = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._over: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
     # ── what its owner asks and sees ─────────────────────────────────────────────────────────────────────────────────
@@ -156,13 +169,13 @@ class Supervisor:
 
     @property
     def free(self) -> bool:
-        """Whether a job may be given now."""
-        return self._job is None and isinstance(self._phase, Ready)
+        """Whether a job, or one more, may be given now."""
+        return len(self._jobs) < _MOST_JOBS and isinstance(self._phase, Ready | Busy)
 
     @property
     def busy(self) -> bool:
         """Whether a job is in hand."""
-        return self._job is not None
+        return bool(self._jobs)
 
     @property
     def pid(self) -> int | None:
@@ -176,15 +189,16 @@ class Supervisor:
 
     def start(self) -> asyncio.Task[None]:
         """Want a child. The task ends when the supervisor has been stopped; its failure is a mistake in our code."""
-        self._inbox.put_nowait(Start())
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run(), name=f"supervise {self.name}")
+            self._over = asyncio.get_running_loop().create_future()
+            self._task = asyncio.create_task(self._live(self._over), name=f"supervise {self.name}")
+        self._post(Start())
         return self._task
 
     def stop(self, *, at_once: bool = False) -> None:
         """Want no child any more: ask it to end, or end it `at_once`. `gone` waits for it."""
         if self._task is not None and not self._task.done():
-            self._inbox.put_nowait(Stop(at_once))
+            self._post(Stop(at_once))
 
     async def gone(self) -> None:
         """Return when the child has been reaped after `stop`."""
@@ -195,42 +209,39 @@ class Supervisor:
         """Forget the crashes, and start a child that was disabled or is waiting to be relaunched."""
         self._record.times_s = ()
         if self._task is not None and not self._task.done():
-            self._inbox.put_nowait(Reset())
+            self._post(Reset())
 
     def give(self, job: Job) -> None:
         """Hand over a job; only when `free`."""
         if not self.free:
             raise lifecycle.IllegalMoveError(f"{self.name} was given a job while it was not free")
-        self._job = job
-        self._inbox.put_nowait(_Give(job))
+        self._jobs.append(job)
+        self._post(_Give(job))
 
     # ── what the child does ──────────────────────────────────────────────────────────────────────────────────────────
 
     def heard(self, packet: Packet) -> None:
         """From the child: a packet."""
-        self._inbox.put_nowait(_Heard(packet))
+        self._post(_Heard(packet))
 
     def broke(self, cause: Cause) -> None:
         """From the child: garbage."""
-        self._inbox.put_nowait(Broke(cause))
+        self._post(Broke(cause))
 
     def closed(self) -> None:
         """From the child: its socket is closed."""
-        self._inbox.put_nowait(Closed())
+        self._post(Closed())
 
     def ended(self, cause: Cause, illegal_instruction: bool) -> None:
         """From the child: its end."""
-        self._inbox.put_nowait(Ended(cause, illegal_instruction))
+        self._post(Ended(cause, illegal_instruction))
 
-    # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── one thing after the other ────────────────────────────────────────────────────────────────────────────────────
 
-    async def _run(self) -> None:
+    async def _live(self, over: asyncio.Future[None]) -> None:
+        """Last until the supervisor has been stopped, or is cancelled with the event loop."""
         try:
-            while True:
-                item = await self._next()
-                self._take(item)
-                if isinstance(self._phase, Stopped) and self._inbox.empty():
-                    return
+            await over
         finally:
             self._abandon_ship()
 
@@ -240,21 +251,46 @@ class Supervisor:
         if child is not None:
             child.destroy()
         self._phase = Stopped()
-        job, self._job = self._job, None
-        if job is not None:
-            job.returned()
+        self._inbox.clear()
+        self._give_back()
 
-    async def _next(self) -> Event | _Heard | _Give:
-        """The one wait: something happens, or the deadline passes."""
-        deadline_s = Life(self._phase).deadline_s
-        left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+    def _post(self, item: _Item) -> None:
+        """Take this, after whatever is being taken just now."""
+        if self._over is None or self._over.done():
+            return
+        self._inbox.append(item)
+        if self._taking:
+            return
+        self._taking = True
         try:
-            async with asyncio.timeout(left_s):
-                return await self._inbox.get()
-        except TimeoutError:
-            return Elapsed()
+            while self._inbox:
+                self._take(self._inbox.popleft())
+        except Exception as error:  # noqa: BLE001 - it would go unseen in whoever called
+            self._over.set_exception(error)
+        finally:
+            self._taking = False
+        if isinstance(self._phase, Stopped) and not self._over.done():
+            self._over.set_result(None)
+        self._watch_the_deadline()
 
-    def _take(self, item: Event | _Heard | _Give) -> None:
+    def _watch_the_deadline(self) -> None:
+        """See to it that the deadline's passing is noticed. A timer for an earlier one just looks again."""
+        deadline_s = Life(self._phase).deadline_s
+        if deadline_s is None or (self._timer is not None and self._timer.when() <= deadline_s):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(deadline_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        deadline_s = Life(self._phase).deadline_s
+        if deadline_s is not None and deadline_s <= time.monotonic():
+            self._post(Elapsed())
+        else:
+            self._watch_the_deadline()
+
+    def _take(self, item: _Item) -> None:
         event = self._as_event(item)
         if event is None:
             return
@@ -265,10 +301,10 @@ class Supervisor:
             self._bury(actions)
         for action in actions:
             self._perform(action)
-        if self.free:
+        if self.free and not isinstance(event, Given):
             self._owner.idle(self)
 
-    def _as_event(self, item: Event | _Heard | _Give) -> Event | None:
+    def _as_event(self, item: _Item) -> Event | None:
         match item:
             case _Give(job):
                 return self._hand_over(job)
@@ -283,17 +319,19 @@ class Supervisor:
 
     def _hand_over(self, job: Job) -> Event | None:
         """Send the job; a child that died a moment ago costs the job nothing."""
-        if self._child is not None and isinstance(self._phase, Ready):
+        if job not in self._jobs:
+            return None  # given back already: the child ended meanwhile
+        if self._child is not None and isinstance(self._phase, Ready | Busy):
             try:
                 self._child.send(job.packet, job.fds)
             except OSError:
-                self._job = None
+                self._jobs.remove(job)
                 job.returned()
                 return Closed()
             self.jobs_given += 1
             job.given(self.name, self._child.pid)
             return Given(job.timeout_s)
-        self._job = None
+        self._jobs.remove(job)
         job.returned()
         return None
 
@@ -308,8 +346,8 @@ class Supervisor:
                 return SaidHopeless(_cause_in(packet))
             case Checking() if kind == "pong":
                 return Replied()
-            case Busy() | Stopping() if self._job is not None:
-                return self._answer(self._job, packet)
+            case Busy() | Stopping() if self._jobs:
+                return self._answer(self._jobs[0], packet)
             case Stopping() | lifecycle.Dying():
                 return Replied()  # too late to matter
         return Broke(Cause("protocol_broken", f"protocol broken: it sent {kind!r} unasked"))
@@ -319,22 +357,26 @@ class Supervisor:
             job.answered(packet)
         except ProtocolError as error:
             return Broke(Cause("protocol_broken", f"protocol broken: it sent {error}"))
-        self._job = None
+        self._jobs.popleft()
         self.images_done += job.images
-        return Replied()
+        return Replied(self._jobs[0].timeout_s if self._jobs else None)
 
     def _bury(self, actions: Sequence[Action]) -> None:
-        """The child has been reaped: settle what it had in hand. A planned end blames nobody."""
+        """The child has been reaped: settle what it had in hand. Only what it was at can have to do with its end."""
         last_lines = self._child.last_lines if self._child else []
         self._child = None
         crash = next((action for action in actions if isinstance(action, Crashed)), None)
         if crash is not None and last_lines:
             _log.warning("last lines of the crashed child", child=self.name, lines=last_lines)
-        job, self._job = self._job, None
-        if job is not None and crash is not None:
-            job.lost(crash.cause)
-        elif job is not None:
-            job.returned()
+        at_work = self._jobs.popleft() if self._jobs and crash is not None else None
+        self._give_back()
+        if at_work is not None and crash is not None:
+            at_work.lost(crash.cause)
+
+    def _give_back(self) -> None:
+        """What the child has not come to, the last one first, so that it lies in its old order where it came from."""
+        while self._jobs:
+            self._jobs.pop().returned()
 
     def _perform(self, action: Action) -> None:
         match action:
@@ -356,7 +398,7 @@ class Supervisor:
         try:
             self._child = ChildHandle(self.name, self._spec, self)
         except OSError as error:
-            self._inbox.put_nowait(SpawnFailed(Cause("spawn_failed", f"could not be started: {error}")))
+            self._post(SpawnFailed(Cause("spawn_failed", f"could not be started: {error}")))
         else:
             _log.info("child launched", child=self.name, pid=self.pid)
 

@@ -20,7 +20,7 @@ from worker.metrics import EventMetrics
 from worker.models.manifest import PixelRecipe
 from worker.policy import Skip
 from worker.providers.base import Image, JpegLimits, Provider
-from worker.replies import Again, Asking, Reply, late
+from worker.replies import Again, Asking, Reply, ask, late
 from worker.settings import InstanceSettings, Settings, effective_maximum_number_of_tags
 
 _LOWEST_CONFIDENCE = 0.005
@@ -115,7 +115,7 @@ class Tagger:
         """
         asset = event.data.asset_id
         enabled = [provider for provider in self.providers if provider.enabled(instance)]
-        mime_type = sniff(content.head()) or "application/octet-stream"
+        mime_type = sniff(content.head) or "application/octet-stream"
         refused = {provider.name: why for provider in enabled if (why := provider.refuses(mime_type, instance))}
         known = dict(earlier) | {name: _refusal(name, why) for name, why in refused.items()}
         asked = [provider for provider in enabled if provider.name not in known]
@@ -135,20 +135,23 @@ class Tagger:
                 pixels_fd=decoded.pixels_fd,
                 shrink=partial(self._shrink, content, asset),
             )
-            async with Asking(asked, image, instance) as asking:
 
-                def findings(replies: list[Reply]) -> Findings:
-                    found = known | {reply.provider: reply for reply in replies}
-                    in_order = (found.get(provider.name) or late(provider.name) for provider in enabled)
-                    return Findings(tuple(in_order), decoded.facts)
+            def findings(replies: list[Reply]) -> Findings:
+                found = known | {reply.provider: reply for reply in replies}
+                in_order = (found.get(provider.name) or late(provider.name) for provider in enabled)
+                return Findings(tuple(in_order), decoded.facts)
 
-                so_far = findings(await asking.within(instance.provider_wait_s))
-                if asking.late and so_far.answered:
-                    await tell(so_far)
-                replies = await asking.all()
-                final = findings(replies)
-                for reply in replies:
-                    self._metrics.replied(reply)
+            if len(asked) == 1:  # nobody is kept waiting
+                replies = [await ask(asked[0], image, instance)]
+            else:
+                async with Asking(asked, image, instance) as asking:
+                    so_far = findings(await asking.within(instance.provider_wait_s))
+                    if asking.late and so_far.answered:
+                        await tell(so_far)
+                    replies = await asking.all()
+            for reply in replies:
+                self._metrics.replied(reply)
+            final = findings(replies)
         finally:
             if decoded.pixels_fd is not None:
                 os.close(decoded.pixels_fd)

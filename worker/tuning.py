@@ -21,6 +21,7 @@ from pathlib import Path
 from worker.content import Content
 from worker.crews import DecoderCrew, DecoderOptions
 from worker.errors import Misconfigured, Unavailable
+from worker.image_format import HEAD_BYTES
 from worker.messages import EVENT_TYPE, IN_THE_BODY, Event, EventData
 from worker.metrics import Metrics
 from worker.models.staging import ProgressCallback, no_progress
@@ -164,7 +165,7 @@ async def web_size_photographs(stack: ExitStack) -> list[Content]:
 def open_file(file: Path) -> Content:
     """An image file as it is."""
     fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    return Content(fd, os.fstat(fd).st_size, f"path {file}")
+    return Content(fd, os.fstat(fd).st_size, f"path {file}", os.pread(fd, HEAD_BYTES, 0))
 
 
 async def _count(workshop: Workshop, settings: Settings, contents: Sequence[Content], seconds: float) -> float:

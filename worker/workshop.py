@@ -42,7 +42,12 @@ class Workshop:
         self.model: ModelCrew | None = None
         if package is not None:
             options = _model_options(settings.tensorflow, package)
-            self.model = ModelCrew(options, observe=observe, on_batch=metrics.children.batch)
+            self.model = ModelCrew(
+                options,
+                observe=observe,
+                on_batch=metrics.children.batch,
+                others_at_work=lambda: self.decoders.at_work,
+            )
             metrics.model(package.manifest.name, package.identity)
         local = [TensorFlow(package, self.model)] if package is not None and self.model is not None else []
         self.providers: tuple[Provider, ...] = (*local, *make_wanted(settings, metrics.cloud))

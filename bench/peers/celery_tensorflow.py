@@ -22,6 +22,7 @@ app.conf.update(
     worker_concurrency=len(os.sched_getaffinity(0)),
     worker_prefetch_multiplier=4,
     worker_send_task_events=False,
+    broker_heartbeat=0,  # it is stopped while others are measured
     broker_connection_retry_on_startup=True,
 )
 _loaded = {}

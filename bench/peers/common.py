@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 URL = os.environ["BENCH_URL"]
+PIKA_URL = f"{URL}?heartbeat=0"  # they are stopped while others are measured
 QUEUE = os.environ["BENCH_QUEUE"]
 RESULTS = os.environ["BENCH_RESULTS"]
 MODEL = os.environ["BENCH_MODEL"]

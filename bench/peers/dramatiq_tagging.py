@@ -13,7 +13,7 @@ import dramatiq
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from runtimes import open_runtime
 
-dramatiq.set_broker(RabbitmqBroker(url=common.URL))
+dramatiq.set_broker(RabbitmqBroker(url=common.PIKA_URL))
 _model = open_runtime()
 
 

@@ -34,7 +34,7 @@ def ask(url: str, path: str) -> list[dict[str, object]]:
 def main() -> None:
     """Consume until the process is ended."""
     url = f"http://127.0.0.1:{sys.argv[1]}/predict"
-    connection = pika.BlockingConnection(pika.URLParameters(common.URL))
+    connection = pika.BlockingConnection(pika.URLParameters(common.PIKA_URL))
     channel = connection.channel()
     channel.queue_declare(common.QUEUE, durable=True)
     channel.queue_declare(common.RESULTS, durable=True)

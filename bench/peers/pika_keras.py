@@ -12,7 +12,7 @@ from runtimes import open_runtime
 def main() -> None:
     """Consume until the process is ended."""
     model = open_runtime()
-    connection = pika.BlockingConnection(pika.URLParameters(common.URL))
+    connection = pika.BlockingConnection(pika.URLParameters(common.PIKA_URL))
     channel = connection.channel()
     channel.queue_declare(common.QUEUE, durable=True)
     channel.queue_declare(common.RESULTS, durable=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from pika import data
+from pika.adapters.asyncio_connection import AsyncioConnection
 
 from tests.support.serving import Serving, layout_for, operator, serving, settings_for, until
 from worker.amqp import NotConfirmed, PublishRefused, Unpublishable, Unroutable, connected
@@ -106,6 +107,25 @@ async def test_messages_are_confirmed_side_by_side(settings: AmqpSettings) -> No
         await asyncio.gather(*publishing)
         assert it.broker.state.unconfirmed == 0
         assert (await it.broker.depths())[it.layout.lane_queue(Lane.LIVE)] == 500
+
+
+async def test_what_is_written_in_one_turn_of_the_loop_is_sent_together(
+    settings: AmqpSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(settings) as it:
+        sent: list[int] = []
+        plain = AsyncioConnection._adapter_emit_data
+
+        def counted(connection: AsyncioConnection, data: bytes) -> None:
+            sent.append(len(data))
+            plain(connection, data)
+
+        monkeypatch.setattr(AsyncioConnection, "_adapter_emit_data", counted)
+        publishing = [asyncio.create_task(it.publish_event(str(number))) for number in range(50)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert len(sent) == 1
+        await asyncio.gather(*publishing)
 
 
 async def test_a_result_goes_to_the_results_queue(settings: AmqpSettings) -> None:

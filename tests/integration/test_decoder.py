@@ -321,14 +321,15 @@ async def test_damage_at_random_never_kills_the_decoder(decoders: DecoderCrew) -
     assert [child.pid for child in decoders.states()] == before
 
 
-async def test_pixels_cannot_be_changed_once_they_have_been_answered_for(decoders: DecoderCrew) -> None:
+async def test_pixels_keep_their_length_whatever_a_decoder_does(decoders: DecoderCrew) -> None:
     with Content.from_bytes(written(scene(), "PNG"), "body") as content:
         decoded = await decoders.decode(content, CROP, "asset-1")
     assert decoded.pixels_fd is not None
+    for length in (0, CROP.size * CROP.size * 3 + 1):
+        with pytest.raises(PermissionError):
+            os.ftruncate(decoded.pixels_fd, length)
     with pytest.raises(PermissionError):
-        os.pwrite(decoded.pixels_fd, b"x", 0)
-    with pytest.raises(PermissionError):
-        os.ftruncate(decoded.pixels_fd, 0)
+        os.pwrite(decoded.pixels_fd, b"x", CROP.size * CROP.size * 3)
     os.close(decoded.pixels_fd)
 
 

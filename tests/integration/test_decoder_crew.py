@@ -85,6 +85,19 @@ async def test_five_killers_among_five_hundred_good_ones(tmp_path: Path) -> None
     assert not any(crash.counted for crash in watch.crashes())
 
 
+async def test_the_image_that_waits_behind_a_killer_in_the_same_decoder_is_not_blamed(tmp_path: Path) -> None:
+    watch = Watch()
+    async with decoder_crew(tmp_path, watch, {}, job_s=0.1) as crew:
+        await crew.wait_ready()
+        killer = asyncio.create_task(inspect(crew, "SIGSEGV"))
+        neighbours = [asyncio.create_task(inspect(crew, f"good{number}")) for number in range(3)]
+        await asyncio.gather(*neighbours)
+        with pytest.raises(ImageKilledDecoder):
+            await killer
+    assert len(watch.crashes()) == 2
+    assert sorted(jobs(tmp_path)) == ["SIGSEGV", "SIGSEGV", "good0", "good1", "good2"]
+
+
 async def test_a_suspect_is_tried_only_in_a_decoder_that_has_done_nothing_before(tmp_path: Path) -> None:
     async with decoder_crew(tmp_path, Watch(), {"children": 2}) as crew:
         await until(lambda: sum(child.phase == "ready" for child in crew.states()) == 2)

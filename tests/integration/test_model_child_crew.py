@@ -61,6 +61,24 @@ async def test_two_children_share_what_waits(tmp_path: Path) -> None:
         assert all(child.images_done > 0 for child in crew.states())
 
 
+async def test_a_child_at_work_has_a_full_batch_to_go_on_with_and_no_smaller_one(tmp_path: Path) -> None:
+    async with model_crew(tmp_path, Watch(), {"batch_size": 4}, job_s=0.3) as crew:
+        await crew.wait_ready()
+        answers = [asyncio.create_task(score(crew, "first"))]
+        await until(lambda: jobs(tmp_path))
+        answers += [asyncio.create_task(score(crew, f"image{number}")) for number in range(3)]
+        await asyncio.sleep(0)
+        assert crew.waiting == 3, "a batch that is not full may still grow"
+        answers.append(asyncio.create_task(score(crew, "image3")))
+        await asyncio.sleep(0)
+        assert crew.waiting == 0
+        answers.append(asyncio.create_task(score(crew, "last")))
+        await asyncio.sleep(0)
+        assert crew.waiting == 1, "one batch ahead is enough"
+        assert await asyncio.gather(*answers) == [ANSWER] * 6
+    assert jobs(tmp_path) == ["first", "image0+image1+image2+image3", "last"]
+
+
 async def test_a_crash_loses_no_image_and_blames_none(tmp_path: Path) -> None:
     watch = Watch()
     async with model_crew(tmp_path, watch, {"batch_size": 4}, job_s=0.2) as crew:

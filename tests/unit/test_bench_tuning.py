@@ -59,7 +59,7 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_lucky_trial_does_not_win_over_one_that_is_fast_again_and_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    machine = Machine(best=Choice(3, 1, 8), lucky=Choice(1, 1, 8))
+    machine = Machine(best=Choice(3, 1, 16), lucky=Choice(1, 1, 16))
     monkeypatch.setattr(tuning, "rate", machine.rate)
     told: list[Trial] = []
     found = await tune(Settings(), [], 60.0, told.append)

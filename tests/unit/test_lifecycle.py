@@ -83,6 +83,14 @@ def test_a_child_starts_works_and_stops() -> None:
     assert (life, actions) == (Life(), (BecameStopped(),)), "a planned stop is never a crash, whatever the exit status"
 
 
+def test_a_second_job_has_its_time_from_when_the_child_comes_to_it() -> None:
+    life, actions = walk(MODEL, *BUSY, Given(5.0))
+    assert (life.phase, actions) == (Busy(130.0), ()), "the deadline is that of the first job"
+    life, actions = walk(MODEL, Replied(next_timeout_s=5.0), life=life, now_s=120.0)
+    assert (life.phase, actions) == (Busy(125.0), ())
+    assert isinstance(walk(MODEL, Replied(), life=life)[0].phase, Ready)
+
+
 def test_an_idle_child_is_asked_for_a_sign_of_life() -> None:
     life, actions = walk(MODEL, *READY, Elapsed())
     assert (life.phase, actions) == (Checking(100 + MODEL.check_timeout_s), (Ping(),))
@@ -242,7 +250,6 @@ def test_a_child_that_was_being_killed_when_told_to_stop_has_its_crash_counted_a
         ((Start(),), Start()),
         (READY, Replied()),
         (READY, SaidHello()),
-        (BUSY, Given(1.0)),
         ((*READY, Stop()), Given(1.0)),
         ((*READY, Elapsed()), Given(1.0)),
     ],

@@ -184,5 +184,5 @@ def test_constructing_settings_reads_no_source(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("AUTOTAG_AMQP__PREFETCH", "5")
     monkeypatch.chdir(tmp_path)
     Path(".env").write_text("AUTOTAG_AMQP__PREFETCH=6")
-    assert Settings().amqp.prefetch == 32
+    assert Settings().amqp.prefetch == 64
     assert load_settings().settings.amqp.prefetch == 5

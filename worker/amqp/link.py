@@ -15,10 +15,10 @@ from typing import Any, Self
 
 from pika.exceptions import ConnectionOpenAborted
 
+from worker.amqp.connection import Connection
 from worker.amqp.diagnosis import why_lost, why_not_connected, why_refused
 from worker.amqp.errors import BrokerUnreachable
 from worker.amqp.parameters import Address, address, connection_name, connection_parameters
-from worker.amqp.tolerant import TolerantConnection
 from worker.errors import AutotagError
 from worker.settings import AmqpSettings
 
@@ -46,7 +46,7 @@ class Link:
         """Connect once. Raises Misconfigured or BrokerUnreachable; each says what to do."""
         broker = address(settings)
         failed: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-        connection = TolerantConnection(
+        connection = Connection(
             connection_parameters(settings, name),
             on_open_callback=lambda _: answer(failed, None),
             on_open_error_callback=lambda _, error: answer(failed, error),

@@ -35,43 +35,42 @@ class Model:
 
     def handle(self, packet: Packet, fds: Sequence[int]) -> tuple[str, Mapping[str, object]]:
         """Score the batch. An item with too few pixels is refused by itself."""
-        read = [self._pixels_in(fd) for fd in fds]
-        scored = iter(self._score([each for each in read if each is not None]))
+        batch = np.empty((len(fds), self._size, self._size, 3), np.uint8)
+        whole = [_read_into(pixels, fd) for pixels, fd in zip(batch, fds, strict=True)]
+        scored = iter(self._score(batch if all(whole) else batch[whole], packet["alone"]))
         items: list[Item] = []
-        for pixels, floor in zip(read, packet["floors"], strict=True):
-            if pixels is None:
+        for there, floor in zip(whole, packet["floors"], strict=True):
+            if there:
+                items.append(_item(next(scored), floor))
+            else:
                 message = f"its pixels are not {self._size} x {self._size} x 3 bytes"
                 items.append({"reason": "pixels_wrong_length", "message": message})
-            else:
-                items.append(_item(next(scored), floor))
         return "done", {"items": items}
 
-    def _pixels_in(self, fd: int) -> Pixels | None:
-        length = self._size * self._size * 3
-        if os.fstat(fd).st_size != length:
-            return None
-        data = os.pread(fd, length, 0)
-        return np.frombuffer(data, np.uint8).reshape(self._size, self._size, 3) if len(data) == length else None
-
-    def _score(self, batch: list[Pixels]) -> list[npt.NDArray[np.float32] | Misconfigured]:
+    def _score(self, batch: Pixels, alone: bool) -> list[npt.NDArray[np.float32] | Misconfigured]:
         """One row of confidences for each image; when the batch as a whole fails, each image by itself."""
-        if not batch:
+        if not len(batch):
             return []
         try:
-            return list(self._runtime.score(np.stack(batch)))
+            return list(self._runtime.score(batch, alone=alone))
         except Misconfigured as error:
             if len(batch) == 1:
                 return [error]
-        return [row for pixels in batch for row in self._score([pixels])]
+        return [row for number in range(len(batch)) for row in self._score(batch[number : number + 1], alone)]
+
+
+def _read_into(pixels: Pixels, fd: int) -> bool:
+    """Fill the array with a file that has just its length."""
+    return os.fstat(fd).st_size == pixels.nbytes and os.preadv(fd, [pixels.data], 0) == pixels.nbytes
 
 
 def _item(row: npt.NDArray[np.float32] | Misconfigured, floor: float) -> Item:
     """The labels at or above `floor`, best first; labels of equal confidence in the order of their numbers."""
     if isinstance(row, Misconfigured):
         return {"reason": row.reason, "message": str(row)}
-    order = np.argsort(-row, kind="stable")[:MOST_LABELS_AN_IMAGE]
     # Compared as the parent will see it, and as people wrote it: 0.1 itself is no float32.
-    kept = order[row[order] >= np.float32(floor)].astype("<u2")
+    enough = np.flatnonzero(row >= np.float32(floor))
+    kept = enough[np.argsort(-row[enough], kind="stable")][:MOST_LABELS_AN_IMAGE].astype("<u2")
     return {"labels": kept.tobytes(), "confidences": row[kept].astype("<f4").tobytes()}
 
 

@@ -52,8 +52,6 @@ _UPRIGHT = 1
 _SWAPPED = range(5, 9)
 """EXIF orientations that exchange width and height."""
 
-_BUFFER_BYTES = 64 << 10
-
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -63,32 +61,6 @@ class Facts:
     width: int
     height: int
     sha256: str
-
-
-class _Source(io.RawIOBase):
-    """A file read by position. Another process may be reading through the same open file, and share its offset."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._position = 0
-        self.size_bytes = os.fstat(fd).st_size
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override] # the buffers that io makes
-        data = os.pread(self._fd, len(buffer), self._position)
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size_bytes}[whence]
-        self._position = max(0, base + offset)
-        return self._position
 
 
 def prepare(maximum_pixels: int) -> None:
@@ -107,17 +79,27 @@ def opened(fd: int, *, maximum_pixels: int, maximum_bytes: int) -> Iterator[tupl
     """
     found = None
     try:
-        raw = _Source(fd)
+        size_bytes = os.fstat(fd).st_size
         found = sniff(os.pread(fd, HEAD_BYTES, 0))
-        name = _allowed(found, raw.size_bytes, maximum_bytes)
-        sha256 = hashlib.file_digest(io.BufferedReader(_Source(fd), _BUFFER_BYTES), "sha256").hexdigest()
-        with Image.open(io.BufferedReader(raw, _BUFFER_BYTES), formats=[name]) as image:
+        name = _allowed(found, size_bytes, maximum_bytes)
+        data = _read(fd, size_bytes)
+        with Image.open(io.BytesIO(data), formats=[name]) as image:
             _check_pixels(image.size, maximum_pixels)
-            yield image, _facts(image, name, sha256)
+            yield image, _facts(image, name, hashlib.sha256(data).hexdigest())
     except CannotBeDone:
         raise
     except Exception as error:
         raise _refusal(error, found) from error
+
+
+def _read(fd: int, size_bytes: int) -> bytes:
+    """The whole file, or what is left of it. By position: another process may be reading it, and shares the offset."""
+    pieces: list[bytes] = []
+    position = 0
+    while position < size_bytes and (piece := os.pread(fd, size_bytes - position, position)):
+        pieces.append(piece)
+        position += len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def orientation(image: Image.Image) -> int:

@@ -57,7 +57,11 @@ class Work(Protocol):
     """What a crew's children are to do."""
 
     def next_job(self, *, fresh: bool, free: int) -> Job | None:
-        """The job for a free child, if there is one for it. `fresh`: it has had none before; `free`: how many are."""
+        """The job for a free child, if there is one for it.
+
+        `fresh`: it has had none before; `free`: how many are. When none is, it is a job to go on with for a child that
+        is still at another.
+        """
         ...
 
     def abandon(self, error: Unavailable) -> None:
@@ -92,6 +96,8 @@ class Crew:
         self._successors: dict[Supervisor, Supervisor] = {}
         self._retiring: set[Supervisor] = set()
         self._changed = asyncio.Event()
+        self._giving = False
+        self._more_to_give = False
         self._closed = True
         self.disabled: Cause | None = None
 
@@ -132,6 +138,11 @@ class Crew:
         return any(supervisor.able for supervisor in self._members if supervisor not in self._retiring)
 
     @property
+    def at_work(self) -> bool:
+        """Whether any child has a job in hand."""
+        return any(supervisor.busy for supervisor in self._members)
+
+    @property
     def serving(self) -> bool:
         """Whether work may be given to the crew, even if it has to wait; otherwise `unavailable` says why not."""
         return self.disabled is None and not self._closed
@@ -166,23 +177,40 @@ class Crew:
         )
 
     def dispatch(self) -> None:
-        """Give what waits to whoever is free."""
-        if not self.serving:
-            return
+        """Give what waits to whoever is free, then to those at work, so that they need not wait for us afterwards."""
+        self._more_to_give = True
+        if self._giving:
+            return  # a job that could not be given has come back: see to it when this round is over
+        self._giving = True
+        try:
+            while self._more_to_give and self.serving:
+                self._more_to_give = False
+                self._give_out()
+        finally:
+            self._giving = False
+
+    def _give_out(self) -> None:
         serving = [each for each in self._members if each not in self._retiring]
-        room = self._children - sum(each.busy for each in serving)
-        free = [each for each in serving if each.free][: max(0, room)]
-        for position, supervisor in enumerate(free):
-            job = self._work.next_job(fresh=supervisor.jobs_given == 0, free=len(free) - position)
-            if job is not None:
-                supervisor.give(job)
+        at_work = [each for each in serving if each.busy]
+        idle = [each for each in serving if each.free and not each.busy][: max(0, self._children - len(at_work))]
+        for position, supervisor in enumerate(idle):
+            self._give(supervisor, free=len(idle) - position)
+        for supervisor in at_work:
+            if supervisor.free:
+                self._give(supervisor, free=0)
+
+    def _give(self, supervisor: Supervisor, *, free: int) -> None:
+        job = self._work.next_job(fresh=supervisor.jobs_given == 0, free=free)
+        if job is not None:
+            supervisor.give(job)
 
     # ── what the children tell ───────────────────────────────────────────────────────────────────────────────────────
 
     def idle(self, supervisor: Supervisor) -> None:
-        """A child is free."""
+        """A child is free, or can take one more job."""
         if supervisor in self._retiring:
-            supervisor.stop()
+            if not supervisor.busy:
+                supervisor.stop()
             return
         if self._recycling.due(supervisor):
             self._recycle(supervisor)

@@ -48,7 +48,7 @@ class ModelOptions:
     threads: int | None = None
     children: int = 1
     spare: bool = False
-    batch_size: int = 8
+    batch_size: int = 16
     batch_wait_s: float = 0.0
     rule: RelaunchRule = field(default_factory=RelaunchRule)
     start_timeout_s: float = 120.0
@@ -67,11 +67,16 @@ class ModelCrew:
         *,
         observe: Observer = lambda _name, _notice: None,
         on_batch: Callable[[int, float], None] = lambda _images, _seconds: None,
+        others_at_work: Callable[[], bool] = lambda: False,
         spec: ChildSpec | None = None,
     ) -> None:
-        """`on_batch` is told of every batch that was answered: how many images, and how long it took."""
+        """`on_batch` is told of every batch that was answered: how many images, and how long it took.
+
+        `others_at_work` says whether anybody else needs the cores just now.
+        """
         self._options = options
         self._on_batch = on_batch
+        self._others_at_work = others_at_work
         self._waiting: deque[_Image] = deque()
         settings = {"package": str(options.package), "threads": options.threads, "batch_size": options.batch_size}
         self._crew = Crew(
@@ -153,10 +158,12 @@ class ModelCrew:
     # ── the crew's side ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def next_job(self, *, fresh: bool, free: int) -> _Batch | None:
-        """What waits, up to a full batch, shared between the children that are free."""
+        """What waits, up to a full batch, shared between the children that are free; ahead only a full one."""
         self._drop_unwanted()
         if not self._waiting:
             return None
+        if not free:
+            return self._ahead()
         wait_s = self._waiting[0].came_at_s + self._options.batch_wait_s - time.monotonic()
         if len(self._waiting) < self._options.batch_size and wait_s > 0:
             asyncio.get_running_loop().call_later(wait_s, self._crew.dispatch)
@@ -168,6 +175,13 @@ class ModelCrew:
         while self._waiting and len(images) < share and not self._waiting[0].suspect:
             images.append(self._waiting.popleft())
         return self._batch(images)
+
+    def _ahead(self) -> _Batch | None:
+        """A batch to go on with. One that is not full may still grow until the child comes to it."""
+        size = self._options.batch_size
+        if len(self._waiting) < size or any(self._waiting[number].suspect for number in range(size)):
+            return None
+        return self._batch([self._waiting.popleft() for _ in range(size)])
 
     def abandon(self, error: Unavailable) -> None:
         """The model is disabled: say so to everyone who waits."""
@@ -181,7 +195,8 @@ class ModelCrew:
         self._settle_in()
 
     def _batch(self, images: list[_Image]) -> _Batch:
-        return _Batch(images, self._options.batch_timeout_s, self.put_back, self._on_batch)
+        alone = not self._others_at_work()
+        return _Batch(images, alone, self._options.batch_timeout_s, self.put_back, self._on_batch)
 
     def _drop_unwanted(self) -> None:
         """Let go of images whose askers have gone away."""
@@ -241,12 +256,13 @@ class _Batch:
     def __init__(
         self,
         images: list[_Image],
+        alone: bool,
         timeout_s: float,
         put_back: Callable[[Sequence[_Image]], None],
         on_batch: Callable[[int, float], None],
     ) -> None:
         self.timeout_s = timeout_s
-        self.packet = frames.pack("score", {"floors": [image.floor for image in images]})
+        self.packet = frames.pack("score", {"floors": [image.floor for image in images], "alone": alone})
         self.fds = [image.fd for image in images]
         self.images = len(images)
         self._images = images

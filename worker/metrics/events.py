@@ -13,6 +13,7 @@ from worker.messages import Result
 from worker.metrics.labels import Reasons
 from worker.replies import Reply
 from worker.topology import Lane
+from worker.tracing import Trace
 
 STAGES = ("queue_wait", "fetch", "decode", "shrink", "model", "publish")
 """In the order of an event's way. Cloud services come under their names; `shrink` is part of theirs."""
@@ -93,26 +94,29 @@ class EventMetrics:
 
     def waited(self, seconds: float) -> None:
         """An event had waited so long, from its publication on, when it came."""
-        self._stage.labels("queue_wait").observe(seconds, _exemplar())
+        self._stage.labels("queue_wait").observe(seconds, _exemplar(tracing.current_trace()))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time one stage, for the metrics, the log and the trace, whether it succeeds or not."""
         started_s = time.monotonic()
         try:
-            with tracing.stage(name):
+            with tracing.span(name):
                 yield
         finally:
-            self._stage.labels(name).observe(time.monotonic() - started_s, _exemplar())
+            self._took(name, time.monotonic() - started_s)
+
+    def _took(self, stage: str, seconds: float) -> None:
+        trace = tracing.current_trace()
+        self._stage.labels(stage).observe(seconds, _exemplar(trace))
+        if trace is not None:
+            trace.note(stage, seconds)
 
     def replied(self, reply: Reply) -> None:
         """A provider has been asked, and this is what came of it."""
         self._replies.labels(reply.provider, reply.status, self._reason(reply.reason)).inc()
         if reply.duration_s is not None:
-            stage = STAGE_OF_PROVIDER.get(reply.provider, reply.provider)
-            self._stage.labels(stage).observe(reply.duration_s, _exemplar())
-            if (trace := tracing.current_trace()) is not None:
-                trace.note(stage, reply.duration_s)
+            self._took(STAGE_OF_PROVIDER.get(reply.provider, reply.provider), reply.duration_s)
 
     @contextmanager
     def in_hand(self) -> Iterator[None]:
@@ -126,7 +130,7 @@ class EventMetrics:
     def ended(self, ending: str, reason: str | None, took_s: float) -> None:
         """A delivery was settled."""
         self._events.labels(ending, self._reason(reason)).inc()
-        self._whole.labels(ending).observe(took_s, _exemplar())
+        self._whole.labels(ending).observe(took_s, _exemplar(tracing.current_trace()))
 
     def result(self, result: Result) -> None:
         """A result was confirmed by the broker."""
@@ -141,7 +145,6 @@ class EventMetrics:
         self._unroutable.inc()
 
 
-def _exemplar() -> dict[str, str] | None:
+def _exemplar(trace: Trace | None) -> dict[str, str] | None:
     """The trace to look at for what is being observed now."""
-    trace = tracing.current_trace()
     return {"trace_id": trace.trace_id} if trace is not None and trace.trace_id else None

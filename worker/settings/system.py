@@ -69,7 +69,7 @@ class AmqpSettings(Section):
     )
     connection_timeout_s: float = Field(10, gt=0, description="Longest wait for a connection to be ready.")
     reconnect_max_s: float = Field(5, gt=0, description="Longest pause between two attempts to connect.")
-    prefetch: int = Field(32, ge=1, le=1000, description="Deliveries held at once, not yet settled.")
+    prefetch: int = Field(64, ge=1, le=1000, description="Deliveries held at once, not yet settled.")
     declare: bool = Field(
         True, description="Declare exchanges and queues at start; turn off where the broker's administrator does."
     )
@@ -152,7 +152,7 @@ class TensorFlowSettings(Section):
         "efficientnet-lite2", min_length=1, description="Name in the catalogue (`autotag model list`), or a directory."
     )
     threads: int | None = Field(None, ge=1, le=256, description="Threads of the model; unset: fitted to the cores.")
-    batch_size: int = Field(8, ge=1, le=16, description="Most images given to the model at once.")
+    batch_size: int = Field(16, ge=1, le=16, description="Most images given to the model at once.")
     batch_wait_s: float = Field(0.0, ge=0, le=5, description="How long an image waits for others to fill a batch.")
     maximum_number_of_relaunches: int = Field(
         5, ge=0, description="Crashes inside the interval that are answered by a relaunch; one more disables the model."

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from worker.content import Content
 from worker.errors import CannotBeDone, TryLater
+from worker.image_format import HEAD_BYTES
 from worker.settings import SourcesSettings
 
 _SET_ROOTS = "add the directory to `sources.path_roots` in the settings if its files may be read"
@@ -88,9 +89,14 @@ def _open_pinned(pinned: int, path: str, settings: SourcesSettings) -> Content:
         )
     try:
         fd = os.open(f"/proc/self/fd/{pinned}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            head = os.pread(fd, HEAD_BYTES, 0)
+        except OSError:
+            os.close(fd)
+            raise
     except OSError as error:
         _raise_for(error, path)
-    return Content(fd, facts.st_size, f"path {path}")
+    return Content(fd, facts.st_size, f"path {path}", head)
 
 
 def _is_below(path: str, root: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -64,6 +63,7 @@ class NoTracer:
 
 NO_SPAN = NoSpan()
 NO_TRACER = NoTracer()
+_NOTHING = nullcontext(NO_SPAN)
 
 
 @dataclass(slots=True)
@@ -78,6 +78,9 @@ class Trace:
 
     def join(self, traceparent: str | None, tracestate: str | None, began_s: float, attributes: Attributes) -> None:
         """The event has been read: from here on its trace is known."""
+        if self.tracer is NO_TRACER:
+            self.traceparent = traceparent
+            return
         opened = self._open.enter_context(self.tracer.event(traceparent, tracestate, began_s, attributes))
         self._open.enter_context(_as_current(opened))
         self.traceparent = opened.traceparent or traceparent
@@ -123,28 +126,18 @@ def current_span() -> Span:
     return _span.get()
 
 
-@contextmanager
-def span(name: str, attributes: Attributes | None = None) -> Iterator[Span]:
+def span(name: str, attributes: Attributes | None = None) -> AbstractContextManager[Span]:
     """Show what is done inside as a span of its own."""
     trace = _trace.get()
-    if trace is None:
-        yield NO_SPAN
-        return
-    with trace.tracer.span(name, attributes or {}) as opened, _as_current(opened):
-        yield opened
+    if trace is None or trace.tracer is NO_TRACER:
+        return _NOTHING
+    return _opened(trace.tracer, name, attributes or {})
 
 
 @contextmanager
-def stage(name: str) -> Iterator[None]:
-    """The same for a stage of the event's way, which is timed besides, whether it succeeds or not."""
-    trace = _trace.get()
-    started_s = time.monotonic()
-    try:
-        with span(name):
-            yield
-    finally:
-        if trace is not None:
-            trace.note(name, time.monotonic() - started_s)
+def _opened(tracer: Tracer, name: str, attributes: Attributes) -> Iterator[Span]:
+    with tracer.span(name, attributes) as opened, _as_current(opened):
+        yield opened
 
 
 @contextmanager

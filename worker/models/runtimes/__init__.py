@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 class Runtime(Protocol):
     """A loaded model."""
 
-    def score(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Score RGB pictures `[N, S, S, 3]`: float32 `[N, labels]`, confidences between 0 and 1."""
+    def score(self, pixels: npt.NDArray[np.uint8], *, alone: bool = True) -> npt.NDArray[np.float32]:
+        """Score RGB pictures `[N, S, S, 3]`: float32 `[N, labels]`, confidences between 0 and 1.
+
+        `alone`: nobody else is at work on these cores.
+        """
 
 
 def open_runtime(package: ModelPackage, threads: int = 1) -> Runtime:

@@ -34,7 +34,7 @@ class TensorFlowModel:
             input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)],
         ).get_concrete_function()
 
-    def score(self, pixels: npt.NDArray[np.uint8]) -> Scores:
+    def score(self, pixels: npt.NDArray[np.uint8], *, alone: bool = True) -> Scores:
         """See `Runtime.score`."""
         return self._confidences.of(self._run(tf.constant(pixels)).numpy())
 
