@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import time
+from contextlib import suppress
 
+import psutil
 import pytest
 from rabbitmq_node import PrivateBroker
 
-from tests.support.scene import Scene
+from tests.support.scene import Scene, send
 from tests.support.service import until
 
 
@@ -16,12 +19,16 @@ def test_a_blocked_broker_is_told_of_and_waited_for(far: Scene, node: PrivateBro
     far.under_load(200)
     reconnects = far.service.status()["broker"]["reconnects"]  # type: ignore[index]
     alarm = node.set_memory_alarm if resource == "memory" else node.set_disk_alarm
+    # The model is held up meanwhile: the broker blocks only those who publish, so something must be left to be answered
+    model = far.child("model")
+    send(model, signal.SIGSTOP)
     alarm(True)
     try:
         assert node.alarms() == {resource}
+        with suppress(psutil.NoSuchProcess):  # where that took longer than its deadline, a successor goes on
+            model.send_signal(signal.SIGCONT)
         # It says so, and that it is not ready
-        why = until(lambda: (far.service.status() or {}).get("why_not"), "it is not ready any more")
-        assert "blocked" in why
+        until(lambda: "blocked" in str((far.service.status() or {}).get("why_not")), "it is not ready any more")
         # Nothing more is answered, and nothing is given up, for longer than a confirm may take
         far.ledger.gather()
         ended = far.ledger.ended

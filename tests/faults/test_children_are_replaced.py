@@ -12,6 +12,8 @@ import pytest
 from tests.support.scene import gone, scene, send
 from tests.support.service import until
 
+MOST_ROUNDS = 20
+
 
 @pytest.mark.parametrize(
     "limit", [{"TENSORFLOW__IMAGES_PER_CHILD": "40"}, {"TENSORFLOW__MAXIMUM_MEMORY_BYTES": "1MiB"}], ids=str
@@ -21,10 +23,14 @@ def test_a_model_child_that_has_done_its_share_is_replaced_by_a_warm_one_and_no_
 ) -> None:
     with scene(broker, queue_prefix, tmp_path, photographs, **limit) as it:
         left = (it.service.status() or {})["model"]["relaunches_left"]
-        it.load(200)
-        it.ledger.settle()
+        # Load until a successor has been succeeded: how many images pass while one starts is the machine's affair
+        for _ in range(MOST_ROUNDS):
+            it.load(100)
+            it.ledger.settle()
+            ready = [line for line in it.logged("child ready") if line["child"].startswith("model")]
+            if len(ready) >= 3:
+                break
         assert it.ledger.statuses() == {"tagged"}
-        ready = [line for line in it.logged("child ready") if line["child"].startswith("model")]
         assert len(ready) >= 3
         assert len({line["pid"] for line in ready}) == len(ready)
         # The old one is stopped when the next one is ready, never before

@@ -107,7 +107,7 @@ def test_a_second_sigterm_ends_it_at_once(
         it.service.process.send_signal(signal.SIGTERM)
         until(lambda: it.logged("stopping"), "it is stopping")
         it.service.process.send_signal(signal.SIGTERM)
-        assert it.service.process.wait(1) == 128 + signal.SIGTERM
+        assert it.service.process.wait(GRACE_S / 2) == 128 + signal.SIGTERM
         until(lambda: all(map(gone, children)), "no child is left", within_s=3)
         until(lambda: it.dms.depth("images.live") == 20, "all are in their queue again", within_s=5)
 

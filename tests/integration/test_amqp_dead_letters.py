@@ -31,10 +31,6 @@ async def three_letters(it: Serving) -> DeadLetters:
     return DeadLetters(it.settings, it.layout)
 
 
-async def depth(it: Serving) -> int:
-    return (await it.broker.depths())[it.layout.dead_letters_queue]
-
-
 async def test_letters_are_listed_oldest_first_and_stay(settings: AmqpSettings) -> None:
     async with serving(settings) as it:
         letters = await three_letters(it)
@@ -48,7 +44,7 @@ async def test_letters_are_listed_oldest_first_and_stay(settings: AmqpSettings) 
         assert (first.asset, first.instance, first.lane, first.attempt) == ("1", "acme", Lane.LIVE, 1)
         assert first.failed_at is not None
         assert (first.body, first.size_bytes) == (b"", len(b"body of one"))
-        assert await depth(it) == 3
+        await it.depth_becomes(it.layout.dead_letters_queue, 3)
 
 
 async def test_looking_more_often_than_the_delivery_limit_loses_nothing(settings: AmqpSettings) -> None:
@@ -66,7 +62,7 @@ async def test_one_letter_is_shown_whole(settings: AmqpSettings) -> None:
         assert letter is not None
         assert letter.body == b"body of three"
         assert await letters.show("four") is None
-        assert await depth(it) == 3
+        await it.depth_becomes(it.layout.dead_letters_queue, 3)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +107,7 @@ async def test_purged_letters_are_gone_and_the_others_stay(settings: AmqpSetting
         assert await letters.purge(Selection(key="two")) == 1
         assert [letter.key for letter in await letters.browse(Selection())] == ["one", "three"]
         assert await letters.purge(Selection()) == 2
-        assert await depth(it) == 0
+        await it.depth_becomes(it.layout.dead_letters_queue, 0)
 
 
 async def test_an_event_that_took_the_worker_down_too_often_is_set_aside_by_the_broker_and_can_be_replayed(

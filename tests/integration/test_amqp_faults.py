@@ -189,7 +189,7 @@ async def test_a_broker_that_stays_blocked_is_given_up_and_closing_does_not_hang
         await until(lambda: it.broker.state.blocked, "blocked again")
         began_s = time.monotonic()
         await it.broker.close()
-        assert time.monotonic() - began_s < 2
+        assert time.monotonic() - began_s < 5
         assert isinstance((await asyncio.gather(publishing, return_exceptions=True))[0], NotConfirmed)
         await asyncio.to_thread(node.set_memory_alarm, False)
 

@@ -89,10 +89,9 @@ async def test_no_more_than_the_prefetch_is_held(settings: AmqpSettings) -> None
     async with serving(settings, lanes={Lane.LIVE: 3}) as it:
         await asyncio.gather(*(it.publish_event(str(number)) for number in range(10)))
         held = [await it.next() for _ in range(3)]
-        depths = await it.broker.depths()
+        await it.depth_becomes(it.layout.lane_queue(Lane.LIVE), 7)
         assert it.deliveries.empty()
         assert it.broker.state.unsettled == 3
-        assert depths[it.layout.lane_queue(Lane.LIVE)] == 7
         held[1].ack()
         assert (await it.next()).message_id == "3"
         assert it.deliveries.empty()
@@ -106,7 +105,7 @@ async def test_messages_are_confirmed_side_by_side(settings: AmqpSettings) -> No
         assert it.broker.state.unconfirmed == 500
         await asyncio.gather(*publishing)
         assert it.broker.state.unconfirmed == 0
-        assert (await it.broker.depths())[it.layout.lane_queue(Lane.LIVE)] == 500
+        await it.depth_becomes(it.layout.lane_queue(Lane.LIVE), 500)
 
 
 async def test_what_is_written_in_one_turn_of_the_loop_is_sent_together(

@@ -162,7 +162,7 @@ async def test_when_no_decoder_can_ever_start_images_are_told_so(tmp_path: Path)
 async def test_decoders_are_replaced_after_their_share_without_a_gap(tmp_path: Path) -> None:
     watch = Watch()
     async with decoder_crew(tmp_path, watch, {"images_per_child": 10}) as crew:
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(30.0):
             while launches(tmp_path) < 4:
                 await inspect(crew, "good")
                 assert crew.ready

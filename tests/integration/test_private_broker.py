@@ -9,7 +9,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -285,10 +284,17 @@ class TestTheRunner:
         ) as runner:
             assert runner.stdout is not None
             assert runner.stdout.readline() == "ready\n"
-            time.sleep(0.2)  # the runner begins to ignore SIGINT just after it has started the command
+            # The runner begins to ignore it just after it has started the command
+            poll(lambda: ignores(runner.pid, signal.SIGINT), "the runner leaves SIGINT to the command", 10)
             os.killpg(runner.pid, signal.SIGINT)
             assert runner.stdout.readline() == "interrupted\n"
             assert runner.wait(timeout=START_LIMIT_S) == 5
+
+
+def ignores(pid: int, number: signal.Signals) -> bool:
+    """Whether a process ignores a signal."""
+    words = Path(f"/proc/{pid}/status").read_text().split()
+    return bool(int(words[words.index("SigIgn:") + 1], 16) >> number - 1 & 1)
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -354,7 +354,7 @@ class TestManyAtOnce:
         service.always = instead(503, {})
         async with started(MicrosoftVision, tmp_path, failures_to_open_circuit=1, circuit_open_s=0.2) as provider:
             await outcome_of(provider, once)
-            await asyncio.sleep(0.25)
+            await until(lambda: provider.circuits() == {"acme": "half_open"})
             service.always = Trouble(delay_s=5)
             probe = asyncio.create_task(provider.tag(image_of(picture(1)), once))
             await until(lambda: len(service.calls) == 2)

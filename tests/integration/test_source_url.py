@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import trustme
 
+from tests.support.waiting import until
 from worker.content import Content
 from worker.errors import AutotagError, CannotBeDone, TryLater
 from worker.messages import ContentRef, Event, EventData
@@ -371,9 +372,8 @@ async def test_a_body_that_trickles_ends_with_the_total_time_limit(server: Serve
 
     assert (type(error), error.reason) == (TryLater, "content_unreachable")
     assert "sources.total_timeout_s" in str(error)
-    assert time.monotonic() - started_s < 3
-    await asyncio.sleep(0.1)  # the server's end closes too
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert time.monotonic() - started_s < 10
+    await until(lambda: len(os.listdir("/proc/self/fd")) <= before)  # the server's end closes too
 
 
 async def test_a_name_server_that_is_silent_ends_with_the_connect_time_limit() -> None:

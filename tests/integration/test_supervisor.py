@@ -32,6 +32,9 @@ from worker.relaunch import RelaunchRule
 
 ANSWER = [(LABEL, 0.5)]
 
+QUICK_START = {"start_timeout_s": 3.0}
+"""Waited out by a child that never becomes ready; long enough for its successor to become ready on a busy machine."""
+
 
 async def test_a_child_answers_and_stops_without_a_trace(tmp_path: Path) -> None:
     before, watch = open_descriptors(), Watch()
@@ -48,24 +51,24 @@ async def test_a_child_answers_and_stops_without_a_trace(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("start", "reason"),
+    ("start", "reason", "options"),
     [
-        ("SIGKILL", "killed_by_sigkill"),
-        ("SIGSEGV", "killed_by_sigsegv"),
-        ("exit_0", "exited"),
-        ("exit_3", "exited"),
-        ("garbage", "protocol_broken"),
-        ("flood", "protocol_broken"),
-        ("oversize", "protocol_broken"),
-        ("close", "hung_up"),
-        ("hang", "silent_while_starting"),
+        ("SIGKILL", "killed_by_sigkill", {}),
+        ("SIGSEGV", "killed_by_sigsegv", {}),
+        ("exit_0", "exited", {}),
+        ("exit_3", "exited", {}),
+        ("garbage", "protocol_broken", {}),
+        ("flood", "protocol_broken", {}),
+        ("oversize", "protocol_broken", {}),
+        ("close", "hung_up", {}),
+        ("hang", "silent_while_starting", QUICK_START),
     ],
 )
 async def test_a_child_that_fails_to_start_is_a_crash_and_is_relaunched(
-    tmp_path: Path, start: str, reason: str
+    tmp_path: Path, start: str, reason: str, options: dict[str, float]
 ) -> None:
     watch = Watch()
-    async with model_crew(tmp_path, watch, {"start_timeout_s": 1.0}, starts=[start, "well"]) as crew:
+    async with model_crew(tmp_path, watch, options, starts=[start, "well"]) as crew:
         assert await score(crew, "well") == ANSWER
     [crash] = watch.crashes()
     assert (crash.cause.reason, crash.counted, crash.relaunches_left) == (reason, True, 4)
@@ -133,7 +136,7 @@ async def test_a_child_killed_from_outside_while_idle_is_replaced_before_it_is_n
 
 async def test_a_child_that_prints_without_end_is_drained_and_killed_at_its_deadline(tmp_path: Path) -> None:
     watch = Watch()
-    async with model_crew(tmp_path, watch, {"start_timeout_s": 1.5}, starts=["print", "well"]) as crew:
+    async with model_crew(tmp_path, watch, QUICK_START, starts=["print", "well"]) as crew:
         assert await score(crew, "well") == ANSWER
     assert watch.crashes()[0].cause.reason == "silent_while_starting"
 
@@ -182,7 +185,7 @@ async def test_a_stop_at_once_does_not_wait_for_a_child_that_is_busy_or_starting
     pids = [child.pid for child in crew.states() if child.pid]
     started_s = time.monotonic()
     await crew.close(at_once=True)
-    assert time.monotonic() - started_s < 1.0
+    assert time.monotonic() - started_s < 5.0
     assert not alive(pids)
     with pytest.raises(Unavailable):
         await task
@@ -198,7 +201,7 @@ def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
         assert len(alive(pids)) == 3
         parent.kill()
         parent.wait()
-        assert wait_until_gone(pids, 2.0) == []
+        assert wait_until_gone(pids, 10.0) == []
 
 
 # One idle child, one busy for an hour, and one that is stopped and so cannot see its parent's end for itself.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
 FLAGS = [
     "--headless",
@@ -20,6 +20,9 @@ FLAGS = [
     "--disable-sync",
 ]
 
+SEEN_WITHIN_MS = 20_000
+"""How long `expect` looks for what it expects: a busy machine draws slowly."""
+
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
@@ -27,6 +30,7 @@ def chromium() -> Iterator[Browser]:
     path = shutil.which("chromium")
     if path is None:
         pytest.fail("These tests need Debian's Chromium: run scripts/install_tools.sh as root.")
+    expect.set_options(timeout=SEEN_WITHIN_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser

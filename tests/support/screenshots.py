@@ -112,6 +112,7 @@ def take(
     if unfolded:
         page.get_by_text("What happened").click()
     if image is not None:
+        page.wait_for_selector("#file:enabled", state="attached")  # once the script listens
         page.set_input_files("#file", image)
         page.wait_for_selector("article.tried")
     page.mouse.move(0, 0)

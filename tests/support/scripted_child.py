@@ -91,10 +91,8 @@ _FAULTS: dict[str, Callable[[], object]] = {
 def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, object]]:
     """Start as told."""
     diary = Path(settings["diary"])
-    launches = _turn(diary)
-    (diary / f"launch-{launches:03}-{os.getpid()}").touch()
     starts = settings.get("starts", ["well"])
-    misbehave(starts[min(launches, len(starts) - 1)])
+    misbehave(starts[min(_launch_number(diary), len(starts) - 1)])
 
     def handle(packet: Packet, fds: Sequence[int]) -> tuple[str, Mapping[str, object]]:
         words = [os.pread(fd, 40, 0).split(b"\0")[0].decode("ascii", "replace") for fd in fds]
@@ -112,12 +110,12 @@ def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, obj
     return handle, {"environment": dict(os.environ)}
 
 
-def _turn(diary: Path) -> int:
-    """Which launch this is, from 0; of two at the same moment each has a number of its own."""
+def _launch_number(diary: Path) -> int:
+    """Enter this launch into the diary, under a number that no other child has: two may start at the same moment."""
     number = 0
     while True:
         try:
-            (diary / f"turn-{number}").touch(exist_ok=False)
+            (diary / f"launch-{number:03}").touch(exist_ok=False)
         except FileExistsError:
             number += 1
         else:

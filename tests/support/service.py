@@ -155,15 +155,28 @@ class RunningService:
 
     def status(self) -> dict[str, Any] | None:
         """What the control socket says, if it is there yet."""
-        import asyncio
-
-        from worker.control import ask
         from worker.errors import TryLater
 
         try:
-            return asyncio.run(ask(Path(self._environment["AUTOTAG_CONTROL_SOCKET"]), "status"))
+            return self._ask("status")
         except TryLater:
             return None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Have it take no events in the block."""
+        self._ask("pause")
+        try:
+            yield
+        finally:
+            self._ask("resume")
+
+    def _ask(self, command: str) -> Any:
+        import asyncio
+
+        from worker.control import ask
+
+        return asyncio.run(ask(Path(self._environment["AUTOTAG_CONTROL_SOCKET"]), command))
 
     def ready(self, *, within_s: float = PATIENCE_S) -> RunningService:
         """Wait until it takes events."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import until
 from worker import sources
 from worker.content import Content
 from worker.errors import CannotBeDone, TryLater
@@ -89,12 +90,7 @@ async def test_a_file_server_that_hangs_costs_one_event_its_time_and_nobody_else
     assert caught.value.reason == "content_unreachable"
     # And what comes too late is closed
     released.set()
-    for _ in range(200):
-        await asyncio.sleep(0.01)
-        if not any(thread.name == "blocking call" for thread in threading.enumerate()):
-            break
-    await asyncio.sleep(0)
-    assert descriptors() <= before
+    await until(lambda: descriptors() <= before)
 
 
 async def test_calls_that_never_come_back_are_bounded() -> None:

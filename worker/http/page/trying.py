@@ -38,12 +38,13 @@ def section(view: View) -> Html:
 
 
 def _form(view: View) -> Html:
+    """The form. Its field is disabled until the script listens: what was chosen before would be lost in silence."""
     names = ["default", *(name for name in view.settings.instances if name != "default")]
     return h(
         "form",
         h(
             "label",
-            h("input", type="file", id="file", accept="image/*"),
+            h("input", type="file", id="file", accept="image/*", disabled=True),
             h("span", h("b", "Drop an image here"), h("span", "or choose a file")),
             class_="drop",
         ),

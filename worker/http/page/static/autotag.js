@@ -163,4 +163,5 @@ if (form) {
     look(event.dataTransfer.files[0]);
   });
   document.addEventListener("paste", (event) => look(event.clipboardData?.files[0]));
+  file.disabled = false; // as it was drawn: only from here on is an image taken
 }
