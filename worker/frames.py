@@ -29,6 +29,14 @@ MAXIMUM_FDS = 16
 
 _FD_BYTES = array.array("i").itemsize
 
+# Plain numbers: combining enum flags for every packet costs as much as taking the packet apart.
+_CUT = int(socket.MSG_TRUNC) | int(socket.MSG_CTRUNC)
+_CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
+_RIGHTS = (int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS))
+
+_incoming = bytearray(MAXIMUM_PACKET_BYTES)
+"""Where packets arrive: a process receives in one thread only, and room for the largest would be made for each."""
+
 
 class ProtocolError(Exception):
     """The other end has sent what it must not send."""
@@ -75,15 +83,15 @@ def receive(sock: socket.socket, *, maximum_fds: int) -> tuple[Packet, list[int]
     """
     # Room for one more than allowed, so that a surplus is seen here and not silently dropped by the kernel.
     room = socket.CMSG_SPACE((maximum_fds + 1) * _FD_BYTES)
-    data, messages, flags, _ = sock.recvmsg(MAXIMUM_PACKET_BYTES, room, socket.MSG_CMSG_CLOEXEC)
-    fds = _descriptors(messages)
-    if not data and not fds:
+    length, messages, flags, _ = sock.recvmsg_into([_incoming], room, _CLOSE_ON_EXEC)
+    fds = _descriptors(messages) if messages else []
+    if not length and not fds:
         return None
-    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or len(fds) > maximum_fds:
+    if flags & _CUT or len(fds) > maximum_fds:
         close_all(fds)
         raise ProtocolError("a packet larger than allowed, or with more descriptors than allowed")
     try:
-        return unpack(data), fds
+        return unpack(bytes(memoryview(_incoming)[:length])), fds
     except ProtocolError:
         close_all(fds)
         raise
@@ -99,6 +107,6 @@ def close_all(fds: Iterable[int]) -> None:
 def _descriptors(messages: Iterable[tuple[int, int, bytes]]) -> list[int]:
     fds = array.array("i")
     for level, kind, data in messages:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+        if (level, kind) == _RIGHTS:
             fds.frombytes(data[: len(data) - len(data) % _FD_BYTES])
     return list(fds)

@@ -70,6 +70,11 @@ class Job(Protocol):
         ...
 
     @property
+    def solitary(self) -> bool:
+        """Whether the child must have nothing else in hand meanwhile."""
+        ...
+
+    @property
     def timeout_s(self) -> float:
         """How long the child may take before it is killed."""
         ...
@@ -126,17 +131,25 @@ class _Give:
 
 _Item = Event | _Heard | _Give
 
-_MOST_JOBS = 2
-
 
 class Supervisor:
     """One child's keeper. `start` and `stop` may be called again and again.
 
-    The child may have two jobs in hand: the one that it is at, and one more, so that it need not wait for us between
-    them. It does them in the order in which they were given.
+    The child may have `most_jobs` in hand, so that it need not wait for us between them. It answers them in the order
+    in which they were given, and is at the first of them or, `side_by_side`, perhaps at all.
     """
 
-    def __init__(self, name: str, spec: ChildSpec, policy: Policy, crashes: CrashRecord, owner: Owner) -> None:
+    def __init__(
+        self,
+        name: str,
+        spec: ChildSpec,
+        policy: Policy,
+        crashes: CrashRecord,
+        owner: Owner,
+        *,
+        most_jobs: int = 2,
+        side_by_side: bool = False,
+    ) -> None:
         self.name = name
         self.hello: Packet = {}
         self.jobs_given = 0
@@ -145,6 +158,8 @@ class Supervisor:
         self._policy = policy
         self._record = crashes
         self._owner = owner
+        self._most_jobs = most_jobs
+        self._side_by_side = side_by_side
         self._phase: Phase = Stopped()
         self._child: ChildHandle | None = None
         self._jobs: deque[Job] = deque()
@@ -170,12 +185,19 @@ class Supervisor:
     @property
     def free(self) -> bool:
         """Whether a job, or one more, may be given now."""
-        return len(self._jobs) < _MOST_JOBS and isinstance(self._phase, Ready | Busy)
+        if not isinstance(self._phase, Ready | Busy) or len(self._jobs) >= self._most_jobs:
+            return False
+        return not any(job.solitary for job in self._jobs)
 
     @property
     def busy(self) -> bool:
         """Whether a job is in hand."""
         return bool(self._jobs)
+
+    @property
+    def images_in_hand(self) -> int:
+        """How many images its jobs hold."""
+        return sum(job.images for job in self._jobs)
 
     @property
     def pid(self) -> int | None:
@@ -368,10 +390,13 @@ class Supervisor:
         crash = next((action for action in actions if isinstance(action, Crashed)), None)
         if crash is not None and last_lines:
             _log.warning("last lines of the crashed child", child=self.name, lines=last_lines)
-        at_work = self._jobs.popleft() if self._jobs and crash is not None else None
+        at_work: list[Job] = []
+        while self._jobs and crash is not None and (self._side_by_side or not at_work):
+            at_work.append(self._jobs.popleft())
         self._give_back()
-        if at_work is not None and crash is not None:
-            at_work.lost(crash.cause)
+        for job in reversed(at_work):
+            assert crash is not None  # noqa: S101 - else there is none
+            job.lost(crash.cause)
 
     def _give_back(self) -> None:
         """What the child has not come to, the last one first, so that it lies in its old order where it came from."""

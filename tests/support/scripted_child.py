@@ -94,7 +94,7 @@ def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, obj
     starts = settings.get("starts", ["well"])
     misbehave(starts[min(_launch_number(diary), len(starts) - 1)])
 
-    def handle(packet: Packet, fds: Sequence[int]) -> tuple[str, Mapping[str, object]]:
+    def handle(packet: Packet, fds: Sequence[int], reply: loop.Reply) -> None:
         words = [os.pread(fd, 40, 0).split(b"\0")[0].decode("ascii", "replace") for fd in fds]
         jobs = len(list(diary.glob("job-*")))
         (diary / f"job-{jobs:03}-{os.getpid()}-{'+'.join(words)[:100]}").touch()
@@ -102,10 +102,12 @@ def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, obj
         for word in words:
             misbehave(word)
             if word == "wrong_shape":
-                return "done", {"items": "none"}
+                reply("done", {"items": "none"})
+                return
         if packet["kind"] == "score":
-            return "done", {"items": [_item(word) for word in words]}
-        return "done", {"format": "JPEG", "width": 1, "height": 1, "sha256": "0" * 64}
+            reply("done", {"items": [_item(word) for word in words]})
+        else:
+            reply("done", {"format": "JPEG", "width": 1, "height": 1, "sha256": "0" * 64})
 
     return handle, {"environment": dict(os.environ)}
 

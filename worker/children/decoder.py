@@ -31,13 +31,15 @@ class Decoder:
         self._maximum_bytes = maximum_bytes
         self._processor_s = processor_s
 
-    def handle(self, packet: Packet, fds: Sequence[int]) -> tuple[str, Mapping[str, object]]:
+    def handle(self, packet: Packet, fds: Sequence[int], reply: loop.Reply) -> None:
         """Do one job: `inspect`, `decode` or `shrink`. The first descriptor is the image, the second the output."""
         sandbox.allow_processor_time(self._processor_s)
         try:
-            return "done", self._facts(packet, fds)
+            facts = self._facts(packet, fds)
         except CannotBeDone as refusal:
-            return "refused", {"reason": refusal.reason, "message": str(refusal)}
+            reply("refused", {"reason": refusal.reason, "message": str(refusal)})
+        else:
+            reply("done", facts)
 
     def _facts(self, packet: Packet, fds: Sequence[int]) -> Mapping[str, object]:
         made = None

@@ -11,6 +11,8 @@ import os
 import signal
 import socket
 import sys
+import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -20,8 +22,11 @@ from worker.frames import Packet
 
 _PR_SET_PDEATHSIG = 1
 
-Handler = Callable[[Packet, Sequence[int]], tuple[str, Mapping[str, object]]]
-"""Answers a job: from its packet and descriptors to the kind and the fields of the answer."""
+Reply = Callable[[str, Mapping[str, object]], None]
+"""Takes the answer to one job: its kind and fields. From any thread; answers are sent in the order of the jobs."""
+
+Handler = Callable[[Packet, Sequence[int], Reply], None]
+"""Takes a job: its packet, its descriptors, which are read when it returns, and where its answer goes, now or later."""
 
 Prepare = Callable[[Mapping[str, Any]], tuple[Handler, Mapping[str, object]]]
 """Gets ready: from the parent's settings to the handler and what to say at hello. `Misconfigured`: there is no hope."""
@@ -47,18 +52,49 @@ def _live(sock: socket.socket, prepare: Prepare, settings: Packet) -> None:
         frames.send(sock, frames.pack("hopeless", {"reason": error.reason, "message": str(error)}))
         _leave(1)
     frames.send(sock, frames.pack("hello", hello))
+    answers = _Answers(sock)
     while (received := frames.receive(sock, maximum_fds=frames.MAXIMUM_FDS)) is not None:
         packet, fds = received
         if packet["kind"] == "stop":
+            answers.wait_for_all()
             return
         if packet["kind"] == "ping":
             frames.send(sock, frames.pack("pong"))
             continue
         try:
-            kind, fields = handle(packet, fds)
+            handle(packet, fds, answers.next())
         finally:
             frames.close_all(fds)
-        frames.send(sock, frames.pack(kind, fields))
+
+
+class _Answers:
+    """The answers that are due, in the order in which they must go out."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._due: deque[list[bytes]] = deque()
+        self._changed = threading.Condition()
+
+    def next(self) -> Reply:
+        """Where the answer to one more job goes."""
+        answer: list[bytes] = []  # empty until it is there
+
+        def reply(kind: str, fields: Mapping[str, object]) -> None:
+            data = frames.pack(kind, fields)
+            with self._changed:
+                answer.append(data)
+                while self._due and self._due[0]:
+                    frames.send(self._sock, self._due.popleft()[0])
+                self._changed.notify_all()
+
+        with self._changed:
+            self._due.append(answer)
+        return reply
+
+    def wait_for_all(self) -> None:
+        """Return when every answer has been sent."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._due)
 
 
 def _end_with(parent_pid: int) -> None:

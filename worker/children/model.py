@@ -7,7 +7,10 @@ reads them with pread and never maps them: a file that shrinks while it is mappe
 from __future__ import annotations
 
 import os
+import threading
+import traceback
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from worker.errors import Misconfigured
 from worker.frames import Packet
 from worker.models.manifest import ModelPackage
 from worker.models.runtimes import Runtime, open_runtime
+from worker.models.runtimes.runtime import Scores
 
 MOST_LABELS_AN_IMAGE = 1000
 
@@ -33,30 +37,57 @@ class Model:
         self._runtime = runtime
         self._size = size
 
-    def handle(self, packet: Packet, fds: Sequence[int]) -> tuple[str, Mapping[str, object]]:
-        """Score the batch. An item with too few pixels is refused by itself."""
+    def handle(self, packet: Packet, fds: Sequence[int], reply: loop.Reply) -> None:
+        """Have the batch scored, and answer when all of it is. An item with too few pixels is refused by itself."""
         batch = np.empty((len(fds), self._size, self._size, 3), np.uint8)
         whole = [_read_into(pixels, fd) for pixels, fd in zip(batch, fds, strict=True)]
-        scored = iter(self._score(batch if all(whole) else batch[whole], packet["alone"]))
-        items: list[Item] = []
-        for there, floor in zip(whole, packet["floors"], strict=True):
-            if there:
-                items.append(_item(next(scored), floor))
-            else:
-                message = f"its pixels are not {self._size} x {self._size} x 3 bytes"
-                items.append({"reason": "pixels_wrong_length", "message": message})
-        return "done", {"items": items}
+        scored = self._runtime.submit(batch if all(whole) else batch[whole], alone=packet["alone"])
+        answer = _Answer(whole, scored, packet["floors"], self._size, reply)
+        for future in scored:
+            future.add_done_callback(answer.one_more)
+        answer.one_more()
 
-    def _score(self, batch: Pixels, alone: bool) -> list[npt.NDArray[np.float32] | Misconfigured]:
-        """One row of confidences for each image; when the batch as a whole fails, each image by itself."""
-        if not len(batch):
-            return []
+
+class _Answer:
+    """Put together when every image of a batch has been scored."""
+
+    def __init__(
+        self,
+        whole: Sequence[bool],
+        scored: Sequence[Future[Scores]],
+        floors: Sequence[float],
+        size: int,
+        reply: loop.Reply,
+    ) -> None:
+        self._whole = whole
+        self._scored = scored
+        self._floors = floors
+        self._size = size
+        self._reply = reply
+        self._awaited = len(scored) + 1  # the last one is for having asked them all
+        self._lock = threading.Lock()
+
+    def one_more(self, _future: object = None) -> None:
+        """Another one is done; from any thread."""
+        with self._lock:
+            self._awaited -= 1
+            if self._awaited:
+                return
         try:
-            return list(self._runtime.score(batch, alone=alone))
-        except Misconfigured as error:
-            if len(batch) == 1:
-                return [error]
-        return [row for number in range(len(batch)) for row in self._score(batch[number : number + 1], alone)]
+            self._reply("done", {"items": self._items()})
+        except BaseException:  # noqa: BLE001 - whatever it is, this process is to end of it
+            # What goes wrong in a thread would only be printed, and the answer awaited until the deadline.
+            traceback.print_exc()
+            os._exit(1)
+
+    def _items(self) -> list[Item]:
+        scored = iter(self._scored)
+        refused = {
+            "reason": "pixels_wrong_length",
+            "message": f"its pixels are not {self._size} x {self._size} x 3 bytes",
+        }
+        pairs = zip(self._whole, self._floors, strict=True)
+        return [_item(next(scored), floor) if there else refused for there, floor in pairs]
 
 
 def _read_into(pixels: Pixels, fd: int) -> bool:
@@ -64,10 +95,12 @@ def _read_into(pixels: Pixels, fd: int) -> bool:
     return os.fstat(fd).st_size == pixels.nbytes and os.preadv(fd, [pixels.data], 0) == pixels.nbytes
 
 
-def _item(row: npt.NDArray[np.float32] | Misconfigured, floor: float) -> Item:
+def _item(scored: Future[Scores], floor: float) -> Item:
     """The labels at or above `floor`, best first; labels of equal confidence in the order of their numbers."""
-    if isinstance(row, Misconfigured):
-        return {"reason": row.reason, "message": str(row)}
+    try:
+        row = scored.result()
+    except Misconfigured as error:
+        return {"reason": error.reason, "message": str(error)}
     # Compared as the parent will see it, and as people wrote it: 0.1 itself is no float32.
     enough = np.flatnonzero(row >= np.float32(floor))
     kept = enough[np.argsort(-row[enough], kind="stable")][:MOST_LABELS_AN_IMAGE].astype("<u2")
@@ -75,7 +108,7 @@ def _item(row: npt.NDArray[np.float32] | Misconfigured, floor: float) -> Item:
 
 
 def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, object]]:
-    """Load and check the model, and run it once at both ends of the batch sizes, so that the first image is fast."""
+    """Load and check the model, and run it in both ways, so that the first image is fast."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow tells of its instruction sets at every start
     package = ModelPackage.load(Path(settings["package"]))
     package.verify()

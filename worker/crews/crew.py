@@ -56,11 +56,10 @@ class ChildState:
 class Work(Protocol):
     """What a crew's children are to do."""
 
-    def next_job(self, *, fresh: bool, free: int) -> Job | None:
-        """The job for a free child, if there is one for it.
+    def next_job(self, *, fresh: bool, free: int, in_hand: int) -> Job | None:
+        """The job for a child, if there is one for it.
 
-        `fresh`: it has had none before; `free`: how many are. When none is, it is a job to go on with for a child that
-        is still at another.
+        `fresh`: it has had none before; `in_hand`: how many images it has; `free`: how many children have none.
         """
         ...
 
@@ -81,6 +80,8 @@ class Crew:
         *,
         children: int,
         spares: int = 0,
+        most_jobs: int = 2,
+        side_by_side: bool = False,
         recycling: Recycling = Recycling(),
         observe: Observer = lambda _name, _notice: None,
     ) -> None:
@@ -89,6 +90,8 @@ class Crew:
         self._policy = policy
         self._work = work
         self._children = children
+        self._most_jobs = most_jobs
+        self._side_by_side = side_by_side
         self._recycling = recycling
         self._observe = observe
         self._record = CrashRecord()
@@ -195,14 +198,16 @@ class Crew:
         idle = [each for each in serving if each.free and not each.busy][: max(0, self._children - len(at_work))]
         for position, supervisor in enumerate(idle):
             self._give(supervisor, free=len(idle) - position)
-        for supervisor in at_work:
-            if supervisor.free:
-                self._give(supervisor, free=0)
+        for supervisor in (*idle, *at_work):
+            while supervisor.busy and supervisor.free and self._give(supervisor, free=0):
+                pass
 
-    def _give(self, supervisor: Supervisor, *, free: int) -> None:
-        job = self._work.next_job(fresh=supervisor.jobs_given == 0, free=free)
+    def _give(self, supervisor: Supervisor, *, free: int) -> bool:
+        fresh, in_hand = supervisor.jobs_given == 0, supervisor.images_in_hand
+        job = self._work.next_job(fresh=fresh, free=free, in_hand=in_hand)
         if job is not None:
             supervisor.give(job)
+        return job is not None
 
     # ── what the children tell ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -265,7 +270,15 @@ class Crew:
         self._work.abandon(self.unavailable())
 
     def _supervisor(self, name: str) -> Supervisor:
-        return Supervisor(name, self._spec, self._policy, self._record, self)
+        return Supervisor(
+            name,
+            self._spec,
+            self._policy,
+            self._record,
+            self,
+            most_jobs=self._most_jobs,
+            side_by_side=self._side_by_side,
+        )
 
     def _start(self, supervisor: Supervisor) -> None:
         task = supervisor.start()

@@ -197,9 +197,9 @@ class DecoderCrew:
 
     # ── the crew's side ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def next_job(self, *, fresh: bool, free: int) -> _DecoderJob | None:
+    def next_job(self, *, fresh: bool, free: int, in_hand: int) -> _DecoderJob | None:
         """The next image; a suspect only in a fresh decoder, and there before all others."""
-        for queue in (self._suspects, self._waiting) if fresh and free else (self._waiting,):
+        for queue in (self._suspects, self._waiting) if fresh else (self._waiting,):
             while queue:
                 job = queue.popleft()
                 if job.wanted:
@@ -274,6 +274,11 @@ class _DecoderJob:
     def wanted(self) -> bool:
         """Whether anybody still waits for the answer."""
         return not self.answer.done()
+
+    @property
+    def solitary(self) -> bool:
+        """An image that has killed a decoder goes alone."""
+        return self.deaths > 0
 
     def given(self, child: str, pid: int) -> None:
         """A decoder has it."""

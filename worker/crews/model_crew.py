@@ -78,6 +78,8 @@ class ModelCrew:
         self._on_batch = on_batch
         self._others_at_work = others_at_work
         self._waiting: deque[_Image] = deque()
+        self._most_at_once = 2 * (options.threads or len(os.sched_getaffinity(0)))
+        """One image for each thread of a child, and one more to go on with."""
         settings = {"package": str(options.package), "threads": options.threads, "batch_size": options.batch_size}
         self._crew = Crew(
             "model",
@@ -90,6 +92,8 @@ class ModelCrew:
             ),
             self,
             children=options.children,
+            most_jobs=self._most_at_once,
+            side_by_side=True,
             spares=1 if options.spare else 0,
             recycling=Recycling(options.images_per_child, options.maximum_memory_bytes),
             observe=observe,
@@ -157,31 +161,35 @@ class ModelCrew:
 
     # ── the crew's side ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def next_job(self, *, fresh: bool, free: int) -> _Batch | None:
-        """What waits, up to a full batch, shared between the children that are free; ahead only a full one."""
+    def next_job(self, *, fresh: bool, free: int, in_hand: int) -> _Batch | None:
+        """A full batch when so many wait; fewer one by one, as many as the child has use for.
+
+        One by one, each is answered as soon as it is done; together, they cost fewer packets.
+        """
         self._drop_unwanted()
         if not self._waiting:
             return None
-        if not free:
-            return self._ahead()
+        if self._waiting[0].suspect:
+            return None if in_hand else self._take(1, alone=False)
+        size = self._options.batch_size
+        if len(self._waiting) >= size * max(1, free):
+            return self._take(size, alone=False) if in_hand <= size else None
         wait_s = self._waiting[0].came_at_s + self._options.batch_wait_s - time.monotonic()
-        if len(self._waiting) < self._options.batch_size and wait_s > 0:
+        if wait_s > 0:
             asyncio.get_running_loop().call_later(wait_s, self._crew.dispatch)
             return None
-        if self._waiting[0].suspect:
-            return self._batch([self._waiting.popleft()])
-        share = min(self._options.batch_size, math.ceil(len(self._waiting) / free))
-        images: list[_Image] = []
-        while self._waiting and len(images) < share and not self._waiting[0].suspect:
-            images.append(self._waiting.popleft())
-        return self._batch(images)
-
-    def _ahead(self) -> _Batch | None:
-        """A batch to go on with. One that is not full may still grow until the child comes to it."""
-        size = self._options.batch_size
-        if len(self._waiting) < size or any(self._waiting[number].suspect for number in range(size)):
+        if self._options.batch_wait_s:
+            return self._take(math.ceil(len(self._waiting) / max(1, free)), alone=False)
+        if in_hand >= self._most_at_once:
             return None
-        return self._batch([self._waiting.popleft() for _ in range(size)])
+        return self._take(1, alone=not in_hand and len(self._waiting) == 1 and not self._others_at_work())
+
+    def _take(self, most: int, *, alone: bool) -> _Batch:
+        """The first that wait; what is suspect goes by itself."""
+        images = [self._waiting.popleft()]
+        while self._waiting and len(images) < most and not self._waiting[0].suspect:
+            images.append(self._waiting.popleft())
+        return _Batch(images, alone, self._options.batch_timeout_s, self.put_back, self._on_batch)
 
     def abandon(self, error: Unavailable) -> None:
         """The model is disabled: say so to everyone who waits."""
@@ -193,10 +201,6 @@ class ModelCrew:
         self._waiting.extendleft(reversed(images))
         self._drop_unwanted()
         self._settle_in()
-
-    def _batch(self, images: list[_Image]) -> _Batch:
-        alone = not self._others_at_work()
-        return _Batch(images, alone, self._options.batch_timeout_s, self.put_back, self._on_batch)
 
     def _drop_unwanted(self) -> None:
         """Let go of images whose askers have gone away."""
@@ -265,6 +269,7 @@ class _Batch:
         self.packet = frames.pack("score", {"floors": [image.floor for image in images], "alone": alone})
         self.fds = [image.fd for image in images]
         self.images = len(images)
+        self.solitary = images[0].suspect
         self._images = images
         self._put_back = put_back
         self._on_batch = on_batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -74,16 +75,22 @@ class Trace:
     stages_s: dict[str, float] = field(default_factory=dict)
     traceparent: str | None = None
     """What a message that follows from this event carries on: our own span, or what came with the event."""
-    _open: ExitStack = field(default_factory=ExitStack)
+    _open: ExitStack | None = None
+    """What `join` has opened."""
 
     def join(self, traceparent: str | None, tracestate: str | None, began_s: float, attributes: Attributes) -> None:
         """The event has been read: from here on its trace is known."""
         if self.tracer is NO_TRACER:
             self.traceparent = traceparent
             return
+        self._open = ExitStack()
         opened = self._open.enter_context(self.tracer.event(traceparent, tracestate, began_s, attributes))
         self._open.enter_context(_as_current(opened))
         self.traceparent = opened.traceparent or traceparent
+
+    def close(self) -> bool:
+        """Close what `join` opened, and show it the exception that is being handled; whether that was all of it."""
+        return self._open is not None and bool(self._open.__exit__(*sys.exc_info()))
 
     def note(self, stage: str, seconds: float) -> None:
         """A stage took so long."""
@@ -110,8 +117,12 @@ def follow(tracer: Tracer = NO_TRACER) -> Iterator[Trace]:
     trace = Trace(tracer)
     token = _trace.set(trace)
     try:
-        with trace._open:
-            yield trace
+        yield trace
+    except BaseException:
+        if not trace.close():
+            raise
+    else:
+        trace.close()
     finally:
         _trace.reset(token)
 

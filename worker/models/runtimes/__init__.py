@@ -1,24 +1,11 @@
-"""What runs a model: two runtimes behind one small interface. Only the model child opens one."""
+"""What runs a model: two runtimes behind one small interface. Only the model child and the builder open one."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
 from worker.models.manifest import ModelPackage, RuntimeName
+from worker.models.runtimes.runtime import Runtime
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-
-class Runtime(Protocol):
-    """A loaded model."""
-
-    def score(self, pixels: npt.NDArray[np.uint8], *, alone: bool = True) -> npt.NDArray[np.float32]:
-        """Score RGB pictures `[N, S, S, 3]`: float32 `[N, labels]`, confidences between 0 and 1.
-
-        `alone`: nobody else is at work on these cores.
-        """
+__all__ = ["Runtime", "open_runtime"]
 
 
 def open_runtime(package: ModelPackage, threads: int = 1) -> Runtime:

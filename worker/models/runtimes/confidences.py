@@ -7,8 +7,7 @@ import numpy.typing as npt
 
 from worker.errors import Misconfigured
 from worker.models.manifest import ModelPackage
-
-Scores = npt.NDArray[np.float32]
+from worker.models.runtimes.runtime import Scores
 
 
 class Confidences:

@@ -8,7 +8,8 @@ costs much as soon as one of them has lost its core to somebody else.
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from math import isclose
 from pathlib import Path
 from typing import Any
@@ -19,37 +20,43 @@ from ai_edge_litert.interpreter import Interpreter
 
 from worker.errors import Misconfigured
 from worker.models.manifest import ModelInput, ModelPackage
-from worker.models.runtimes.confidences import Confidences, Scores
+from worker.models.runtimes.confidences import Confidences
+from worker.models.runtimes.runtime import Pictures, Runtime, Scores
 
 Raw = npt.NDArray[np.float32]
 
 _OWN_TASKS = Path("/proc/self/task")
 
 
-class LiteRT:
-    """A `.tflite` model. Not to be used by two threads at once."""
+class LiteRT(Runtime):
+    """A `.tflite` model."""
 
     def __init__(self, package: ModelPackage, threads: int = 1) -> None:
         self._confidences = Confidences(package)
         self._pool = ThreadPoolExecutor(threads, "inference")
         # Made by the pool, all at once: each takes its time to lay out its weights.
         self._narrow = list(self._pool.map(lambda _: _Picture(package, 1), range(threads)))
-        self._wide = self._narrow[0] if threads == 1 else _Wide(package, threads)
+        self._wide = _Wide(package, threads) if threads > 1 else None
+        self._wide_in_use = threading.Lock()
 
-    def score(self, pixels: npt.NDArray[np.uint8], *, alone: bool = True) -> Scores:
-        """See `Runtime.score`."""
-        if alone and len(pixels) == 1:
-            return self._confidences.of(self._wide.run(pixels[0]))
-        turn = iter(range(len(pixels)))
-        raw: list[Raw | None] = [None] * len(pixels)
+    def submit(self, pixels: Pictures, *, alone: bool) -> list[Future[Scores]]:
+        """See `Runtime.submit`."""
+        if alone and len(pixels) == 1 and self._wide is not None:
+            return [self._pool.submit(self._run_wide, self._wide, pixels[0])]
+        return [self._pool.submit(self._run_narrow, each) for each in pixels]
 
-        def work(interpreter: _Picture) -> None:
-            for number in turn:  # shared: each takes the next one that nobody has taken
-                raw[number] = interpreter.run(pixels[number])
+    def _run_wide(self, wide: _Wide, pixels: Pictures) -> Scores:
+        with self._wide_in_use:
+            scores: Scores = self._confidences.of(wide.run(pixels))[0]
+            return scores
 
-        for _ in self._pool.map(work, self._narrow):
-            pass  # an exception is raised here
-        return self._confidences.of(np.concatenate([each for each in raw if each is not None]))
+    def _run_narrow(self, pixels: Pictures) -> Scores:
+        interpreter = self._narrow.pop()  # there are as many as threads; the last one used is the warmest
+        try:
+            scores: Scores = self._confidences.of(interpreter.run(pixels))[0]
+            return scores
+        finally:
+            self._narrow.append(interpreter)
 
 
 class _Picture:
@@ -69,7 +76,7 @@ class _Picture:
             raise Misconfigured(f"LiteRT cannot load {package.model_path}: {error}", reason="model_refused") from error
         self._gain, self._shift = _affine(self._given, self._input)
 
-    def run(self, pixels: npt.NDArray[np.uint8]) -> Raw:
+    def run(self, pixels: Pictures) -> Raw:
         """The model's raw output `[1, outputs]` for one picture `[S, S, 3]`."""
         self._interpreter.set_tensor(self._input["index"], self._fed(pixels).reshape(self._shape))
         self._interpreter.invoke()
@@ -79,7 +86,7 @@ class _Picture:
             raw = (raw.astype(np.float32) - zero) * scale
         return np.asarray(raw, np.float32).reshape(1, -1)
 
-    def _fed(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+    def _fed(self, pixels: Pictures) -> npt.NDArray[Any]:
         """Bring pixels to the input's own numbers. For the built-in models they are those already."""
         if self._given.channels == "bgr":
             pixels = pixels[..., ::-1]
@@ -112,7 +119,7 @@ class _Wide:
             for helper, core in zip(helpers, others, strict=True):
                 os.sched_setaffinity(helper, {core})
 
-    def run(self, pixels: npt.NDArray[np.uint8]) -> Raw:
+    def run(self, pixels: Pictures) -> Raw:
         """See `_Picture.run`."""
         if not self._bound:
             return self._picture.run(pixels)

@@ -6,16 +6,16 @@ picture, costs several times as much.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from worker.errors import Misconfigured
 from worker.models.manifest import ModelInput, ModelPackage, RuntimeName
-from worker.models.runtimes.confidences import Confidences, Scores
+from worker.models.runtimes.confidences import Confidences
+from worker.models.runtimes.runtime import Pictures, Runtime, Scores
 
 # What TensorFlow raises for a file it cannot read or a tensor that is not there.
 _REFUSALS = (ValueError, KeyError, OSError, TypeError, tf.errors.OpError)
@@ -23,8 +23,8 @@ _REFUSALS = (ValueError, KeyError, OSError, TypeError, tf.errors.OpError)
 Graph = Callable[[Any], Any]
 
 
-class TensorFlowModel:
-    """A traced function from uint8 pictures to the model's raw output."""
+class TensorFlowModel(Runtime):
+    """A traced function from uint8 pictures to the model's raw output, which shares a batch out over the cores."""
 
     def __init__(self, package: ModelPackage, graph: Graph) -> None:
         self._confidences = Confidences(package)
@@ -33,10 +33,30 @@ class TensorFlowModel:
             lambda pixels: graph(_normalised(pixels, package.manifest.input)),
             input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)],
         ).get_concrete_function()
+        self._one_at_a_time = ThreadPoolExecutor(1, "inference")
 
-    def score(self, pixels: npt.NDArray[np.uint8], *, alone: bool = True) -> Scores:
-        """See `Runtime.score`."""
-        return self._confidences.of(self._run(tf.constant(pixels)).numpy())
+    def submit(self, pixels: Pictures, *, alone: bool) -> list[Future[Scores]]:
+        """See `Runtime.submit`."""
+        futures: list[Future[Scores]] = [Future() for _ in pixels]
+        self._one_at_a_time.submit(self._score, pixels, futures)
+        return futures
+
+    def _score(self, pixels: Pictures, futures: Sequence[Future[Scores]]) -> None:
+        """When a batch as a whole fails, each picture is tried by itself."""
+        try:
+            rows = self._confidences.of(self._run(tf.constant(pixels)).numpy())
+        except Misconfigured as error:
+            if len(futures) == 1:
+                futures[0].set_exception(error)
+                return
+            for number, future in enumerate(futures):
+                self._score(pixels[number : number + 1], [future])
+        except Exception as error:  # noqa: BLE001 - whoever waits is to hear of it
+            for future in futures:
+                future.set_exception(error)
+        else:
+            for future, row in zip(futures, rows, strict=True):
+                future.set_result(row)
 
 
 def open_tensorflow(package: ModelPackage, threads: int = 1) -> TensorFlowModel:
