@@ -61,22 +61,36 @@ async def test_two_children_share_what_waits(tmp_path: Path) -> None:
         assert all(child.images_done > 0 for child in crew.states())
 
 
-async def test_a_child_at_work_has_a_full_batch_to_go_on_with_and_no_smaller_one(tmp_path: Path) -> None:
-    async with model_crew(tmp_path, Watch(), {"batch_size": 4}, job_s=0.3) as crew:
+async def test_a_few_images_go_one_by_one_and_a_child_has_some_to_go_on_with(tmp_path: Path) -> None:
+    async with model_crew(tmp_path, Watch(), {"batch_size": 8, "threads": 2}, job_s=0.3) as crew:
         await crew.wait_ready()
-        answers = [asyncio.create_task(score(crew, "first"))]
-        await until(lambda: jobs(tmp_path))
-        answers += [asyncio.create_task(score(crew, f"image{number}")) for number in range(3)]
+        answers = [asyncio.create_task(score(crew, f"image{number}")) for number in range(6)]
         await asyncio.sleep(0)
-        assert crew.waiting == 3, "a batch that is not full may still grow"
-        answers.append(asyncio.create_task(score(crew, "image3")))
-        await asyncio.sleep(0)
-        assert crew.waiting == 0
-        answers.append(asyncio.create_task(score(crew, "last")))
-        await asyncio.sleep(0)
-        assert crew.waiting == 1, "one batch ahead is enough"
+        assert crew.waiting == 2, "one for each thread, and one more for each"
         assert await asyncio.gather(*answers) == [ANSWER] * 6
-    assert jobs(tmp_path) == ["first", "image0+image1+image2+image3", "last"]
+    assert jobs(tmp_path) == [f"image{number}" for number in range(6)]
+
+
+async def test_many_images_go_in_full_batches(tmp_path: Path) -> None:
+    async with model_crew(tmp_path, Watch(), {"batch_size": 3, "threads": 1}, job_s=0.1) as crew:
+        await crew.wait_ready()
+        await asyncio.gather(*(score(crew, f"image{number}") for number in range(10)))
+    # The first two are given at once; nobody knew yet that so many would come.
+    full = ["image2+image3+image4", "image5+image6+image7"]
+    assert jobs(tmp_path) == ["image0", "image1", *full, "image8", "image9"]
+
+
+async def test_a_crash_blames_none_of_the_images_that_the_child_was_at_side_by_side(tmp_path: Path) -> None:
+    watch = Watch()
+    async with model_crew(tmp_path, watch, {"threads": 2}, job_s=0.2) as crew:
+        await crew.wait_ready()
+        answers = asyncio.gather(*(score(crew, f"image{number}") for number in range(4)))
+        await until(lambda: jobs(tmp_path))
+        os.kill(pid_of(crew), signal.SIGKILL)
+        assert await answers == [ANSWER] * 4
+    assert len(watch.crashes()) == 1
+    again = jobs(tmp_path)[-4:]
+    assert again == [f"image{number}" for number in range(4)], "in the order in which they had come"
 
 
 async def test_a_crash_loses_no_image_and_blames_none(tmp_path: Path) -> None:
