@@ -261,6 +261,13 @@ def test_what_could_be_read_of_a_broken_event_names_its_asset() -> None:
     assert "asset 42" in str(error)
 
 
+def test_of_a_broken_event_that_holds_its_image_the_attributes_name_the_asset() -> None:
+    without_data = {name: value for name, value in EVENT.items() if name != "data"}
+    image = {"datacontenttype": "image/jpeg", "data_base64": "%%%", "assetid": "asset-7", "instance": "acme"}
+    error = refused(json.dumps(without_data | image).encode())
+    assert (error.asset_id, error.instance, error.event_id) == ("asset-7", "acme", EVENT["id"])
+
+
 def test_of_a_broken_image_event_the_headers_name_the_asset() -> None:
     error = refused(JPEG, "image/jpeg", IMAGE_HEADERS | {"cloudEvents:existingtags": "x"})
 

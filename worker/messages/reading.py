@@ -189,8 +189,8 @@ def _unreadable(message: _Message, error: ValidationError | FieldError) -> Unrea
         event = {}
     data = event.get("data") if "specversion" in event else event
     fields: Mapping[str, object] = data if isinstance(data, dict) else {}
-    if message.is_image:
-        beside = _beside(message)
+    if message.is_image or "data_base64" in event:  # then attributes say whose it is
+        beside = _beside(message) if message.is_image else event
         fields = {"asset_id": beside.get("assetid", beside.get("subject")), "instance": beside.get("instance")}
     asset_id = _valid(_ASSET_ID, fields.get("asset_id"))
     event_id = _valid(_ASSET_ID, message.attributes.get("id") or event.get("id")) or message.message_id
