@@ -78,7 +78,7 @@ def test_no_new_delivery_is_taken_and_what_cannot_be_finished_goes_back_to_its_q
     broker: str, queue_prefix: str, tmp_path: Path, photographs: dict[str, Path]
 ) -> None:
     # Given a model that hangs with events in hand, for much longer than the grace time
-    patient = {"TENSORFLOW__BATCH_TIMEOUT_S": "120", "SHUTDOWN_GRACE_S": str(GRACE_S)}
+    patient = {"TENSORFLOW__BATCH_TIMEOUT_S": "120", "SHUTDOWN_GRACE_S": str(GRACE_S), "AMQP__PREFETCH": "32"}
     with scene(broker, queue_prefix, tmp_path, photographs, **patient) as it:
         model = it.child("model")
         send(model, signal.SIGSTOP)
