@@ -177,8 +177,7 @@ class Peer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(ProcessLookupError):
-            self._signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
         for process in self._processes:
             _end(process)
         with suppress(Exception):
@@ -207,7 +206,8 @@ class Peer:
 
     def _signal(self, number: signal.Signals) -> None:
         for process in self._processes:
-            os.killpg(process.pid, number)  # each leads a group of its own
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, number)  # each leads a group of its own
 
     def groups(self) -> Groups:
         """See `Contestant`."""

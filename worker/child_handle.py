@@ -117,7 +117,7 @@ class ChildHandle:
     def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
         """Send a packet. Raises `OSError` when the child has gone or has stopped reading.
 
-        A child has two jobs and one stop packet outstanding at most, so a socket that is full is a fault of the child.
+        A child has few jobs and one stop packet outstanding at most, so a socket that is full is a fault of the child.
         """
         frames.send(self._socket, data, fds)
 
@@ -136,8 +136,8 @@ class ChildHandle:
         """Read one packet: the next only in another turn of the loop, so that a flood cannot hold the loop up."""
         try:
             received = frames.receive(self._socket, maximum_fds=0)
-        except BlockingIOError:
-            return
+        except (BlockingIOError, ConnectionResetError):
+            return  # reset: it died with something unread; what it had said before can still be read
         except ProtocolError as error:
             self._deafen()
             self._listener.broke(Cause("protocol_broken", f"protocol broken: it sent {error}"))
@@ -171,16 +171,22 @@ class ChildHandle:
         self._listener.ended(describe_exit(returncode), returncode == -signal.SIGILL)
 
     def _hear_the_last(self) -> None:
-        """The answers to its jobs may still lie in the socket."""
-        if self._loop.remove_reader(self._socket):
-            with suppress(OSError, ProtocolError):
-                for _ in range(_LONGEST_DRAIN_READS):
+        """The answers to its jobs may still lie in the socket. It is dead, so they come to an end."""
+        if not self._loop.remove_reader(self._socket):
+            return
+        with suppress(OSError, ProtocolError):
+            while True:
+                try:
                     received = frames.receive(self._socket, maximum_fds=0)
-                    if received is None:
-                        return
-                    self._listener.heard(received[0])
+                except ConnectionResetError:  # told once, before what it had said
+                    continue
+                if received is None:
+                    return
+                self._listener.heard(received[0])
 
     def _reap(self) -> int:
+        if self._process.returncode is not None:
+            return self._process.returncode
         for source in (self._pidfd, self._output, self._socket):
             self._loop.remove_reader(source)
         returncode = self._process.wait()

@@ -76,7 +76,7 @@ class Checking:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Is at a job; the deadline is that job's. It may have another one to go on with."""
+    """Is at a job; the deadline is that of the first one in hand. It may have others."""
 
     deadline_s: float
 
@@ -176,7 +176,7 @@ class SaidHopeless:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A job has been handed to the child, to be answered within `timeout_s` from when the child comes to it."""
+    """A job has been handed to the child, to be answered within `timeout_s` from when it is the first one in hand."""
 
     timeout_s: float
 
@@ -361,8 +361,8 @@ def _asked(policy: Policy, life: Life, event: Event, now_s: float) -> Outcome:
     counted = not (busy and policy.work_is_blamed)
     match event:
         case Given() if busy:
-            return life, ()  # its time begins when the child comes to it
-        case Replied(float(next_timeout_s)) if busy:
+            return life, ()  # its time begins when it is the first one in hand
+        case Replied(next_timeout_s) if busy and next_timeout_s is not None:
             return replace(life, phase=Busy(now_s + next_timeout_s)), ()
         case Replied():
             return _rest(policy, life, now_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextlib import suppress
 from typing import Literal
 
 import structlog
@@ -54,11 +55,22 @@ def configure(level: str, form: Literal["console", "json"]) -> None:
 
 
 class _Output(structlog.WriteLogger):
-    """Writes lines to standard error, and knows the module that they come from."""
+    """Writes lines to standard error, and knows the module that they come from.
+
+    A line that cannot be written is lost, and nothing else: whoever has something to say has something to do as well.
+    """
 
     def __init__(self, name: str = "") -> None:
         super().__init__(sys.stderr)
         self.name = name
+
+    def msg(self, message: str) -> None:
+        """Write a line."""
+        with suppress(OSError, ValueError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
 
 
 _ENCODER = json.JSONEncoder(default=repr)

@@ -211,15 +211,16 @@ class Supervisor:
 
     def start(self) -> asyncio.Task[None]:
         """Want a child. The task ends when the supervisor has been stopped; its failure is a mistake in our code."""
-        if self._task is None or self._task.done():
-            self._over = asyncio.get_running_loop().create_future()
-            self._task = asyncio.create_task(self._live(self._over), name=f"supervise {self.name}")
+        if self._over is None or self._task is None or self._over.done():
+            self._over = over = asyncio.get_running_loop().create_future()
+            self._task = asyncio.create_task(_last_until(over), name=f"supervise {self.name}")
+            self._task.add_done_callback(lambda _: self._abandon_ship(over))
         self._post(Start())
         return self._task
 
     def stop(self, *, at_once: bool = False) -> None:
         """Want no child any more: ask it to end, or end it `at_once`. `gone` waits for it."""
-        if self._task is not None and not self._task.done():
+        if self._over is not None and not self._over.done():
             self._post(Stop(at_once))
 
     async def gone(self) -> None:
@@ -230,7 +231,7 @@ class Supervisor:
     def reset(self) -> None:
         """Forget the crashes, and start a child that was disabled or is waiting to be relaunched."""
         self._record.times_s = ()
-        if self._task is not None and not self._task.done():
+        if self._over is not None and not self._over.done():
             self._post(Reset())
 
     def give(self, job: Job) -> None:
@@ -260,21 +261,18 @@ class Supervisor:
 
     # ── one thing after the other ────────────────────────────────────────────────────────────────────────────────────
 
-    async def _live(self, over: asyncio.Future[None]) -> None:
-        """Last until the supervisor has been stopped, or is cancelled with the event loop."""
-        try:
-            await over
-        finally:
-            self._abandon_ship()
-
-    def _abandon_ship(self) -> None:
+    def _abandon_ship(self, over: asyncio.Future[None]) -> None:
         """Cancelled, or a mistake of ours: leave neither a process nor a job behind. Nothing to do after a stop."""
+        if over is not self._over:
+            return  # it has been started again meanwhile
         child, self._child = self._child, None
-        if child is not None:
-            child.destroy()
         self._phase = Stopped()
         self._inbox.clear()
-        self._give_back()
+        try:
+            if child is not None:
+                child.destroy()
+        finally:
+            self._give_back()
 
     def _post(self, item: _Item) -> None:
         """Take this, after whatever is being taken just now."""
@@ -368,7 +366,7 @@ class Supervisor:
                 return SaidHopeless(_cause_in(packet))
             case Checking() if kind == "pong":
                 return Replied()
-            case Busy() | Stopping() if self._jobs:
+            case Busy() | Stopping() | lifecycle.Dying(cause=None) if self._jobs:
                 return self._answer(self._jobs[0], packet)
             case Stopping() | lifecycle.Dying():
                 return Replied()  # too late to matter
@@ -448,6 +446,10 @@ class Supervisor:
             case BecameStopped():
                 _log.info("child stopped", child=self.name)
         self._owner.told(self, notice)
+
+
+async def _last_until(over: asyncio.Future[None]) -> None:
+    await over
 
 
 def _cause_in(packet: Packet) -> Cause:

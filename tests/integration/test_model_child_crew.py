@@ -234,7 +234,7 @@ async def test_an_image_that_is_refused_does_not_touch_its_neighbours(tmp_path: 
 
 async def test_an_asker_that_goes_away_takes_nothing_with_it(tmp_path: Path) -> None:
     before = open_descriptors()
-    async with model_crew(tmp_path, Watch(), {"batch_size": 1}, job_s=0.1) as crew:
+    async with model_crew(tmp_path, Watch(), {"batch_size": 1, "threads": 1}, job_s=0.1) as crew:
         await crew.wait_ready()
         tasks = [asyncio.create_task(score(crew, f"image{number}")) for number in range(6)]
         await until(lambda: jobs(tmp_path))

@@ -29,21 +29,28 @@ _FRAME = struct.Struct(">BHL")
 _CONTENT_HEADER = struct.Struct(">HHQ")
 
 
+_ENOUGH_BYTES = 128 << 10
+
+
 class Connection(AsyncioConnection):  # type: ignore[misc]  # pika ships no type information
     """An AsyncioConnection that survives any message, and writes once a turn."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
         super().__init__(*args, **options)
 
     def _adapter_emit_data(self, data: bytes) -> None:
         if not self._unsent:
             self.ioloop.call_soon(self._send_together)
         self._unsent.append(data)
+        self._unsent_bytes += len(data)
+        if self._unsent_bytes > _ENOUGH_BYTES:  # an image in a message: what is not taken at once would be copied again
+            self._send_together()
 
     def _send_together(self) -> None:
-        unsent, self._unsent = self._unsent, []
-        if not self.is_closed:
+        unsent, self._unsent, self._unsent_bytes = self._unsent, [], 0
+        if unsent and not self.is_closed:
             super()._adapter_emit_data(b"".join(unsent))
 
     def _read_frame(self) -> tuple[int, Any]:

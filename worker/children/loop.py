@@ -1,4 +1,4 @@
-"""What every child does: begin, say hello, answer one job after another, and end with its parent.
+"""What every child does: begin, say hello, answer jobs in their order, and end with its parent.
 
 A child is `python -m worker.children.NAME SOCKET_FD PARENT_PID`. It ignores the signals that a service manager or a
 terminal sends to everybody: it ends when its parent asks it to, and the kernel ends it when the parent dies.

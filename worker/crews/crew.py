@@ -289,6 +289,6 @@ class Crew:
         """A supervisor ends when it has been stopped. Any other end is a mistake of ours, and must not go unseen."""
         self._retiring = {each for each in self._retiring if each in self._members or each.pid is not None}
         if not task.cancelled() and task.exception() is not None:
-            _log.critical("supervisor failed", exc_info=task.exception())
             self._disable(Cause("supervisor_failed", f"its supervisor failed: {task.exception()}"))
+            _log.critical("supervisor failed", exc_info=task.exception())
         self._changed.set()

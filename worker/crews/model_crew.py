@@ -1,8 +1,9 @@
-"""The model child at work: pixels in, labels and confidences out, in batches that fill by themselves.
+"""The model child at work: pixels in, labels and confidences out.
 
-A child that is free takes whatever waits, up to a full batch; nothing waits for company unless `batch_wait_s` says so.
-The model only ever sees arrays of one shape, so a death is the child's own crash: everything in hand is done again by
-its successor. An image that keeps being in hand at crashes is done again alone, and at last set aside.
+Few images are given one by one, as many as the child has use for, so that each is answered as soon as it is done; many
+are given together. Nothing waits for company unless `batch_wait_s` says so. The model only ever sees arrays of one
+shape, so a death is the child's own crash: everything in hand is done again by its successor. An image that keeps being
+in hand at crashes is done again alone, and at last set aside.
 """
 
 from __future__ import annotations
@@ -172,8 +173,8 @@ class ModelCrew:
         if self._waiting[0].suspect:
             return None if in_hand else self._take(1, alone=False)
         size = self._options.batch_size
-        if len(self._waiting) >= size * max(1, free):
-            return self._take(size, alone=False) if in_hand <= size else None
+        if size > 1 and len(self._waiting) >= size * max(1, free):
+            return self._take(size, alone=False) if in_hand <= max(size, self._most_at_once - size) else None
         wait_s = self._waiting[0].came_at_s + self._options.batch_wait_s - time.monotonic()
         if wait_s > 0:
             asyncio.get_running_loop().call_later(wait_s, self._crew.dispatch)

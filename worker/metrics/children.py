@@ -101,7 +101,7 @@ class ChildMetrics:
             "autotag_child_relaunches", "Children started again after a crash", ["kind", "reason"], registry=registry
         )
         self._batch = Histogram(
-            "autotag_model_batch_images", "Images given to the model at once", buckets=_BATCHES, registry=registry
+            "autotag_model_batch_images", "Images given to the model together", buckets=_BATCHES, registry=registry
         )
         self._batch_time = Histogram(
             "autotag_model_batch_duration_seconds",

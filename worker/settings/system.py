@@ -152,7 +152,9 @@ class TensorFlowSettings(Section):
         "efficientnet-lite2", min_length=1, description="Name in the catalogue (`autotag model list`), or a directory."
     )
     threads: int | None = Field(None, ge=1, le=256, description="Threads of the model; unset: fitted to the cores.")
-    batch_size: int = Field(16, ge=1, le=16, description="Most images given to the model at once.")
+    batch_size: int = Field(
+        16, ge=1, le=16, description="Most images given to the model together; as many more may lie ready."
+    )
     batch_wait_s: float = Field(0.0, ge=0, le=5, description="How long an image waits for others to fill a batch.")
     maximum_number_of_relaunches: int = Field(
         5, ge=0, description="Crashes inside the interval that are answered by a relaunch; one more disables the model."

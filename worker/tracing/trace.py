@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -88,9 +87,11 @@ class Trace:
         self._open.enter_context(_as_current(opened))
         self.traceparent = opened.traceparent or traceparent
 
-    def close(self) -> bool:
-        """Close what `join` opened, and show it the exception that is being handled; whether that was all of it."""
-        return self._open is not None and bool(self._open.__exit__(*sys.exc_info()))
+    def close(self, error: BaseException | None) -> bool:
+        """Close what `join` opened, and show it the exception that ends the event; whether that was all of it."""
+        if self._open is None:
+            return False
+        return bool(self._open.__exit__(type(error) if error else None, error, error.__traceback__ if error else None))
 
     def note(self, stage: str, seconds: float) -> None:
         """A stage took so long."""
@@ -118,11 +119,11 @@ def follow(tracer: Tracer = NO_TRACER) -> Iterator[Trace]:
     token = _trace.set(trace)
     try:
         yield trace
-    except BaseException:
-        if not trace.close():
+    except BaseException as error:
+        if not trace.close(error):
             raise
     else:
-        trace.close()
+        trace.close(None)
     finally:
         _trace.reset(token)
 

@@ -45,6 +45,7 @@ class TensorFlowModel(Runtime):
         """When a batch as a whole fails, each picture is tried by itself."""
         try:
             rows = self._confidences.of(self._run(tf.constant(pixels)).numpy())
+            scored = list(zip(futures, rows, strict=True))
         except Misconfigured as error:
             if len(futures) == 1:
                 futures[0].set_exception(error)
@@ -55,7 +56,7 @@ class TensorFlowModel(Runtime):
             for future in futures:
                 future.set_exception(error)
         else:
-            for future, row in zip(futures, rows, strict=True):
+            for future, row in scored:
                 future.set_result(row)
 
 
