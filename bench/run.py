@@ -72,7 +72,7 @@ class Plan:
 
 
 QUICK = Plan(3, 1.5, 4.0, 3, 2_000, 5_000, 1, 1.5, all_peers=False, all_scaling=False, seed=0)
-FULL = Plan(5, 4.0, 15.0, 7, 20_000, 100_000, 3, 3.0, all_peers=True, all_scaling=True, seed=0)
+FULL = Plan(5, 3.0, 10.0, 5, 20_000, 100_000, 2, 2.5, all_peers=True, all_scaling=True, seed=0)
 
 
 @dataclass(slots=True)

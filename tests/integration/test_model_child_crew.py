@@ -80,6 +80,15 @@ async def test_many_images_go_in_full_batches(tmp_path: Path) -> None:
     assert jobs(tmp_path) == ["image0", "image1", *full, "image8", "image9"]
 
 
+async def test_every_thread_of_a_child_has_work_however_small_the_batches(tmp_path: Path) -> None:
+    async with model_crew(tmp_path, Watch(), {"batch_size": 2, "threads": 8}, job_s=0.05) as crew:
+        await crew.wait_ready()
+        answers = [asyncio.create_task(score(crew, f"image{number}")) for number in range(40)]
+        await until(lambda: len(jobs(tmp_path)) > 2)
+        assert 40 - crew.waiting - len(jobs(tmp_path)) >= 8, "in hand, and not begun yet"
+        assert await asyncio.gather(*answers) == [ANSWER] * 40
+
+
 async def test_a_crash_blames_none_of_the_images_that_the_child_was_at_side_by_side(tmp_path: Path) -> None:
     watch = Watch()
     async with model_crew(tmp_path, watch, {"threads": 2}, job_s=0.2) as crew:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -79,3 +82,14 @@ def test_libraries_that_tell_of_requests_and_headers_are_kept_quiet(
     logs.configure("debug", "json")
     logging.getLogger(library).info("authorization: %s", MARKER)
     assert capsys.readouterr().err == ""
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", buffering=1) as broken:
+        monkeypatch.setattr(sys, "stderr", broken)
+        logs.configure("info", "json")
+        structlog.get_logger("worker.test").info("nobody listens")
+        with contextlib.suppress(BrokenPipeError):
+            broken.close()
