@@ -135,7 +135,9 @@ class DecoderSettings(Section):
     timeout_s: float = Field(20, gt=0, description="A child that takes longer over one image is killed.")
     maximum_pixels: int = Field(50_000_000, ge=1, description="Largest width times height that is decoded.")
     maximum_memory_bytes: ByteSize = Field(
-        ByteSize(GIBIBYTE), ge=64 * MEBIBYTE, description="Address space of one child; beyond it decoding fails."
+        ByteSize(GIBIBYTE),
+        ge=64 * MEBIBYTE,
+        description="Address space of one child, the file itself included; beyond it decoding fails.",
     )
     maximum_cpu_s: int = Field(20, ge=1, description="Processor time for one image; beyond it the child is killed.")
     images_per_child: int = Field(10_000, ge=0, description="A child is replaced after this many; 0: never.")
