@@ -404,7 +404,7 @@ def about(plan: Plan) -> dict[str, Any]:
         platform.machine(),
     )
     return {
-        "command": "make bench" if plan.all_peers else "make bench QUICK=1",
+        "command": _command(plan),
         "taken": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": cpu,
         "cores": len(os.sched_getaffinity(0)),
@@ -415,6 +415,13 @@ def about(plan: Plan) -> dict[str, Any]:
         "seconds_a_run": plan.seconds,
         "seed": plan.seed,
     }
+
+
+def _command(plan: Plan) -> str:
+    """What makes a run like this one."""
+    if sys.argv[1:] in ([], ["--quick"]):
+        return "make bench" if plan.all_peers else "make bench QUICK=1"
+    return f"scripts/private_broker.py run -- python bench/run.py {' '.join(sys.argv[1:])}"
 
 
 def main() -> int:
@@ -436,7 +443,10 @@ def main() -> int:
     results: dict[str, Any] = {}
     if chosen.only and report.RESULTS.is_file():
         results = json.loads(report.RESULTS.read_text())
-    results |= {"about": about(plan), "failed": {}}
+    now = about(plan)
+    if "about" in results:  # what the other sections found stays, and with it how they were measured
+        results["about"]["measured later"] = f"{', '.join(sections)} ({now['command']}, {now['taken']})"
+    results |= {"about": results.get("about", now), "failed": {}}
     for model in MODELS.values():
         ensure(model, load_settings().settings.cache_dir)
     with Queues(url) as queues, tempfile.TemporaryDirectory(prefix="autotag-bench-") as folder:

@@ -16,6 +16,8 @@ from pathlib import Path
 import common
 import pika
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 AT_ONCE = 16
 _of_thread = threading.local()
@@ -25,6 +27,9 @@ def ask(url: str, path: str) -> list[dict[str, object]]:
     """The tags that the server names."""
     if not hasattr(_of_thread, "session"):
         _of_thread.session = requests.Session()
+        # Connections that were kept open while it was stopped may have been closed by the server.
+        again = Retry(total=5, allowed_methods=None, backoff_factor=0.1)
+        _of_thread.session.mount("http://", HTTPAdapter(max_retries=again))
     image = base64.b64encode(Path(path).read_bytes()).decode()
     answer = _of_thread.session.post(url, json={"image": image}, timeout=30)
     answer.raise_for_status()
