@@ -54,6 +54,15 @@ async def test_with_a_wait_set_images_that_come_close_together_share_a_batch(tmp
     assert jobs(tmp_path) == ["one+two"]
 
 
+async def test_batches_of_one_wait_for_nobody_and_stay_so(tmp_path: Path) -> None:
+    async with model_crew(tmp_path, Watch(), {"batch_size": 1, "batch_wait_s": 5.0}) as crew:
+        await crew.wait_ready()
+        async with asyncio.timeout(4.0):
+            await asyncio.gather(*(score(crew, f"image{number}") for number in range(40)))
+    assert jobs(tmp_path) == [f"image{number}" for number in range(40)]
+    assert launches(tmp_path) == 1
+
+
 async def test_two_children_share_what_waits(tmp_path: Path) -> None:
     async with model_crew(tmp_path, Watch(), {"children": 2, "batch_size": 8}, job_s=0.05) as crew:
         await until(lambda: sum(child.phase == "ready" for child in crew.states()) == 2)

@@ -173,14 +173,15 @@ class ModelCrew:
         if self._waiting[0].suspect:
             return None if in_hand else self._take(1, alone=False)
         size = self._options.batch_size
-        if size > 1 and len(self._waiting) >= size * max(1, free):
+        if len(self._waiting) < size * max(1, free):
+            wait_s = self._waiting[0].came_at_s + self._options.batch_wait_s - time.monotonic()
+            if wait_s > 0:
+                asyncio.get_running_loop().call_later(wait_s, self._crew.dispatch)
+                return None
+            if self._options.batch_wait_s:
+                return self._take(math.ceil(len(self._waiting) / max(1, free)), alone=False)
+        elif size > 1:
             return self._take(size, alone=False) if in_hand <= max(size, self._most_at_once - size) else None
-        wait_s = self._waiting[0].came_at_s + self._options.batch_wait_s - time.monotonic()
-        if wait_s > 0:
-            asyncio.get_running_loop().call_later(wait_s, self._crew.dispatch)
-            return None
-        if self._options.batch_wait_s:
-            return self._take(math.ceil(len(self._waiting) / max(1, free)), alone=False)
         if in_hand >= self._most_at_once:
             return None
         return self._take(1, alone=not in_hand and len(self._waiting) == 1 and not self._others_at_work())
