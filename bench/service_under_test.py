@@ -24,11 +24,11 @@ import pika
 from processes import Groups, children, command_line
 from queues import Outgoing, Queues
 
-from worker.control import ask
+from worker.operations.control import ask
 from worker.errors import TryLater
 from worker.messages import EVENT_TYPE
 from worker.settings import RetrySettings
-from worker.topology import Lane, topology
+from worker.amqp.topology import Lane, topology
 
 READY_WITHIN_S = 90.0
 SETTLED_WITHIN_S = 120.0

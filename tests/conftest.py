@@ -22,7 +22,7 @@ from ports import speaks_amqp  # noqa: E402
 from rabbitmq_node import PrivateBroker  # noqa: E402
 
 from worker.settings import RetrySettings  # noqa: E402
-from worker.topology import topology  # noqa: E402
+from worker.amqp.topology import topology  # noqa: E402
 
 LEAVE_TIME_S = 5.0
 

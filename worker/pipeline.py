@@ -16,19 +16,22 @@ from enum import StrEnum
 
 import structlog
 
-from worker import tagging, tracing
-from worker.album import Album
-from worker.amqp import Broker, Delivery, NotConfirmed, NotPublished, PublishRefused, Unroutable
+from worker.tagging import tagger
+from worker.operations import tracing
+from worker.operations.history.thumbnails import Album
+from worker.amqp.broker import Broker
+from worker.amqp.delivery import Delivery
+from worker.amqp.errors import NotConfirmed, NotPublished, PublishRefused, Unroutable
 from worker.errors import AutotagError, CannotBeDone, TryLater, Unavailable
-from worker.history import Ended, History, Picture
+from worker.operations.history import Ended, History, Picture
 from worker.messages import Event, Result, UnreadableEvent, read_event, write_result
-from worker.metrics import EventMetrics
-from worker.policy import gate
-from worker.replies import pack, unpack
+from worker.operations.metrics import EventMetrics
+from worker.tagging.gates import gate
+from worker.providers.replies import pack, unpack
 from worker.settings import InstanceSettings, Settings, settings_digest
-from worker.tagging import Findings
-from worker.tracing import NO_TRACER, Trace, Tracer
-from worker.workshop import Workshop
+from worker.tagging.tagger import Findings
+from worker.operations.tracing import NO_TRACER, Trace, Tracer
+from worker.engine import Workshop
 
 _log = structlog.get_logger(__name__)
 
@@ -140,7 +143,7 @@ class Pipeline:
         skip = gate(event, settings, instance, workshop.providers)
         if skip or instance is None:
             assert skip is not None  # noqa: S101 - the gate shuts for an instance without settings
-            return await self._publish_and_ack(errand, tagging.skipped(event, skip), settings)
+            return await self._publish_and_ack(errand, tagger.skipped(event, skip), settings)
 
         with self._metrics.stage("fetch"):
             content = await workshop.sources.open_content(event, read.image_bytes, settings.sources)
@@ -149,7 +152,7 @@ class Pipeline:
             errand.told = frozenset(earlier)
 
             async def tell(so_far: Findings) -> None:
-                await self._publish(errand, tagging.tagged(event, so_far, instance, settings), settings)
+                await self._publish(errand, tagger.tagged(event, so_far, instance, settings), settings)
                 errand.told = so_far.settled
 
             findings = await workshop.tagger.look(event, content, instance, earlier=earlier, tell=tell)
@@ -158,8 +161,8 @@ class Pipeline:
         if findings.down and delivery.attempt < settings.retry.maximum_number_of_attempts:
             return await self._ask_again_later(errand, findings, instance, settings)
         findings = findings.without_hope()
-        tagging.raise_if_it_must_wait(findings, event.data.asset_id)
-        result = tagging.tagged(event, findings, instance, settings)
+        tagger.raise_if_it_must_wait(findings, event.data.asset_id)
+        result = tagger.tagged(event, findings, instance, settings)
         if result.status == "failed":
             why = CannotBeDone(result.message or "no provider could tag it", reason=result.reason or "failed")
             return await self._give_up(errand, why, result)
@@ -206,7 +209,7 @@ class Pipeline:
         """Let the tags that are there go out at once, and the providers that are down be asked again by themselves."""
         assert errand.event is not None  # noqa: S101 - there are no findings without an event
         if findings.answered and findings.settled - errand.told:  # else the DMS has had all that there is
-            await self._publish(errand, tagging.tagged(errand.event, findings, instance, settings), settings)
+            await self._publish(errand, tagger.tagged(errand.event, findings, instance, settings), settings)
         down = findings.down
         errand.reason, errand.message = down[0].reason, down[0].message
         after_s = max(reply.after_s for reply in down)
@@ -247,7 +250,7 @@ class Pipeline:
         """Answer `failed`, then keep the event as a dead letter with its reason."""
         _log.warning("cannot be done", reason=error.reason, error=str(error), **_who(errand, error))
         if result is None and errand.event is not None:
-            result = tagging.failed(errand.event, error)
+            result = tagger.failed(errand.event, error)
         elif isinstance(error, UnreadableEvent) and error.asset_id is not None:
             result = error.result()
         if result is not None:  # without so much as an asset id there is nobody to tell it to

@@ -17,24 +17,26 @@ from operator import attrgetter
 
 import structlog
 
-from worker.album import Album
-from worker.amqp import Broker, BrokerState, Delivery
-from worker.control import ControlServer
+from worker.operations.history.thumbnails import Album
+from worker.amqp.broker import Broker
+from worker.amqp.state import BrokerState
+from worker.amqp.delivery import Delivery
+from worker.operations.control import ControlServer
 from worker.errors import AutotagError, Unavailable
-from worker.history import History
-from worker.lifecycle import BecameDisabled, BecameReady, Notice
-from worker.metrics import Metrics
+from worker.operations.history import History
+from worker.supervision.lifecycle import BecameDisabled, BecameReady, Notice
+from worker.operations.metrics import Metrics
 from worker.models.staging import Progress
-from worker.notify import Notifier
+from worker.operations.health.systemd import Notifier
 from worker.pipeline import Pipeline
-from worker.providers.findings import Severity
+from worker.providers.checks import Severity
 from worker.settings import Settings
-from worker.status import Health, Pause, status_of, taking
-from worker.topology import topology
-from worker.tracing import NO_TRACER, Tracer
-from worker.tracing.otel import tracer_from_environment
-from worker.vitals import Vitals
-from worker.workshop import Workshop, needs_new_workshop, open_workshop
+from worker.operations.health.status import Health, Pause, status_of, taking
+from worker.amqp.topology import topology
+from worker.operations.tracing import NO_TRACER, Tracer
+from worker.operations.tracing.otel import tracer_from_environment
+from worker.operations.health.monitor import Vitals
+from worker.engine import Workshop, needs_new_workshop, open_workshop
 
 _log = structlog.get_logger(__name__)
 

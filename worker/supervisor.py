@@ -17,46 +17,10 @@ from typing import Protocol
 
 import structlog
 
-from worker import frames, lifecycle
-from worker.child_handle import ChildHandle, ChildSpec
-from worker.frames import Packet, ProtocolError
-from worker.lifecycle import (
-    Action,
-    AskToStop,
-    BecameDisabled,
-    BecameReady,
-    BecameStopped,
-    Broke,
-    Busy,
-    Cause,
-    Checking,
-    Closed,
-    Crashed,
-    Disabled,
-    Elapsed,
-    Ended,
-    Event,
-    Given,
-    Kill,
-    Life,
-    Notice,
-    Phase,
-    Ping,
-    Policy,
-    Ready,
-    Relaunching,
-    Replied,
-    Reset,
-    SaidHello,
-    SaidHopeless,
-    Spawn,
-    SpawnFailed,
-    Start,
-    Starting,
-    Stop,
-    Stopped,
-    Stopping,
-)
+from worker.supervision import packets, lifecycle
+from worker.supervision.child_handle import ChildHandle, ChildSpec
+from worker.supervision.packets import Packet, ProtocolError
+from worker.supervision.lifecycle import Action, AskToStop, BecameDisabled, BecameReady, BecameStopped, Broke, Busy, Cause, Checking, Closed, Crashed, Disabled, Elapsed, Ended, Event, Given, Kill, Life, Notice, Phase, Ping, Policy, Ready, Relaunching, Replied, Reset, SaidHello, SaidHopeless, Spawn, SpawnFailed, Start, Starting, Stop, Stopped, Stopping
 
 _log = structlog.get_logger(__name__)
 
@@ -428,7 +392,7 @@ class Supervisor:
     def _send(self, kind: str) -> None:
         if self._child is not None:
             with suppress(OSError):  # its end, or the deadline, will tell
-                self._child.send(frames.pack(kind))
+                self._child.send(packets.pack(kind))
 
     def _tell(self, notice: Notice) -> None:
         match notice:

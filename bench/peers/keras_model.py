@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 
 from worker.models.catalogue import BUILT_IN
-from worker.models.efficientnet_lite import VARIANTS, build_keras
-from worker.models.weights import read_state_dict
+from worker.models.builder.efficientnet_lite import VARIANTS, build_keras
+from worker.models.builder.weights import read_state_dict
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 from rounds import measure
 
 from worker.children import opening, rendering
-from worker.models.recipe import Fit, Interpolation, PixelRecipe
+from worker.images.requests import Fit, Interpolation, PixelRecipe
 
 MARGIN = 32
 KINDS = ("web", "1mp", "12mp", "24mp", "collage24")

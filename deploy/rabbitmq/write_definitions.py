@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from worker.settings import RetrySettings, Settings
-from worker.topology import definitions, topology
+from worker.amqp.topology import definitions, topology
 
 FILE = Path(__file__).with_name("definitions.json")
 

@@ -10,9 +10,10 @@ import pytest
 from rabbitmq_node import PrivateBroker
 
 from tests.support.serving import Serving, operator, serving, settings_for, until
-from worker.amqp import NotConfirmed, Phase
+from worker.amqp.errors import NotConfirmed
+from worker.amqp.state import Phase
 from worker.messages import OutgoingMessage
-from worker.topology import Lane
+from worker.amqp.topology import Lane
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ import pytest
 import pytest_asyncio
 from PIL import Image, ImageChops, ImageDraw, ImageStat
 
-from worker.content import Content
-from worker.crews import Decoded, DecoderCrew, DecoderOptions
+from worker.images.content import Content
+from worker.supervision.decoder_pool import Decoded, DecoderCrew, DecoderOptions
 from worker.errors import CannotBeDone
-from worker.models.recipe import Fit, Interpolation, PixelRecipe
-from worker.providers.base import JpegLimits
+from worker.images.requests import Fit, Interpolation, PixelRecipe
+from worker.images.requests import JpegLimits
 
 SIZE = 96
 CROP = PixelRecipe(SIZE, Fit.CROP, 12, Interpolation.BICUBIC)

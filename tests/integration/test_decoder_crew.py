@@ -23,8 +23,8 @@ from tests.support.children import (
     words,
 )
 from tests.support.waiting import until
-from worker.content import Content
-from worker.crews import DecoderCrew, ImageKilledDecoder
+from worker.images.content import Content
+from worker.supervision.decoder_pool import DecoderCrew, ImageKilledDecoder
 from worker.errors import CannotBeDone, Unavailable
 from worker.messages import ImageFacts
 

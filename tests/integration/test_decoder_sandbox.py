@@ -12,8 +12,8 @@ import pytest
 
 from tests.support.children import alive, wait_until_gone
 from worker.children import landlock
-from worker.content import Content
-from worker.crews import DecoderCrew, DecoderOptions
+from worker.images.content import Content
+from worker.supervision.decoder_pool import DecoderCrew, DecoderOptions
 
 ROOT = Path(__file__).parents[2]
 

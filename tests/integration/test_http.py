@@ -19,7 +19,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from tests.support.monitoring import Answer, fetch, http_url, promtool, samples, total, value
 from tests.support.service import Dms, RunningService, running_service, until
-from worker.metrics.events import ENDINGS, STATUSES
+from worker.operations.metrics.events import ENDINGS, STATUSES
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 

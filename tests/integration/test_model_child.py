@@ -16,8 +16,9 @@ import pytest_asyncio
 from tests.support.children import Watch, alive
 from tests.support.models import built
 from tests.support.waiting import until
-from worker.content import Content
-from worker.crews import DecoderCrew, ModelCrew, ModelOptions
+from worker.images.content import Content
+from worker.supervision.decoder_pool import DecoderCrew
+from worker.supervision.model_pool import ModelCrew, ModelOptions
 from worker.errors import CannotBeDone, Unavailable
 from worker.models.manifest import ModelPackage
 

@@ -12,9 +12,9 @@ import pytest
 from tests.support.children import Watch, alive, jobs, launches, model_crew, open_descriptors, score, words
 from tests.support.scripted_child import LABEL
 from tests.support.waiting import until
-from worker.crews import ModelCrew
+from worker.supervision.model_pool import ModelCrew
 from worker.errors import CannotBeDone, Unavailable
-from worker.lifecycle import BecameReady
+from worker.supervision.lifecycle import BecameReady
 
 ANSWER = [(LABEL, 0.5)]
 

@@ -23,8 +23,9 @@ from tests.support.fake_service import CLOSE, GARBAGE, HTML_PAGE, Response, Trou
 from tests.support.waiting import until
 from worker.errors import AutotagError, CannotBeDone, Misconfigured, TryLater, Unavailable
 from worker.messages import ImageFacts
-from worker.providers.base import Answer, JpegLimits
-from worker.providers.findings import Severity
+from worker.providers.base import Answer
+from worker.images.requests import JpegLimits
+from worker.providers.checks import Severity
 from worker.providers.google_cloud_vision import GoogleCloudVision
 from worker.settings import InstanceSettings
 

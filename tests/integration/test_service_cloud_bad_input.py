@@ -18,7 +18,7 @@ from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
 from tests.support.fake_service import CLOSE, GARBAGE, HTML_PAGE, FakeService, Response, Trouble, instead
 from tests.support.tenants import LOCAL, Tenancy, asking_google, asking_microsoft, key, tenancy
-from worker.checks import Finding, check_instance
+from worker.diagnostics.preflight import Finding, check_instance
 from worker.settings import load_settings
 
 

@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from tests.support.waiting import until
-from worker.content import Content
+from worker.images.content import Content
 from worker.errors import AutotagError, CannotBeDone, TryLater
 from worker.messages import ContentRef, Event, EventData
 from worker.settings import SourcesSettings

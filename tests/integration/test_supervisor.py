@@ -24,11 +24,11 @@ from tests.support.children import (
 )
 from tests.support.scripted_child import LABEL
 from tests.support.waiting import until
-from worker.child_handle import ChildSpec, describe_exit
-from worker.crews import ModelCrew, ModelOptions
+from worker.supervision.child_handle import ChildSpec, describe_exit
+from worker.supervision.model_pool import ModelCrew, ModelOptions
 from worker.errors import Unavailable
-from worker.lifecycle import BecameDisabled, BecameStopped
-from worker.relaunch import RelaunchRule
+from worker.supervision.lifecycle import BecameDisabled, BecameStopped
+from worker.supervision.relaunch import RelaunchRule
 
 ANSWER = [(LABEL, 0.5)]
 
@@ -238,7 +238,7 @@ async def test_a_mistake_in_the_supervisor_is_seen_and_keeps_nobody_waiting(
         pids = [child.pid for child in crew.states() if child.pid]
         in_hand = asyncio.create_task(score(crew, "hang"))
         await until(lambda: jobs(tmp_path))
-        monkeypatch.setattr("worker.lifecycle.step", lambda *_: 1 / 0)
+        monkeypatch.setattr("worker.supervision.lifecycle.step", lambda *_: 1 / 0)
         crew.reset()
         for task in (in_hand, asyncio.create_task(score(crew, "well"))):
             with pytest.raises(Unavailable, match="supervisor failed"):

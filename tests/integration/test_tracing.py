@@ -25,18 +25,19 @@ from tests.support.cloud import MARKER_KEY, QUICK
 from tests.support.fake_google import FakeGoogle
 from tests.support.models import built
 from tests.support.service import Dms, running_service, until
-from worker.album import Album
-from worker.amqp import Broker, Delivery
+from worker.operations.history.thumbnails import Album
+from worker.amqp.broker import Broker
+from worker.amqp.delivery import Delivery
 from worker.errors import Misconfigured
-from worker.history import History
+from worker.operations.history import History
 from worker.messages import EVENT_TYPE, OutgoingMessage
-from worker.metrics import Metrics
+from worker.operations.metrics import Metrics
 from worker.pipeline import Ending, Pipeline
 from worker.settings import Settings
-from worker.topology import Lane
-from worker.tracing import NO_TRACER
-from worker.tracing.otel import OpenTelemetryTracer, tracer_from_environment
-from worker.workshop import Workshop, open_workshop
+from worker.amqp.topology import Lane
+from worker.operations.tracing import NO_TRACER
+from worker.operations.tracing.otel import OpenTelemetryTracer, tracer_from_environment
+from worker.engine import Workshop, open_workshop
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PUBLISHER = "b7ad6b7169203331"

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from worker.child_handle import ChildSpec
-from worker.content import Content
-from worker.crews import DecoderCrew, DecoderOptions, ModelCrew, ModelOptions
-from worker.lifecycle import Crashed, Notice
+from worker.supervision.child_handle import ChildSpec
+from worker.images.content import Content
+from worker.supervision.decoder_pool import DecoderCrew, DecoderOptions
+from worker.supervision.model_pool import ModelCrew, ModelOptions
+from worker.supervision.lifecycle import Crashed, Notice
 
 SCRIPT = Path(__file__).with_name("scripted_child.py")
 

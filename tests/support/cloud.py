@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 
 from PIL import Image as Pillow
 
-from worker.content import Content
+from worker.images.content import Content
 from worker.messages import ImageFacts
-from worker.providers.base import Image, JpegLimits, Provider
+from worker.providers.base import Image, Provider
+from worker.images.requests import JpegLimits
 from worker.providers.registry import Surroundings
 from worker.settings import InstanceSettings, Settings
 

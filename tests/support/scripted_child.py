@@ -19,7 +19,7 @@ from typing import Any
 
 from worker.children import loop
 from worker.errors import Misconfigured
-from worker.frames import Packet
+from worker.supervision.packets import Packet
 
 LABEL = 7
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from worker.models.manifest import PixelRecipe
+from worker.images.requests import PixelRecipe
 from worker.providers.base import Answer, Image, Suggestion
 from worker.settings import InstanceSettings
 

@@ -174,7 +174,7 @@ class RunningService:
     def _ask(self, command: str) -> Any:
         import asyncio
 
-        from worker.control import ask
+        from worker.operations.control import ask
 
         return asyncio.run(ask(Path(self._environment["AUTOTAG_CONTROL_SOCKET"]), command))
 

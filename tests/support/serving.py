@@ -10,10 +10,14 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.amqp import Broker, BrokerState, Delivery, Link, Publisher, connected, message_properties
+from worker.amqp.broker import Broker
+from worker.amqp.state import BrokerState
+from worker.amqp.delivery import Delivery
+from worker.amqp.connection import Link, connected
+from worker.amqp.publisher import Publisher, message_properties
 from worker.errors import AutotagError
 from worker.settings import AmqpSettings
-from worker.topology import Lane, Topology, topology
+from worker.amqp.topology import Lane, Topology, topology
 
 
 def settings_for(url: str, **changes: Any) -> AmqpSettings:

@@ -13,7 +13,7 @@ from typing import Any
 import pika
 
 from tests.support.service import Dms, Message, RunningService, running_service, until
-from worker.topology import topology
+from worker.amqp.topology import topology
 
 DELAYS_S = (1, 3, 5)
 """Of the retry lanes: what takes minutes in production takes seconds here."""

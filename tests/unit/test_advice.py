@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from worker import advice
+from worker.diagnostics import advice
 from worker.providers.google_errors import REASONS
 
 SOURCES = Path(advice.__file__).parent.rglob("*.py")

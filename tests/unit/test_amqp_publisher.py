@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import exceptions, spec
 
-from worker.amqp import NotConfirmed, PublishRefused, Unpublishable, Unroutable
+from worker.amqp.errors import NotConfirmed, PublishRefused, Unpublishable, Unroutable
 from worker.amqp.publisher import Publisher
 
 

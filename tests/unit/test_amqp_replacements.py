@@ -8,9 +8,9 @@ from typing import Any
 import pika
 import pytest
 
-from worker.amqp import Delivery
-from worker.amqp.replacements import to_replay, to_retry, to_set_aside
-from worker.topology import Lane
+from worker.amqp.delivery import Delivery
+from worker.amqp.republish import to_replay, to_retry, to_set_aside
+from worker.amqp.topology import Lane
 
 NOW = datetime(2026, 5, 17, 12, 30, 15, 999, tzinfo=UTC)
 

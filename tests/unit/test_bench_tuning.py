@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from worker import tuning
+from worker.diagnostics import tuning
 from worker.settings import Settings
-from worker.tuning import Choice, Trial, candidates, tune
+from worker.diagnostics.tuning import Choice, Trial, candidates, tune
 
 
 @pytest.mark.parametrize("cores", [1, 2, 4, 8])

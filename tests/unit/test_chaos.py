@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from worker.chaos.ledger import Ledger
-from worker.chaos.material import Due, Planned, photographs_in, plan
-from worker.chaos.schedule import FEWEST_BLOWS, Kind, schedule
+from worker.diagnostics.chaos.ledger import Ledger
+from worker.diagnostics.chaos.material import Due, Planned, photographs_in, plan
+from worker.diagnostics.chaos.schedule import FEWEST_BLOWS, Kind, schedule
 from worker.errors import Misconfigured
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from worker.child_output import KEPT_LINES, LONGEST_LINE_CHARACTERS, MOST_LINES_A_SECOND, ChildOutput
+from worker.supervision.child_output import KEPT_LINES, LONGEST_LINE_CHARACTERS, MOST_LINES_A_SECOND, ChildOutput
 
 
 def lines_of(logs: list[Any]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from worker.content import Content, MemoryFile
+from worker.images.content import Content, MemoryFile
 
 
 def test_reading_does_not_move_the_offset_that_children_share() -> None:

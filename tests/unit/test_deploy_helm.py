@@ -13,7 +13,7 @@ import yaml
 
 from worker.settings import RetrySettings, Settings
 from worker.settings.load import load_settings
-from worker.topology import Lane, topology
+from worker.amqp.topology import Lane, topology
 
 CHART = Path(__file__).parents[2] / "deploy" / "helm" / "autotag"
 KUBERNETES_VERSIONS = ("1.29", "1.37")  # the oldest that Chart.yaml allows, and the newest with a schema here

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from worker.settings import Settings
-from worker.topology import topology
+from worker.amqp.topology import topology
 
 RABBITMQ = Path(__file__).parents[2] / "deploy" / "rabbitmq"
 SETTINGS = Settings()

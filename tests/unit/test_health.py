@@ -14,17 +14,17 @@ import pytest
 from pydantic import SecretStr
 
 from tests.support.waiting import until
-from worker.amqp import BrokerState
+from worker.amqp.state import BrokerState
 from worker.amqp.state import Phase
-from worker.heartbeat import Heartbeat
+from worker.operations.health.heartbeat import Heartbeat
 from worker.http.app import build_app
-from worker.http.served import Served
-from worker.metrics import Metrics
-from worker.notify import Notifier
+from worker.http.service_api import Served
+from worker.operations.metrics import Metrics
+from worker.operations.health.systemd import Notifier
 from worker.settings import Settings
-from worker.status import Health, Pause, has_started, health_of
-from worker.topology import Lane
-from worker.workshop import Workshop
+from worker.operations.health.status import Health, Pause, has_started, health_of
+from worker.amqp.topology import Lane
+from worker.engine import Workshop
 
 CONSUMING = BrokerState(Phase.CONSUMING, 0.0, wanted=frozenset(Lane), lanes=frozenset(Lane))
 WELL = Health(alive=True, loop_lag_s=0.0, started=True, ready=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from worker.history import BUCKET_S, BUCKETS, Ended, History, Picture, State
-from worker.history.answers import MOST_ANSWERS
-from worker.history.failures import MOST_FAILURES
-from worker.history.pulse import Pulse, percentile_s
-from worker.history.strip import Life
-from worker.lifecycle import BecameDisabled, BecameReady, BecameStopped, Cause, Crashed, Relaunching
+from worker.operations.history import BUCKET_S, BUCKETS, Ended, History, Picture, State
+from worker.operations.history.results import MOST_ANSWERS
+from worker.operations.history.failures import MOST_FAILURES
+from worker.operations.history.throughput import Pulse, percentile_s
+from worker.operations.history.timeline import Life
+from worker.supervision.lifecycle import BecameDisabled, BecameReady, BecameStopped, Cause, Crashed, Relaunching
 from worker.messages import ProviderReport, Result, Tag
 
 KILLED = Cause("killed", "killed by SIGKILL")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from worker.image_format import sniff
+from worker.images.format import sniff
 
 
 @pytest.mark.parametrize(

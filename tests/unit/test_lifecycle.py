@@ -8,46 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.lifecycle import (
-    Action,
-    AskToStop,
-    BackOff,
-    BecameDisabled,
-    BecameReady,
-    BecameStopped,
-    Broke,
-    Busy,
-    Cause,
-    Checking,
-    Closed,
-    Crashed,
-    Disabled,
-    Dying,
-    Elapsed,
-    Ended,
-    Event,
-    Given,
-    IllegalMoveError,
-    Kill,
-    Life,
-    Ping,
-    Policy,
-    Ready,
-    Relaunching,
-    Replied,
-    Reset,
-    SaidHello,
-    SaidHopeless,
-    Spawn,
-    SpawnFailed,
-    Start,
-    Starting,
-    Stop,
-    Stopped,
-    Stopping,
-    step,
-)
-from worker.relaunch import RelaunchRule
+from worker.supervision.lifecycle import Action, AskToStop, BackOff, BecameDisabled, BecameReady, BecameStopped, Broke, Busy, Cause, Checking, Closed, Crashed, Disabled, Dying, Elapsed, Ended, Event, Given, IllegalMoveError, Kill, Life, Ping, Policy, Ready, Relaunching, Replied, Reset, SaidHello, SaidHopeless, Spawn, SpawnFailed, Start, Starting, Stop, Stopped, Stopping, step
+from worker.supervision.relaunch import RelaunchRule
 
 WHY = Cause("killed_by_sigkill", "killed by SIGKILL: perhaps out of memory?")
 MODEL = Policy(RelaunchRule(5, 60.0), work_is_blamed=False)

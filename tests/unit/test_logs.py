@@ -14,8 +14,8 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from worker import logs, tracing
-from worker.content import Content
+from worker.operations import logs, tracing
+from worker.images.content import Content
 
 MARKER = "marker-0b5e-never-to-be-seen"
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.merge import Verdict, choose, tags_of
+from worker.tagging.merge import Verdict, choose, tags_of
 from worker.providers.base import Suggestion
 from worker.settings import LabelsSettings
 

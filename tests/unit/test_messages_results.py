@@ -12,17 +12,7 @@ from cloudevents.core.bindings import amqp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.messages import (
-    Event,
-    ImageFacts,
-    ProviderReport,
-    Tag,
-    UnreadableEvent,
-    comparable,
-    read_result,
-    result_data,
-    write_result,
-)
+from worker.messages import Event, ImageFacts, ProviderReport, Tag, UnreadableEvent, comparable, read_result, result_data, write_result
 from worker.messages.examples import EVENT, FAILED, SKIPPED, TAGGED
 from worker.messages.results import NAMESPACE
 

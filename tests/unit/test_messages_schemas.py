@@ -15,21 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from worker.asyncapi import asyncapi, example_result
+from worker.amqp.asyncapi import asyncapi, example_result
 from worker.cli.schema import documents, schema
-from worker.messages import (
-    Event,
-    ImageFacts,
-    ProviderReport,
-    Result,
-    Tag,
-    examples,
-    read_event,
-    result_data,
-    write_result,
-)
+from worker.messages import Event, ImageFacts, ProviderReport, Result, Tag, examples, read_event, result_data, write_result
 from worker.messages.schemas import schemas
-from worker.topology import Lane, topology
+from worker.amqp.topology import Lane, topology
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS = schemas()

@@ -13,17 +13,17 @@ import yaml
 from prometheus_client import generate_latest
 
 from tests.support.monitoring import ROOT, promtool, total, value
-from worker import tracing
-from worker.amqp import BrokerState
+from worker.operations import tracing
+from worker.amqp.state import BrokerState
 from worker.amqp.state import Phase
-from worker.lifecycle import BecameReady, Cause, Crashed, Relaunching
+from worker.supervision.lifecycle import BecameReady, Cause, Crashed, Relaunching
 from worker.messages import Result
-from worker.metrics import Metrics
-from worker.metrics import broker as broker_metrics
-from worker.metrics.cloud import LaneView
-from worker.metrics.labels import OTHER, Reasons
-from worker.replies import Reply
-from worker.topology import Lane
+from worker.operations.metrics import Metrics
+from worker.operations.metrics import broker as broker_metrics
+from worker.operations.metrics.cloud import LaneView
+from worker.operations.metrics.labels import OTHER, Reasons
+from worker.providers.replies import Reply
+from worker.amqp.topology import Lane
 
 RULES = ROOT / "deploy/prometheus/rules/autotag.yml"
 RULES_TEST = ROOT / "deploy/prometheus/rules_test.yml"

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.models import write_package
 from worker.models.catalogue import BUILT_IN, DEFAULT, available, find
-from worker.models.efficientnet_lite import VARIANTS, blocks, scaled_channels
+from worker.models.builder.efficientnet_lite import VARIANTS, blocks, scaled_channels
 from worker.models.manifest import ModelMissing
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.support.models import ROOT, write_package
 from worker.errors import Misconfigured
 from worker.models.manifest import ModelMissing, ModelPackage, write_manifest
-from worker.models.recipe import Fit, Interpolation, PixelRecipe
+from worker.images.requests import Fit, Interpolation, PixelRecipe
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from worker.errors import Misconfigured
-from worker.models.weights import MAGIC, PROTOCOL, read_state_dict
+from worker.models.builder.weights import MAGIC, PROTOCOL, read_state_dict
 
 
 class FloatStorage:
@@ -176,7 +176,7 @@ def test_a_file_that_ends_early_is_refused(tmp_path: Path, cut_bytes: int) -> No
 def test_nothing_is_interpreted_when_the_hash_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "w.pth"
     write(path, OrderedDict(), [])
-    monkeypatch.setattr("worker.models.weights._parse", lambda *_: pytest.fail("it was interpreted"))
+    monkeypatch.setattr("worker.models.builder.weights._parse", lambda *_: pytest.fail("it was interpreted"))
     with pytest.raises(Misconfigured, match="expected " + "0" * 64):
         read_state_dict(path, "0" * 64)
 

@@ -16,9 +16,9 @@ CHILD_SIDE = (
     "worker.children",
     "worker.models.runtimes",
     "worker.models.builder",
-    "worker.models.calibration",
-    "worker.models.efficientnet_lite",
-    "worker.models.weights",
+    "worker.models.builder.calibration",
+    "worker.models.builder.efficientnet_lite",
+    "worker.models.builder.weights",
 )
 
 PROGRAM = """
@@ -61,6 +61,6 @@ def test_no_module_of_the_parent_imports_a_library_of_the_children() -> None:
     assert run(modules) == ""
 
 
-@pytest.mark.parametrize("module", ["worker.children.decoder", "worker.models.weights"])
+@pytest.mark.parametrize("module", ["worker.children.decoder", "worker.models.builder.weights"])
 def test_the_check_sees_such_an_import(module: str) -> None:
     assert f"importing {module} imports" in run([module])

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.scripted_provider import ScriptedProvider
 from worker.messages import Event, read_event
-from worker.policy import gate
+from worker.tagging.gates import gate
 from worker.settings import InstanceSettings, Settings
 
 ON = ScriptedProvider("on")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from worker.errors import CannotBeDone, TryLater
 from worker.providers.base import Answer, Suggestion
-from worker.providers.cloud.answers import AnswerCache
+from worker.providers.cloud.cache import AnswerCache
 from worker.providers.cloud.budget import CallBudget
 from worker.providers.cloud.circuit import Circuit
 from worker.providers.cloud.faults import NotCalled, ServiceFailed, SlowDown, passing_fault

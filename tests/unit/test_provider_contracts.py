@@ -29,7 +29,7 @@ from tests.support.fake_microsoft import FakeMicrosoft
 from tests.support.fake_service import Call, Response
 from worker.errors import CannotBeDone, Misconfigured, TryLater
 from worker.providers import google_cloud_vision, google_errors, microsoft_errors, microsoft_vision
-from worker.providers.cloud.wire import KeyHeader
+from worker.providers.cloud.http_client import KeyHeader
 from worker.providers.microsoft_vision import MicrosoftVision
 from worker.providers.registry import Surroundings
 from worker.settings import Settings

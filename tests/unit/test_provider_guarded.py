@@ -5,7 +5,7 @@ from __future__ import annotations
 from structlog.testing import capture_logs
 
 from tests.support.scripted_provider import ScriptedProvider
-from worker.providers.guarded import Guarded
+from worker.providers.third_party import Guarded
 from worker.settings import InstanceSettings
 
 

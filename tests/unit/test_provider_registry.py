@@ -9,7 +9,7 @@ import pytest
 
 from worker.errors import Misconfigured
 from worker.providers import registry
-from worker.providers.findings import Checkable
+from worker.providers.checks import Checkable
 from worker.providers.registry import Surroundings, make, make_wanted, wanted
 from worker.settings import Settings
 

@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from tests.support.scripted_provider import ScriptedProvider
-from worker import checks
+from worker.diagnostics import preflight
 from worker.cli.tag import _settings_for
 from worker.providers import registry
 from worker.providers.registry import Surroundings
@@ -32,7 +32,7 @@ ON = Settings(instances={"acme": {"providers": {"mine": {}}}})
 
 
 async def test_the_check_of_the_switches_names_it() -> None:
-    finding = await checks._switches(ON)
+    finding = await preflight._switches(ON)
     assert (finding.status, finding.message) == ("ok", "defaults: none; acme: mine")
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.relaunch import RelaunchRule, after_crash, relaunches_left
+from worker.supervision.relaunch import RelaunchRule, after_crash, relaunches_left
 
 T = 60.0
 

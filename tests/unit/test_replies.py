@@ -7,11 +7,12 @@ import asyncio
 import pytest
 
 from tests.support.scripted_provider import ScriptedProvider
-from worker.content import Content
+from worker.images.content import Content
 from worker.errors import CannotBeDone, Misconfigured, TryLater, Unavailable
 from worker.messages import ImageFacts
-from worker.providers.base import Image, JpegLimits, Suggestion
-from worker.replies import Again, Asking, Reply, pack, unpack
+from worker.providers.base import Image, Suggestion
+from worker.images.requests import JpegLimits
+from worker.providers.replies import Again, Asking, Reply, pack, unpack
 from worker.settings import InstanceSettings
 
 

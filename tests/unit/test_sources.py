@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.waiting import until
 from worker import sources
-from worker.content import Content
+from worker.images.content import Content
 from worker.errors import CannotBeDone, TryLater
 from worker.messages import read_event
 from worker.settings import SourcesSettings

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.content import Content
+from worker.images.content import Content
 from worker.errors import AutotagError, CannotBeDone, TryLater
 from worker.settings import SourcesSettings
 from worker.sources.path import open_path

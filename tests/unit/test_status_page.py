@@ -12,15 +12,15 @@ import pytest
 from pydantic import SecretStr
 
 from worker import __version__
-from worker.history import Ended, History
+from worker.operations.history import Ended, History
 from worker.http.app import build_app
 from worker.http.page.markup import Html, h, join
 from worker.http.page.words import ago, count, lasted, share, took
 from worker.messages import Result, Tag
-from worker.metrics import Metrics
+from worker.operations.metrics import Metrics
 from worker.settings import Settings
-from worker.status import Health
-from worker.workshop import Workshop
+from worker.operations.health.status import Health
+from worker.engine import Workshop
 
 HERE, ELSEWHERE = "127.0.0.1", "192.0.2.7"
 TOKEN = "a-token"
@@ -172,7 +172,7 @@ async def test_who_signs_in_gets_a_cookie_that_neither_is_the_token_nor_can_be_r
 
 
 async def test_a_wrong_token_is_refused_and_costs_a_moment(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.http.door._WRONG_TOKEN_COSTS_S", 0.01)
+    monkeypatch.setattr("worker.http.sessions._WRONG_TOKEN_COSTS_S", 0.01)
     async with visit(TOKEN) as client:
         answer = await client.post("/sign-in", data={"token": "another"}, headers=FROM_THE_PAGE)
     assert answer.status_code == 403
@@ -266,7 +266,7 @@ async def test_sessions_are_few_and_end(visit: Visit, monkeypatch: pytest.Monkey
         for _ in range(32):
             await client.post("/sign-in", data={"token": TOKEN}, headers=FROM_THE_PAGE)
         assert 'action="/sign-in"' not in (await client.get("/")).text
-        monkeypatch.setattr("worker.http.door.time.monotonic", lambda: 1e12)
+        monkeypatch.setattr("worker.http.sessions.time.monotonic", lambda: 1e12)
         assert 'action="/sign-in"' in (await client.get("/")).text
         monkeypatch.undo()
         client.cookies.clear()

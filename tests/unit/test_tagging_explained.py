@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from worker.settings import InstanceSettings
-from worker.tagging import curious
+from worker.tagging.tagger import curious
 
 
 @pytest.mark.parametrize(("threshold", "asked_for"), [(0.3, 0.005), (0.001, 0.001), (0.0, 0.0)])

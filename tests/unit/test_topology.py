@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.topology import DELIVERY_LIMIT, NO_DELIVERY_LIMIT, Lane, definitions, in_words, topology
+from worker.amqp.topology import DELIVERY_LIMIT, NO_DELIVERY_LIMIT, Lane, definitions, in_words, topology
 
 LAYOUT = topology("autotag", (10, 60, 600))
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from worker.crews import DecoderCrew
-from worker.metrics import Metrics
+from worker.supervision.decoder_pool import DecoderCrew
+from worker.operations.metrics import Metrics
 from worker.settings import Settings
-from worker.workshop import Workshop
+from worker.engine import Workshop
 
 
 class Stub:

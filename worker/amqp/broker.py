@@ -22,13 +22,13 @@ from worker.amqp.declare import depths
 from worker.amqp.delivery import Delivery
 from worker.amqp.errors import BrokerUnreachable, NotConfirmed, Unroutable
 from worker.amqp.publisher import message_properties
-from worker.amqp.replacements import to_retry, to_set_aside
+from worker.amqp.republish import to_retry, to_set_aside
 from worker.amqp.session import Session
 from worker.amqp.state import BrokerState, Phase
 from worker.errors import AutotagError, Misconfigured
 from worker.messages import OutgoingMessage
 from worker.settings import AmqpSettings
-from worker.topology import Lane, Topology
+from worker.amqp.topology import Lane, Topology
 
 _log = structlog.get_logger(__name__)
 

@@ -11,9 +11,9 @@ import structlog
 from pika import exceptions as pika_errors
 
 from worker.amqp.delivery import Delivery
-from worker.amqp.link import Channel
+from worker.amqp.connection import Channel
 from worker.amqp.parameters import connection_name
-from worker.topology import Lane
+from worker.amqp.topology import Lane
 
 _log = structlog.get_logger(__name__)
 

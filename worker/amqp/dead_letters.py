@@ -18,19 +18,11 @@ import pika
 from pika import spec
 
 from worker.amqp.delivery import ATTEMPT_HEADER, text
-from worker.amqp.link import Channel, Link, answer, connected
+from worker.amqp.connection import Channel, Link, answer, connected
 from worker.amqp.publisher import Publisher
-from worker.amqp.replacements import (
-    ASSET_HEADER,
-    FAILED_AT_HEADER,
-    INSTANCE_HEADER,
-    LANE_HEADER,
-    MESSAGE_HEADER,
-    REASON_HEADER,
-    to_replay,
-)
+from worker.amqp.republish import ASSET_HEADER, FAILED_AT_HEADER, INSTANCE_HEADER, LANE_HEADER, MESSAGE_HEADER, REASON_HEADER, to_replay
 from worker.settings import AmqpSettings
-from worker.topology import Lane, Topology
+from worker.amqp.topology import Lane, Topology
 
 _LOOKS = 40
 _BETWEEN_LOOKS_S = 0.025

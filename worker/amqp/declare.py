@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from worker.amqp.link import Link
+from worker.amqp.connection import Link
 from worker.errors import Misconfigured
-from worker.topology import Topology
+from worker.amqp.topology import Topology
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import pika
 
-from worker.topology import Lane
+from worker.amqp.topology import Lane
 
 ATTEMPT_HEADER = "x-autotag-attempt"
 """Which attempt at an event this is, from 1. Counted by us: a redelivery after a lost connection is no attempt."""

@@ -21,7 +21,7 @@ from pika import spec
 
 from worker.amqp.diagnosis import brief
 from worker.amqp.errors import NotConfirmed, NotPublished, PublishRefused, Unpublishable, Unroutable
-from worker.amqp.link import Channel, Link
+from worker.amqp.connection import Channel, Link
 
 _log = structlog.get_logger(__name__)
 

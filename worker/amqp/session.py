@@ -10,11 +10,11 @@ import structlog
 from worker.amqp.consumer import Consumer
 from worker.amqp.declare import declare, find_missing
 from worker.amqp.delivery import Delivery
-from worker.amqp.link import Link
+from worker.amqp.connection import Link
 from worker.amqp.parameters import connection_name
 from worker.amqp.publisher import Publisher
 from worker.settings import AmqpSettings
-from worker.topology import Lane, Topology
+from worker.amqp.topology import Lane, Topology
 
 _log = structlog.get_logger(__name__)
 

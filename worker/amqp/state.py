@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from worker.topology import Lane
+from worker.amqp.topology import Lane
 
 
 class Phase(StrEnum):

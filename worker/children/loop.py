@@ -16,9 +16,9 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from worker import frames
+from worker.supervision import packets
 from worker.errors import Misconfigured
-from worker.frames import Packet
+from worker.supervision.packets import Packet
 
 _PR_SET_PDEATHSIG = 1
 
@@ -39,7 +39,7 @@ def serve(prepare: Prepare) -> NoReturn:
     for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     with socket.socket(fileno=socket_fd) as sock:
-        begin = frames.receive(sock, maximum_fds=0)
+        begin = packets.receive(sock, maximum_fds=0)
         if begin is not None:
             _live(sock, prepare, begin[0])
     _leave(0)
@@ -49,22 +49,22 @@ def _live(sock: socket.socket, prepare: Prepare, settings: Packet) -> None:
     try:
         handle, hello = prepare(settings)
     except Misconfigured as error:
-        frames.send(sock, frames.pack("hopeless", {"reason": error.reason, "message": str(error)}))
+        packets.send(sock, packets.pack("hopeless", {"reason": error.reason, "message": str(error)}))
         _leave(1)
-    frames.send(sock, frames.pack("hello", hello))
+    packets.send(sock, packets.pack("hello", hello))
     answers = _Answers(sock)
-    while (received := frames.receive(sock, maximum_fds=frames.MAXIMUM_FDS)) is not None:
+    while (received := packets.receive(sock, maximum_fds=packets.MAXIMUM_FDS)) is not None:
         packet, fds = received
         if packet["kind"] == "stop":
             answers.wait_for_all()
             return
         if packet["kind"] == "ping":
-            frames.send(sock, frames.pack("pong"))
+            packets.send(sock, packets.pack("pong"))
             continue
         try:
             handle(packet, fds, answers.next())
         finally:
-            frames.close_all(fds)
+            packets.close_all(fds)
 
 
 class _Answers:
@@ -80,11 +80,11 @@ class _Answers:
         answer: list[bytes] = []  # empty until it is there
 
         def reply(kind: str, fields: Mapping[str, object]) -> None:
-            data = frames.pack(kind, fields)
+            data = packets.pack(kind, fields)
             with self._changed:
                 answer.append(data)
                 while self._due and self._due[0]:
-                    frames.send(self._sock, self._due.popleft()[0])
+                    packets.send(self._sock, self._due.popleft()[0])
                 self._changed.notify_all()
 
         with self._changed:

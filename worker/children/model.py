@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from worker.children import loop
 from worker.errors import Misconfigured
-from worker.frames import Packet
+from worker.supervision.packets import Packet
 from worker.models.manifest import ModelPackage
 from worker.models.runtimes import Runtime, open_runtime
 from worker.models.runtimes.runtime import Scores

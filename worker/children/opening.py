@@ -29,7 +29,7 @@ from PIL import (
 )
 
 from worker.errors import CannotBeDone
-from worker.image_format import HEAD_BYTES, sniff
+from worker.images.format import HEAD_BYTES, sniff
 
 _FORMATS = {
     "image/bmp": "BMP",

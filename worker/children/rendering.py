@@ -15,7 +15,7 @@ from PIL import Image, ImageCms, JpegImagePlugin
 
 from worker.children.opening import orientation
 from worker.errors import CannotBeDone
-from worker.models.recipe import Interpolation, PixelRecipe
+from worker.images.requests import Interpolation, PixelRecipe
 
 DRAFT_FACTOR = 1.5
 """A JPEG is decoded at no less than this times the size wanted, so that the resampling, and not the decoder's coarser

@@ -16,9 +16,9 @@ from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from worker.content import Content
+    from worker.images.content import Content
     from worker.settings import Settings
-    from worker.tuning import Trial, Tuning
+    from worker.diagnostics.tuning import Trial, Tuning
 
 _MOST_FILES = 1000
 
@@ -47,7 +47,7 @@ def bench(
     The setting that `--tune` writes belongs into the settings file. Run it while the machine does what it usually does
     beside Autotag: what the broker and others need is not free.
     """
-    from worker import logs
+    from worker.operations import logs
     from worker.errors import AutotagError
 
     logs.configure("warning", "console")
@@ -73,7 +73,7 @@ def _said_by(error: Exception) -> str:
 
 async def _bench(settings: Settings, tune: bool, seconds: float, images: Path | None) -> tuple[Trial, Tuning | None]:
     """How fast it is as the settings are and, where that is asked for, how fast it could be."""
-    from worker import tuning
+    from worker.diagnostics import tuning
     from worker.cli.progress import model_progress
 
     with ExitStack() as stack:
@@ -87,7 +87,7 @@ async def _bench(settings: Settings, tune: bool, seconds: float, images: Path | 
 
 def _files(folder: Path, stack: ExitStack) -> list[Content]:
     from worker.errors import Misconfigured
-    from worker.tuning import open_file
+    from worker.diagnostics.tuning import open_file
 
     files = sorted(file for file in folder.iterdir() if file.is_file())[:_MOST_FILES]
     if not files:

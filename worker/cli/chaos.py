@@ -20,7 +20,7 @@ from worker.cli.exit_codes import ExitCode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.chaos.run import Options, Progress, Report
+    from worker.diagnostics.chaos.run import Options, Progress, Report
 
 SPARED = "The broker itself is not killed: it is not ours. `make chaos` starts one of its own, and kills that too."
 
@@ -41,7 +41,7 @@ def chaos(
     Works in queues of its own, and takes them away at the end. The broker is not killed. Ends with status 1 if an event
     is unaccounted for, 3 if the broker cannot be reached.
     """
-    from worker.chaos.run import Options
+    from worker.diagnostics.chaos.run import Options
     from worker.errors import AutotagError, TryLater
     from worker.settings import AmqpSettings
 
@@ -66,7 +66,7 @@ def chaos(
 
 def run(options: Options) -> Report:
     """A chaos run with its progress on standard error. Its queues are kept only if something is missing in them."""
-    from worker.chaos.run import ChaosRun
+    from worker.diagnostics.chaos.run import ChaosRun
 
     async def whole(tell: Callable[[Progress], None]) -> Report:
         chaos_run = ChaosRun(options, tell)

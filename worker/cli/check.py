@@ -12,7 +12,7 @@ from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from worker.checks import Finding
+    from worker.diagnostics.preflight import Finding
     from worker.settings import Settings
 
 _EXIT = {"rabbitmq": ExitCode.UNREACHABLE, "model": ExitCode.MODEL}
@@ -32,7 +32,7 @@ def check(
     Declares the queues, as the service would. Ends with what the first failure stands for: 3 RabbitMQ, 4 the model,
     1 anything else.
     """
-    from worker import logs
+    from worker.operations import logs
 
     logs.configure("warning", "console")
     settings = CliContext.of(context).load().settings
@@ -45,8 +45,8 @@ async def _check(settings: Settings, instance: str | None, as_json: bool) -> lis
     from rich.console import Console
     from rich.markup import escape
 
-    from worker.checks import check as look
-    from worker.checks import check_instance
+    from worker.diagnostics.preflight import check as look
+    from worker.diagnostics.preflight import check_instance
 
     console = Console(soft_wrap=True)
     failed = []

@@ -13,7 +13,7 @@ import typer
 
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
-from worker.topology import Lane
+from worker.amqp.topology import Lane
 
 if TYPE_CHECKING:
     from worker.amqp.dead_letters import DeadLetter, DeadLetters, Progress, Selection
@@ -145,7 +145,7 @@ def _do(context: typer.Context, work: Callable[[DeadLetters, Progress], Awaitabl
     """Do something with the dead letters; when they can't be had, say why and end."""
     from worker.amqp.dead_letters import DeadLetters
     from worker.errors import AutotagError
-    from worker.topology import topology
+    from worker.amqp.topology import topology
 
     settings = CliContext.of(context).load().settings
     queue = DeadLetters(settings.amqp, topology(settings.amqp.queue_prefix, settings.retry.delays_s))

@@ -74,7 +74,7 @@ def _order(context: typer.Context, command: str, done: str, as_json: bool, *, wi
 
 def _ask(context: typer.Context, command: str, *, within_s: float = 10.0) -> dict[str, Any]:
     """The service's answer; when there is none, say why and end."""
-    from worker.control import ask
+    from worker.operations.control import ask
     from worker.errors import TryLater
 
     settings = CliContext.of(context).load().settings

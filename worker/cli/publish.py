@@ -17,7 +17,7 @@ import typer
 
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
-from worker.topology import Lane
+from worker.amqp.topology import Lane
 
 if TYPE_CHECKING:
     from worker.messages import Result
@@ -99,8 +99,8 @@ def _event(key: str, file: Path, content: dict[str, str], instance: str) -> byte
 async def _publish(
     settings: Settings, bodies: dict[str, tuple[Path, bytes]], lane: Lane, wait: bool, timeout_s: float, as_json: bool
 ) -> ExitCode:
-    from worker.amqp.visitor import visiting
-    from worker.topology import topology
+    from worker.amqp.client import visiting
+    from worker.amqp.topology import topology
 
     layout = topology(settings.amqp.queue_prefix, settings.retry.delays_s)
     async with visiting(settings.amqp, layout, listen=wait) as visitor:

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from worker.asyncapi import asyncapi
+from worker.amqp.asyncapi import asyncapi
 from worker.cli.exit_codes import ExitCode
 from worker.messages.schemas import schemas
 from worker.settings import AmqpSettings, RetrySettings
-from worker.topology import topology
+from worker.amqp.topology import topology
 
 CHECKED_IN = Path("docs/schemas")
 

@@ -13,7 +13,7 @@ import typer
 
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
-from worker.relaunch import RelaunchRule, after_crash
+from worker.supervision.relaunch import RelaunchRule, after_crash
 
 
 def simulate(

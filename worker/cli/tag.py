@@ -18,11 +18,11 @@ from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from worker.content import Content
-    from worker.merge import Choice
+    from worker.images.content import Content
+    from worker.tagging.merge import Choice
     from worker.messages import Result
     from worker.settings import InstanceSettings, Settings
-    from worker.workshop import Workshop
+    from worker.engine import Workshop
 
 AT_ONCE = 16
 """Files in hand at the same time: enough to keep decoders and model busy."""
@@ -58,7 +58,7 @@ def tag(
 
     Ends with status 1 if a file could not be tagged, and says which and why.
     """
-    from worker import logs
+    from worker.operations import logs
     from worker.errors import Misconfigured
 
     logs.configure("warning", "console")
@@ -92,8 +92,8 @@ def _settings_for(settings: Settings, instance: str, model: str | None, threshol
 
 async def _tag_all(settings: Settings, instance: str, files: list[Path], *, explain: bool, as_json: bool) -> int:
     from worker.cli.progress import model_progress
-    from worker.metrics import Metrics
-    from worker.workshop import open_workshop
+    from worker.operations.metrics import Metrics
+    from worker.engine import open_workshop
 
     with model_progress(settings.tensorflow.model) as progress:
         workshop = await open_workshop(settings, Metrics(), progress=progress)
@@ -124,12 +124,12 @@ async def _in_order(
 
 
 async def _tag_one(workshop: Workshop, settings: Settings, name: str, file: Path, explain: bool) -> Tagged:
-    from worker import tagging
+    from worker.tagging import tagger
     from worker.errors import AutotagError
     from worker.messages import EVENT_TYPE, IN_THE_BODY, Event, EventData
 
     instance: InstanceSettings = settings.instances[name]
-    asked_as = tagging.curious(instance) if explain else instance
+    asked_as = tagger.curious(instance) if explain else instance
     started_s = time.monotonic()
     event = Event(
         specversion="1.0",
@@ -139,17 +139,17 @@ async def _tag_one(workshop: Workshop, settings: Settings, name: str, file: Path
         data=EventData.model_construct(asset_id=str(file), instance=name, content=IN_THE_BODY, file_name=file.name),
     )
 
-    async def tell(_so_far: tagging.Findings) -> None:
+    async def tell(_so_far: tagger.Findings) -> None:
         """A person at a terminal waits for the whole answer."""
 
     choices: list[Choice] = []
     try:
         with await asyncio.to_thread(_open, file, settings) as content:
             findings = await workshop.tagger.look(event, content, asked_as, earlier={}, tell=tell)
-        result = tagging.tagged(event, findings.without_hope(), instance, settings)
-        choices = tagging.judge(event, findings, instance, settings)
+        result = tagger.tagged(event, findings.without_hope(), instance, settings)
+        choices = tagger.judge(event, findings, instance, settings)
     except AutotagError as error:
-        result = tagging.failed(event, error)
+        result = tagger.failed(event, error)
     return Tagged(str(file), result, choices, time.monotonic() - started_s)
 
 

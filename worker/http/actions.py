@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from worker.http.door import PROOF_HEADER
-from worker.http.guard import Guard
+from worker.http.sessions import PROOF_HEADER
+from worker.http.security_headers import Guard
 from worker.http.pages import door, read_form
-from worker.http.served import Served, served
+from worker.http.service_api import Served, served
 
 _log = structlog.get_logger(__name__)
 

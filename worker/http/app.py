@@ -9,13 +9,13 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 
-from worker.http import actions, drop, exposition, health, pages
-from worker.http.door import Door
-from worker.http.drop import Desk
-from worker.http.gate import Gate
-from worker.http.served import Served
+from worker.http import actions, try_image, exposition, health, pages
+from worker.http.sessions import Door
+from worker.http.try_image import Desk
+from worker.http.bearer_token import Gate
+from worker.http.service_api import Served
 
-_PAGE = (*pages.routes, *actions.routes, *drop.routes)
+_PAGE = (*pages.routes, *actions.routes, *try_image.routes)
 
 ROUTES: Sequence[BaseRoute] = (*health.routes, *exposition.routes, *_PAGE)
 """Everything that is answered."""

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from worker.http.served import served
+from worker.http.service_api import served
 
 
 async def metrics(request: Request) -> Response:

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from worker.http.gate import admitted
-from worker.http.served import served
+from worker.http.bearer_token import admitted
+from worker.http.service_api import served
 
 
 async def live(request: Request) -> JSONResponse:

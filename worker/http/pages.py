@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from worker.http.door import Door, Visitor, is_from_elsewhere
-from worker.http.guard import Guard
+from worker.http.sessions import Door, Visitor, is_from_elsewhere
+from worker.http.security_headers import Guard
 from worker.http.page import document
 from worker.http.page.report import report
 from worker.http.page.view import View, view_of
-from worker.http.served import served
+from worker.http.service_api import served
 
 _LONGEST_FORM_BYTES = 4096
 _MEDIA_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}

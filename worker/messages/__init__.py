@@ -3,20 +3,7 @@
 from worker.messages.events import EVENT_TYPE, IN_THE_BODY, ContentRef, Event, EventData, ReadEvent
 from worker.messages.fields import is_instance_name
 from worker.messages.reading import read_event
-from worker.messages.results import (
-    RESULT_TYPE,
-    ImageFacts,
-    OutgoingMessage,
-    ProviderReport,
-    ProviderStatus,
-    Result,
-    Status,
-    Tag,
-    comparable,
-    read_result,
-    result_data,
-    write_result,
-)
+from worker.messages.results import RESULT_TYPE, ImageFacts, OutgoingMessage, ProviderReport, ProviderStatus, Result, Status, Tag, comparable, read_result, result_data, write_result
 from worker.messages.unreadable import UnreadableEvent
 
 __all__ = [

@@ -7,18 +7,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from worker.messages.fields import (
-    AssetId,
-    Base64Bytes,
-    FilePath,
-    InstanceName,
-    ShortText,
-    TagName,
-    TraceParent,
-    TraceState,
-    Url,
-    null_is,
-)
+from worker.messages.fields import AssetId, Base64Bytes, FilePath, InstanceName, ShortText, TagName, TraceParent, TraceState, Url, null_is
 
 EVENT_TYPE: Final = "dms.image.uploaded.v1"
 

@@ -17,8 +17,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from worker.errors import Misconfigured
 from worker.models.labels import read_labels
-from worker.models.recipe import Fit, Interpolation
-from worker.models.recipe import PixelRecipe as PixelRecipe
+from worker.images.requests import Fit, Interpolation
+from worker.images.requests import PixelRecipe as PixelRecipe
 
 MANIFEST_FILE = "manifest.json"
 _HASH_CHUNK_BYTES = 1 << 20

@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from worker.content import Content
+from worker.images.content import Content
 from worker.messages import ImageFacts
-from worker.models.manifest import PixelRecipe
+from worker.images.requests import PixelRecipe
 from worker.settings import InstanceSettings
 
 

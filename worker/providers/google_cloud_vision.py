@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from worker.errors import AutotagError, Misconfigured
-from worker.providers.base import Answer, JpegLimits
+from worker.providers.base import Answer
+from worker.images.requests import JpegLimits
 from worker.providers.cloud.batching import Batcher, BatchLimits
 from worker.providers.cloud.budget import CallBudget
 from worker.providers.cloud.faults import GARBLED_ANSWER, ServiceFailed
-from worker.providers.cloud.fitting import Payload, ServiceLimits
-from worker.providers.cloud.lane import Account, Lane, LaneRules
+from worker.providers.cloud.payload import Payload, ServiceLimits
+from worker.providers.cloud.account_client import Account, Lane, LaneRules
 from worker.providers.cloud.provider import CloudProvider, Target
 from worker.providers.cloud.suggestions import suggestions_of
-from worker.providers.cloud.wire import KeyHeader
+from worker.providers.cloud.http_client import KeyHeader
 from worker.providers.google_errors import call_error, image_error
 from worker.settings import GoogleCloudVisionSettings, InstanceSettings
 

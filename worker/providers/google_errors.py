@@ -10,7 +10,7 @@ from typing import Any
 from worker.errors import AutotagError, CannotBeDone, Misconfigured
 from worker.providers.cloud.faults import GARBLED_ANSWER, ServiceFailed, SlowDown, passing_fault
 from worker.providers.cloud.retry_after import LONGEST_S, retry_after_s
-from worker.providers.cloud.wire import KeyHeader, WireAnswer
+from worker.providers.cloud.http_client import KeyHeader, WireAnswer
 
 _SERVICE = "Google Cloud Vision"
 

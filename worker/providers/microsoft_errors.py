@@ -11,7 +11,7 @@ from typing import Any
 from worker.errors import AutotagError, CannotBeDone, Misconfigured, Unavailable
 from worker.providers.cloud.faults import GARBLED_ANSWER, ServiceFailed, passing_fault
 from worker.providers.cloud.retry_after import retry_after_s
-from worker.providers.cloud.wire import KeyHeader, WireAnswer
+from worker.providers.cloud.http_client import KeyHeader, WireAnswer
 
 _SERVICE = "Microsoft's vision service"
 

@@ -15,14 +15,15 @@ from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 from worker.errors import Misconfigured
-from worker.providers.base import Answer, JpegLimits
+from worker.providers.base import Answer
+from worker.images.requests import JpegLimits
 from worker.providers.cloud.budget import CallBudget
 from worker.providers.cloud.faults import GARBLED_ANSWER, ServiceFailed
-from worker.providers.cloud.fitting import Payload, ServiceLimits
-from worker.providers.cloud.lane import Account, Lane, LaneRules
+from worker.providers.cloud.payload import Payload, ServiceLimits
+from worker.providers.cloud.account_client import Account, Lane, LaneRules
 from worker.providers.cloud.provider import CloudProvider, Target
 from worker.providers.cloud.suggestions import suggestions_of
-from worker.providers.cloud.wire import KeyHeader
+from worker.providers.cloud.http_client import KeyHeader
 from worker.providers.microsoft_errors import call_error
 from worker.settings import InstanceSettings, MicrosoftVisionSettings
 

@@ -17,7 +17,7 @@ import structlog
 from worker.errors import Misconfigured
 from worker.providers.base import Provider
 from worker.providers.cloud.observer import UNOBSERVED, CallObserver
-from worker.providers.guarded import Guarded
+from worker.providers.third_party import Guarded
 from worker.settings import Settings
 
 _log = structlog.get_logger(__name__)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from worker.crews import ModelCrew
-from worker.models.manifest import ModelPackage, PixelRecipe
+from worker.supervision.model_pool import ModelCrew
+from worker.models.manifest import ModelPackage
+from worker.images.requests import PixelRecipe
 from worker.providers.base import Answer, Image, Suggestion
 from worker.settings import InstanceSettings
 

@@ -1,29 +1,10 @@
 """Settings: what can be set, where it is read from, and what holds for each virtual instance."""
 
 from worker.settings.effective import effective_maximum_number_of_tags, settings_digest
-from worker.settings.instance import (
-    CloudSettings,
-    GoogleCloudVisionSettings,
-    InstanceSettings,
-    InstanceTensorFlowSettings,
-    LabelsSettings,
-    MicrosoftVisionSettings,
-)
+from worker.settings.instance import CloudSettings, GoogleCloudVisionSettings, InstanceSettings, InstanceTensorFlowSettings, LabelsSettings, MicrosoftVisionSettings
 from worker.settings.load import Effective, LoadedSettings, load_settings
 from worker.settings.root import Settings
-from worker.settings.system import (
-    AmqpSettings,
-    CloudCacheSettings,
-    CloudCallsSettings,
-    DecoderSettings,
-    HttpSettings,
-    Inception5hSettings,
-    LogSettings,
-    ModelsSettings,
-    RetrySettings,
-    SourcesSettings,
-    TensorFlowSettings,
-)
+from worker.settings.system import AmqpSettings, CloudCacheSettings, CloudCallsSettings, DecoderSettings, HttpSettings, Inception5hSettings, LogSettings, ModelsSettings, RetrySettings, SourcesSettings, TensorFlowSettings
 
 __all__ = [
     "AmqpSettings",

@@ -10,17 +10,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from worker.settings.base import LocalPath, Section
 from worker.settings.instance import InstanceSettings, merged
-from worker.settings.system import (
-    AmqpSettings,
-    CloudCallsSettings,
-    DecoderSettings,
-    HttpSettings,
-    LogSettings,
-    ModelsSettings,
-    RetrySettings,
-    SourcesSettings,
-    TensorFlowSettings,
-)
+from worker.settings.system import AmqpSettings, CloudCallsSettings, DecoderSettings, HttpSettings, LogSettings, ModelsSettings, RetrySettings, SourcesSettings, TensorFlowSettings
 
 ENV_PREFIX = "AUTOTAG_"
 NESTING = "__"

@@ -11,7 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from worker.content import Content
+from worker.images.content import Content
 from worker.errors import TryLater
 from worker.messages import Event
 from worker.settings import SourcesSettings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.content import Content
+from worker.images.content import Content
 from worker.errors import CannotBeDone
 from worker.messages import Event
 from worker.settings import SourcesSettings

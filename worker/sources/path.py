@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from worker.content import Content
+from worker.images.content import Content
 from worker.errors import CannotBeDone, TryLater
-from worker.image_format import HEAD_BYTES
+from worker.images.format import HEAD_BYTES
 from worker.settings import SourcesSettings
 
 _SET_ROOTS = "add the directory to `sources.path_roots` in the settings if its files may be read"

@@ -17,7 +17,7 @@ import httpcore
 import httpx
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from worker.content import Content, MemoryFile
+from worker.images.content import Content, MemoryFile
 from worker.errors import CannotBeDone, TryLater
 from worker.settings import SourcesSettings
 from worker.sources.network import CheckedNetwork, Resolver

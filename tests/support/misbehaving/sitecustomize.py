@@ -46,10 +46,10 @@ def _exhaust_memory() -> None:
 
 def _wrap_receive() -> None:
     sys.path.insert(0, os.getcwd())  # `python -m` does so too, but only after this has run
-    from worker import frames
+    from worker.supervision import packets
 
     del sys.path[0]
-    receive = frames.receive
+    receive = packets.receive
 
     def misbehaving(sock: Any, *, maximum_fds: int) -> Any:
         received = receive(sock, maximum_fds=maximum_fds)
@@ -67,7 +67,7 @@ def _wrap_receive() -> None:
             misbehave(order)
         return received
 
-    frames.receive = misbehaving
+    packets.receive = misbehaving
 
 
 if "worker.children.model" in sys.orig_argv and ORDERS.is_dir():

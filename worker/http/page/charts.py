@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from worker.history import State, Stretch
+from worker.operations.history import State, Stretch
 from worker.http.page.markup import Child, Html, h
 
 WIDTH = 900

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.http.page import headline, providers, records, timeline, trying
+from worker.http.page import headline, providers, records, timeline, explanation
 from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.view import View
 
@@ -15,7 +15,7 @@ def page(view: View) -> str:
         f"{said.title} · Autotag",
         h("a", "To the content", href="#main", class_="skip"),
         _top(view),
-        h("main", above, trying.section(view), below, id="main", tabindex=-1),
+        h("main", above, explanation.section(view), below, id="main", tabindex=-1),
         h("p", role="status", id="said", class_="toast"),
         h(
             "footer",

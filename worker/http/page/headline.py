@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from worker.history.pulse import percentile_s
+from worker.operations.history.throughput import percentile_s
 from worker.http.page import words
 from worker.http.page.markup import Html, h
 from worker.http.page.view import View
-from worker.status import Pause
-from worker.workshop import instances
+from worker.operations.health.status import Pause
+from worker.engine import instances
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from worker.crews.crew import ChildState
+from worker.supervision.pool import ChildState
 from worker.http.page import words
 from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.view import View
 from worker.providers.base import Provider
-from worker.providers.findings import Metered
+from worker.providers.checks import Metered
 from worker.settings import InstanceSettings, effective_maximum_number_of_tags
-from worker.tagging import threshold
+from worker.tagging.tagger import threshold
 
 
 def section(view: View) -> Html:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from worker.advice import advice
-from worker.history import Answer, Failure
+from worker.diagnostics.advice import advice
+from worker.operations.history import Answer, Failure
 from worker.http.page import charts, words
 from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.view import View

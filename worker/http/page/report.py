@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from worker.advice import advice
-from worker.history import BUCKET_S, Answer, Failure
+from worker.diagnostics.advice import advice
+from worker.operations.history import BUCKET_S, Answer, Failure
 from worker.http.page.timeline import SPAN_S
 from worker.http.page.view import View
 

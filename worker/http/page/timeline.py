@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from worker.history import BUCKET_S, BUCKETS, State, Stretch
-from worker.history.pulse import percentile_s
+from worker.operations.history import BUCKET_S, BUCKETS, State, Stretch
+from worker.operations.history.throughput import percentile_s
 from worker.http.page import charts, words
 from worker.http.page.markup import Child, Html, h
 from worker.http.page.view import View

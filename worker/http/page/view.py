@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import cast
 
 from worker import __version__
-from worker.history import History
-from worker.http.served import Served
+from worker.operations.history import History
+from worker.http.service_api import Served
 from worker.settings import Settings
-from worker.status import Health
-from worker.workshop import Workshop
+from worker.operations.health.status import Health
+from worker.engine import Workshop
 
 
 @dataclass(frozen=True, slots=True)

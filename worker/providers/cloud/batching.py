@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from worker.errors import AutotagError, CannotBeDone, TryLater
-from worker.providers.cloud.lane import Lane
+from worker.providers.cloud.account_client import Lane
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")

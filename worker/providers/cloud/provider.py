@@ -19,18 +19,19 @@ from urllib.parse import SplitResult, urlsplit
 import structlog
 from pydantic import SecretStr
 
-from worker.content import Content
+from worker.images.content import Content
 from worker.errors import AutotagError, Misconfigured
 from worker.messages import ImageFacts
-from worker.models.manifest import PixelRecipe
-from worker.providers.base import Answer, Image, JpegLimits
-from worker.providers.cloud.answers import AnswerCache
+from worker.images.requests import PixelRecipe
+from worker.providers.base import Answer, Image
+from worker.images.requests import JpegLimits
+from worker.providers.cloud.cache import AnswerCache
 from worker.providers.cloud.budget import CallBudget
-from worker.providers.cloud.fitting import Payload, ServiceLimits, fitted
-from worker.providers.cloud.lane import Account, Lane, LaneRules
+from worker.providers.cloud.payload import Payload, ServiceLimits, fitted
+from worker.providers.cloud.account_client import Account, Lane, LaneRules
 from worker.providers.cloud.retries import Patience, patiently
-from worker.providers.cloud.wire import Wire, quiet_http_libraries
-from worker.providers.findings import Finding, Severity
+from worker.providers.cloud.http_client import Wire, quiet_http_libraries
+from worker.providers.checks import Finding, Severity
 from worker.providers.registry import Surroundings
 from worker.settings import InstanceSettings
 from worker.settings.instance import CloudSettings

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from worker.errors import Misconfigured
-from worker.models.manifest import PixelRecipe
+from worker.images.requests import PixelRecipe
 from worker.providers.base import Answer, Image, Suggestion
 from worker.providers.registry import Surroundings
 from worker.settings import InstanceSettings

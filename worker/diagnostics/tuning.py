@@ -1,0 +1,232 @@
+"""How many children and threads suit this machine: short trials with the real decoders and the real model, no broker.
+
+A trial keeps as many images in hand as the service would take deliveries, and counts what comes back. First decoders
+and threads are varied together, then the size of a batch, and at last the best are tried again: the rate of a short
+trial is uncertain, and the luckiest of many is not the best.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import itertools
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.images.content import Content
+from worker.supervision.decoder_pool import DecoderCrew, DecoderOptions
+from worker.errors import Misconfigured, Unavailable
+from worker.images.format import HEAD_BYTES
+from worker.messages import EVENT_TYPE, IN_THE_BODY, Event, EventData
+from worker.operations.metrics import Metrics
+from worker.models.staging import ProgressCallback, no_progress
+from worker.images.requests import JpegLimits
+from worker.settings import InstanceSettings, Settings
+from worker.tagging.tagger import Findings
+from worker.engine import Workshop, open_workshop
+
+PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
+"""Shipped by scikit-image, and made into JPEGs of the size that web pages have."""
+
+WEB_SIZE = JpegLimits(maximum_bytes=200_000, maximum_width=500, maximum_height=375)
+BATCH_SIZES = (1, 2, 4, 8, 16)
+FINALISTS = 3
+FINAL_ROUNDS = 2
+
+_WARM_UP_SHARE = 0.3
+_START_S = 1.2
+"""What it takes to start and end the children of one trial, as the budget reckons with."""
+
+_SHORTEST_TRIAL_S = 1.0
+_FEWEST = 3
+_MOST_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is varied; each is a setting of the same meaning."""
+
+    decoders: int
+    threads: int
+    batch_size: int
+
+    def toml(self) -> str:
+        """The choice as it stands in a settings file."""
+        return (
+            f"[decoder]\nchildren = {self.decoders}\n\n"
+            f"[tensorflow]\nthreads = {self.threads}\nbatch_size = {self.batch_size}\n"
+        )
+
+    def applied_to(self, settings: Settings) -> Settings:
+        """The settings with this choice."""
+        tensorflow = {"threads": self.threads, "batch_size": self.batch_size}
+        return settings.model_copy(
+            update={
+                "decoder": settings.decoder.model_copy(update={"children": self.decoders}),
+                "tensorflow": settings.tensorflow.model_copy(update=tensorflow),
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One choice, tried once."""
+
+    choice: Choice
+    images_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """The best choice with its rate, the median of its trials, and every trial in order."""
+
+    best: Choice
+    images_per_s: float
+    trials: tuple[Trial, ...]
+
+
+def current(settings: Settings) -> Choice:
+    """What the settings say, as it is on this machine."""
+    cores = len(os.sched_getaffinity(0))
+    return Choice(
+        settings.decoder.children or cores, settings.tensorflow.threads or cores, settings.tensorflow.batch_size
+    )
+
+
+def candidates(cores: int, batch_size: int) -> list[Choice]:
+    """Decoders and threads worth trying together on so many cores."""
+    decoders = sorted({max(1, cores // 2), max(1, cores - 1), cores, cores + 1})
+    threads = sorted({1, max(1, cores // 2), cores})
+    return [Choice(*pair, batch_size) for pair in itertools.product(decoders, threads)]
+
+
+async def tune(
+    settings: Settings, contents: Sequence[Content], seconds: float, tell: Callable[[Trial], None] = lambda _: None
+) -> Tuning:
+    """Try what is worth trying, in about `seconds`. `tell` hears of every trial. Raises Misconfigured, Unavailable."""
+    cores = len(os.sched_getaffinity(0))
+    grid = candidates(cores, settings.tensorflow.batch_size)
+    number = len(grid) + len(BATCH_SIZES) - 1 + FINALISTS * FINAL_ROUNDS
+    trial_s = max(_SHORTEST_TRIAL_S, seconds / number - _START_S)
+    trials: list[Trial] = []
+
+    async def attempt(choice: Choice) -> None:
+        trials.append(Trial(choice, await rate(choice.applied_to(settings), contents, trial_s)))
+        tell(trials[-1])
+
+    for choice in grid:
+        await attempt(choice)
+    first = _ranked(trials)[0]
+    for batch_size in BATCH_SIZES:
+        if batch_size != first.batch_size:
+            await attempt(Choice(first.decoders, first.threads, batch_size))
+    for choice in _ranked(trials)[:FINALISTS] * FINAL_ROUNDS:
+        await attempt(choice)
+    # Only those that were tried again count: of the others the luckiest would win.
+    best = next(choice for choice in _ranked(trials) if _times_tried(choice, trials) > 1)
+    return Tuning(best, _median(best, trials), tuple(trials))
+
+
+async def rate(
+    settings: Settings, contents: Sequence[Content], seconds: float, progress: ProgressCallback = no_progress
+) -> float:
+    """Images a second under some settings, without RabbitMQ. Raises Misconfigured, Unavailable."""
+    settings = _only_the_local_model(settings)
+    workshop = await open_workshop(settings, Metrics(), progress=progress)
+    try:
+        assert workshop.model is not None  # noqa: S101 - the settings have it on
+        await asyncio.gather(workshop.decoders.wait_ready(), workshop.model.wait_ready())
+        return await _count(workshop, settings, contents, seconds)
+    finally:
+        await workshop.close()
+
+
+async def web_size_photographs(stack: ExitStack) -> list[Content]:
+    """Photographs of web size, made by a decoder child; `stack` closes them. Raises Misconfigured where none are."""
+    spec = importlib.util.find_spec("skimage")  # finding it does not run it, and with it NumPy
+    if spec is None or spec.origin is None:
+        raise Misconfigured(
+            "there are no photographs: pip install scikit-image, or name a directory", reason="photographs"
+        )
+    made = []
+    async with DecoderCrew(DecoderOptions()) as decoders:
+        for name in PHOTOGRAPHS:
+            with open_file(Path(spec.origin).with_name("data") / name) as original:
+                jpeg = await decoders.shrink(original, WEB_SIZE, name)
+            made.append(stack.enter_context(Content.from_bytes(jpeg, name)))
+    return made
+
+
+def open_file(file: Path) -> Content:
+    """An image file as it is."""
+    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    return Content(fd, os.fstat(fd).st_size, f"path {file}", os.pread(fd, HEAD_BYTES, 0))
+
+
+async def _count(workshop: Workshop, settings: Settings, contents: Sequence[Content], seconds: float) -> float:
+    """Keep enough images in hand for a while; count those that come back after the warm-up."""
+    instance = settings.defaults
+    began_s = time.monotonic()
+    counting_from_s, until_s = began_s + seconds * _WARM_UP_SHARE, began_s + seconds
+    finished_s: list[float] = []
+    turn = itertools.cycle(contents)
+
+    async def one_after_the_other() -> None:
+        while time.monotonic() < until_s:
+            await _look(workshop, instance, next(turn))
+            finished_s.append(time.monotonic())
+
+    hands = min(settings.amqp.prefetch, _MOST_AT_ONCE)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(hands):
+            group.create_task(one_after_the_other())
+    # From one finish to another: images come in batches, and a window with edges of its own would cut them.
+    counted_s = [moment_s for moment_s in sorted(finished_s) if counting_from_s <= moment_s <= until_s]
+    if len(counted_s) < _FEWEST:
+        raise Unavailable(
+            f"only {len(counted_s)} images were finished in {seconds:.1f} s: measure for longer", reason="too_short"
+        )
+    return (len(counted_s) - 1) / (counted_s[-1] - counted_s[0])
+
+
+async def _look(workshop: Workshop, instance: InstanceSettings, content: Content) -> None:
+    event = Event(
+        specversion="1.0",
+        id="trial",
+        source="autotag bench",
+        type=EVENT_TYPE,
+        data=EventData.model_construct(asset_id="the image", content=IN_THE_BODY),
+    )
+    findings = await workshop.tagger.look(event, content, instance, earlier={}, tell=_nobody)
+    if not findings.answered:
+        raise Unavailable("the local model did not answer", reason="no_answer")
+
+
+async def _nobody(_findings: Findings) -> None:
+    """There is nobody to tell of half an answer."""
+
+
+def _only_the_local_model(settings: Settings) -> Settings:
+    """Nothing that costs money takes part, and no instance has anything of its own."""
+    local = settings.defaults.tensorflow.model_copy(update={"enabled": True})
+    instance = InstanceSettings(tensorflow=local)
+    return settings.model_copy(update={"enabled": True, "instances": {}, "defaults": instance})
+
+
+def _ranked(trials: Sequence[Trial]) -> list[Choice]:
+    """Every choice once, the fastest first."""
+    choices = dict.fromkeys(trial.choice for trial in trials)
+    return sorted(choices, key=lambda choice: -_median(choice, trials))
+
+
+def _median(choice: Choice, trials: Sequence[Trial]) -> float:
+    return statistics.median(trial.images_per_s for trial in trials if trial.choice == choice)
+
+
+def _times_tried(choice: Choice, trials: Sequence[Trial]) -> int:
+    return sum(trial.choice == choice for trial in trials)

@@ -1,0 +1,170 @@
+"""A place to drop an image, and what became of it: each label's way to a tag."""
+
+from __future__ import annotations
+
+import base64
+
+from worker.http.page import charts, words
+from worker.http.page.markup import Child, Html, h, join
+from worker.http.page.view import View
+from worker.tagging.merge import Choice, Verdict
+from worker.messages import ProviderReport
+from worker.settings import Settings
+from worker.tagging.explain import Trial
+
+MOST_ROWS = 15
+
+_VERDICTS = {
+    Verdict.KEPT: "a tag",
+    Verdict.BELOW_THRESHOLD: "below the threshold",
+    Verdict.DROPPED: "dropped by a rule",
+    Verdict.EMPTY: "nothing left of it",
+    Verdict.ALREADY_ON_ASSET: "the asset has it",
+    Verdict.DUPLICATE: "named already",
+    Verdict.OVER_MAXIMUM: "over the most tags",
+}
+
+
+def section(view: View) -> Html:
+    """The section. It is not redrawn while the page is open, so that an answer stays until the next."""
+    return h(
+        "section",
+        h("h2", "Try an image", id="try-title"),
+        _form(view) if view.sees_assets else h("p", view.why_no_assets, class_="quiet"),
+        h("div", id="tried", tabindex=-1, aria_live="polite"),
+        id="try",
+        aria_labelledby="try-title",
+    )
+
+
+def _form(view: View) -> Html:
+    """The form. Its field is disabled until the script listens: what was chosen before would be lost in silence."""
+    names = ["default", *(name for name in view.settings.instances if name != "default")]
+    return h(
+        "form",
+        h(
+            "label",
+            h("input", type="file", id="file", accept="image/*", disabled=True),
+            h("span", h("b", "Drop an image here"), h("span", "or choose a file")),
+            class_="drop",
+        ),
+        h(
+            "p",
+            h(
+                "label",
+                "As an event of ",
+                h("select", [h("option", name, value=name) for name in names], id="instance"),
+            ),
+            h("span", "It goes through the same decoder and providers as an event. It is not kept.", class_="note"),
+            class_="choices",
+        ),
+        h(
+            "noscript",
+            h(
+                "p",
+                "Trying an image needs scripts. On the machine, ",
+                h("code", "autotag tag --explain FILE"),
+                " does the same.",
+            ),
+        ),
+        id="try-form",
+        action="/try",
+        method="post",
+    )
+
+
+def tried(trial: Trial, name: str, settings: Settings) -> Html:
+    """What became of an image."""
+    kept = len(trial.result.tags)
+    found = words.of(kept, "tag") if kept else "No tag"
+    return h(
+        "article",
+        _picture(trial, name),
+        h(
+            "div",
+            h("h3", f"{found} in {words.took(trial.took_s)}"),
+            h("p", [_provider(report) for report in trial.result.providers], class_="providers"),
+            h("p", f"Not asked, since nobody is signed in: {', '.join(trial.left_out)}.", class_="note")
+            if trial.left_out
+            else None,
+            _ways(trial, settings) if trial.choices else None,
+            class_="ways",
+        ),
+        class_="tried",
+    )
+
+
+def refused(message: str) -> Html:
+    """Why an image was not looked at."""
+    return h("p", h("b", "Not tagged"), " ", message, class_="refused")
+
+
+def _picture(trial: Trial, name: str) -> Html:
+    image = trial.result.image
+    encoded = base64.b64encode(trial.thumbnail).decode() if trial.thumbnail else None
+    return h(
+        "figure",
+        h("img", src=f"data:image/jpeg;base64,{encoded}", alt="") if encoded else None,
+        h(
+            "figcaption",
+            h("b", name),
+            h("span", f"{image.format}, {words.pixels(image.width, image.height)}") if image else None,
+            h("span", f"instance {trial.instance}"),
+        ),
+    )
+
+
+def _provider(report: ProviderReport) -> Html:
+    said = words.took(report.duration_s) if report.status == "ok" else f"{report.status}: {report.message or ''}"
+    by = f" ({report.model})" if report.model else ""
+    return h("span", f"{report.name}{by} ", h("span", said, class_=f"reply-{report.status}"))
+
+
+def _ways(trial: Trial, settings: Settings) -> Html:
+    shown = _shown(trial.choices)
+    rest = len(trial.choices) - len(shown)
+    heads = ("The provider says", "Rule", "Tag", "Confidence", "So it is")
+    return join(
+        h(
+            "table",
+            h("caption", "Each label's way to a tag, best first", class_="unseen"),
+            h("thead", h("tr", [h("th", head, scope="col") for head in heads])),
+            h("tbody", [_way(each, trial, settings) for each in shown]),
+        ),
+        h("p", f"and {words.of(rest, 'label')} less sure", class_="more") if rest else None,
+    )
+
+
+def _shown(choices: tuple[Choice, ...]) -> list[Choice]:
+    """The best, and every tag wherever it stands."""
+    return [each for number, each in enumerate(choices) if number < MOST_ROWS or each.verdict is Verdict.KEPT]
+
+
+def _way(each: Choice, trial: Trial, settings: Settings) -> Html:
+    kept = each.verdict is Verdict.KEPT
+    least = trial.thresholds.get(each.provider)
+    needed = h("small", f"threshold {words.share(least)}") if least is not None else None
+    several = len(trial.thresholds) > 1
+    return h(
+        "tr",
+        h("th", each.label, h("small", each.provider) if several else None, scope="row"),
+        h("td", h("span", _rule(each, trial, settings)), data_head="Rule"),
+        h("td", h("span", each.name or words.UNKNOWN), data_head="Tag"),
+        h(
+            "td",
+            h("span", words.share(each.confidence), charts.bar(each.confidence, least), needed),
+            data_head="Confidence",
+        ),
+        h("td", h("span", _VERDICTS[each.verdict], class_="state good" if kept else "state"), data_head="So it is"),
+        class_="kept" if kept else None,
+    )
+
+
+def _rule(each: Choice, trial: Trial, settings: Settings) -> Child:
+    instance = settings.instance(trial.instance)
+    renames = {label.casefold() for label in instance.labels.rename} if instance else set()
+    if each.verdict is Verdict.DROPPED:
+        return "dropped"
+    if each.label.casefold() in renames:
+        return "renamed"
+    return "cleaned" if each.label != each.name else h("span", "none", class_="faint")

@@ -1,0 +1,1 @@
+"""What only the process that builds a built-in model imports: `python -m worker.models.builder`."""

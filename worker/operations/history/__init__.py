@@ -1,0 +1,30 @@
+"""What the service remembers of the last while, for the people who look at its status page.
+
+All of it is in memory, bounded in number and size, and gone at the end: the record proper is the log and the metrics.
+Times are monotonic seconds and passed in; who shows them turns them into a time of day.
+"""
+
+from __future__ import annotations
+
+from worker.operations.history.results import Answer, Answers, Picture
+from worker.operations.history.failures import Failure, Failures
+from worker.operations.history.throughput import BUCKET_S, BUCKETS, Bucket, Pulse
+from worker.operations.history.record import Ended, History
+from worker.operations.history.timeline import Moment, State, Stretch
+
+__all__ = [
+    "BUCKETS",
+    "BUCKET_S",
+    "Answer",
+    "Answers",
+    "Bucket",
+    "Ended",
+    "Failure",
+    "Failures",
+    "History",
+    "Moment",
+    "Picture",
+    "Pulse",
+    "State",
+    "Stretch",
+]

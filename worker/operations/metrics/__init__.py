@@ -1,0 +1,12 @@
+"""The metrics of the service: one registry, kept in the parent, so that no child's death loses a count.
+
+Base units, bounded labels, and every series there from the start, so that a rate is right from the first event on.
+docs/metrics.md explains each for operators.
+"""
+
+from __future__ import annotations
+
+from worker.operations.metrics.events import EventMetrics
+from worker.operations.metrics.metrics import Metrics
+
+__all__ = ["EventMetrics", "Metrics"]

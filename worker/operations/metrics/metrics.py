@@ -1,0 +1,48 @@
+"""Everything that is counted, in one registry."""
+
+from __future__ import annotations
+
+import platform
+
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, disable_created_metrics
+
+from worker import __version__
+from worker.operations.metrics.broker import BrokerMetrics
+from worker.operations.metrics.children import ChildMetrics
+from worker.operations.metrics.cloud import CloudMetrics
+from worker.operations.metrics.events import EventMetrics
+from worker.operations.metrics.labels import Instances, Reasons
+
+
+class Metrics(EventMetrics):
+    """What befalls events is told to it directly, everything else to its parts."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which no query needs
+        self.registry = CollectorRegistry()
+        reasons = Reasons()
+        super().__init__(self.registry, reasons)
+        self.instances = Instances()
+        self.broker = BrokerMetrics(self.registry)
+        self.children = ChildMetrics(self.registry, reasons)
+        self.cloud = CloudMetrics(self.registry, reasons, self.instances)
+        self._loop_lag = Gauge(
+            "autotag_event_loop_lag_seconds", "By how much the event loop's last beat was late", registry=self.registry
+        )
+        self._ready = Gauge("autotag_ready", "1 while events are taken and could be answered", registry=self.registry)
+        build = Gauge("autotag_build_info", "What runs", ["version", "python"], registry=self.registry)
+        build.labels(__version__, platform.python_version()).set(1)
+        self._model = Gauge(
+            "autotag_model_info", "The model package in use", ["name", "identity"], registry=self.registry
+        )
+        ProcessCollector(registry=self.registry)
+
+    def health(self, ready: bool, loop_lag_s: float) -> None:
+        """How the service is at a heartbeat."""
+        self._ready.set(ready)
+        self._loop_lag.set(max(0.0, loop_lag_s))
+
+    def model(self, name: str, identity: str) -> None:
+        """The model that images are shown to from now on."""
+        self._model.clear()
+        self._model.labels(name, identity).set(1)

@@ -1,0 +1,110 @@
+"""Spans by OpenTelemetry, where `autotag-worker[tracing]` is installed and its own environment variables ask for them.
+
+OTEL_EXPORTER_OTLP_ENDPOINT (or …_TRACES_ENDPOINT) says where to send spans; OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER and
+the others hold as everywhere. The libraries are imported here and nowhere else, and only then.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import structlog
+
+from worker import __version__
+from worker.errors import AutotagError, Misconfigured
+from worker.operations.tracing.trace import NO_TRACER, Attributes, Span, Tracer
+
+if TYPE_CHECKING:
+    from opentelemetry import trace as api
+    from opentelemetry.sdk.trace import TracerProvider
+
+_log = structlog.get_logger(__name__)
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
+def tracer_from_environment(environ: Mapping[str, str] = os.environ) -> tuple[Tracer, Callable[[], None]]:
+    """The tracer that the environment asks for, and what to call at the end so that no span is lost.
+
+    Raises Misconfigured when spans are asked for and the libraries are not installed.
+    """
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or not any(environ.get(name) for name in _ENDPOINTS):
+        return NO_TRACER, lambda: None
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise Misconfigured(
+            f"{' or '.join(_ENDPOINTS)} is set, and there is no {error.name}: "
+            "`pip install 'autotag-worker[tracing]'`, or unset it",
+            reason="tracing_not_installed",
+        ) from error
+    name = environ.get("OTEL_SERVICE_NAME", "autotag")
+    provider = TracerProvider(resource=Resource.create({"service.name": name, "service.version": __version__}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    _log.info("spans are sent to an OpenTelemetry collector")
+    return OpenTelemetryTracer(provider), provider.shutdown
+
+
+class OpenTelemetryTracer:
+    """A Tracer over an SDK's provider."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        from opentelemetry import trace as api
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        self._api = api
+        self._tracer = provider.get_tracer("autotag", __version__)
+        self._propagator = TraceContextTextMapPropagator()
+
+    @contextmanager
+    def event(
+        self, traceparent: str | None, tracestate: str | None, began_s: float, attributes: Attributes
+    ) -> Iterator[Span]:
+        """A consumer's span, begun when the delivery came."""
+        carrier = {name: value for name, value in _headers(traceparent, tracestate) if value is not None}
+        began_ns = time.time_ns() - round((time.monotonic() - began_s) * 1e9)
+        with self._tracer.start_as_current_span(
+            "tag image",
+            context=self._propagator.extract(carrier),
+            kind=self._api.SpanKind.CONSUMER,
+            start_time=began_ns,
+            attributes=dict(attributes),
+        ) as opened:
+            yield _Recorded(opened)
+
+    @contextmanager
+    def span(self, name: str, attributes: Attributes) -> Iterator[Span]:
+        """A span within the one that is open; an error that leaves it is recorded by its reason, never its message."""
+        with self._tracer.start_as_current_span(
+            name, attributes=dict(attributes), record_exception=False, set_status_on_exception=False
+        ) as opened:
+            try:
+                yield _Recorded(opened)
+            except AutotagError as error:
+                opened.set_status(self._api.StatusCode.ERROR, error.reason)
+                raise
+
+
+class _Recorded:
+    def __init__(self, opened: api.Span) -> None:
+        self._opened = opened
+
+    @property
+    def traceparent(self) -> str | None:
+        context = self._opened.get_span_context()
+        return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
+
+    def set(self, attributes: Attributes) -> None:
+        if self._opened.is_recording():  # a child may answer a caller that has gone away
+            self._opened.set_attributes(dict(attributes))
+
+
+def _headers(traceparent: str | None, tracestate: str | None) -> tuple[tuple[str, str | None], ...]:
+    return ("traceparent", traceparent), ("tracestate", tracestate)
