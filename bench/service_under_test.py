@@ -24,11 +24,11 @@ import pika
 from processes import Groups, children, command_line
 from queues import Outgoing, Queues
 
-from worker.operations.control import ask
+from worker.amqp.topology import Lane, topology
 from worker.errors import TryLater
 from worker.messages import EVENT_TYPE
+from worker.operations.control import ask
 from worker.settings import RetrySettings
-from worker.amqp.topology import Lane, topology
 
 READY_WITHIN_S = 90.0
 SETTLED_WITHIN_S = 120.0

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Has the shell scripts and Prometheus's files in deploy/ judged by the tools that will read them. The unit, the
-# Dockerfile, the compose file, the chart and RabbitMQ's definitions are judged in tests/unit/test_deploy_*.py.
+# Dockerfile, the compose file, the chart and RabbitMQ's definitions are judged in tests/unit/deploy/.
 set -eu
 cd "$(dirname -- "$0")/.."
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from demo import write_photographs
 from rabbitmq_node import BrokerError, PrivateBroker
 
-from worker.diagnostics.chaos.run import Options
 from worker.cli.chaos import run, show
+from worker.diagnostics.chaos.run import Options
 from worker.errors import AutotagError
 from worker.settings import AmqpSettings
 

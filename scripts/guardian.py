@@ -1,6 +1,6 @@
 """Processes that must not outlive whoever asked for them.
 
-`Guarded` is the asking side. It runs this file as a process of its own, the guardian:
+`ThirdPartyProvider` is the asking side. It runs this file as a process of its own, the guardian:
 
     guardian.py DIRECTORY [FAREWELL…]
 
@@ -33,7 +33,7 @@ PR_SET_CHILD_SUBREAPER = 36
 CLOSE_TIMEOUT_S = 60.0
 
 
-class Guarded:
+class ThirdPartyProvider:
     """Processes that end when this process does, at the latest; `close` ends them now."""
 
     def __init__(self, directory: Path, farewell: Sequence[str] = ()) -> None:

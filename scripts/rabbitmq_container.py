@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from guardian import Guarded
+from guardian import ThirdPartyProvider
 from ports import free_ports, poll, speaks_amqp
 
 IMAGE = "docker.io/library/rabbitmq:4"
@@ -40,7 +40,7 @@ class ContainerBroker:
         name = f"autotag-{secrets.token_hex(4)}"
         directory = Path(tempfile.mkdtemp(prefix="autotag-broker-"))
         # Killing the engine's client does not end the container, so the guardian says farewell by name.
-        self._guarded = Guarded(directory, [self._engine, "rm", "--force", name])
+        self._guarded = ThirdPartyProvider(directory, [self._engine, "rm", "--force", name])
         argv = [self._engine, "run", "--rm", "--name", name, "--publish", f"127.0.0.1:{self._port}:5672"]
         argv += ["--env", f"RABBITMQ_DEFAULT_USER={USER}", "--env", f"RABBITMQ_DEFAULT_PASS={self._password}"]
         self._guarded.spawn([*argv, IMAGE], dict(os.environ), directory / "console.log")

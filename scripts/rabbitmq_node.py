@@ -20,7 +20,7 @@ from typing import Self
 from urllib.parse import quote
 
 import rabbitmq_install
-from guardian import Guarded
+from guardian import ThirdPartyProvider
 from ports import accepts_connections, free_ports, poll, speaks_amqp
 
 START_TIMEOUT_S = 90.0
@@ -87,7 +87,7 @@ class PrivateBroker:
         self._pidfd: int | None = None
         self.pid: int | None = None
         self._write_configuration()
-        self._guarded = Guarded(self.directory)
+        self._guarded = ThirdPartyProvider(self.directory)
         self._guarded.spawn(
             [epmd, "-port", str(self._epmd_port), "-address", "127.0.0.1"], self._environment(), self._console
         )

@@ -21,8 +21,8 @@ from demo import write_photographs  # noqa: E402
 from ports import speaks_amqp  # noqa: E402
 from rabbitmq_node import PrivateBroker  # noqa: E402
 
-from worker.settings import RetrySettings  # noqa: E402
 from worker.amqp.topology import topology  # noqa: E402
+from worker.settings import RetrySettings  # noqa: E402
 
 LEAVE_TIME_S = 5.0
 

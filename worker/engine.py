@@ -1,6 +1,6 @@
-"""The parts that look at images, built from the settings: decoder children, providers, and the tagger over them.
+"""The engine: what is built from the settings to tag images, and the frozen pair of both that an event is tagged under.
 
-`autotag run` feeds a workshop from RabbitMQ, `autotag tag` from the command line.
+`autotag run` feeds an engine from RabbitMQ, `autotag tag` from the command line.
 """
 
 from __future__ import annotations
@@ -8,43 +8,53 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-from worker.supervision.decoder_pool import DecoderCrew, DecoderOptions
-from worker.supervision.model_pool import ModelCrew, ModelOptions
-from worker.supervision.pool import Observer
-from worker.supervision.lifecycle import Notice
-from worker.operations.metrics import Metrics
 from worker.models.build import ensure
 from worker.models.manifest import ModelPackage
 from worker.models.staging import ProgressCallback, no_progress
+from worker.operations.metrics import Metrics
 from worker.providers.base import Provider
-from worker.providers.checks import Checkable
-from worker.providers.checks import Finding as ProviderFinding
+from worker.providers.checks import Checkable, ProviderCheck
 from worker.providers.registry import make_wanted, wanted
 from worker.providers.tensorflow import TensorFlow
-from worker.supervision.relaunch import RelaunchRule
-from worker.settings import DecoderSettings, InstanceSettings, Settings, TensorFlowSettings
+from worker.settings import (
+    DEFAULTS,
+    DecoderSettings,
+    InstanceSettings,
+    Settings,
+    TensorFlowSettings,
+    settings_digest,
+)
 from worker.sources import Sources
+from worker.supervision.decoder_pool import DecoderOptions, DecoderPool
+from worker.supervision.lifecycle import Notice
+from worker.supervision.model_pool import ModelOptions, ModelPool
+from worker.supervision.pool import Observer
+from worker.supervision.relaunch import RelaunchRule
 from worker.tagging.tagger import Tagger
 
+BUILT_FROM = ("tensorflow", "decoder", "sources", "models", "cloud")
+"""Sections of the settings that an engine is built from; the rest is read for each event."""
 
-def _nobody(_child: str, _notice: Notice) -> None:
-    """For those who do not care how the children fare."""
+
+def _ignore(_child: str, _notice: Notice) -> None:
+    """For callers that do not observe the children."""
 
 
-class Workshop:
-    """Sources, decoders, providers and the tagger over them. Made by `open_workshop`, ended by `close`."""
+class Engine:
+    """Sources, decoders, providers, and the tagger over them. Made by `open_engine`, ended by `close`."""
 
     def __init__(
-        self, settings: Settings, package: ModelPackage | None, metrics: Metrics, observe: Observer = _nobody
+        self, settings: Settings, package: ModelPackage | None, metrics: Metrics, observe: Observer = _ignore
     ) -> None:
         """`package` is what the model child runs; None where no instance wants the local model."""
         self.sources = Sources(settings.sources.concurrency)
-        self.decoders = DecoderCrew(_decoder_options(settings), observe=observe)
-        self.model: ModelCrew | None = None
+        self.decoders = DecoderPool(_decoder_options(settings), observe=observe)
+        self.model: ModelPool | None = None
         if package is not None:
             options = _model_options(settings.tensorflow, package)
-            self.model = ModelCrew(
+            self.model = ModelPool(
                 options,
                 observe=observe,
                 on_batch=metrics.children.batch,
@@ -70,8 +80,8 @@ class Workshop:
 
     async def kill(self) -> None:
         """End the children at once, whatever they are doing; a `close` under way then has nothing to wait for."""
-        crews = (self.decoders, self.model) if self.model is not None else (self.decoders,)
-        await asyncio.gather(*(crew.close(at_once=True) for crew in crews))
+        pools = (self.decoders, self.model) if self.model is not None else (self.decoders,)
+        await asyncio.gather(*(pool.close(at_once=True) for pool in pools))
 
     def reset(self) -> None:
         """Forget the crashes, and launch what had been disabled."""
@@ -79,52 +89,70 @@ class Workshop:
         if self.model is not None:
             self.model.reset()
 
-    def review(self, settings: Settings) -> Iterable[ProviderFinding]:
-        """What the settings alone give away about providers, such as an API that was retired. Costs nothing.
 
-        What follows from the defaults is told once, not once an instance.
-        """
-        told: set[str] = set()
-        for name, instance in named_instances(settings):
-            if not instance.enabled or (name == "defaults" and settings.unknown_instances == "skip"):
-                continue
-            for provider in self.providers:
-                if provider.enabled(instance) and isinstance(provider, Checkable):
-                    found = [each for each in provider.review(name, instance) if each.message not in told]
-                    told.update(each.message for each in found)
-                    yield from found
+@dataclass(frozen=True, slots=True)
+class Active:
+    """The settings in force and the engine built from them.
 
-    def why_nothing_can_be_tagged(self, settings: Settings) -> str | None:
+    An event reads it once, at its beginning, and uses it to its end; a reload builds the next one and swaps it whole.
+    """
+
+    settings: Settings
+    engine: Engine
+    _digests: dict[int, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def digest(self, instance_name: str) -> str:
+        """The settings digest that goes into the id of a result for this instance."""
+        instance = self.settings.instance(instance_name) or self.settings.defaults
+        key = id(instance)  # the settings keep their instances, so the number stays theirs
+        if key not in self._digests:
+            self._digests[key] = settings_digest(self.settings, instance)
+        return self._digests[key]
+
+    def review_providers(self) -> Iterable[ProviderCheck]:
+        """What the settings alone show about the providers, such as a missing key or an API that was retired."""
+        return review_providers(self.settings, self.engine.providers)
+
+    def why_unusable(self, provider: Provider) -> str | None:
+        """Why a provider cannot answer for any instance that has switched it on; None when it can, or none has."""
+        reasons = [provider.unusable(each) for each in self._enabling(provider)]
+        return None if not reasons or None in reasons else reasons[0]
+
+    def number_of_users(self, provider: Provider) -> int:
+        """How many sets of instance settings have switched a provider on."""
+        return len(self._enabling(provider))
+
+    def why_nothing_can_be_tagged(self) -> str | None:
         """Why no provider that any instance has switched on could answer; None when one could, or none is on."""
         reasons = [
             provider.unusable(instance)
-            for instance in instances(settings)
-            for provider in self.providers
+            for instance in self.settings.by_instance().values()
+            for provider in self.engine.providers
             if provider.enabled(instance)
         ]
-        if reasons and self.decoders.disabled_reason is not None:  # no provider sees an image that nobody can decode
-            return f"no decoder can start: {self.decoders.disabled_reason}"
+        disabled = self.engine.decoders.disabled_reason
+        if reasons and disabled is not None:  # without a decoder no provider sees an image
+            return f"no decoder can start: {disabled}"
         return reasons[0] if reasons and None not in reasons else None
 
+    def _enabling(self, provider: Provider) -> list[InstanceSettings]:
+        return [each for each in self.settings.by_instance().values() if provider.enabled(each)]
 
-BUILT_FROM = ("tensorflow", "decoder", "sources", "models", "cloud")
-"""Sections of the settings that a workshop is built from; the rest is looked at for each event."""
 
-
-async def open_workshop(
-    settings: Settings, metrics: Metrics, observe: Observer = _nobody, progress: ProgressCallback = no_progress
-) -> Workshop:
-    """A started workshop; the model is built first if it has to be. Raises Misconfigured."""
+async def open_engine(
+    settings: Settings, metrics: Metrics, observe: Observer = _ignore, progress: ProgressCallback = no_progress
+) -> Engine:
+    """A started engine; the model is built first if it has to be. Raises Misconfigured."""
     package = None
     if wants_model(settings):
         package = await asyncio.to_thread(ensure, settings.tensorflow.model, settings.cache_dir, progress)
-    workshop = Workshop(settings, package, metrics, observe)
-    await workshop.start()
-    return workshop
+    engine = Engine(settings, package, metrics, observe)
+    await engine.start()
+    return engine
 
 
-def needs_new_workshop(old: Settings, new: Settings) -> bool:
-    """Whether a change of settings touches anything that a workshop is built from."""
+def needs_new_engine(old: Settings, new: Settings) -> bool:
+    """Whether a change of settings touches anything that an engine is built from."""
     return (
         wants_model(old) != wants_model(new)
         or wanted(old) != wanted(new)
@@ -132,19 +160,27 @@ def needs_new_workshop(old: Settings, new: Settings) -> bool:
     )
 
 
-def named_instances(settings: Settings) -> Iterable[tuple[str, InstanceSettings]]:
-    """The instances that have settings of their own, and what holds for the others under the name `defaults`."""
-    return (("defaults", settings.defaults), *settings.instances.items())
-
-
-def instances(settings: Settings) -> Iterable[InstanceSettings]:
-    """Every set of instance settings that an event could meet."""
-    return (instance for _, instance in named_instances(settings))
-
-
 def wants_model(settings: Settings) -> bool:
     """Whether any instance has switched the local model on."""
-    return settings.enabled and any(each.enabled and each.tensorflow.enabled for each in instances(settings))
+    return settings.enabled and any(
+        each.enabled and each.tensorflow.enabled for each in settings.by_instance().values()
+    )
+
+
+def review_providers(settings: Settings, providers: Iterable[Provider]) -> Iterable[ProviderCheck]:
+    """What the settings alone show about providers. Costs nothing.
+
+    What follows from the defaults is reported once, not once an instance.
+    """
+    reported: set[str] = set()
+    for name, instance in settings.by_instance().items():
+        if not instance.enabled or (name == DEFAULTS and settings.unknown_instances == "skip"):
+            continue
+        for provider in providers:
+            if provider.enabled(instance) and isinstance(provider, Checkable):
+                found = [each for each in provider.review(name, instance) if each.message not in reported]
+                reported.update(each.message for each in found)
+                yield from found
 
 
 def _cores() -> int:

@@ -1,7 +1,8 @@
 """`autotag run`: builds the parts, owns the order in which they start and stop, and decides when events are taken.
 
-Events are taken only while somebody could answer them. Each reason not to is given to the broker under a name of its
-own; it consumes while there is none.
+Events are taken only while a provider could answer them. Each reason not to is given to the broker as a `Pause`; it
+consumes while there is none. Health checks, metrics and the control socket answer from the first moment, also while the
+first model is still being built.
 """
 
 from __future__ import annotations
@@ -17,26 +18,26 @@ from operator import attrgetter
 
 import structlog
 
-from worker.operations.history.thumbnails import Album
 from worker.amqp.broker import Broker
-from worker.amqp.state import BrokerState
 from worker.amqp.delivery import Delivery
-from worker.operations.control import ControlServer
+from worker.amqp.state import BrokerState
+from worker.amqp.topology import topology
+from worker.engine import Active, Engine, needs_new_engine, open_engine
 from worker.errors import AutotagError, Unavailable
-from worker.operations.history import History
-from worker.supervision.lifecycle import BecameDisabled, BecameReady, Notice
-from worker.operations.metrics import Metrics
 from worker.models.staging import Progress
+from worker.operations.control import ControlServer
+from worker.operations.health.monitor import HealthMonitor
+from worker.operations.health.readiness import consuming_state, status_of
+from worker.operations.health.status import Health, Pause, Status
 from worker.operations.health.systemd import Notifier
+from worker.operations.history import History
+from worker.operations.history.thumbnails import Thumbnails
+from worker.operations.metrics import Metrics
+from worker.operations.tracing.otel import tracer_from_environment
 from worker.pipeline import Pipeline
 from worker.providers.checks import Severity
 from worker.settings import Settings
-from worker.operations.health.status import Health, Pause, status_of, taking
-from worker.amqp.topology import topology
-from worker.operations.tracing import NO_TRACER, Tracer
-from worker.operations.tracing.otel import tracer_from_environment
-from worker.operations.health.monitor import Vitals
-from worker.engine import Workshop, needs_new_workshop, open_workshop
+from worker.supervision.lifecycle import BecameDisabled, BecameReady, Notice
 
 _log = structlog.get_logger(__name__)
 
@@ -53,38 +54,37 @@ _KILLING_S = 1.0
 
 
 class Service:
-    """One worker: takes events until it is asked to stop. `load` reads the settings anew, for a reload."""
+    """One worker: takes events until it is asked to stop. `load` reads the settings again, for a reload."""
 
     def __init__(self, settings: Settings, load: Callable[[], Settings]) -> None:
-        self.settings = settings
         self.metrics = Metrics()
         self.history = History(time.monotonic())
-        self.workshop: Workshop | None = None
+        self.active: Active | None = None
+        """The settings in force with the engine built from them; None until the first engine is open."""
         self.broker = Broker(
             settings.amqp,
             topology(settings.amqp.queue_prefix, settings.retry.delays_s),
             self._take,
             self._on_broker_state,
         )
-        self._pipeline: Pipeline | None = None
-        self._album = Album(self.history, thumbnails=settings.http.shows_thumbnails)
+        self._starting_with = settings
         self._load = load
+        self._thumbnails = Thumbnails(self.history, enabled=settings.http.shows_thumbnails)
+        tracer, self._flush_spans = tracer_from_environment()
+        self._pipeline = Pipeline(self.broker, self.metrics, self.history, self._thumbnails, tracer)
+        self._monitor = HealthMonitor(self.broker, self.metrics, Notifier.from_environment(), self.history)
         self._stopping = asyncio.Event()
         self._end_by_s = math.inf
         self._preparing: Progress | None = None
         self._in_hand: set[asyncio.Task[object]] = set()
-        self._chores: set[asyncio.Task[object]] = set()
-        self._aligning = asyncio.Lock()
+        self._background: set[asyncio.Task[object]] = set()
+        self._updating_consumer = asyncio.Lock()
         self._reloading = asyncio.Lock()
-        self._vitals = Vitals(
-            self.broker,
-            lambda: self.workshop,
-            lambda: self.settings,
-            self.metrics,
-            Notifier.from_environment(),
-            self.history,
-        )
-        self._tracer: Tracer = NO_TRACER
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force; before the first engine is open, those that it is opened with."""
+        return self._starting_with if self.active is None else self.active.settings
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -96,21 +96,20 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._do(self.reload()))
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._start_task(self.reload()))
         control = ControlServer(self.settings.control_socket, self._commands())
         async with AsyncExitStack() as stack:
-            self._tracer, flush_spans = tracer_from_environment()
-            stack.callback(flush_spans)
-            self._vitals.start()
-            stack.push_async_callback(self._vitals.close)
+            stack.callback(self._flush_spans)
+            self._monitor.start()
+            stack.push_async_callback(self._monitor.close)
             await self._listen(stack)
             await control.start()
             stack.push_async_callback(control.close)
             stack.push_async_callback(self._close)
-            stack.push_async_callback(self._album.close)
-            # The broker is there while the model is still being built, so that a wrong password is found out at once.
+            stack.push_async_callback(self._thumbnails.close)
+            # Connected while the model is still being built, so that a wrong password is found out at once.
             await self.broker.stop_consuming(Pause.STARTING)
-            self._do(self.broker.start())
+            self._start_task(self.broker.start())
             opening = asyncio.create_task(self._open())
             stopping = asyncio.create_task(self._stopping.wait())
             await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -121,8 +120,8 @@ class Service:
             opening.cancel()
             await asyncio.wait({opening})
             await self._finish_what_is_in_hand()
-            for chore in self._chores:
-                chore.cancel()
+            for task in self._background:
+                task.cancel()
         _log.info("stopped")
         return 0
 
@@ -130,7 +129,7 @@ class Service:
         """Health, metrics and the status page, for as long as anything runs."""
         if not self.settings.http.enabled:
             return
-        # Imported here, because where it is off its memory need not be spent.
+        # Imported here: where it is off, its memory is saved.
         from worker.http.app import build_app
         from worker.http.server import HttpServer
 
@@ -139,53 +138,46 @@ class Service:
         stack.push_async_callback(server.close)
 
     async def _open(self) -> None:
-        self.workshop = await self._first_workshop()
-        self._pipeline = Pipeline(
-            lambda: self.settings,
-            self.broker,
-            self.workshop,
-            self.metrics,
-            self.history,
-            self._album,
-            self._tracer,
-        )
-        self._vitals.opened()
-        self._review_providers()
-        await self._align_consumer()
-        _log.info("ready to take events", providers=[each.name for each in self.workshop.providers])
+        engine = await self._first_engine()
+        self._activate(Active(self._starting_with, engine))
+        await self._update_consumer()
+        _log.info("ready to take events", providers=[each.name for each in engine.providers])
 
-    async def _first_workshop(self) -> Workshop:
-        """A workshop for the settings as they are once it is open: they may be reloaded while a model is built."""
+    async def _first_engine(self) -> Engine:
+        """An engine for the settings as they are once it is open: they may be reloaded while a model is built."""
         while True:
-            settings = self.settings
-            workshop = await open_workshop(settings, self.metrics, self._on_notice, self._on_progress)
-            if not needs_new_workshop(settings, self.settings):
-                return workshop
-            await workshop.close()
+            settings = self._starting_with
+            engine = await open_engine(settings, self.metrics, self._on_notice, self._on_progress)
+            if not needs_new_engine(settings, self._starting_with):
+                return engine
+            await engine.close()
 
-    def _review_providers(self) -> None:
-        """Say beforehand what the settings will come to: a key that is missing, an API that was retired."""
-        for found in self.workshop.review(self.settings) if self.workshop else ():
+    def _activate(self, active: Active) -> None:
+        """Use these settings and this engine from the next event on."""
+        self.active = active
+        self._monitor.use(active)
+        for found in active.review_providers():
             log = _log.error if found.severity is Severity.ERROR else _log.warning
             log(found.message, provider=found.provider, instance=found.instance, reason=found.reason)
 
     async def _close(self) -> None:
         """Let go of the broker, which takes back what is not settled, and of the children."""
-        await asyncio.gather(self.broker.close(), self._close_workshop())
+        await asyncio.gather(self.broker.close(), self._close_engine())
 
-    async def _close_workshop(self) -> None:
-        if self.workshop is None:
+    async def _close_engine(self) -> None:
+        if self.active is None:
             return
-        closing = asyncio.create_task(self.workshop.close())
+        engine = self.active.engine
+        closing = asyncio.create_task(engine.close())
         await asyncio.wait({closing}, timeout=max(0.0, self._end_by_s - _KILLING_S - time.monotonic()))
         if not closing.done():
             _log.warning("grace time is over; children that do not end are killed")
-            await self.workshop.kill()
+            await engine.kill()
         await closing
 
     async def _finish_what_is_in_hand(self) -> None:
         """Take nothing new; what is in hand is finished within the grace time, or goes back to its queue."""
-        self._vitals.stopping()
+        self._monitor.stopping()
         grace_s = self.settings.shutdown_grace_s
         self._end_by_s = time.monotonic() + grace_s
         _log.info("stopping", in_hand=len(self._in_hand), grace_s=grace_s)
@@ -208,37 +200,37 @@ class Service:
     # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _take(self, delivery: Delivery) -> None:
-        if self._pipeline is None:
-            raise RuntimeError("a delivery came before there was anybody to take it")
-        task: asyncio.Task[object] = asyncio.create_task(self._pipeline.carry(delivery))
+        if self.active is None:
+            raise RuntimeError("a delivery came before there was an engine for it")
+        task: asyncio.Task[object] = asyncio.create_task(self._pipeline.handle(delivery, self.active))
         self._in_hand.add(task)
         task.add_done_callback(self._in_hand.discard)
 
     def _on_progress(self, progress: Progress) -> None:
-        """Told by the thread that has the model built; the one place where that can be called off."""
+        """Called by the thread that has the model built; the one place where that can be called off."""
         if self._stopping.is_set():
             raise Unavailable("asked to stop while the model was being built", reason="stopping")
-        self._vitals.still_starting()
-        if progress != self._preparing:  # it is told again and again, so that it can be called off
+        self._monitor.still_starting()
+        if progress != self._preparing:  # the same step is reported repeatedly, so that it can be called off
             self._preparing = progress
             _log.info("preparing the model", step=progress.step, done=progress.done, total=progress.total)
 
     def _on_broker_state(self, state: BrokerState) -> None:
         self.metrics.broker.changed(state)
-        self.history.broker(*taking(state), time.monotonic())
+        self.history.broker(*consuming_state(state), time.monotonic())
 
     def _on_notice(self, child: str, notice: Notice) -> None:
-        self.metrics.children.told(child, notice)
+        self.metrics.children.on_notice(child, notice)
         self.history.child(child, notice, time.monotonic())
         if isinstance(notice, BecameReady | BecameDisabled):
-            self._do(self._align_consumer())
+            self._start_task(self._update_consumer())
 
-    async def _align_consumer(self) -> None:
-        """Have events taken if and only if somebody could answer them."""
-        async with self._aligning:
-            if self.workshop is None:
+    async def _update_consumer(self) -> None:
+        """Have events taken if and only if a provider could answer them."""
+        async with self._updating_consumer:
+            if self.active is None:
                 return
-            why = self.workshop.why_nothing_can_be_tagged(self.settings)
+            why = self.active.why_nothing_can_be_tagged()
             if why is None:
                 await self.broker.resume_consuming(Pause.NOBODY_CAN_TAG)
             else:
@@ -248,66 +240,67 @@ class Service:
     # ── what operators ask for ───────────────────────────────────────────────────────────────────────────────────────
 
     def _commands(self) -> dict[str, Callable[[], Awaitable[object]]]:
-        return {
-            "status": self.status,
-            "reset": self.reset,
-            "pause": self.pause,
-            "resume": self.resume,
-            "reload": self.reload,
-        }
+        commands = (self.status, self.reset, self.pause, self.resume, self.reload)
 
-    async def status(self) -> dict[str, object]:
-        """How things stand."""
+        def as_json(command: Callable[[], Awaitable[Status]]) -> Callable[[], Awaitable[object]]:
+            async def run() -> object:
+                return (await command()).to_json()
+
+            return run
+
+        return {command.__name__: as_json(command) for command in commands}
+
+    async def status(self) -> Status:
+        """The status at this moment."""
         return status_of(
             self.broker.state,
-            self.workshop,
-            self.settings,
+            self.active,
             self.health(),
             in_hand=len(self._in_hand),
-            depths=self._vitals.depths,
+            depths=self._monitor.depths,
         )
 
     def health(self) -> Health:
-        """How it is: alive, started, ready, and if not, why."""
-        return self._vitals.health()
+        """Whether it is alive, started and ready, and if not ready, why."""
+        return self._monitor.health()
 
-    async def pause(self) -> dict[str, object]:
+    async def pause(self) -> Status:
         """Take no more events until `resume`; what is in hand is finished."""
         await self.broker.stop_consuming(Pause.BY_OPERATOR)
         _log.warning("paused by an operator")
         self.history.operator("paused", time.monotonic())
         return await self.status()
 
-    async def resume(self) -> dict[str, object]:
+    async def resume(self) -> Status:
         """Take events again."""
         await self.broker.resume_consuming(Pause.BY_OPERATOR)
         _log.info("resumed by an operator")
         self.history.operator("resumed", time.monotonic())
         return await self.status()
 
-    async def reset(self) -> dict[str, object]:
+    async def reset(self) -> Status:
         """Forget the crashes and launch what had been disabled."""
-        if self.workshop is not None:
-            self.workshop.reset()
+        if self.active is not None:
+            self.active.engine.reset()
             _log.warning("reset by an operator")
             self.history.operator("reset", time.monotonic())
-            await self._align_consumer()
+            await self._update_consumer()
         return await self.status()
 
-    async def reload(self) -> dict[str, object]:
-        """Read the settings anew: valid ones take effect without losing a delivery, others leave everything as it is.
+    async def reload(self) -> Status:
+        """Read the settings again: valid ones take effect without losing a delivery, others leave everything as it is.
 
         Events in hand end under the settings that they began with.
         """
         async with self._reloading:
-            with self._vitals.reloading():
+            with self._monitor.reloading():
                 await self._reload()
         return await self.status()
 
     async def _reload(self) -> None:
         try:
             new = self._load()
-            fresh = await self._open_beside(new)
+            new_engine = await self._open_beside(new)
         except AutotagError as error:
             _log.error("reload refused; the settings stay as they were", error=str(error))
             raise
@@ -315,34 +308,34 @@ class Service:
             value = attrgetter(name)
             if value(new) != value(self.settings):
                 _log.warning("a changed setting takes effect at the next start only", setting=name)
-        self.settings = new
-        _log.info("settings reloaded", new_workshop=fresh is not None)
-        if fresh is not None and self._pipeline is not None:
-            old, self.workshop, self._pipeline.workshop = self.workshop, fresh, fresh
-            self._do(self._retire(old, set(self._in_hand)))
-        self._vitals.opened()
-        self._review_providers()
-        await self._align_consumer()
+        _log.info("settings reloaded", new_engine=new_engine is not None)
+        if self.active is None:
+            self._starting_with = new
+            return
+        old = self.active.engine
+        self._activate(Active(new, new_engine or old))
+        if new_engine is not None:
+            self._start_task(self._retire(old, set(self._in_hand)))
+        await self._update_consumer()
 
-    async def _open_beside(self, new: Settings) -> Workshop | None:
-        """A workshop for other settings, ready before the old one is let go; None where the old one will do."""
-        if self.workshop is None or not needs_new_workshop(self.settings, new):
+    async def _open_beside(self, new: Settings) -> Engine | None:
+        """An engine for other settings, ready before the old one is let go; None where the old one will do."""
+        if self.active is None or not needs_new_engine(self.active.settings, new):
             return None
-        return await open_workshop(new, self.metrics, self._on_notice, self._on_progress)
+        return await open_engine(new, self.metrics, self._on_notice, self._on_progress)
 
-    async def _retire(self, old: Workshop | None, users: set[asyncio.Task[object]]) -> None:
+    async def _retire(self, old: Engine, users: set[asyncio.Task[object]]) -> None:
         if users:
             await asyncio.wait(users)
-        if old is not None:
-            await old.close()
+        await old.close()
 
-    def _do(self, chore: Coroutine[object, object, object]) -> None:
+    def _start_task(self, coroutine: Coroutine[object, object, object]) -> None:
         """Run a coroutine beside everything else; what goes wrong in it is logged, never silent."""
-        task = asyncio.create_task(chore)
-        self._chores.add(task)
-        task.add_done_callback(self._done)
+        task = asyncio.create_task(coroutine)
+        self._background.add(task)
+        task.add_done_callback(self._on_task_done)
 
-    def _done(self, task: asyncio.Task[object]) -> None:
-        self._chores.discard(task)
+    def _on_task_done(self, task: asyncio.Task[object]) -> None:
+        self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, AutotagError):
             _log.critical("unexpected error", exc_info=error)

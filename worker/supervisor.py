@@ -17,10 +17,46 @@ from typing import Protocol
 
 import structlog
 
-from worker.supervision import packets, lifecycle
+from worker.supervision import lifecycle, packets
 from worker.supervision.child_handle import ChildHandle, ChildSpec
+from worker.supervision.lifecycle import (
+    Action,
+    AskToStop,
+    BecameDisabled,
+    BecameReady,
+    BecameStopped,
+    Broke,
+    Busy,
+    Cause,
+    Checking,
+    Closed,
+    Crashed,
+    Disabled,
+    Elapsed,
+    Ended,
+    Event,
+    Given,
+    Kill,
+    Life,
+    Notice,
+    Phase,
+    Ping,
+    Policy,
+    Ready,
+    Relaunching,
+    Replied,
+    Reset,
+    SaidHello,
+    SaidHopeless,
+    Spawn,
+    SpawnFailed,
+    Start,
+    Starting,
+    Stop,
+    Stopped,
+    Stopping,
+)
 from worker.supervision.packets import Packet, ProtocolError
-from worker.supervision.lifecycle import Action, AskToStop, BecameDisabled, BecameReady, BecameStopped, Broke, Busy, Cause, Checking, Closed, Crashed, Disabled, Elapsed, Ended, Event, Given, Kill, Life, Notice, Phase, Ping, Policy, Ready, Relaunching, Replied, Reset, SaidHello, SaidHopeless, Spawn, SpawnFailed, Start, Starting, Stop, Stopped, Stopping
 
 _log = structlog.get_logger(__name__)
 

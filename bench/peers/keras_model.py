@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from worker.models.catalogue import BUILT_IN
 from worker.models.builder.efficientnet_lite import VARIANTS, build_keras
 from worker.models.builder.weights import read_state_dict
+from worker.models.catalogue import BUILT_IN
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ import json
 import sys
 from pathlib import Path
 
-from worker.settings import RetrySettings, Settings
 from worker.amqp.topology import definitions, topology
+from worker.settings import RetrySettings, Settings
 
 FILE = Path(__file__).with_name("definitions.json")
 

@@ -12,10 +12,10 @@ from rabbitmq_node import PrivateBroker
 
 from tests.support.scene import Scene, scene, send
 from tests.support.service import until
-from worker.amqp.declare import declare
 from worker.amqp.connection import connected
-from worker.settings import AmqpSettings
+from worker.amqp.declare import declare
 from worker.amqp.topology import topology
+from worker.settings import AmqpSettings
 
 
 def test_a_deleted_queue_is_declared_again_and_what_was_in_hand_is_answered(far: Scene) -> None:

@@ -33,7 +33,7 @@ def test_valid_settings_that_need_other_children_take_effect_under_load(configur
     (tmp_path / "autotag.toml").write_text("[tensorflow]\nbatch_size = 4\n")
     hang_up(configured)
     # Then another one takes over, and the first is stopped when its last image is done
-    until(lambda: configured.logged("settings reloaded", new_workshop=True), "the settings are in force")
+    until(lambda: configured.logged("settings reloaded", new_engine=True), "the settings are in force")
     until(lambda: gone(before), "the old child has been stopped")
     configured.load(50)
     configured.ledger.settle()
@@ -46,7 +46,7 @@ def test_valid_settings_for_tags_take_effect_for_the_events_that_follow(configur
     configured.under_load(50)
     (tmp_path / "autotag.toml").write_text("[defaults.tensorflow]\nconfidence_threshold = 1.0\n")
     hang_up(configured)
-    until(lambda: configured.logged("settings reloaded", new_workshop=False), "the settings are in force")
+    until(lambda: configured.logged("settings reloaded", new_engine=False), "the settings are in force")
     after = configured.load(20)
     configured.ledger.settle()
     assert configured.ledger.statuses(after) == {"no_tags"}

@@ -14,13 +14,13 @@ import trustme
 from rabbitmq_node import PrivateBroker, TlsFiles
 
 from tests.support.serving import layout_for, operator, serving, settings_for, until
-from worker.amqp.state import BrokerState, Phase
-from worker.amqp.errors import BrokerUnreachable
 from worker.amqp.connection import connected
 from worker.amqp.declare import declare
+from worker.amqp.errors import BrokerUnreachable
+from worker.amqp.state import BrokerState, Phase
+from worker.amqp.topology import Lane
 from worker.errors import AutotagError, Misconfigured
 from worker.settings import AmqpSettings
-from worker.amqp.topology import Lane
 
 
 async def what_stands_in_the_way(settings: AmqpSettings) -> BrokerState:

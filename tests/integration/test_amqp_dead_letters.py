@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.support.serving import Serving, operator, serving, settings_for
-from worker.amqp.delivery import Delivery
 from worker.amqp.dead_letters import DeadLetters, Selection
+from worker.amqp.delivery import Delivery
+from worker.amqp.topology import DELIVERY_LIMIT, Lane
 from worker.errors import Misconfigured
 from worker.settings import AmqpSettings
-from worker.amqp.topology import DELIVERY_LIMIT, Lane
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from rabbitmq_node import PrivateBroker
 from tests.support.serving import Serving, operator, serving, settings_for, until
 from worker.amqp.errors import NotConfirmed
 from worker.amqp.state import Phase
-from worker.messages import OutgoingMessage
 from worker.amqp.topology import Lane
+from worker.messages import OutgoingMessage
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from pika import data
 from pika.adapters.asyncio_connection import AsyncioConnection
 
 from tests.support.serving import Serving, layout_for, operator, serving, settings_for, until
-from worker.amqp.errors import NotConfirmed, PublishRefused, Unpublishable, Unroutable
 from worker.amqp.connection import connected
+from worker.amqp.errors import NotConfirmed, PublishRefused, Unpublishable, Unroutable
+from worker.amqp.topology import Lane
 from worker.messages import OutgoingMessage
 from worker.settings import AmqpSettings
-from worker.amqp.topology import Lane
 
 
 @pytest.fixture

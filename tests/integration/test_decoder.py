@@ -15,11 +15,10 @@ import pytest
 import pytest_asyncio
 from PIL import Image, ImageChops, ImageDraw, ImageStat
 
-from worker.images.content import Content
-from worker.supervision.decoder_pool import Decoded, DecoderCrew, DecoderOptions
 from worker.errors import CannotBeDone
-from worker.images.requests import Fit, Interpolation, PixelRecipe
-from worker.images.requests import JpegLimits
+from worker.images.content import Content
+from worker.images.requests import Fit, Interpolation, JpegLimits, PixelRecipe
+from worker.supervision.decoder_pool import Decoded, DecoderOptions, DecoderPool
 
 SIZE = 96
 CROP = PixelRecipe(SIZE, Fit.CROP, 12, Interpolation.BICUBIC)
@@ -39,9 +38,9 @@ TRANSPOSED_TO = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def decoders() -> AsyncIterator[DecoderCrew]:
-    async with DecoderCrew(DecoderOptions(maximum_pixels=MAXIMUM_PIXELS, maximum_bytes=20 << 20, timeout_s=10)) as crew:
-        yield crew
+async def decoders() -> AsyncIterator[DecoderPool]:
+    async with DecoderPool(DecoderOptions(maximum_pixels=MAXIMUM_PIXELS, maximum_bytes=20 << 20, timeout_s=10)) as pool:
+        yield pool
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -63,9 +62,9 @@ def written(image: Image.Image, format_name: str, **options: Any) -> bytes:
     return file.getvalue()
 
 
-async def decode(crew: DecoderCrew, data: bytes, recipe: PixelRecipe = CROP) -> tuple[Decoded, Image.Image]:
+async def decode(pool: DecoderPool, data: bytes, recipe: PixelRecipe = CROP) -> tuple[Decoded, Image.Image]:
     with Content.from_bytes(data, "path photo.jpg") as content:
-        decoded = await crew.decode(content, recipe, "asset-1")
+        decoded = await pool.decode(content, recipe, "asset-1")
     assert decoded.pixels_fd is not None
     pixels = os.pread(decoded.pixels_fd, 10 * recipe.size**2, 0)
     os.close(decoded.pixels_fd)
@@ -73,9 +72,9 @@ async def decode(crew: DecoderCrew, data: bytes, recipe: PixelRecipe = CROP) -> 
     return decoded, Image.frombytes("RGB", (recipe.size, recipe.size), pixels)
 
 
-async def refusal(crew: DecoderCrew, data: bytes) -> CannotBeDone:
+async def refusal(pool: DecoderPool, data: bytes) -> CannotBeDone:
     with pytest.raises(CannotBeDone) as caught:
-        await decode(crew, data)
+        await decode(pool, data)
     assert str(caught.value).startswith("asset-1 (path photo.jpg): ")
     return caught.value
 
@@ -98,7 +97,7 @@ def mean(image: Image.Image) -> list[int]:
 @pytest.mark.parametrize("format_name", ["PNG", "BMP", "TIFF", "GIF", "WEBP", "JPEG", "MPO", "ICO"])
 @pytest.mark.parametrize("recipe", [CROP, SQUASH])
 async def test_every_format_gives_the_picture_and_its_facts(
-    decoders: DecoderCrew, format_name: str, recipe: PixelRecipe
+    decoders: DecoderPool, format_name: str, recipe: PixelRecipe
 ) -> None:
     image = scene(256, 160)
     options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}, "ICO": {"sizes": [(256, 160)]}}
@@ -110,7 +109,7 @@ async def test_every_format_gives_the_picture_and_its_facts(
     assert difference(pixels, wanted(image, recipe)) < (3.0 if format_name in ("JPEG", "MPO", "GIF") else 0.01)
 
 
-async def test_facts_alone_need_no_recipe(decoders: DecoderCrew) -> None:
+async def test_facts_alone_need_no_recipe(decoders: DecoderPool) -> None:
     with Content.from_bytes(written(scene(), "PNG"), "body") as content:
         decoded = await decoders.decode(content, None, "asset-1")
     assert decoded.pixels_fd is None
@@ -119,7 +118,7 @@ async def test_facts_alone_need_no_recipe(decoders: DecoderCrew) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "TIFF", "WEBP"])
-async def test_pictures_are_turned_upright(decoders: DecoderCrew, orientation: int, format_name: str) -> None:
+async def test_pictures_are_turned_upright(decoders: DecoderPool, orientation: int, format_name: str) -> None:
     upright = scene()
     turn = TRANSPOSED_TO.get(orientation)
     laid_down = upright.transpose(turn) if turn is not None else upright
@@ -138,7 +137,7 @@ async def test_pictures_are_turned_upright(decoders: DecoderCrew, orientation: i
     assert difference(shrunk, upright.resize((150, 100), Image.Resampling.LANCZOS)) < 4.0
 
 
-async def test_an_orientation_that_makes_no_sense_counts_as_upright(decoders: DecoderCrew) -> None:
+async def test_an_orientation_that_makes_no_sense_counts_as_upright(decoders: DecoderPool) -> None:
     exif = Image.Exif()
     exif[0x0112] = 77
     _, pixels = await decode(decoders, written(scene(), "PNG", exif=exif))
@@ -148,7 +147,7 @@ async def test_an_orientation_that_makes_no_sense_counts_as_upright(decoders: De
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (2000, 1), (2, 3)])
-async def test_the_smallest_and_narrowest_pictures_work(decoders: DecoderCrew, size: tuple[int, int]) -> None:
+async def test_the_smallest_and_narrowest_pictures_work(decoders: DecoderPool, size: tuple[int, int]) -> None:
     decoded, pixels = await decode(decoders, written(Image.new("RGB", size, (10, 200, 30)), "PNG"))
     assert (decoded.facts.width, decoded.facts.height) == size
     assert mean(pixels) == [10, 200, 30]
@@ -167,13 +166,13 @@ async def test_the_smallest_and_narrowest_pictures_work(decoders: DecoderCrew, s
     ],
 )
 async def test_every_mode_of_a_png_becomes_rgb_on_white(
-    decoders: DecoderCrew, mode: str, colour: Any, rgb: list[int]
+    decoders: DecoderPool, mode: str, colour: Any, rgb: list[int]
 ) -> None:
     _, pixels = await decode(decoders, written(Image.new(mode, (120, 120), colour), "PNG"))
     assert all(abs(found - right) <= 1 for found, right in zip(mean(pixels), rgb, strict=True)), mean(pixels)
 
 
-async def test_a_sixteen_bit_grey_gradient_keeps_its_shades(decoders: DecoderCrew) -> None:
+async def test_a_sixteen_bit_grey_gradient_keeps_its_shades(decoders: DecoderPool) -> None:
     gradient = Image.linear_gradient("L")
     deep = Image.new("I;16", gradient.size)
     deep.frombytes(b"".join(bytes((value, value)) for value in gradient.tobytes()))
@@ -182,7 +181,7 @@ async def test_a_sixteen_bit_grey_gradient_keeps_its_shades(decoders: DecoderCre
         assert difference(pixels, wanted(gradient)) < 2.0
 
 
-async def test_a_sixteen_bit_colour_png_is_read(decoders: DecoderCrew) -> None:
+async def test_a_sixteen_bit_colour_png_is_read(decoders: DecoderPool) -> None:
     _, pixels = await decode(
         decoders, png(64, 64, depth=16, colour_type=2, row=struct.pack(">HHH", 65535, 32768, 0) * 64)
     )
@@ -194,18 +193,18 @@ async def test_a_sixteen_bit_colour_png_is_read(decoders: DecoderCrew) -> None:
     [("F", 0.5, 127), ("F", 200.0, 200), ("I", 40000, 155), ("I", 128, 128), ("F", -3.0, 0)],
 )
 async def test_deep_and_fractional_tiffs_are_scaled_not_clipped(
-    decoders: DecoderCrew, mode: str, value: float, grey: int
+    decoders: DecoderPool, mode: str, value: float, grey: int
 ) -> None:
     _, pixels = await decode(decoders, written(Image.new(mode, (120, 120), value), "TIFF"))
     assert abs(mean(pixels)[0] - grey) <= 1, mean(pixels)
 
 
-async def test_a_fractional_tiff_of_nothing_but_nan_is_refused(decoders: DecoderCrew) -> None:
+async def test_a_fractional_tiff_of_nothing_but_nan_is_refused(decoders: DecoderPool) -> None:
     error = await refusal(decoders, written(Image.new("F", (120, 120), float("inf")), "TIFF"))
     assert error.reason == "image_corrupt"
 
 
-async def test_a_palette_png_with_a_transparent_colour_lies_on_white(decoders: DecoderCrew) -> None:
+async def test_a_palette_png_with_a_transparent_colour_lies_on_white(decoders: DecoderPool) -> None:
     image = Image.new("P", (120, 120), 1)
     image.putpalette([0, 0, 0, 200, 10, 10])
     _, pixels = await decode(decoders, written(image, "PNG"))
@@ -216,13 +215,13 @@ async def test_a_palette_png_with_a_transparent_colour_lies_on_white(decoders: D
     assert mean(pixels) == [255, 255, 255]
 
 
-async def test_an_rgb_png_with_a_transparent_colour_lies_on_white(decoders: DecoderCrew) -> None:
+async def test_an_rgb_png_with_a_transparent_colour_lies_on_white(decoders: DecoderPool) -> None:
     image = Image.new("RGB", (120, 120), (1, 2, 3))
     _, pixels = await decode(decoders, written(image, "PNG", transparency=(1, 2, 3)))
     assert mean(pixels) == [255, 255, 255]
 
 
-async def test_cmyk_jpegs_have_their_colours(decoders: DecoderCrew) -> None:
+async def test_cmyk_jpegs_have_their_colours(decoders: DecoderPool) -> None:
     # Pillow writes CMYK as Adobe does, inverted and marked so.
     _, pixels = await decode(decoders, written(Image.new("CMYK", (120, 120), (0, 255, 255, 0)), "JPEG"))
     assert difference(pixels, Image.new("RGB", pixels.size, (255, 0, 0))) < 3
@@ -230,20 +229,20 @@ async def test_cmyk_jpegs_have_their_colours(decoders: DecoderCrew) -> None:
     assert mean(pixels) == [0, 0, 0]
 
 
-async def test_lab_tiffs_have_their_colours(decoders: DecoderCrew) -> None:
+async def test_lab_tiffs_have_their_colours(decoders: DecoderPool) -> None:
     _, pixels = await decode(decoders, written(Image.new("LAB", (120, 120), (255, 128, 128)), "TIFF"))
     assert min(mean(pixels)) > 245
 
 
 @pytest.mark.parametrize("format_name", ["GIF", "WEBP", "PNG", "TIFF"])
-async def test_only_the_first_frame_is_looked_at(decoders: DecoderCrew, format_name: str) -> None:
+async def test_only_the_first_frame_is_looked_at(decoders: DecoderPool, format_name: str) -> None:
     red, blue = Image.new("RGB", (120, 120), (250, 0, 0)), Image.new("RGB", (120, 120), (0, 0, 250))
     data = written(red, format_name, save_all=True, append_images=[blue] * 20)
     _, pixels = await decode(decoders, data)
     assert difference(pixels, Image.new("RGB", pixels.size, (250, 0, 0))) < 4
 
 
-async def test_a_large_jpeg_is_decoded_small_and_looks_the_same(decoders: DecoderCrew) -> None:
+async def test_a_large_jpeg_is_decoded_small_and_looks_the_same(decoders: DecoderPool) -> None:
     large = scene(2400, 1600)
     decoded, pixels = await decode(decoders, written(large, "JPEG", quality=92))
     assert (decoded.facts.width, decoded.facts.height) == (2400, 1600)
@@ -266,7 +265,7 @@ async def test_a_large_jpeg_is_decoded_small_and_looks_the_same(decoders: Decode
         (b"GIF89a", "image_corrupt", "header"),
     ],
 )
-async def test_what_is_no_usable_image_is_named(decoders: DecoderCrew, data: bytes, reason: str, says: str) -> None:
+async def test_what_is_no_usable_image_is_named(decoders: DecoderPool, data: bytes, reason: str, says: str) -> None:
     error = await refusal(decoders, data)
     assert error.reason == reason
     assert says in str(error)
@@ -275,7 +274,7 @@ async def test_what_is_no_usable_image_is_named(decoders: DecoderCrew, data: byt
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP"])
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.95])
 async def test_a_truncated_file_is_refused_and_never_half_shown(
-    decoders: DecoderCrew, format_name: str, kept: float
+    decoders: DecoderPool, format_name: str, kept: float
 ) -> None:
     noise = Image.effect_noise((400, 300), 90).convert("RGB")
     data = written(noise, format_name)
@@ -286,7 +285,7 @@ async def test_a_truncated_file_is_refused_and_never_half_shown(
         assert error.reason in ("image_truncated", "image_corrupt"), error
 
 
-async def test_a_decompression_bomb_is_refused_from_its_header(decoders: DecoderCrew) -> None:
+async def test_a_decompression_bomb_is_refused_from_its_header(decoders: DecoderPool) -> None:
     bomb = png(60_000, 60_000, depth=1, colour_type=0, row=b"\0" * 7500, rows=2000)
     error = await refusal(decoders, bomb)
     assert error.reason == "image_too_large_pixels"
@@ -295,13 +294,13 @@ async def test_a_decompression_bomb_is_refused_from_its_header(decoders: Decoder
     await decode(decoders, written(Image.new("1", (2000, 2000)), "PNG"))
 
 
-async def test_an_icon_that_hides_a_large_png_is_refused(decoders: DecoderCrew) -> None:
+async def test_an_icon_that_hides_a_large_png_is_refused(decoders: DecoderPool) -> None:
     inside = written(Image.new("1", (5000, 5000)), "PNG")
     header = struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(inside), 22)
     assert (await refusal(decoders, header + inside)).reason == "image_too_large_pixels"
 
 
-async def test_damage_at_random_never_kills_the_decoder(decoders: DecoderCrew) -> None:
+async def test_damage_at_random_never_kills_the_decoder(decoders: DecoderPool) -> None:
     before = [child.pid for child in decoders.states()]
     for format_name in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "ICO", "MPO"):
         data = written(scene(64, 48), format_name)
@@ -321,7 +320,7 @@ async def test_damage_at_random_never_kills_the_decoder(decoders: DecoderCrew) -
     assert [child.pid for child in decoders.states()] == before
 
 
-async def test_pixels_keep_their_length_whatever_a_decoder_does(decoders: DecoderCrew) -> None:
+async def test_pixels_keep_their_length_whatever_a_decoder_does(decoders: DecoderPool) -> None:
     with Content.from_bytes(written(scene(), "PNG"), "body") as content:
         decoded = await decoders.decode(content, CROP, "asset-1")
     assert decoded.pixels_fd is not None
@@ -335,9 +334,9 @@ async def test_pixels_keep_their_length_whatever_a_decoder_does(decoders: Decode
 
 async def test_one_file_may_be_read_by_two_decoders_at_once() -> None:
     data = written(Image.effect_noise((1500, 1000), 80).convert("RGB"), "PNG")
-    async with DecoderCrew(DecoderOptions(children=2)) as crew:
+    async with DecoderPool(DecoderOptions(children=2)) as pool:
         with Content.from_bytes(data, "body") as content:
-            facts = await asyncio.gather(*(crew.decode(content, SQUASH, "asset-1") for _ in range(8)))
+            facts = await asyncio.gather(*(pool.decode(content, SQUASH, "asset-1") for _ in range(8)))
     assert len({decoded.facts.sha256 for decoded in facts}) == 1
     for decoded in facts:
         os.close(decoded.pixels_fd or -1)
@@ -345,41 +344,41 @@ async def test_one_file_may_be_read_by_two_decoders_at_once() -> None:
 
 async def test_an_image_that_needs_too_much_memory_is_refused_and_the_decoder_lives() -> None:
     options = DecoderOptions(maximum_memory_bytes=200 << 20, maximum_pixels=200_000_000)
-    async with DecoderCrew(options) as crew:
-        await crew.wait_ready()
-        before = [child.pid for child in crew.states()]
-        error = await refusal(crew, png(8000, 8000, depth=8, colour_type=2, row=b"\0" * 24_000))
+    async with DecoderPool(options) as pool:
+        await pool.wait_ready()
+        before = [child.pid for child in pool.states()]
+        error = await refusal(pool, png(8000, 8000, depth=8, colour_type=2, row=b"\0" * 24_000))
         assert error.reason == "image_too_large_memory"
-        await decode(crew, written(scene(), "PNG"))
-        assert [child.pid for child in crew.states()] == before
+        await decode(pool, written(scene(), "PNG"))
+        assert [child.pid for child in pool.states()] == before
 
 
 async def test_an_image_that_takes_too_much_processor_time_is_given_up_by_name() -> None:
-    async with DecoderCrew(DecoderOptions(maximum_cpu_s=1, maximum_pixels=100_000_000, timeout_s=30)) as crew:
+    async with DecoderPool(DecoderOptions(maximum_cpu_s=1, maximum_pixels=100_000_000, timeout_s=30)) as pool:
         # Quick to decode, but no quality makes a JPEG of it as small as asked for: each attempt takes half a second.
         slow = png(9000, 9000, depth=1, colour_type=3, row=b"\0" * 1125)
         with Content.from_bytes(slow, "body") as content, pytest.raises(CannotBeDone) as caught:
-            await crew.shrink(content, JpegLimits(1000, 9000, 9000), "asset-1")
+            await pool.shrink(content, JpegLimits(1000, 9000, 9000), "asset-1")
         assert caught.value.reason == "image_killed_decoder"
         assert "SIGXCPU" in str(caught.value)
 
 
 async def test_processor_time_is_allowed_anew_for_every_image() -> None:
-    async with DecoderCrew(DecoderOptions(maximum_cpu_s=1)) as crew:
+    async with DecoderPool(DecoderOptions(maximum_cpu_s=1)) as pool:
         data = written(Image.effect_noise((3000, 2000), 80).convert("RGB"), "PNG", compress_level=1)
-        await crew.wait_ready()
-        before = [child.pid for child in crew.states()]
+        await pool.wait_ready()
+        before = [child.pid for child in pool.states()]
         for _ in range(10):
-            await decode(crew, data)
-        assert [child.pid for child in crew.states()] == before
+            await decode(pool, data)
+        assert [child.pid for child in pool.states()] == before
 
 
 class TestShrinking:
     pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-    async def shrink(self, crew: DecoderCrew, image: bytes, limits: JpegLimits) -> Image.Image:
+    async def shrink(self, pool: DecoderPool, image: bytes, limits: JpegLimits) -> Image.Image:
         with Content.from_bytes(image, "body") as content:
-            data = await crew.shrink(content, limits, "asset-1")
+            data = await pool.shrink(content, limits, "asset-1")
         assert len(data) <= limits.maximum_bytes
         shrunk = Image.open(io.BytesIO(data))
         assert shrunk.format == "JPEG"
@@ -388,16 +387,16 @@ class TestShrinking:
         assert shrunk.height <= limits.maximum_height
         return shrunk
 
-    async def test_a_picture_within_the_limits_keeps_its_size(self, decoders: DecoderCrew) -> None:
+    async def test_a_picture_within_the_limits_keeps_its_size(self, decoders: DecoderPool) -> None:
         shrunk = await self.shrink(decoders, written(scene(), "PNG"), JpegLimits(1 << 20, 1024, 1024))
         assert shrunk.size == (300, 200)
         assert difference(shrunk, scene()) < 3
 
-    async def test_a_large_one_is_made_to_fit(self, decoders: DecoderCrew) -> None:
+    async def test_a_large_one_is_made_to_fit(self, decoders: DecoderPool) -> None:
         data = written(scene(2000, 1500), "JPEG")
         assert (await self.shrink(decoders, data, JpegLimits(1 << 20, 800, 800))).size == (800, 600)
 
-    async def test_bytes_are_saved_by_quality_and_then_by_size(self, decoders: DecoderCrew) -> None:
+    async def test_bytes_are_saved_by_quality_and_then_by_size(self, decoders: DecoderPool) -> None:
         noise = written(Image.effect_noise((1000, 800), 120).convert("RGB"), "PNG")
         full = await self.shrink(decoders, noise, JpegLimits(700_000, 2000, 2000))
         assert full.size == (1000, 800)
@@ -406,27 +405,27 @@ class TestShrinking:
 
     @pytest.mark.parametrize(("size", "shown"), [((10, 10), (50, 50)), ((20, 40), (50, 100)), ((1, 4000), (50, 1000))])
     async def test_a_tiny_one_is_enlarged_or_given_a_border(
-        self, decoders: DecoderCrew, size: tuple[int, int], shown: tuple[int, int]
+        self, decoders: DecoderPool, size: tuple[int, int], shown: tuple[int, int]
     ) -> None:
         data = written(Image.new("RGB", size, "red"), "PNG")
         assert (await self.shrink(decoders, data, JpegLimits(1 << 20, 1000, 1000, 50, 50))).size == shown
 
-    async def test_what_cannot_be_made_small_enough_is_refused(self, decoders: DecoderCrew) -> None:
+    async def test_what_cannot_be_made_small_enough_is_refused(self, decoders: DecoderPool) -> None:
         noise = written(Image.effect_noise((1000, 800), 120).convert("RGB"), "PNG")
         with pytest.raises(CannotBeDone) as caught:
             await self.shrink(decoders, noise, JpegLimits(2000, 2000, 2000, 500, 500))
         assert caught.value.reason == "image_cannot_be_shrunk"
 
 
-async def test_the_sandbox_level_is_reported(decoders: DecoderCrew) -> None:
+async def test_the_sandbox_level_is_reported(decoders: DecoderPool) -> None:
     await decoders.wait_ready()
     assert decoders.states()[0].hello["sandbox"] != "none"
 
 
 async def test_the_sandbox_can_be_turned_off() -> None:
-    async with DecoderCrew(DecoderOptions(sandbox="off")) as crew:
-        await crew.wait_ready()
-        assert crew.states()[0].hello["sandbox"] == "none"
+    async with DecoderPool(DecoderOptions(sandbox="off")) as pool:
+        await pool.wait_ready()
+        assert pool.states()[0].hello["sandbox"] == "none"
 
 
 def png(width: int, height: int, *, depth: int, colour_type: int, row: bytes, rows: int | None = None) -> bytes:

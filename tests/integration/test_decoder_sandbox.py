@@ -13,7 +13,7 @@ import pytest
 from tests.support.children import alive, wait_until_gone
 from worker.children import landlock
 from worker.images.content import Content
-from worker.supervision.decoder_pool import DecoderCrew, DecoderOptions
+from worker.supervision.decoder_pool import DecoderOptions, DecoderPool
 
 ROOT = Path(__file__).parents[2]
 
@@ -125,13 +125,13 @@ def test_a_sandboxed_decoder_ends_with_its_parent() -> None:
 # The decoder is stopped, so that it cannot see its parent's end for itself.
 _PARENT = """
 import asyncio, os, signal, sys, structlog
-from worker.crews import DecoderCrew
+from worker.pools import DecoderPool
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 async def main():
-    async with DecoderCrew() as crew:
-        await crew.wait_ready()
-        pids = [child.pid for child in crew.states()]
+    async with DecoderPool() as pool:
+        await pool.wait_ready()
+        pids = [child.pid for child in pool.states()]
         os.kill(pids[0], signal.SIGSTOP)
         print(*pids, flush=True)
         await asyncio.sleep(60)
@@ -141,8 +141,8 @@ asyncio.run(main())
 
 
 async def test_the_level_reached_is_told_at_hello() -> None:
-    async with DecoderCrew(DecoderOptions(sandbox="best")) as crew:
-        await crew.wait_ready()
-        assert crew.states()[0].hello["sandbox"] in ("limits", "landlock", "seccomp")
+    async with DecoderPool(DecoderOptions(sandbox="best")) as pool:
+        await pool.wait_ready()
+        assert pool.states()[0].hello["sandbox"] in ("limits", "landlock", "seccomp")
         with Content.from_bytes(b"GIF89a\x01\0\x01\0\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\0;", "a tiny GIF") as content:
-            assert (await crew.inspect(content, "asset")).format == "GIF"
+            assert (await pool.inspect(content, "asset")).format == "GIF"

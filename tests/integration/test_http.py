@@ -19,7 +19,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from tests.support.monitoring import Answer, fetch, http_url, promtool, samples, total, value
 from tests.support.service import Dms, RunningService, running_service, until
-from worker.operations.metrics.events import ENDINGS, STATUSES
+from worker.amqp.delivery import Ending
+from worker.operations.metrics.events import STATUSES
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -70,7 +71,7 @@ def test_counters_are_there_at_zero_before_anything_has_happened(broker: str, tm
     with running_service(broker, f"test-zero-{os.getpid()}", tmp_path) as service:
         text = metrics(http_url(service))
         service.stop()
-    for ending in ENDINGS:
+    for ending in Ending:
         assert value(text, "autotag_events_total", ending=ending, reason="") == 0
     for status in STATUSES:
         assert value(text, "autotag_results_total", status=status, reason="") == 0

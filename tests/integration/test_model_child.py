@@ -16,11 +16,11 @@ import pytest_asyncio
 from tests.support.children import Watch, alive
 from tests.support.models import built
 from tests.support.waiting import until
-from worker.images.content import Content
-from worker.supervision.decoder_pool import DecoderCrew
-from worker.supervision.model_pool import ModelCrew, ModelOptions
 from worker.errors import CannotBeDone, Unavailable
+from worker.images.content import Content
 from worker.models.manifest import ModelPackage
+from worker.supervision.decoder_pool import DecoderPool
+from worker.supervision.model_pool import ModelOptions, ModelPool
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -31,16 +31,16 @@ def package() -> ModelPackage:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def model(package: ModelPackage) -> AsyncIterator[ModelCrew]:
-    async with ModelCrew(ModelOptions(package=package.directory, threads=1)) as crew:
-        await crew.wait_ready()
-        yield crew
+async def model(package: ModelPackage) -> AsyncIterator[ModelPool]:
+    async with ModelPool(ModelOptions(package=package.directory, threads=1)) as pool:
+        await pool.wait_ready()
+        yield pool
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def decoders() -> AsyncIterator[DecoderCrew]:
-    async with DecoderCrew() as crew:
-        yield crew
+async def decoders() -> AsyncIterator[DecoderPool]:
+    async with DecoderPool() as pool:
+        yield pool
 
 
 def noise(package: ModelPackage, seed: int = 0) -> Content:
@@ -54,7 +54,7 @@ def open_photograph(path: Path) -> Content:
 
 
 async def first_label(
-    package: ModelPackage, decoders: DecoderCrew, model: ModelCrew, photograph: Path
+    package: ModelPackage, decoders: DecoderPool, model: ModelPool, photograph: Path
 ) -> tuple[str, float]:
     with open_photograph(photograph) as content:
         decoded = await decoders.decode(content, package.manifest.recipe(), photograph.name)
@@ -68,7 +68,7 @@ async def first_label(
 
 
 async def test_photographs_are_recognised(
-    package: ModelPackage, decoders: DecoderCrew, model: ModelCrew, photographs: dict[str, Path]
+    package: ModelPackage, decoders: DecoderPool, model: ModelPool, photographs: dict[str, Path]
 ) -> None:
     name, confidence = await first_label(package, decoders, model, photographs["coffee"])
     assert "espresso" in name.lower()
@@ -77,7 +77,7 @@ async def test_photographs_are_recognised(
     assert "cat" in cat.lower() or "tabby" in cat.lower()
 
 
-async def test_the_child_says_what_it_runs(package: ModelPackage, model: ModelCrew) -> None:
+async def test_the_child_says_what_it_runs(package: ModelPackage, model: ModelPool) -> None:
     [child] = model.states()
     assert child.hello["identity"] == package.identity
     assert child.hello["labels"] == 1000
@@ -85,7 +85,7 @@ async def test_the_child_says_what_it_runs(package: ModelPackage, model: ModelCr
     assert child.resident_bytes > 20 << 20
 
 
-async def test_scores_fall_and_keep_to_their_floor(package: ModelPackage, model: ModelCrew) -> None:
+async def test_scores_fall_and_keep_to_their_floor(package: ModelPackage, model: ModelPool) -> None:
     with noise(package) as pixels:
         everything = await model.score(pixels.fd, 0.0, "noise")
         middle = everything[10][1]
@@ -101,7 +101,7 @@ async def test_scores_fall_and_keep_to_their_floor(package: ModelPackage, model:
     assert none == []
 
 
-async def test_an_image_scores_the_same_alone_and_in_any_batch(package: ModelPackage, model: ModelCrew) -> None:
+async def test_an_image_scores_the_same_alone_and_in_any_batch(package: ModelPackage, model: ModelPool) -> None:
     contents = [noise(package, seed) for seed in range(8)]
     together = await asyncio.gather(*(model.score(each.fd, 0.001, "noise") for each in contents))
     for content, scores in zip(contents, together, strict=True):
@@ -111,7 +111,7 @@ async def test_an_image_scores_the_same_alone_and_in_any_batch(package: ModelPac
         content.close()
 
 
-async def test_pixels_of_the_wrong_length_are_refused_alone(package: ModelPackage, model: ModelCrew) -> None:
+async def test_pixels_of_the_wrong_length_are_refused_alone(package: ModelPackage, model: ModelPool) -> None:
     pid = model.states()[0].pid
     with noise(package) as good, Content.from_bytes(b"short", "short") as short:
         answers = await asyncio.gather(
@@ -127,16 +127,16 @@ async def test_pixels_of_the_wrong_length_are_refused_alone(package: ModelPackag
 
 async def test_a_kill_under_load_loses_nothing(package: ModelPackage) -> None:
     watch = Watch()
-    async with ModelCrew(ModelOptions(package=package.directory, threads=1), observe=watch) as crew:
-        await crew.wait_ready()
+    async with ModelPool(ModelOptions(package=package.directory, threads=1), observe=watch) as pool:
+        await pool.wait_ready()
         contents = [noise(package, seed) for seed in range(60)]
-        answers = asyncio.gather(*(crew.score(each.fd, 0.0, "noise") for each in contents))
+        answers = asyncio.gather(*(pool.score(each.fd, 0.0, "noise") for each in contents))
         for _ in range(3):
-            await until(lambda: crew.states()[0].phase == "busy")
-            pid = crew.states()[0].pid
+            await until(lambda: pool.states()[0].phase == "busy")
+            pid = pool.states()[0].pid
             assert pid is not None
             os.kill(pid, signal.SIGKILL)
-            await until(lambda pid=pid: crew.states()[0].pid not in (None, pid))  # type: ignore[misc]
+            await until(lambda pid=pid: pool.states()[0].pid not in (None, pid))  # type: ignore[misc]
         assert [len(scores) for scores in await answers] == [1000] * 60
         assert len(watch.crashes()) == 3
         for content in contents:
@@ -145,12 +145,12 @@ async def test_a_kill_under_load_loses_nothing(package: ModelPackage) -> None:
 
 async def test_it_ends_cleanly_when_asked(package: ModelPackage) -> None:
     watch = Watch()
-    crew = ModelCrew(ModelOptions(package=package.directory, threads=1), observe=watch)
-    await crew.start()
-    await crew.wait_ready()
-    pid = crew.states()[0].pid
+    pool = ModelPool(ModelOptions(package=package.directory, threads=1), observe=watch)
+    await pool.start()
+    await pool.wait_ready()
+    pid = pool.states()[0].pid
     assert pid is not None
-    await crew.close()
+    await pool.close()
     assert not alive([pid])
     assert watch.crashes() == []
 
@@ -160,15 +160,15 @@ async def test_a_damaged_model_disables_at_once_and_says_which_file(package: Mod
     model_file = copy / package.manifest.model.file
     model_file.write_bytes(model_file.read_bytes()[:-1] + b"\0")
     watch = Watch()
-    async with ModelCrew(ModelOptions(package=copy), observe=watch) as crew:
+    async with ModelPool(ModelOptions(package=copy), observe=watch) as pool:
         with pytest.raises(Unavailable, match=package.manifest.model.file):
-            await crew.wait_ready()
-        assert crew.disabled_reason is not None
-        assert "SHA-256" in crew.disabled_reason
+            await pool.wait_ready()
+        assert pool.disabled_reason is not None
+        assert "SHA-256" in pool.disabled_reason
     assert len(watch.crashes()) == 1
 
 
 async def test_a_missing_model_disables_at_once(tmp_path: Path) -> None:
-    async with ModelCrew(ModelOptions(package=tmp_path / "nothing")) as crew:
+    async with ModelPool(ModelOptions(package=tmp_path / "nothing")) as pool:
         with pytest.raises(Unavailable, match="nothing"):
-            await crew.wait_ready()
+            await pool.wait_ready()

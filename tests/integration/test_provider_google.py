@@ -22,9 +22,9 @@ from tests.support.fake_google import FakeGoogle, labels_of, too_many, unavailab
 from tests.support.fake_service import CLOSE, GARBAGE, HTML_PAGE, Response, Trouble, instead, over_http2
 from tests.support.waiting import until
 from worker.errors import AutotagError, CannotBeDone, Misconfigured, TryLater, Unavailable
+from worker.images.requests import JpegLimits
 from worker.messages import ImageFacts
 from worker.providers.base import Answer
-from worker.images.requests import JpegLimits
 from worker.providers.checks import Severity
 from worker.providers.google_cloud_vision import GoogleCloudVision
 from worker.settings import InstanceSettings
@@ -740,7 +740,7 @@ class TestTheKeyStaysSecret:
             while chain is not None:
                 said += [repr(chain), repr(vars(chain))]
                 chain = chain.__cause__ or chain.__context__
-            said += [repr(findings), repr(provider), repr(provider._lanes["acme"].account)]
+            said += [repr(findings), repr(provider), repr(provider._account_clients["acme"].account)]
         service.always = None
         async with started(GoogleCloudVision, tmp_path) as provider:
             said.append(repr(await provider.tag(image_of(picture()), google(service.url))))

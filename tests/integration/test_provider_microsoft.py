@@ -16,9 +16,9 @@ from tests.support.fake_microsoft import FakeMicrosoft, flat, nested, tags_of, t
 from tests.support.fake_service import CLOSE, HTML_PAGE, Response, Trouble, instead, over_http2
 from tests.support.waiting import until
 from worker.errors import AutotagError, CannotBeDone, Misconfigured, TryLater, Unavailable
+from worker.images.requests import JpegLimits
 from worker.messages import ImageFacts
 from worker.providers.base import Answer
-from worker.images.requests import JpegLimits
 from worker.providers.checks import Severity
 from worker.providers.microsoft_vision import MicrosoftVision
 from worker.settings import InstanceSettings

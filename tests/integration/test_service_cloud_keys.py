@@ -25,8 +25,8 @@ CLUMSY_PROVIDER = """
 class Clumsy:
     name = "clumsy"
 
-    def __init__(self, surroundings):
-        self.settings = surroundings.settings
+    def __init__(self, context):
+        self.settings = context.settings
 
     def enabled(self, instance):
         return bool(instance.providers.get("clumsy", {}).get("enabled"))

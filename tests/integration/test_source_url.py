@@ -13,8 +13,8 @@ import pytest
 import trustme
 
 from tests.support.waiting import until
-from worker.images.content import Content
 from worker.errors import AutotagError, CannotBeDone, TryLater
+from worker.images.content import Content
 from worker.messages import ContentRef, Event, EventData
 from worker.settings import SourcesSettings
 from worker.sources import Sources

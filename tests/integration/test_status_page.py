@@ -190,7 +190,7 @@ def test_it_can_be_read_and_acted_on_without_scripts(opens: Opens, answered: Non
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [PHONE, {"width": 1180, "height": 800}], ids=["phone", "desk"])
+@pytest.mark.parametrize("viewport", [PHONE, {"width": 1180, "height": 800}], ids=["phone", "upload_limiter"])
 def test_everybody_can_use_it(
     opens: Opens, answered: None, photographs: dict[str, Path], scheme: str, viewport: dict[str, int]
 ) -> None:

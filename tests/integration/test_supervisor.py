@@ -17,17 +17,17 @@ from tests.support.children import (
     alive,
     jobs,
     launches,
-    model_crew,
+    model_pool,
     open_descriptors,
     score,
     wait_until_gone,
 )
 from tests.support.scripted_child import LABEL
 from tests.support.waiting import until
-from worker.supervision.child_handle import ChildSpec, describe_exit
-from worker.supervision.model_pool import ModelCrew, ModelOptions
 from worker.errors import Unavailable
+from worker.supervision.child_handle import ChildSpec, describe_exit
 from worker.supervision.lifecycle import BecameDisabled, BecameStopped
+from worker.supervision.model_pool import ModelOptions, ModelPool
 from worker.supervision.relaunch import RelaunchRule
 
 ANSWER = [(LABEL, 0.5)]
@@ -38,9 +38,9 @@ QUICK_START = {"start_timeout_s": 3.0}
 
 async def test_a_child_answers_and_stops_without_a_trace(tmp_path: Path) -> None:
     before, watch = open_descriptors(), Watch()
-    async with model_crew(tmp_path, watch, {}) as crew:
-        assert await score(crew, "well") == ANSWER
-        [child] = crew.states()
+    async with model_pool(tmp_path, watch, {}) as pool:
+        assert await score(pool, "well") == ANSWER
+        [child] = pool.states()
         assert child.phase == "ready"
         assert child.pid is not None
         assert child.resident_bytes > 1 << 20
@@ -68,8 +68,8 @@ async def test_a_child_that_fails_to_start_is_a_crash_and_is_relaunched(
     tmp_path: Path, start: str, reason: str, options: dict[str, float]
 ) -> None:
     watch = Watch()
-    async with model_crew(tmp_path, watch, options, starts=[start, "well"]) as crew:
-        assert await score(crew, "well") == ANSWER
+    async with model_pool(tmp_path, watch, options, starts=[start, "well"]) as pool:
+        assert await score(pool, "well") == ANSWER
     [crash] = watch.crashes()
     assert (crash.cause.reason, crash.counted, crash.relaunches_left) == (reason, True, 4)
     assert launches(tmp_path) == 2
@@ -78,39 +78,39 @@ async def test_a_child_that_fails_to_start_is_a_crash_and_is_relaunched(
 async def test_a_command_that_cannot_be_run_is_a_crash(tmp_path: Path) -> None:
     watch = Watch()
     options = ModelOptions(package=tmp_path, rule=RelaunchRule(1, 60))
-    async with ModelCrew(options, observe=watch, spec=ChildSpec(("/nonexistent/python",))) as crew:
+    async with ModelPool(options, observe=watch, spec=ChildSpec(("/nonexistent/python",))) as pool:
         with pytest.raises(Unavailable, match="crashed more than 1 times"):
-            await crew.wait_ready()
+            await pool.wait_ready()
     assert [crash.cause.reason for crash in watch.crashes()] == ["spawn_failed", "spawn_failed"]
 
 
 @pytest.mark.parametrize(("start", "reason"), [("hopeless", "model_missing"), ("SIGILL", "illegal_instruction")])
 async def test_a_start_that_can_never_succeed_disables_at_once(tmp_path: Path, start: str, reason: str) -> None:
     watch = Watch()
-    async with model_crew(tmp_path, watch, {}, starts=[start, "well"]) as crew:
+    async with model_pool(tmp_path, watch, {}, starts=[start, "well"]) as pool:
         with pytest.raises(Unavailable) as caught:
-            await score(crew, "well")
+            await score(pool, "well")
         assert caught.value.reason == "model_disabled"
         assert "autotag reset" in str(caught.value)
         [disabled] = watch.of(BecameDisabled)
         assert isinstance(disabled, BecameDisabled)
         assert disabled.cause.reason == reason
         assert launches(tmp_path) == 1
-        assert crew.states()[0].phase == "disabled"
+        assert pool.states()[0].phase == "disabled"
         with pytest.raises(Unavailable):
-            await score(crew, "well")
-        crew.reset()
-        assert await score(crew, "well") == ANSWER
-        assert crew.disabled_reason is None
+            await score(pool, "well")
+        pool.reset()
+        assert await score(pool, "well") == ANSWER
+        assert pool.disabled_reason is None
 
 
 async def test_a_busy_child_that_stops_answering_is_killed_within_its_deadline_and_a_second(tmp_path: Path) -> None:
     watch = Watch()
-    async with model_crew(tmp_path, watch, {"batch_timeout_s": 1.0}, job_s=0.3) as crew:
-        await crew.wait_ready()
-        pid = crew.states()[0].pid
+    async with model_pool(tmp_path, watch, {"batch_timeout_s": 1.0}, job_s=0.3) as pool:
+        await pool.wait_ready()
+        pid = pool.states()[0].pid
         assert pid is not None
-        task = asyncio.create_task(score(crew, "well"))
+        task = asyncio.create_task(score(pool, "well"))
         await until(lambda: jobs(tmp_path))
         os.kill(pid, signal.SIGSTOP)
         stopped_at_s = time.monotonic()
@@ -124,9 +124,9 @@ async def test_a_busy_child_that_stops_answering_is_killed_within_its_deadline_a
 
 async def test_a_child_killed_from_outside_while_idle_is_replaced_before_it_is_needed(tmp_path: Path) -> None:
     watch = Watch()
-    async with model_crew(tmp_path, watch, {}) as crew:
-        await crew.wait_ready()
-        pid = crew.states()[0].pid
+    async with model_pool(tmp_path, watch, {}) as pool:
+        await pool.wait_ready()
+        pid = pool.states()[0].pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         await until(lambda: launches(tmp_path) == 2)
@@ -136,8 +136,8 @@ async def test_a_child_killed_from_outside_while_idle_is_replaced_before_it_is_n
 
 async def test_a_child_that_prints_without_end_is_drained_and_killed_at_its_deadline(tmp_path: Path) -> None:
     watch = Watch()
-    async with model_crew(tmp_path, watch, QUICK_START, starts=["print", "well"]) as crew:
-        assert await score(crew, "well") == ANSWER
+    async with model_pool(tmp_path, watch, QUICK_START, starts=["print", "well"]) as pool:
+        assert await score(pool, "well") == ANSWER
     assert watch.crashes()[0].cause.reason == "silent_while_starting"
 
 
@@ -147,9 +147,9 @@ async def test_a_child_that_prints_without_end_is_drained_and_killed_at_its_dead
 async def test_the_last_lines_of_a_crashed_child_are_logged(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], fault: str, evidence: str
 ) -> None:
-    async with model_crew(tmp_path, Watch(), {"rule": RelaunchRule(0, 60)}) as crew:
+    async with model_pool(tmp_path, Watch(), {"rule": RelaunchRule(0, 60)}) as pool:
         with pytest.raises(Unavailable, match="crashed more than 0 times"):
-            await score(crew, fault)
+            await score(pool, fault)
     last = next(line for line in capfd.readouterr().out.splitlines() if "last lines" in line)
     assert evidence in last
 
@@ -157,34 +157,34 @@ async def test_the_last_lines_of_a_crashed_child_are_logged(
 async def test_children_do_not_learn_the_parents_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTOTAG_AMQP__PASSWORD", "marker-secret")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "marker-secret")
-    async with model_crew(tmp_path, Watch(), {}) as crew:
-        await crew.wait_ready()
-        environment = crew.states()[0].hello["environment"]
+    async with model_pool(tmp_path, Watch(), {}) as pool:
+        await pool.wait_ready()
+        environment = pool.states()[0].hello["environment"]
         assert "PATH" in environment
         assert "marker-secret" not in str(environment)
 
 
 async def test_children_ignore_the_signals_that_a_service_manager_sends_to_everybody(tmp_path: Path) -> None:
     watch = Watch()
-    async with model_crew(tmp_path, watch, {}) as crew:
-        await crew.wait_ready()
-        pid = crew.states()[0].pid
+    async with model_pool(tmp_path, watch, {}) as pool:
+        await pool.wait_ready()
+        pid = pool.states()[0].pid
         assert pid is not None
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             os.kill(pid, number)
-        assert await score(crew, "well") == ANSWER
+        assert await score(pool, "well") == ANSWER
     assert watch.crashes() == []
 
 
 async def test_a_stop_at_once_does_not_wait_for_a_child_that_is_busy_or_starting(tmp_path: Path) -> None:
-    crew = model_crew(tmp_path, Watch(), {}, starts=["well"])
-    await crew.start()
-    await crew.wait_ready()
-    task = asyncio.create_task(score(crew, "hang"))
+    pool = model_pool(tmp_path, Watch(), {}, starts=["well"])
+    await pool.start()
+    await pool.wait_ready()
+    task = asyncio.create_task(score(pool, "hang"))
     await until(lambda: jobs(tmp_path))
-    pids = [child.pid for child in crew.states() if child.pid]
+    pids = [child.pid for child in pool.states() if child.pid]
     started_s = time.monotonic()
-    await crew.close(at_once=True)
+    await pool.close(at_once=True)
     assert time.monotonic() - started_s < 5.0
     assert not alive(pids)
     with pytest.raises(Unavailable):
@@ -208,20 +208,20 @@ def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
 _PARENT = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from tests.support.children import Watch, model_crew, score, jobs
+from tests.support.children import Watch, model_pool, score, jobs
 import structlog
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 async def main():
     diary = Path(sys.argv[1])
-    crew = model_crew(diary, Watch(), {"children": 3})
-    await crew.start()
-    while sum(child.phase == "ready" for child in crew.states()) < 3:
+    pool = model_pool(diary, Watch(), {"children": 3})
+    await pool.start()
+    while sum(child.phase == "ready" for child in pool.states()) < 3:
         await asyncio.sleep(0.01)
-    task = asyncio.create_task(score(crew, "hang"))
+    task = asyncio.create_task(score(pool, "hang"))
     while not jobs(diary):
         await asyncio.sleep(0.01)
-    pids = [child.pid for child in crew.states()]
+    pids = [child.pid for child in pool.states()]
     os.kill(pids[2], signal.SIGSTOP)
     print(*pids, flush=True)
     await asyncio.sleep(60)
@@ -233,27 +233,27 @@ asyncio.run(main())
 async def test_a_mistake_in_the_supervisor_is_seen_and_keeps_nobody_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with model_crew(tmp_path, Watch(), {}) as crew:
-        await crew.wait_ready()
-        pids = [child.pid for child in crew.states() if child.pid]
-        in_hand = asyncio.create_task(score(crew, "hang"))
+    async with model_pool(tmp_path, Watch(), {}) as pool:
+        await pool.wait_ready()
+        pids = [child.pid for child in pool.states() if child.pid]
+        in_hand = asyncio.create_task(score(pool, "hang"))
         await until(lambda: jobs(tmp_path))
         monkeypatch.setattr("worker.supervision.lifecycle.step", lambda *_: 1 / 0)
-        crew.reset()
-        for task in (in_hand, asyncio.create_task(score(crew, "well"))):
+        pool.reset()
+        for task in (in_hand, asyncio.create_task(score(pool, "well"))):
             with pytest.raises(Unavailable, match="supervisor failed"):
                 await task
         assert not alive(pids)
         monkeypatch.undo()
-        crew.reset()
-        assert await score(crew, "well") == ANSWER
+        pool.reset()
+        assert await score(pool, "well") == ANSWER
 
 
 async def test_a_supervisor_cancelled_with_its_loop_leaves_no_process(tmp_path: Path) -> None:
-    crew = model_crew(tmp_path, Watch(), {})
-    await crew.start()
-    await crew.wait_ready()
-    pids = [child.pid for child in crew.states() if child.pid]
+    pool = model_pool(tmp_path, Watch(), {})
+    await pool.start()
+    await pool.wait_ready()
+    pids = [child.pid for child in pool.states() if child.pid]
     tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith("supervise")]
     for task in tasks:
         task.cancel()

@@ -25,19 +25,19 @@ from tests.support.cloud import MARKER_KEY, QUICK
 from tests.support.fake_google import FakeGoogle
 from tests.support.models import built
 from tests.support.service import Dms, running_service, until
-from worker.operations.history.thumbnails import Album
 from worker.amqp.broker import Broker
-from worker.amqp.delivery import Delivery
-from worker.errors import Misconfigured
-from worker.operations.history import History
-from worker.messages import EVENT_TYPE, OutgoingMessage
-from worker.operations.metrics import Metrics
-from worker.pipeline import Ending, Pipeline
-from worker.settings import Settings
+from worker.amqp.delivery import Delivery, Ending
 from worker.amqp.topology import Lane
+from worker.engine import Active, Engine, open_engine
+from worker.errors import Misconfigured
+from worker.messages import EVENT_TYPE, OutgoingMessage
+from worker.operations.history import History
+from worker.operations.history.thumbnails import Thumbnails
+from worker.operations.metrics import Metrics
 from worker.operations.tracing import NO_TRACER
 from worker.operations.tracing.otel import OpenTelemetryTracer, tracer_from_environment
-from worker.engine import Workshop, open_workshop
+from worker.pipeline import Pipeline
+from worker.settings import Settings
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PUBLISHER = "b7ad6b7169203331"
@@ -62,11 +62,12 @@ class Traced:
     """A pipeline whose spans are kept."""
 
     pipeline: Pipeline
-    workshop: Workshop
+    settings: Settings
+    engine: Engine
     outbox: Outbox
     exporter: InMemorySpanExporter
 
-    async def carry(self, file: Path, instance: str = "acme") -> Ending:
+    async def handle(self, file: Path, instance: str = "acme") -> Ending:
         event = {
             "specversion": "1.0",
             "id": f"event-{file.stem}",
@@ -85,7 +86,7 @@ class Traced:
             received_at_s=time.monotonic(),
             _settler=SimpleNamespace(ack=lambda _tag: None, requeue=lambda _tag: None),
         )
-        return await self.pipeline.carry(delivery)
+        return await self.pipeline.handle(delivery, Active(self.settings, self.engine))
 
     def spans(self) -> dict[str, ReadableSpan]:
         return {span.name: span for span in self.exporter.get_finished_spans()}
@@ -112,20 +113,18 @@ async def traced(folder: Path, root: Path, google: FakeGoogle) -> AsyncIterator[
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     metrics, outbox, history = Metrics(), Outbox(), History(time.monotonic())
-    workshop = await open_workshop(settings, metrics)
+    engine = await open_engine(settings, metrics)
     try:
         pipeline = Pipeline(
-            lambda: settings,
             cast("Broker", outbox),
-            workshop,
             metrics,
             history,
-            Album(history, thumbnails=False),
+            Thumbnails(history, enabled=False),
             OpenTelemetryTracer(provider),
         )
-        yield Traced(pipeline, workshop, outbox, exporter)
+        yield Traced(pipeline, settings, engine, outbox, exporter)
     finally:
-        await workshop.close()
+        await engine.close()
         provider.shutdown()
 
 
@@ -140,7 +139,7 @@ async def test_one_trace_goes_from_the_publisher_through_the_children_to_the_res
     with FakeGoogle(MARKER_KEY) as google:
         async with traced(tmp_path, photographs["chelsea"].parent, google) as it:
             # When an event that belongs to a trace is carried to its end
-            assert await it.carry(photographs["chelsea"]) is Ending.ANSWERED
+            assert await it.handle(photographs["chelsea"]) is Ending.ANSWERED
             spans = it.spans()
             # Then our span of it is a child of the publisher's, and each part of the work a child of ours
             event = spans.pop("tag image")
@@ -160,7 +159,7 @@ async def test_one_trace_goes_from_the_publisher_through_the_children_to_the_res
                 assert part.parent.span_id == own.span_id
                 assert hexadecimal(part.parent.trace_id, 32) == TRACE
             # And the parts that children did name the child
-            pids = {child.name: child.pid for child in (*it.workshop.decoders.states(), *model_states(it.workshop))}
+            pids = {child.name: child.pid for child in (*it.engine.decoders.states(), *model_states(it.engine))}
             for name, kind in (("decode", "decoder"), ("provider tensorflow", "model")):
                 attributes = spans[name].attributes or {}
                 assert str(attributes["child.name"]).startswith(f"{kind}-")
@@ -177,9 +176,9 @@ async def test_one_trace_goes_from_the_publisher_through_the_children_to_the_res
             assert str(photographs["chelsea"]) not in everything
 
 
-def model_states(workshop: Workshop) -> list[Any]:
-    assert workshop.model is not None
-    return workshop.model.states()
+def model_states(engine: Engine) -> list[Any]:
+    assert engine.model is not None
+    return engine.model.states()
 
 
 async def test_a_part_that_fails_says_the_reason_in_its_span_and_not_the_message(
@@ -189,7 +188,7 @@ async def test_a_part_that_fails_says_the_reason_in_its_span_and_not_the_message
     broken.write_bytes(photographs["coffee"].read_bytes()[:2000])
     with FakeGoogle(MARKER_KEY) as google:
         async with traced(tmp_path, photographs["coffee"].parent, google) as it:
-            assert await it.carry(broken) is Ending.DEAD_LETTERED
+            assert await it.handle(broken) is Ending.DEAD_LETTERED
             decode = it.spans()["decode"]
             assert decode.status.description == it.outbox.set_aside[0]
             assert not decode.events

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from worker.supervision.child_handle import ChildSpec
 from worker.images.content import Content
-from worker.supervision.decoder_pool import DecoderCrew, DecoderOptions
-from worker.supervision.model_pool import ModelCrew, ModelOptions
+from worker.supervision.child_handle import ChildSpec
+from worker.supervision.decoder_pool import DecoderOptions, DecoderPool
 from worker.supervision.lifecycle import Crashed, Notice
+from worker.supervision.model_pool import ModelOptions, ModelPool
 
 SCRIPT = Path(__file__).with_name("scripted_child.py")
 
@@ -56,14 +56,14 @@ class Watch:
         return [notice for _, notice in self.notices if isinstance(notice, kind)]
 
 
-def model_crew(diary: Path, watch: Watch, options: dict[str, Any], **settings: Any) -> ModelCrew:
-    """A model crew of scripted children."""
-    return ModelCrew(ModelOptions(package=diary, **options), observe=watch, spec=scripted(diary, **settings))
+def model_pool(diary: Path, watch: Watch, options: dict[str, Any], **settings: Any) -> ModelPool:
+    """A model pool of scripted children."""
+    return ModelPool(ModelOptions(package=diary, **options), observe=watch, spec=scripted(diary, **settings))
 
 
-def decoder_crew(diary: Path, watch: Watch, options: dict[str, Any], **settings: Any) -> DecoderCrew:
-    """A decoder crew of scripted children."""
-    return DecoderCrew(DecoderOptions(**options), observe=watch, spec=scripted(diary, **settings))
+def decoder_pool(diary: Path, watch: Watch, options: dict[str, Any], **settings: Any) -> DecoderPool:
+    """A decoder pool of scripted children."""
+    return DecoderPool(DecoderOptions(**options), observe=watch, spec=scripted(diary, **settings))
 
 
 def words(word: str) -> Content:
@@ -71,10 +71,10 @@ def words(word: str) -> Content:
     return Content.from_bytes(word.encode() + b"\0", f"path {word}.jpg")
 
 
-async def score(crew: ModelCrew, word: str) -> list[tuple[int, float]]:
+async def score(pool: ModelPool, word: str) -> list[tuple[int, float]]:
     """Have pixels scored that tell a scripted child what to do."""
     with words(word) as content:
-        return await crew.score(content.fd, 0.1, word)
+        return await pool.score(content.fd, 0.1, word)
 
 
 def alive(pids: Sequence[int]) -> list[int]:

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 from PIL import Image as Pillow
 
 from worker.images.content import Content
+from worker.images.requests import JpegLimits
 from worker.messages import ImageFacts
 from worker.providers.base import Image, Provider
-from worker.images.requests import JpegLimits
-from worker.providers.registry import Surroundings
+from worker.providers.registry import ProviderContext
 from worker.settings import InstanceSettings, Settings
 
 MARKER_KEY = "AIzaMARKER-0123456789-never-to-be-seen"
@@ -83,12 +83,12 @@ QUICK: dict[str, Any] = {
 
 
 @asynccontextmanager
-async def started(kind: Callable[[Surroundings], _P], directory: Path, **cloud: Any) -> AsyncIterator[_P]:
+async def started(kind: Callable[[ProviderContext], _P], directory: Path, **cloud: Any) -> AsyncIterator[_P]:
     """A provider, ready to be asked. `cloud` are settings of that table over the quick ones."""
     settings = Settings.model_validate(
         {"cache_dir": directory / "cache", "state_dir": directory / "state", "cloud": {**QUICK, **cloud}}
     )
-    provider = kind(Surroundings(settings))
+    provider = kind(ProviderContext(settings))
     await provider.start()
     try:
         yield provider

@@ -16,9 +16,9 @@ from PIL import Image
 from platformdirs import user_cache_path
 
 from worker.children.rendering import pixels
+from worker.images.requests import PixelRecipe
 from worker.models.build import ensure
 from worker.models.manifest import ModelPackage, file_sha256, tree_sha256
-from worker.images.requests import PixelRecipe
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.amqp.broker import Broker
-from worker.amqp.state import BrokerState
+from worker.amqp.connection import Connection, connected
 from worker.amqp.delivery import Delivery
-from worker.amqp.connection import Link, connected
 from worker.amqp.publisher import Publisher, message_properties
+from worker.amqp.state import BrokerState
+from worker.amqp.topology import Lane, Topology, topology
 from worker.errors import AutotagError
 from worker.settings import AmqpSettings
-from worker.amqp.topology import Lane, Topology, topology
 
 
 def settings_for(url: str, **changes: Any) -> AmqpSettings:
@@ -106,7 +106,7 @@ async def operator(settings: AmqpSettings) -> AsyncIterator[Operator]:
 class Operator:
     """Another connection, to do to the queues what operators and other programs do."""
 
-    link: Link
+    link: Connection
     settings: AmqpSettings
 
     async def call(self, method: str, **options: Any) -> Any:

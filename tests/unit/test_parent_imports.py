@@ -16,9 +16,6 @@ CHILD_SIDE = (
     "worker.children",
     "worker.models.runtimes",
     "worker.models.builder",
-    "worker.models.builder.calibration",
-    "worker.models.builder.efficientnet_lite",
-    "worker.models.builder.weights",
 )
 
 PROGRAM = """

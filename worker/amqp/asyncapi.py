@@ -9,11 +9,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from worker.amqp.topology import Exchange, Lane, Topology
 from worker.messages import examples
 from worker.messages.events import Attributes, Event, EventData
 from worker.messages.results import CONTENT_TYPE, Result, write_result
 from worker.messages.schemas import components
-from worker.amqp.topology import Exchange, Lane, Topology
 
 _BINDING = "0.3.0"
 _EVENTS = ("eventStructured", "eventBinary", "eventImage", "eventPlain")

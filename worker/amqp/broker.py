@@ -25,10 +25,10 @@ from worker.amqp.publisher import message_properties
 from worker.amqp.republish import to_retry, to_set_aside
 from worker.amqp.session import Session
 from worker.amqp.state import BrokerState, Phase
+from worker.amqp.topology import Lane, Topology
 from worker.errors import AutotagError, Misconfigured
 from worker.messages import OutgoingMessage
 from worker.settings import AmqpSettings
-from worker.amqp.topology import Lane, Topology
 
 _log = structlog.get_logger(__name__)
 

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from worker.amqp.declare import declare
 from worker.amqp.connection import Channel, connected
+from worker.amqp.declare import declare
 from worker.amqp.publisher import Publisher, message_properties
-from worker.settings import AmqpSettings
 from worker.amqp.topology import Lane, Topology
+from worker.settings import AmqpSettings
 
 STRUCTURED = "application/cloudevents+json"
 

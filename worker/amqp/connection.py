@@ -15,17 +15,17 @@ from typing import Any, Self
 
 from pika.exceptions import ConnectionOpenAborted
 
-from worker.amqp.pika_fixes import Connection
 from worker.amqp.diagnosis import why_lost, why_not_connected, why_refused
 from worker.amqp.errors import BrokerUnreachable
 from worker.amqp.parameters import Address, address, connection_name, connection_parameters
+from worker.amqp.pika_fixes import PikaConnection
 from worker.errors import AutotagError
 from worker.settings import AmqpSettings
 
 _CLOSE_TIMEOUT_S = 3.0
 
 
-class Link:
+class Connection:
     """An open connection. `lost` is done when it no longer is one, with why; `blocked` says why it is blocked."""
 
     def __init__(self, connection: Any, broker: Address, timeout_s: float) -> None:
@@ -46,7 +46,7 @@ class Link:
         """Connect once. Raises Misconfigured or BrokerUnreachable; each says what to do."""
         broker = address(settings)
         failed: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-        connection = Connection(
+        connection = PikaConnection(
             connection_parameters(settings, name),
             on_open_callback=lambda _: answer(failed, None),
             on_open_error_callback=lambda _, error: answer(failed, error),
@@ -103,7 +103,7 @@ class Link:
 class Channel:
     """An open channel. `closed` is done when it no longer is one, with the reason."""
 
-    def __init__(self, link: Link, raw: Any) -> None:
+    def __init__(self, link: Connection, raw: Any) -> None:
         self.link = link
         self.raw = raw
         self.closed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
@@ -159,9 +159,9 @@ class Channel:
 
 
 @asynccontextmanager
-async def connected(settings: AmqpSettings, role: str) -> AsyncIterator[Link]:
+async def connected(settings: AmqpSettings, role: str) -> AsyncIterator[Connection]:
     """A short-lived connection for one command. Raises Misconfigured or BrokerUnreachable when there is none."""
-    link = await Link.open(settings, connection_name(role))
+    link = await Connection.open(settings, connection_name(role))
     try:
         yield link
     finally:

@@ -10,8 +10,8 @@ from typing import Any
 import structlog
 from pika import exceptions as pika_errors
 
-from worker.amqp.delivery import Delivery
 from worker.amqp.connection import Channel
+from worker.amqp.delivery import Delivery
 from worker.amqp.parameters import connection_name
 from worker.amqp.topology import Lane
 

@@ -17,12 +17,20 @@ from typing import Any
 import pika
 from pika import spec
 
+from worker.amqp.connection import Channel, Connection, answer, connected
 from worker.amqp.delivery import ATTEMPT_HEADER, text
-from worker.amqp.connection import Channel, Link, answer, connected
 from worker.amqp.publisher import Publisher
-from worker.amqp.republish import ASSET_HEADER, FAILED_AT_HEADER, INSTANCE_HEADER, LANE_HEADER, MESSAGE_HEADER, REASON_HEADER, to_replay
-from worker.settings import AmqpSettings
+from worker.amqp.republish import (
+    ASSET_HEADER,
+    FAILED_AT_HEADER,
+    INSTANCE_HEADER,
+    LANE_HEADER,
+    MESSAGE_HEADER,
+    REASON_HEADER,
+    to_replay,
+)
 from worker.amqp.topology import Lane, Topology
+from worker.settings import AmqpSettings
 
 _LOOKS = 40
 _BETWEEN_LOOKS_S = 0.025
@@ -132,7 +140,7 @@ class _Pass:
     """One way through the queue."""
 
     def __init__(
-        self, link: Link, channel: Channel, queue: str, selection: Selection, progress: Progress | None
+        self, link: Connection, channel: Channel, queue: str, selection: Selection, progress: Progress | None
     ) -> None:
         self.link = link
         self._channel = channel

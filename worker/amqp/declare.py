@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from worker.amqp.connection import Link
-from worker.errors import Misconfigured
+from worker.amqp.connection import Connection
 from worker.amqp.topology import Topology
+from worker.errors import Misconfigured
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class _Step:
     options: dict[str, object] = field(default_factory=dict)
 
 
-async def declare(link: Link, layout: Topology) -> None:
+async def declare(link: Connection, layout: Topology) -> None:
     """Declare exchanges, queues and bindings. Raises Misconfigured naming each one that is there but differs."""
     nodes = [
         _Step(
@@ -49,7 +49,7 @@ async def declare(link: Link, layout: Topology) -> None:
     await _take(link, edges)
 
 
-async def find_missing(link: Link, layout: Topology) -> None:
+async def find_missing(link: Connection, layout: Topology) -> None:
     """Change nothing; raises Misconfigured naming each exchange and queue that is not there."""
     exchanges = [
         _Step("exchange_declare", f"use of exchange {exchange.name}", {"exchange": exchange.name, "passive": True})
@@ -62,7 +62,7 @@ async def find_missing(link: Link, layout: Topology) -> None:
     await _take(link, exchanges + queues)
 
 
-async def depths(link: Link, layout: Topology) -> dict[str, int]:
+async def depths(link: Connection, layout: Topology) -> dict[str, int]:
     """Messages ready in each queue; a queue that does not exist is left out."""
     found: dict[str, int] = {}
     channel = await link.channel()
@@ -78,7 +78,7 @@ async def depths(link: Link, layout: Topology) -> dict[str, int]:
     return found
 
 
-async def _take(link: Link, steps: Iterable[_Step]) -> None:
+async def _take(link: Connection, steps: Iterable[_Step]) -> None:
     """Take all steps, then raise one error that names everything refused: a refusal costs no more than its channel."""
     refusals: list[Misconfigured] = []
     channel = await link.channel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 
 import pika
@@ -12,6 +13,15 @@ from worker.amqp.topology import Lane
 
 ATTEMPT_HEADER = "x-autotag-attempt"
 """Which attempt at an event this is, from 1. Counted by us: a redelivery after a lost connection is no attempt."""
+
+
+class Ending(StrEnum):
+    """How a delivery ended."""
+
+    ANSWERED = "answered"
+    RETRIED = "retried"
+    DEAD_LETTERED = "dead_lettered"
+    REQUEUED = "requeued"
 
 
 class Settler(Protocol):

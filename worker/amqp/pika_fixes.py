@@ -32,7 +32,7 @@ _CONTENT_HEADER = struct.Struct(">HHQ")
 _ENOUGH_BYTES = 128 << 10
 
 
-class Connection(AsyncioConnection):  # type: ignore[misc]  # pika ships no type information
+class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika ships no type information
     """An AsyncioConnection that survives any message, and writes once a turn."""
 
     def __init__(self, *args: Any, **options: Any) -> None:

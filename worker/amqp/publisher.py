@@ -19,9 +19,9 @@ import structlog
 from pika import exceptions as pika_errors
 from pika import spec
 
+from worker.amqp.connection import Channel, Connection
 from worker.amqp.diagnosis import brief
 from worker.amqp.errors import NotConfirmed, NotPublished, PublishRefused, Unpublishable, Unroutable
-from worker.amqp.connection import Channel, Link
 
 _log = structlog.get_logger(__name__)
 
@@ -69,7 +69,7 @@ class Publisher:
         channel.closed.add_done_callback(self._on_closed)
 
     @classmethod
-    async def open(cls, link: Link, confirm_timeout_s: float) -> Self:
+    async def open(cls, link: Connection, confirm_timeout_s: float) -> Self:
         """Open a channel of its own on `link`."""
         channel = await link.channel()
         publisher = cls(channel, confirm_timeout_s)

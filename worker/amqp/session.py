@@ -7,14 +7,14 @@ from typing import Self
 
 import structlog
 
+from worker.amqp.connection import Connection
 from worker.amqp.consumer import Consumer
 from worker.amqp.declare import declare, find_missing
 from worker.amqp.delivery import Delivery
-from worker.amqp.connection import Link
 from worker.amqp.parameters import connection_name
 from worker.amqp.publisher import Publisher
-from worker.settings import AmqpSettings
 from worker.amqp.topology import Lane, Topology
+from worker.settings import AmqpSettings
 
 _log = structlog.get_logger(__name__)
 
@@ -24,7 +24,7 @@ class Session:
 
     def __init__(
         self,
-        link: Link,
+        link: Connection,
         settings: AmqpSettings,
         layout: Topology,
         lanes: Mapping[Lane, int],
@@ -55,7 +55,7 @@ class Session:
         on_change: Callable[[], None],
     ) -> Self:
         """Connect. Raises Misconfigured or BrokerUnreachable."""
-        link = await Link.open(settings, connection_name())
+        link = await Connection.open(settings, connection_name())
         return cls(link, settings, layout, lanes, on_delivery, refusing, on_change)
 
     @property

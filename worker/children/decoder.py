@@ -17,8 +17,8 @@ from PIL import Image
 
 from worker.children import loop, opening, rendering, sandbox
 from worker.errors import CannotBeDone, Misconfigured
-from worker.supervision.packets import Packet
 from worker.images.requests import Fit, Interpolation, PixelRecipe
+from worker.supervision.packets import Packet
 
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "ICO")
 

@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from worker.supervision import packets
 from worker.errors import Misconfigured
+from worker.supervision import packets
 from worker.supervision.packets import Packet
 
 _PR_SET_PDEATHSIG = 1

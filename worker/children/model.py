@@ -19,10 +19,10 @@ import numpy.typing as npt
 
 from worker.children import loop
 from worker.errors import Misconfigured
-from worker.supervision.packets import Packet
 from worker.models.manifest import ModelPackage
 from worker.models.runtimes import Runtime, open_runtime
 from worker.models.runtimes.runtime import Scores
+from worker.supervision.packets import Packet
 
 MOST_LABELS_AN_IMAGE = 1000
 

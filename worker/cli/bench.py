@@ -16,9 +16,9 @@ from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
+    from worker.diagnostics.tuning import Measurement, Tuning
     from worker.images.content import Content
     from worker.settings import Settings
-    from worker.diagnostics.tuning import Trial, Tuning
 
 _MOST_FILES = 1000
 
@@ -47,8 +47,8 @@ def bench(
     The setting that `--tune` writes belongs into the settings file. Run it while the machine does what it usually does
     beside Autotag: what the broker and others need is not free.
     """
-    from worker.operations import logs
     from worker.errors import AutotagError
+    from worker.operations import logs
 
     logs.configure("warning", "console")
     settings = CliContext.of(context).load().settings
@@ -71,23 +71,25 @@ def _said_by(error: Exception) -> str:
     return str(error)
 
 
-async def _bench(settings: Settings, tune: bool, seconds: float, images: Path | None) -> tuple[Trial, Tuning | None]:
+async def _bench(
+    settings: Settings, tune: bool, seconds: float, images: Path | None
+) -> tuple[Measurement, Tuning | None]:
     """How fast it is as the settings are and, where that is asked for, how fast it could be."""
-    from worker.diagnostics import tuning
     from worker.cli.progress import model_progress
+    from worker.diagnostics import tuning
 
     with ExitStack() as stack:
         contents = _files(images, stack) if images else await tuning.web_size_photographs(stack)
         with model_progress(settings.tensorflow.model) as progress:
-            # Always first: it has the model built where it is not, which no trial's time should have in it.
+            # Always first: it has the model built where it is not, which no measurement's time should have in it.
             rate = await tuning.rate(settings, contents, min(seconds, 5.0), progress)
-        now = tuning.Trial(tuning.current(settings), rate)
+        now = tuning.Measurement(tuning.current(settings), rate)
         return now, await tuning.tune(settings, contents, seconds, _tell) if tune else None
 
 
 def _files(folder: Path, stack: ExitStack) -> list[Content]:
-    from worker.errors import Misconfigured
     from worker.diagnostics.tuning import open_file
+    from worker.errors import Misconfigured
 
     files = sorted(file for file in folder.iterdir() if file.is_file())[:_MOST_FILES]
     if not files:
@@ -95,34 +97,36 @@ def _files(folder: Path, stack: ExitStack) -> list[Content]:
     return [stack.enter_context(open_file(file)) for file in files]
 
 
-def _tell(trial: Trial) -> None:
-    print(f"{_words(trial)}", file=sys.stderr, flush=True)
+def _tell(measurement: Measurement) -> None:
+    print(f"{_words(measurement)}", file=sys.stderr, flush=True)
 
 
-def _words(trial: Trial) -> str:
-    choice = trial.choice
+def _words(measurement: Measurement) -> str:
+    candidate = measurement.candidate
     return (
-        f"{choice.decoders:2} decoders, {choice.threads:2} threads, batches of {choice.batch_size:2}: "
-        f"{trial.images_per_s:7.1f} images/s"
+        f"{candidate.decoders:2} decoders, {candidate.threads:2} threads, batches of {candidate.batch_size:2}: "
+        f"{measurement.images_per_s:7.1f} images/s"
     )
 
 
-def _show_rate(trial: Trial, as_json: bool) -> None:
+def _show_rate(measurement: Measurement, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(asdict(trial.choice) | {"images_per_s": round(trial.images_per_s, 1)}))
+        print(json.dumps(asdict(measurement.candidate) | {"images_per_s": round(measurement.images_per_s, 1)}))
     else:
-        print(_words(trial))
+        print(_words(measurement))
 
 
-def _show_tuning(now: Trial, found: Tuning, as_json: bool) -> None:
+def _show_tuning(now: Measurement, found: Tuning, as_json: bool) -> None:
     if as_json:
         print(
             json.dumps(
                 {
                     "best": asdict(found.best) | {"images_per_s": round(found.images_per_s, 1)},
-                    "current": asdict(now.choice) | {"images_per_s": round(now.images_per_s, 1)},
+                    "current": asdict(now.candidate) | {"images_per_s": round(now.images_per_s, 1)},
                     "toml": found.best.toml(),
-                    "trials": [asdict(t.choice) | {"images_per_s": round(t.images_per_s, 1)} for t in found.trials],
+                    "measurements": [
+                        asdict(t.candidate) | {"images_per_s": round(t.images_per_s, 1)} for t in found.measurements
+                    ],
                 }
             )
         )

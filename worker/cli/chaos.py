@@ -20,7 +20,7 @@ from worker.cli.exit_codes import ExitCode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.diagnostics.chaos.run import Options, Progress, Report
+    from worker.diagnostics.chaos.run import ChaosProgress, Options, Report
 
 SPARED = "The broker itself is not killed: it is not ours. `make chaos` starts one of its own, and kills that too."
 
@@ -68,7 +68,7 @@ def run(options: Options) -> Report:
     """A chaos run with its progress on standard error. Its queues are kept only if something is missing in them."""
     from worker.diagnostics.chaos.run import ChaosRun
 
-    async def whole(tell: Callable[[Progress], None]) -> Report:
+    async def whole(tell: Callable[[ChaosProgress], None]) -> Report:
         chaos_run = ChaosRun(options, tell)
         report = await chaos_run.run()
         if report.lost:
@@ -108,7 +108,7 @@ def show(report: Report, *, as_json: bool) -> None:
 
 
 @contextmanager
-def _bar(events: int) -> Iterator[Callable[[Progress], None]]:
+def _bar(events: int) -> Iterator[Callable[[ChaosProgress], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
@@ -117,7 +117,7 @@ def _bar(events: int) -> Iterator[Callable[[Progress], None]]:
     with Bars(*columns, console=Console(stderr=True)) as bars:
         task = bars.add_task("starting", total=events)
 
-        def tell(progress: Progress) -> None:
+        def tell(progress: ChaosProgress) -> None:
             bars.update(task, completed=progress.ended, description=f"{progress.kills} kills; {progress.now}")
 
         yield tell

@@ -12,7 +12,7 @@ from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from worker.diagnostics.preflight import Finding
+    from worker.diagnostics.preflight import CheckResult
     from worker.settings import Settings
 
 _EXIT = {"rabbitmq": ExitCode.UNREACHABLE, "model": ExitCode.MODEL}
@@ -52,7 +52,7 @@ async def _check(settings: Settings, instance: str | None, as_json: bool) -> lis
     failed = []
     shown = set()
 
-    def show(finding: Finding) -> None:
+    def show(finding: CheckResult) -> None:
         if finding in shown:  # the call to a provider says again what its settings alone say
             return
         shown.add(finding)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from worker.amqp.topology import Lane
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
-from worker.amqp.topology import Lane
 
 if TYPE_CHECKING:
     from worker.amqp.dead_letters import DeadLetter, DeadLetters, Progress, Selection
@@ -144,8 +144,8 @@ def _say(number: int, what: str, as_json: bool) -> None:
 def _do(context: typer.Context, work: Callable[[DeadLetters, Progress], Awaitable[T]]) -> T:
     """Do something with the dead letters; when they can't be had, say why and end."""
     from worker.amqp.dead_letters import DeadLetters
-    from worker.errors import AutotagError
     from worker.amqp.topology import topology
+    from worker.errors import AutotagError
 
     settings = CliContext.of(context).load().settings
     queue = DeadLetters(settings.amqp, topology(settings.amqp.queue_prefix, settings.retry.delays_s))

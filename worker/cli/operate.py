@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,8 @@ from worker.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from worker.operations.health.status import Status
 
 _WATCH_EVERY_S = 1.0
 _RELOAD_WITHIN_S = 900.0
@@ -26,21 +28,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="The whole answer as one JS
 def status(
     context: typer.Context,
     as_json: AsJson = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until Ctrl-C.")] = False,
 ) -> None:
-    """Say how the running service is: events, RabbitMQ, the model, its children.
+    """Show how the running service is doing: events, RabbitMQ, the model, its children.
 
     Ends with 0 while events are taken, 1 while they are not, 3 if no service answers.
     """
-    answer = _ask(context, "status")
+    now = _ask(context, "status")
     try:
         if watch:
-            _watch(context, answer, as_json)
+            _watch(context, now, as_json)
         else:
-            _show(answer, as_json)
+            _show(now, as_json)
     except KeyboardInterrupt:
         raise typer.Exit from None
-    raise typer.Exit(ExitCode.OK if answer["ready"] else ExitCode.FAILED)
+    raise typer.Exit(ExitCode.OK if now.ready else ExitCode.FAILED)
 
 
 def reset(context: typer.Context, as_json: AsJson = False) -> None:
@@ -59,98 +61,100 @@ def resume(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 def reload(context: typer.Context, as_json: AsJson = False) -> None:
-    """Have the settings read anew. Wrong ones change nothing; what is wrong with them is said here."""
-    _order(context, "reload", "the settings have been read anew", as_json, within_s=_RELOAD_WITHIN_S)
+    """Have the settings read again. Invalid ones change nothing; what is wrong with them is reported here."""
+    _order(context, "reload", "the settings have been read again", as_json, within_s=_RELOAD_WITHIN_S)
 
 
 def _order(context: typer.Context, command: str, done: str, as_json: bool, *, within_s: float = 10.0) -> None:
-    answer = _ask(context, command, within_s=within_s)
+    now = _ask(context, command, within_s=within_s)
     if as_json:
-        print(json.dumps(answer))
+        print(json.dumps(now.to_json()))
         return
-    why = answer["why_not"]
+    why = now.why_not
     print(done if why is None or command == "pause" else f"{done}; not taking events: {why}")
 
 
-def _ask(context: typer.Context, command: str, *, within_s: float = 10.0) -> dict[str, Any]:
-    """The service's answer; when there is none, say why and end."""
-    from worker.operations.control import ask
+def _ask(context: typer.Context, command: str, *, within_s: float = 10.0) -> Status:
+    """The service's status after a command; when no service answers, report why and end."""
     from worker.errors import TryLater
+    from worker.operations.control import ask
+    from worker.operations.health.status import Status
 
     settings = CliContext.of(context).load().settings
     try:
-        answer: dict[str, Any] = asyncio.run(ask(settings.control_socket, command, within_s=within_s))
+        return Status.from_json(asyncio.run(ask(settings.control_socket, command, within_s=within_s)))
     except TryLater as error:
         print(f"autotag: {error}", file=sys.stderr)
         refused = error.reason == "command_failed"
         raise typer.Exit(ExitCode.FAILED if refused else ExitCode.UNREACHABLE) from None
-    return answer
+    except ValueError:
+        print("autotag: the service's status cannot be read; does it run another version of Autotag?", file=sys.stderr)
+        raise typer.Exit(ExitCode.FAILED) from None
 
 
-def _watch(context: typer.Context, answer: dict[str, Any], as_json: bool) -> None:
+def _watch(context: typer.Context, now: Status, as_json: bool) -> None:
     from rich.live import Live
 
     if as_json:
         while True:
-            print(json.dumps(answer), flush=True)
+            print(json.dumps(now.to_json()), flush=True)
             time.sleep(_WATCH_EVERY_S)
-            answer = _ask(context, "status")
-    with Live(_picture(answer), auto_refresh=False) as live:
+            now = _ask(context, "status")
+    with Live(_rendered(now), auto_refresh=False) as live:
         while True:
             time.sleep(_WATCH_EVERY_S)
-            answer = _ask(context, "status")
-            live.update(_picture(answer), refresh=True)
+            now = _ask(context, "status")
+            live.update(_rendered(now), refresh=True)
 
 
-def _show(answer: dict[str, Any], as_json: bool) -> None:
+def _show(now: Status, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(answer))
+        print(json.dumps(now.to_json()))
         return
     from rich.console import Console
 
-    Console(soft_wrap=True).print(_picture(answer), highlight=False)
+    Console(soft_wrap=True).print(_rendered(now), highlight=False)
 
 
-def _picture(answer: dict[str, Any]) -> RenderableType:
+def _rendered(now: Status) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    head = Text(f"autotag {answer['version']}: ")
-    if answer["ready"]:
+    head = Text(f"autotag {now.version}: ")
+    if now.ready:
         head.append("taking events", "bold green")
     else:
-        head.append(f"not taking events: {answer['why_not']}", "bold red")
+        head.append(f"not taking events: {now.why_not}", "bold red")
     facts = Table.grid(padding=(0, 2))
-    for name, told in _facts(answer):
-        facts.add_row(name, Text(told))
+    for name, text in _facts(now):
+        facts.add_row(name, Text(text))
     children = Table("child", "phase", "process", "memory", "images", box=None, padding=(0, 2, 0, 0))
-    for child in answer["children"]:
-        memory = f"{child['resident_bytes'] / 1024**2:.0f} MiB" if child["pid"] else "-"
-        children.add_row(child["name"], child["phase"], str(child["pid"] or "-"), memory, str(child["images_done"]))
+    for child in now.children:
+        memory = f"{child.resident_bytes / 1024**2:.0f} MiB" if child.pid else "-"
+        children.add_row(child.name, child.phase, str(child.pid or "-"), memory, str(child.images_done))
     return Group(head, "", facts, "", children)
 
 
-def _facts(answer: dict[str, Any]) -> list[tuple[str, str]]:
-    broker, model = answer["broker"], answer["model"]
-    rabbitmq = f"{broker['phase']} for {broker['for_s']:.0f} s"
-    if broker["lanes"]:
-        rabbitmq += f" from {', '.join(broker['lanes'])}"
-    if broker["last_error"]:
-        rabbitmq += f"; {broker['last_error']}"
-    facts = [("RabbitMQ", f"{rabbitmq}; {broker['reconnects']} reconnects"), ("in hand", str(answer["events_in_hand"]))]
-    filled = {name: messages for name, messages in answer["queues"].items() if messages}
-    if answer["queues"]:
+def _facts(now: Status) -> list[tuple[str, str]]:
+    broker, model = now.broker, now.model
+    rabbitmq = f"{broker.phase} for {broker.for_s:.0f} s"
+    if broker.lanes:
+        rabbitmq += f" from {', '.join(broker.lanes)}"
+    if broker.last_error:
+        rabbitmq += f"; {broker.last_error}"
+    facts = [("RabbitMQ", f"{rabbitmq}; {broker.reconnects} reconnects"), ("in hand", str(now.events_in_hand))]
+    filled = {name: messages for name, messages in now.queues.items() if messages}
+    if now.queues:
         facts.append(("queues", ", ".join(f"{name} {messages}" for name, messages in filled.items()) or "empty"))
     if model is not None:
-        said = model["disabled"] or ("ready" if model["ready"] else "starting")
-        left = model["relaunches_left"]
-        facts.append(("model", f"{'DISABLED: ' if model['disabled'] else ''}{said}; {left} relaunches left"))
+        state = f"DISABLED: {model.disabled}" if model.disabled else "ready" if model.ready else "starting"
+        facts.append(("model", f"{state}; {model.relaunches_left} relaunches left"))
     facts += [
-        (provider["name"], provider["unusable"] or f"switched on in {_sets(provider['enabled_for'])}")
-        for provider in answer["providers"]
+        (provider.name, provider.unusable or f"switched on in {_sets(provider.enabled_for)}")
+        for provider in now.providers
     ]
-    if not any(provider["enabled_for"] for provider in answer["providers"]):
+    if not any(provider.enabled_for for provider in now.providers):
         facts.append(("providers", "none is switched on: every event is answered `skipped`"))
     return facts
 

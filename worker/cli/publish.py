@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker.amqp.topology import Lane
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
-from worker.amqp.topology import Lane
 
 if TYPE_CHECKING:
     from worker.messages import Result

@@ -23,8 +23,8 @@ def run(
     SIGHUP reads the settings anew. A second SIGTERM ends at once; what is in hand goes back to its queue.
     """
     # Imported here, so that the other commands do not wait for what only the service needs.
-    from worker.operations import logs
     from worker.errors import Misconfigured
+    from worker.operations import logs
     from worker.service import Service
     from worker.settings import Settings, load_settings
 

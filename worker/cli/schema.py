@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from worker.amqp.asyncapi import asyncapi
+from worker.amqp.topology import topology
 from worker.cli.exit_codes import ExitCode
 from worker.messages.schemas import schemas
 from worker.settings import AmqpSettings, RetrySettings
-from worker.amqp.topology import topology
 
 CHECKED_IN = Path("docs/schemas")
 

@@ -52,10 +52,10 @@ def _disabled_at(rule: RelaunchRule, times_s: list[float]) -> int | None:
     """Which crash, from 0, would have disabled the model; those after it would not have happened."""
     remembered: tuple[float, ...] = ()
     for number, time_s in enumerate(times_s):
-        verdict = after_crash(rule, remembered, time_s)
-        if verdict.delay_s is None:
+        decision = after_crash(rule, remembered, time_s)
+        if decision.delay_s is None:
             return number
-        remembered = verdict.crashes
+        remembered = decision.crashes
     return None
 
 

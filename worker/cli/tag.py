@@ -8,7 +8,6 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,24 +17,13 @@ from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
+    from worker.engine import Engine
     from worker.images.content import Content
-    from worker.tagging.merge import Choice
-    from worker.messages import Result
-    from worker.settings import InstanceSettings, Settings
-    from worker.engine import Workshop
+    from worker.settings import Settings
+    from worker.tagging.explain import Explanation
 
 AT_ONCE = 16
 """Files in hand at the same time: enough to keep decoders and model busy."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tagged:
-    """One file's result, every suggestion with its verdict, and how long it took."""
-
-    file: str
-    result: Result
-    choices: list[Choice]
-    took_s: float
 
 
 def tag(
@@ -58,8 +46,8 @@ def tag(
 
     Ends with status 1 if a file could not be tagged, and says which and why.
     """
-    from worker.operations import logs
     from worker.errors import Misconfigured
+    from worker.operations import logs
 
     logs.configure("warning", "console")
     loaded = CliContext.of(context).load().settings
@@ -92,65 +80,51 @@ def _settings_for(settings: Settings, instance: str, model: str | None, threshol
 
 async def _tag_all(settings: Settings, instance: str, files: list[Path], *, explain: bool, as_json: bool) -> int:
     from worker.cli.progress import model_progress
+    from worker.engine import open_engine
     from worker.operations.metrics import Metrics
-    from worker.engine import open_workshop
 
     with model_progress(settings.tensorflow.model) as progress:
-        workshop = await open_workshop(settings, Metrics(), progress=progress)
+        engine = await open_engine(settings, Metrics(), progress=progress)
     failed = 0
     try:
         show = _show_json if as_json else _show
-        async for tagged in _in_order(workshop, settings, instance, files, explain):
-            show(tagged, explain)
-            failed += tagged.result.status == "failed"
+        async for file, explanation in _in_order(engine, settings, instance, files, explain):
+            show(file, explanation, explain)
+            failed += explanation.result.status == "failed"
     finally:
-        await workshop.close()
+        await engine.close()
     return failed
 
 
 async def _in_order(
-    workshop: Workshop, settings: Settings, instance: str, files: list[Path], explain: bool
-) -> AsyncIterator[Tagged]:
-    """Results in the order of the files, a few of which are in hand at once."""
+    engine: Engine, settings: Settings, instance: str, files: list[Path], explain: bool
+) -> AsyncIterator[tuple[str, Explanation]]:
+    """File names and what became of them, in the order of the files, a few of which are in hand at once."""
     room = asyncio.Semaphore(AT_ONCE)
 
-    async def one(file: Path) -> Tagged:
+    async def one(file: Path) -> tuple[str, Explanation]:
         async with room:
-            return await _tag_one(workshop, settings, instance, file, explain)
+            return str(file), await _tag_one(engine, settings, instance, file, explain)
 
     tasks = [asyncio.create_task(one(file)) for file in files]
     for task in tasks:
         yield await task
 
 
-async def _tag_one(workshop: Workshop, settings: Settings, name: str, file: Path, explain: bool) -> Tagged:
-    from worker.tagging import tagger
+async def _tag_one(engine: Engine, settings: Settings, instance: str, file: Path, all_labels: bool) -> Explanation:
     from worker.errors import AutotagError
-    from worker.messages import EVENT_TYPE, IN_THE_BODY, Event, EventData
+    from worker.tagging.explain import explain, failure
 
-    instance: InstanceSettings = settings.instances[name]
-    asked_as = tagger.curious(instance) if explain else instance
+    name = str(file)
     started_s = time.monotonic()
-    event = Event(
-        specversion="1.0",
-        id=str(file),
-        source="autotag tag",
-        type=EVENT_TYPE,
-        data=EventData.model_construct(asset_id=str(file), instance=name, content=IN_THE_BODY, file_name=file.name),
-    )
-
-    async def tell(_so_far: tagger.Findings) -> None:
-        """A person at a terminal waits for the whole answer."""
-
-    choices: list[Choice] = []
     try:
         with await asyncio.to_thread(_open, file, settings) as content:
-            findings = await workshop.tagger.look(event, content, asked_as, earlier={}, tell=tell)
-        result = tagger.tagged(event, findings.without_hope(), instance, settings)
-        choices = tagger.judge(event, findings, instance, settings)
+            return await explain(
+                engine.tagger, settings, content, asset_id=name, event_id=name, instance=instance, all_labels=all_labels
+            )
     except AutotagError as error:
-        result = tagger.failed(event, error)
-    return Tagged(str(file), result, choices, time.monotonic() - started_s)
+        took_s = time.monotonic() - started_s
+        return failure(error, asset_id=name, event_id=name, instance=instance, took_s=took_s)
 
 
 def _open(file: Path, settings: Settings) -> Content:
@@ -160,31 +134,22 @@ def _open(file: Path, settings: Settings) -> Content:
     return open_path(os.path.abspath(file), settings.sources.model_copy(update={"path_roots": (Path("/"),)}))
 
 
-def _show_json(tagged: Tagged, explain: bool) -> None:
+def _show_json(file: str, explanation: Explanation, explain: bool) -> None:
     from worker.messages import result_data
 
-    line = {"file": tagged.file} | result_data(tagged.result)
+    line = {"file": file} | result_data(explanation.result)
     if explain:
-        line["explained"] = [
-            {
-                "label": each.label,
-                "tag": each.name,
-                "confidence": each.confidence,
-                "provider": each.provider,
-                "verdict": each.verdict,
-            }
-            for each in tagged.choices
-        ]
+        line["explained"] = explanation.choices_as_json()
     print(json.dumps(line, ensure_ascii=False), flush=True)
 
 
-def _show(tagged: Tagged, explain: bool) -> None:
-    result = tagged.result
+def _show(file: str, explanation: Explanation, explain: bool) -> None:
+    result = explanation.result
     if result.status == "failed":
-        print(f"{tagged.file}: {result.message}", file=sys.stderr)
+        print(f"{file}: {result.message}", file=sys.stderr)
         return
     tags = ", ".join(f"{each.name} {each.confidence:.0%}" for each in result.tags)
-    print(f"{tagged.file}: {tags or 'no tag (nothing was sure enough)'}", flush=True)
+    print(f"{file}: {tags or 'no tag (nothing was sure enough)'}", flush=True)
     if explain:
-        for each in tagged.choices:
+        for each in explanation.choices:
             print(f"    {each.confidence:6.1%}  {each.label}  ->  {each.name}  [{each.provider}] {each.verdict}")

@@ -1,1 +1,1 @@
-"""What people start to find out how a service does: the preflight check, the tuning, chaos runs; and advice on failures."""
+"""What people run to examine a service: the preflight check, tuning, chaos runs; and the advice on each failure."""

@@ -8,22 +8,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from worker.amqp.declare import declare, find_missing
 from worker.amqp.connection import connected
-from worker.supervision.decoder_pool import DecoderCrew
+from worker.amqp.declare import declare, find_missing
+from worker.amqp.topology import topology
+from worker.engine import Engine, review_providers, wants_model
 from worker.errors import AutotagError
-from worker.operations.metrics import Metrics
 from worker.models.catalogue import BUILT_IN, find
 from worker.models.manifest import ModelMissing
+from worker.operations.metrics import Metrics
 from worker.providers.checks import Checkable, Severity
 from worker.providers.registry import make_wanted
 from worker.settings import Settings
-from worker.amqp.topology import topology
-from worker.engine import Workshop, instances, named_instances, wants_model
+from worker.supervision.decoder_pool import DecoderPool
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """One thing that was looked at. `warning`: it will work, but perhaps not as meant."""
 
     subject: str
@@ -38,9 +38,9 @@ _STATUS: dict[Severity, Literal["ok", "warning", "failed"]] = {
 }
 
 
-async def check(settings: Settings) -> AsyncIterator[Finding]:
+async def check(settings: Settings) -> AsyncIterator[CheckResult]:
     """Look at everything that `autotag run` needs, one after another."""
-    parts: tuple[tuple[str, Callable[[Settings], Awaitable[Finding]]], ...] = (
+    parts: tuple[tuple[str, Callable[[Settings], Awaitable[CheckResult]]], ...] = (
         ("switches", _switches),
         ("sources", _sources),
         ("rabbitmq", _rabbitmq),
@@ -51,102 +51,104 @@ async def check(settings: Settings) -> AsyncIterator[Finding]:
         try:
             yield await look(settings)
         except AutotagError as error:
-            yield Finding(subject, "failed", str(error))
+            yield CheckResult(subject, "failed", str(error))
     try:
         for finding in _providers(settings):
             yield finding
     except AutotagError as error:  # of a provider that is not part of Autotag
-        yield Finding("providers", "failed", str(error))
+        yield CheckResult("providers", "failed", str(error))
 
 
-async def check_instance(settings: Settings, name: str) -> AsyncIterator[Finding]:
+async def check_instance(settings: Settings, name: str) -> AsyncIterator[CheckResult]:
     """Make one cheap real call to each provider that an instance has switched on, and say what is wrong with it."""
     instance = settings.instance(name)
     if instance is None:
-        yield Finding(name, "warning", "the settings do not know this instance, and `unknown_instances` is skip")
+        yield CheckResult(name, "warning", "the settings do not know this instance, and `unknown_instances` is skip")
         return
     if name not in settings.instances:
-        yield Finding(name, "warning", "the settings do not name this instance: the defaults hold for it")
-    workshop = Workshop(settings, None, Metrics())
-    called = [each for each in workshop.providers if each.enabled(instance) and isinstance(each, Checkable)]
+        yield CheckResult(name, "warning", "the settings do not name this instance: the defaults hold for it")
+    engine = Engine(settings, None, Metrics())
+    called = [each for each in engine.providers if each.enabled(instance) and isinstance(each, Checkable)]
     if not called:
-        yield Finding(name, "ok", "no provider that calls a service is on for it")
+        yield CheckResult(name, "ok", "no provider that calls a service is on for it")
     try:
         for provider in called:
             await provider.start()
             for found in await provider.check(name, instance):
-                yield Finding(found.provider, _STATUS[found.severity], f"{name}: {found.message}")
+                yield CheckResult(found.provider, _STATUS[found.severity], f"{name}: {found.message}")
     finally:
-        await workshop.close()
+        await engine.close()
 
 
-def _providers(settings: Settings) -> Iterator[Finding]:
+def _providers(settings: Settings) -> Iterator[CheckResult]:
     """What the settings alone show, of every instance; `check_instance` makes the calls."""
-    for found in Workshop(settings, None, Metrics()).review(settings):
-        yield Finding(found.provider, _STATUS[found.severity], f"{found.instance}: {found.message}")
+    for found in review_providers(settings, make_wanted(settings)):
+        yield CheckResult(found.provider, _STATUS[found.severity], f"{found.instance}: {found.message}")
 
 
-async def _switches(settings: Settings) -> Finding:
+async def _switches(settings: Settings) -> CheckResult:
     if not settings.enabled:
-        return Finding("switches", "warning", "`enabled` is off: every event will be answered `skipped`")
+        return CheckResult("switches", "warning", "`enabled` is off: every event will be answered `skipped`")
     others = make_wanted(settings)
     on = {
         name: ["tensorflow"] * each.tensorflow.enabled + [other.name for other in others if other.enabled(each)]
-        for name, each in named_instances(settings)
+        for name, each in settings.by_instance().items()
         if each.enabled
     }
     if not any(on.values()):
         what = (
             "no provider is on, so every event will be answered `skipped`; for instance set defaults.tensorflow.enabled"
         )
-        return Finding("switches", "warning", what)
-    return Finding("switches", "ok", "; ".join(f"{name}: {', '.join(found) or 'none'}" for name, found in on.items()))
+        return CheckResult("switches", "warning", what)
+    return CheckResult(
+        "switches", "ok", "; ".join(f"{name}: {', '.join(found) or 'none'}" for name, found in on.items())
+    )
 
 
-async def _sources(settings: Settings) -> Finding:
+async def _sources(settings: Settings) -> CheckResult:
     sources = settings.sources
     unreadable = [str(root) for root in sources.path_roots if not os.access(root, os.R_OK | os.X_OK)]
     if unreadable:
-        return Finding("sources", "failed", f"not there, or not readable by this user: {', '.join(unreadable)}")
+        return CheckResult("sources", "failed", f"not there, or not readable by this user: {', '.join(unreadable)}")
     roots, hosts = ", ".join(map(str, sources.path_roots)), ", ".join(sources.url_allowed_hosts)
-    return Finding("sources", "ok", f"paths below: {roots or 'none'}; hosts: {hosts or 'none'}; inline: always")
+    return CheckResult("sources", "ok", f"paths below: {roots or 'none'}; hosts: {hosts or 'none'}; inline: always")
 
 
-async def _rabbitmq(settings: Settings) -> Finding:
+async def _rabbitmq(settings: Settings) -> CheckResult:
     layout = topology(settings.amqp.queue_prefix, settings.retry.delays_s)
     async with connected(settings.amqp, "autotag-check") as link:
         await (declare if settings.amqp.declare else find_missing)(link, layout)
-        return Finding("rabbitmq", "ok", f"{link.broker}; {len(layout.queues)} queues as they should be")
+        return CheckResult("rabbitmq", "ok", f"{link.broker}; {len(layout.queues)} queues as they should be")
 
 
-async def _decoder(settings: Settings) -> Finding:
-    workshop = Workshop(settings, None, Metrics())
+async def _decoder(settings: Settings) -> CheckResult:
+    engine = Engine(settings, None, Metrics())
     try:
-        crew: DecoderCrew = workshop.decoders
-        await crew.start()
-        await asyncio.wait_for(crew.wait_ready(), 60)
-        hello = next(state.hello for state in crew.states() if state.hello)
+        pool: DecoderPool = engine.decoders
+        await pool.start()
+        await asyncio.wait_for(pool.wait_ready(), 60)
+        hello = next(state.hello for state in pool.states() if state.hello)
     except TimeoutError:
-        return Finding("decoder", "failed", "no decoder child became ready within 60 s; run with log.level = debug")
+        return CheckResult("decoder", "failed", "no decoder child became ready within 60 s; run with log.level = debug")
     finally:
-        await workshop.close()
-    return Finding("decoder", "ok", f"starts; sandbox: {hello.get('sandbox', 'none')}")
+        await engine.close()
+    return CheckResult("decoder", "ok", f"starts; sandbox: {hello.get('sandbox', 'none')}")
 
 
-async def _model(settings: Settings) -> Finding:
+async def _model(settings: Settings) -> CheckResult:
     if not wants_model(settings):
-        return Finding("model", "ok", "not needed: tensorflow is on for no instance")
+        return CheckResult("model", "ok", "not needed: tensorflow is on for no instance")
     name = settings.tensorflow.model
     try:
         package = await asyncio.to_thread(find, name, settings.cache_dir)
         await asyncio.to_thread(package.verify)
     except ModelMissing:
         if name in BUILT_IN:
-            return Finding(
+            return CheckResult(
                 "model", "warning", f"{name} is not built yet: `autotag model build`, or the first start does it"
             )
         raise
     thresholds = sorted(
-        {each.tensorflow.confidence_threshold for each in instances(settings) if each.tensorflow.enabled}
+        {each.tensorflow.confidence_threshold for each in settings.by_instance().values() if each.tensorflow.enabled}
     )
-    return Finding("model", "ok", f"{package.identity}, {len(package.labels)} labels; thresholds {thresholds}")
+    return CheckResult("model", "ok", f"{package.identity}, {len(package.labels)} labels; thresholds {thresholds}")

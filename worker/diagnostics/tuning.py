@@ -1,8 +1,8 @@
-"""How many children and threads suit this machine: short trials with the real decoders and the real model, no broker.
+"""How many children and threads suit this machine: short runs with the real decoders and model, no broker.
 
-A trial keeps as many images in hand as the service would take deliveries, and counts what comes back. First decoders
+A run keeps as many images in hand as the service would take deliveries, and counts what comes back. First decoders
 and threads are varied together, then the size of a batch, and at last the best are tried again: the rate of a short
-trial is uncertain, and the luckiest of many is not the best.
+measurement is uncertain, and the luckiest of many is not the best.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.images.content import Content
-from worker.supervision.decoder_pool import DecoderCrew, DecoderOptions
+from worker.engine import Engine, open_engine
 from worker.errors import Misconfigured, Unavailable
+from worker.images.content import Content
 from worker.images.format import HEAD_BYTES
-from worker.messages import EVENT_TYPE, IN_THE_BODY, Event, EventData
-from worker.operations.metrics import Metrics
-from worker.models.staging import ProgressCallback, no_progress
 from worker.images.requests import JpegLimits
+from worker.models.staging import ProgressCallback, no_progress
+from worker.operations.metrics import Metrics
 from worker.settings import InstanceSettings, Settings
-from worker.tagging.tagger import Findings
-from worker.engine import Workshop, open_workshop
+from worker.supervision.decoder_pool import DecoderOptions, DecoderPool
+from worker.tagging.explain import explain
 
 PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
 """Shipped by scikit-image, and made into JPEGs of the size that web pages have."""
@@ -40,7 +39,7 @@ FINAL_ROUNDS = 2
 
 _WARM_UP_SHARE = 0.3
 _START_S = 1.2
-"""What it takes to start and end the children of one trial, as the budget reckons with."""
+"""What it takes to start and end the children of one measurement, as the budget reckons with."""
 
 _SHORTEST_TRIAL_S = 1.0
 _FEWEST = 3
@@ -48,7 +47,7 @@ _MOST_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Candidate:
     """What is varied; each is a setting of the same meaning."""
 
     decoders: int
@@ -56,14 +55,14 @@ class Choice:
     batch_size: int
 
     def toml(self) -> str:
-        """The choice as it stands in a settings file."""
+        """The candidate as it stands in a settings file."""
         return (
             f"[decoder]\nchildren = {self.decoders}\n\n"
             f"[tensorflow]\nthreads = {self.threads}\nbatch_size = {self.batch_size}\n"
         )
 
     def applied_to(self, settings: Settings) -> Settings:
-        """The settings with this choice."""
+        """The settings with this candidate."""
         tensorflow = {"threads": self.threads, "batch_size": self.batch_size}
         return settings.model_copy(
             update={
@@ -74,62 +73,68 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """One choice, tried once."""
+class Measurement:
+    """One candidate, tried once."""
 
-    choice: Choice
+    candidate: Candidate
     images_per_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """The best choice with its rate, the median of its trials, and every trial in order."""
+    """The best candidate with its rate, the median of its measurements, and every measurement in order."""
 
-    best: Choice
+    best: Candidate
     images_per_s: float
-    trials: tuple[Trial, ...]
+    measurements: tuple[Measurement, ...]
 
 
-def current(settings: Settings) -> Choice:
+def current(settings: Settings) -> Candidate:
     """What the settings say, as it is on this machine."""
     cores = len(os.sched_getaffinity(0))
-    return Choice(
+    return Candidate(
         settings.decoder.children or cores, settings.tensorflow.threads or cores, settings.tensorflow.batch_size
     )
 
 
-def candidates(cores: int, batch_size: int) -> list[Choice]:
+def candidates(cores: int, batch_size: int) -> list[Candidate]:
     """Decoders and threads worth trying together on so many cores."""
     decoders = sorted({max(1, cores // 2), max(1, cores - 1), cores, cores + 1})
     threads = sorted({1, max(1, cores // 2), cores})
-    return [Choice(*pair, batch_size) for pair in itertools.product(decoders, threads)]
+    return [Candidate(*pair, batch_size) for pair in itertools.product(decoders, threads)]
 
 
 async def tune(
-    settings: Settings, contents: Sequence[Content], seconds: float, tell: Callable[[Trial], None] = lambda _: None
+    settings: Settings,
+    contents: Sequence[Content],
+    seconds: float,
+    on_measured: Callable[[Measurement], None] = lambda _: None,
 ) -> Tuning:
-    """Try what is worth trying, in about `seconds`. `tell` hears of every trial. Raises Misconfigured, Unavailable."""
+    """Try what is worth trying, in about `seconds`. `on_measured` gets every measurement.
+
+    Raises Misconfigured, Unavailable.
+    """
     cores = len(os.sched_getaffinity(0))
     grid = candidates(cores, settings.tensorflow.batch_size)
     number = len(grid) + len(BATCH_SIZES) - 1 + FINALISTS * FINAL_ROUNDS
     trial_s = max(_SHORTEST_TRIAL_S, seconds / number - _START_S)
-    trials: list[Trial] = []
+    measurements: list[Measurement] = []
 
-    async def attempt(choice: Choice) -> None:
-        trials.append(Trial(choice, await rate(choice.applied_to(settings), contents, trial_s)))
-        tell(trials[-1])
+    async def attempt(candidate: Candidate) -> None:
+        measurements.append(Measurement(candidate, await rate(candidate.applied_to(settings), contents, trial_s)))
+        on_measured(measurements[-1])
 
-    for choice in grid:
-        await attempt(choice)
-    first = _ranked(trials)[0]
+    for candidate in grid:
+        await attempt(candidate)
+    first = _ranked(measurements)[0]
     for batch_size in BATCH_SIZES:
         if batch_size != first.batch_size:
-            await attempt(Choice(first.decoders, first.threads, batch_size))
-    for choice in _ranked(trials)[:FINALISTS] * FINAL_ROUNDS:
-        await attempt(choice)
+            await attempt(Candidate(first.decoders, first.threads, batch_size))
+    for candidate in _ranked(measurements)[:FINALISTS] * FINAL_ROUNDS:
+        await attempt(candidate)
     # Only those that were tried again count: of the others the luckiest would win.
-    best = next(choice for choice in _ranked(trials) if _times_tried(choice, trials) > 1)
-    return Tuning(best, _median(best, trials), tuple(trials))
+    best = next(candidate for candidate in _ranked(measurements) if _times_tried(candidate, measurements) > 1)
+    return Tuning(best, _median(best, measurements), tuple(measurements))
 
 
 async def rate(
@@ -137,13 +142,13 @@ async def rate(
 ) -> float:
     """Images a second under some settings, without RabbitMQ. Raises Misconfigured, Unavailable."""
     settings = _only_the_local_model(settings)
-    workshop = await open_workshop(settings, Metrics(), progress=progress)
+    engine = await open_engine(settings, Metrics(), progress=progress)
     try:
-        assert workshop.model is not None  # noqa: S101 - the settings have it on
-        await asyncio.gather(workshop.decoders.wait_ready(), workshop.model.wait_ready())
-        return await _count(workshop, settings, contents, seconds)
+        assert engine.model is not None  # noqa: S101 - the settings have it on
+        await asyncio.gather(engine.decoders.wait_ready(), engine.model.wait_ready())
+        return await _count(engine, settings, contents, seconds)
     finally:
-        await workshop.close()
+        await engine.close()
 
 
 async def web_size_photographs(stack: ExitStack) -> list[Content]:
@@ -154,7 +159,7 @@ async def web_size_photographs(stack: ExitStack) -> list[Content]:
             "there are no photographs: pip install scikit-image, or name a directory", reason="photographs"
         )
     made = []
-    async with DecoderCrew(DecoderOptions()) as decoders:
+    async with DecoderPool(DecoderOptions()) as decoders:
         for name in PHOTOGRAPHS:
             with open_file(Path(spec.origin).with_name("data") / name) as original:
                 jpeg = await decoders.shrink(original, WEB_SIZE, name)
@@ -168,9 +173,8 @@ def open_file(file: Path) -> Content:
     return Content(fd, os.fstat(fd).st_size, f"path {file}", os.pread(fd, HEAD_BYTES, 0))
 
 
-async def _count(workshop: Workshop, settings: Settings, contents: Sequence[Content], seconds: float) -> float:
+async def _count(engine: Engine, settings: Settings, contents: Sequence[Content], seconds: float) -> float:
     """Keep enough images in hand for a while; count those that come back after the warm-up."""
-    instance = settings.defaults
     began_s = time.monotonic()
     counting_from_s, until_s = began_s + seconds * _WARM_UP_SHARE, began_s + seconds
     finished_s: list[float] = []
@@ -178,7 +182,7 @@ async def _count(workshop: Workshop, settings: Settings, contents: Sequence[Cont
 
     async def one_after_the_other() -> None:
         while time.monotonic() < until_s:
-            await _look(workshop, instance, next(turn))
+            await _tag(engine, settings, next(turn))
             finished_s.append(time.monotonic())
 
     hands = min(settings.amqp.prefetch, _MOST_AT_ONCE)
@@ -194,21 +198,10 @@ async def _count(workshop: Workshop, settings: Settings, contents: Sequence[Cont
     return (len(counted_s) - 1) / (counted_s[-1] - counted_s[0])
 
 
-async def _look(workshop: Workshop, instance: InstanceSettings, content: Content) -> None:
-    event = Event(
-        specversion="1.0",
-        id="trial",
-        source="autotag bench",
-        type=EVENT_TYPE,
-        data=EventData.model_construct(asset_id="the image", content=IN_THE_BODY),
-    )
-    findings = await workshop.tagger.look(event, content, instance, earlier={}, tell=_nobody)
-    if not findings.answered:
+async def _tag(engine: Engine, settings: Settings, content: Content) -> None:
+    explanation = await explain(engine.tagger, settings, content, asset_id="the image", all_labels=False)
+    if explanation.result.status not in ("tagged", "no_tags"):
         raise Unavailable("the local model did not answer", reason="no_answer")
-
-
-async def _nobody(_findings: Findings) -> None:
-    """There is nobody to tell of half an answer."""
 
 
 def _only_the_local_model(settings: Settings) -> Settings:
@@ -218,15 +211,17 @@ def _only_the_local_model(settings: Settings) -> Settings:
     return settings.model_copy(update={"enabled": True, "instances": {}, "defaults": instance})
 
 
-def _ranked(trials: Sequence[Trial]) -> list[Choice]:
-    """Every choice once, the fastest first."""
-    choices = dict.fromkeys(trial.choice for trial in trials)
-    return sorted(choices, key=lambda choice: -_median(choice, trials))
+def _ranked(measurements: Sequence[Measurement]) -> list[Candidate]:
+    """Every candidate once, the fastest first."""
+    candidates_tried = dict.fromkeys(measurement.candidate for measurement in measurements)
+    return sorted(candidates_tried, key=lambda candidate: -_median(candidate, measurements))
 
 
-def _median(choice: Choice, trials: Sequence[Trial]) -> float:
-    return statistics.median(trial.images_per_s for trial in trials if trial.choice == choice)
+def _median(candidate: Candidate, measurements: Sequence[Measurement]) -> float:
+    return statistics.median(
+        measurement.images_per_s for measurement in measurements if measurement.candidate == candidate
+    )
 
 
-def _times_tried(choice: Choice, trials: Sequence[Trial]) -> int:
-    return sum(trial.choice == choice for trial in trials)
+def _times_tried(candidate: Candidate, measurements: Sequence[Measurement]) -> int:
+    return sum(measurement.candidate == candidate for measurement in measurements)

@@ -9,11 +9,11 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 
-from worker.http import actions, try_image, exposition, health, pages
-from worker.http.sessions import Door
-from worker.http.try_image import Desk
-from worker.http.bearer_token import Gate
-from worker.http.service_api import Served
+from worker.http import actions, exposition, health, pages, try_image
+from worker.http.bearer_token import BearerTokenMiddleware
+from worker.http.service_api import ServiceApi
+from worker.http.sessions import Sessions
+from worker.http.try_image import UploadLimiter
 
 _PAGE = (*pages.routes, *actions.routes, *try_image.routes)
 
@@ -24,10 +24,10 @@ OPEN_PATHS = frozenset(route.path for route in (*health.routes, *_PAGE) if isins
 """What the gate lets pass without the token: health, and the page, which has a door of its own (`door.py`)."""
 
 
-def build_app(service: Served, token: SecretStr | None = None) -> Starlette:
+def build_app(service: ServiceApi, token: SecretStr | None = None) -> Starlette:
     """The application that speaks for `service`; with `token`, to those who carry it."""
-    app = Starlette(routes=ROUTES, middleware=[Middleware(Gate, token=token, open_paths=OPEN_PATHS)])
+    app = Starlette(routes=ROUTES, middleware=[Middleware(BearerTokenMiddleware, token=token, open_paths=OPEN_PATHS)])
     app.state.service = service
-    app.state.door = Door(token)
-    app.state.desk = Desk()
+    app.state.door = Sessions(token)
+    app.state.upload_limiter = UploadLimiter()
     return app

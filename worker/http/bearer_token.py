@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 _SCHEME = "bearer "
 
 
-class Gate:
+class BearerTokenMiddleware:
     """Middleware that answers 401 to a request without the token, unless its path is one of `open_paths`.
 
     Without a token everybody may pass. `admitted` tells a handler whether the one who asks was let in.

@@ -7,13 +7,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from worker.http.service_api import served
+from worker.http.service_api import service_of
 
 
 async def metrics(request: Request) -> Response:
     """All metrics as they are now."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
-    return Response(encode(served(request).metrics.registry), headers={"Content-Type": content_type})
+    return Response(encode(service_of(request).metrics.registry), headers={"Content-Type": content_type})
 
 
 routes = [Route("/metrics", metrics)]

@@ -12,24 +12,24 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from worker.http.bearer_token import admitted
-from worker.http.service_api import served
+from worker.http.service_api import service_of
 
 
 async def live(request: Request) -> JSONResponse:
     """200 while the loop's own heartbeat is in time. A loop that stands still does not answer at all."""
-    health = served(request).health()
+    health = service_of(request).health()
     return _answer(health.alive, {"alive": health.alive, "loop_lag_s": round(health.loop_lag_s, 3)})
 
 
 async def started(request: Request) -> JSONResponse:
     """200 once the start is over."""
-    health = served(request).health()
+    health = service_of(request).health()
     return _answer(health.started, {"started": health.started})
 
 
 async def ready(request: Request) -> JSONResponse:
     """200 while events are taken."""
-    health = served(request).health()
+    health = service_of(request).health()
     said: dict[str, object] = {"ready": health.ready, "reason": health.reason}
     if admitted(request):
         said["why_not"] = health.why_not

@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from worker.http.sessions import Door, Visitor, is_from_elsewhere
-from worker.http.security_headers import Guard
 from worker.http.page import document
 from worker.http.page.report import report
 from worker.http.page.view import View, view_of
-from worker.http.service_api import served
+from worker.http.security_headers import SecurityHeadersMiddleware
+from worker.http.service_api import service_of
+from worker.http.sessions import Requester, Sessions, is_from_elsewhere
 
 _LONGEST_FORM_BYTES = 4096
 _MEDIA_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -30,44 +30,44 @@ _NOT_ON_THIS_MACHINE = (
 _NO_ACTIONS = "Pause, resume and reset need http.token to be set; on the machine the command line does them too."
 
 
-def door(request: Request) -> Door:
+def door(request: Request) -> Sessions:
     """Who keeps the page's door."""
-    kept: Door = request.app.state.door
+    kept: Sessions = request.app.state.door
     return kept
 
 
 async def page(request: Request) -> Response:
     """The page, or the form that asks for the token."""
-    visitor = door(request).visitor(request)
-    if not visitor.enters:
+    requester = door(request).requester(request)
+    if not requester.enters:
         return HTMLResponse(document.sign_in())
-    return HTMLResponse(document.page(await _view(request, visitor)))
+    return HTMLResponse(document.page(await _view(request, requester)))
 
 
 async def live(request: Request) -> Response:
     """The sections that change, drawn anew."""
-    visitor = door(request).visitor(request)
-    if not visitor.enters:
+    requester = door(request).requester(request)
+    if not requester.enters:
         return PlainTextResponse("Sign in first\n", 401)
-    return HTMLResponse(document.live(await _view(request, visitor)))
+    return HTMLResponse(document.live(await _view(request, requester)))
 
 
 async def as_json(request: Request) -> Response:
     """All of it for programs."""
-    visitor = door(request).visitor(request)
-    if not visitor.enters:
+    requester = door(request).requester(request)
+    if not requester.enters:
         return JSONResponse({"error": "Sign in first, or send the token as a bearer token"}, 401)
-    status = await served(request).status()
-    return JSONResponse({"status": status} | report(await _view(request, visitor)))
+    status = await service_of(request).status()
+    return JSONResponse({"status": status.to_json()} | report(await _view(request, requester)))
 
 
 async def thumbnail(request: Request) -> Response:
     """The picture of one of the last results. Its number is never used again, so that a browser may keep it."""
-    visitor = door(request).visitor(request)
+    requester = door(request).requester(request)
     number = request.query_params.get("n", "")
     jpeg = None
-    if visitor.sees_assets and number.isascii() and number.isdigit() and len(number) < 16:
-        jpeg = served(request).history.answers.picture(int(number))
+    if requester.sees_assets and number.isascii() and number.isdigit() and len(number) < 16:
+        jpeg = service_of(request).history.results.thumbnail(int(number))
     if jpeg is None:
         return PlainTextResponse("No such thumbnail\n", 404)
     return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=600"})
@@ -88,7 +88,7 @@ async def sign_out(request: Request) -> Response:
     """Take the cookie back."""
     form = await read_form(request)
     kept = door(request)
-    why_not = kept.why_not(request, kept.visitor(request), form.get("proof", ""))
+    why_not = kept.why_not(request, kept.requester(request), form.get("proof", ""))
     if why_not is not None:
         return PlainTextResponse(f"{why_not}\n", 403)
     response = RedirectResponse("/", 303)
@@ -109,15 +109,15 @@ async def read_form(request: Request) -> dict[str, str]:
         return {}
 
 
-async def _view(request: Request, visitor: Visitor) -> View:
+async def _view(request: Request, requester: Requester) -> View:
     kept = door(request)
     return await view_of(
-        served(request),
-        sees_assets=visitor.sees_assets,
+        service_of(request),
+        sees_assets=requester.sees_assets,
         why_no_assets=_NOT_ON_THIS_MACHINE,
-        proof=kept.proof(visitor),
+        proof=kept.proof(requester),
         why_no_actions=_NO_ACTIONS,
-        signed_in=visitor.session is not None,
+        signed_in=requester.session is not None,
     )
 
 
@@ -135,7 +135,7 @@ def _static(name: str) -> Callable[[Request], Awaitable[Response]]:
     return serve
 
 
-_GUARDED = [Middleware(Guard)]
+_GUARDED = [Middleware(SecurityHeadersMiddleware)]
 
 routes = [
     Route("/", page, middleware=_GUARDED),

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from worker.http.sessions import Door
+from worker.http.sessions import Sessions
 
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -32,7 +32,7 @@ HEADERS = {
 }
 
 
-class Guard:
+class SecurityHeadersMiddleware:
     """Middleware of the page's routes."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -48,7 +48,7 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        door: Door = scope["app"].state.door
+        door: Sessions = scope["app"].state.door
         if door.refuses_host(Request(scope)):
             answer = PlainTextResponse(
                 "Without http.token this page is shown under an address or localhost only, not under a host's name: "

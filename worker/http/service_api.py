@@ -6,43 +6,51 @@ from typing import Protocol
 
 from starlette.requests import Request
 
+from worker.engine import Active
+from worker.operations.health.status import Health, Status
 from worker.operations.history import History
 from worker.operations.metrics import Metrics
 from worker.settings import Settings
-from worker.operations.health.status import Health
-from worker.engine import Workshop
 
 
-class Served(Protocol):
+class ServiceApi(Protocol):
     """The service, seen from a request."""
 
-    settings: Settings
     metrics: Metrics
     history: History
-    workshop: Workshop | None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        ...
+
+    @property
+    def active(self) -> Active | None:
+        """The settings in force with the engine built from them; None until the first engine is open."""
+        ...
 
     def health(self) -> Health:
         """How it is at this moment."""
         ...
 
-    async def status(self) -> dict[str, object]:
+    async def status(self) -> Status:
         """Everything worth knowing, as JSON."""
         ...
 
-    async def pause(self) -> dict[str, object]:
+    async def pause(self) -> Status:
         """Take no more events until `resume`; the status then."""
         ...
 
-    async def resume(self) -> dict[str, object]:
+    async def resume(self) -> Status:
         """Take events again; the status then."""
         ...
 
-    async def reset(self) -> dict[str, object]:
+    async def reset(self) -> Status:
         """Forget the crashes and launch what had been disabled; the status then."""
         ...
 
 
-def served(request: Request) -> Served:
+def service_of(request: Request) -> ServiceApi:
     """The service that a request is about."""
-    service: Served = request.app.state.service
+    service: ServiceApi = request.app.state.service
     return service

@@ -35,7 +35,7 @@ _MOST_AT_THE_DOOR = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Visitor:
+class Requester:
     """One who asks. `session`: of a browser that has signed in. `bearer`: a program that carries the token."""
 
     address: str
@@ -51,7 +51,7 @@ class Visitor:
         return self.session or self.address
 
 
-class Door:
+class Sessions:
     """Knows who has signed in. Forgets it at the end, as does `autotag run`."""
 
     def __init__(self, token: SecretStr | None) -> None:
@@ -64,17 +64,17 @@ class Door:
         """Whether a token is asked for."""
         return self._token is not None
 
-    def visitor(self, request: Request) -> Visitor:
+    def requester(self, request: Request) -> Requester:
         """Who asks."""
         address = request.client.host if request.client else ""
         if self._token is None:
-            return Visitor(address, enters=True, sees_assets=_is_this_machine(address), may_act=False)
+            return Requester(address, enters=True, sees_assets=_is_this_machine(address), may_act=False)
         if admitted(request):
-            return Visitor(address, enters=True, sees_assets=True, may_act=True, bearer=True)
+            return Requester(address, enters=True, sees_assets=True, may_act=True, bearer=True)
         session = request.cookies.get(_cookie_name(request), "")
         if self._knows(session):
-            return Visitor(address, enters=True, sees_assets=True, may_act=True, session=session)
-        return Visitor(address, enters=False, sees_assets=False, may_act=False)
+            return Requester(address, enters=True, sees_assets=True, may_act=True, session=session)
+        return Requester(address, enters=False, sees_assets=False, may_act=False)
 
     def refuses_host(self, request: Request) -> bool:
         """Whether a name that the page was asked for under might be a stranger's, pointed at this machine.
@@ -118,23 +118,23 @@ class Door:
 
     # ── what changes anything ────────────────────────────────────────────────────────────────────────────────────────
 
-    def proof(self, visitor: Visitor) -> str | None:
-        """What this visitor's forms carry; None for those who may not act from a page."""
-        if visitor.session is None:
+    def proof(self, requester: Requester) -> str | None:
+        """What this requester's forms carry; None for those who may not act from a page."""
+        if requester.session is None:
             return None
-        return hmac.new(visitor.session.encode(), b"autotag form", hashlib.sha256).hexdigest()
+        return hmac.new(requester.session.encode(), b"autotag form", hashlib.sha256).hexdigest()
 
-    def why_not(self, request: Request, visitor: Visitor, proof: str) -> str | None:
+    def why_not(self, request: Request, requester: Requester, proof: str) -> str | None:
         """Why a request that would change something is refused; None when it may."""
         if not self.has_token:
             return "Set http.token and sign in to act from here; on the machine the command line does the same"
-        if not visitor.may_act:
+        if not requester.may_act:
             return "Sign in first"
-        if visitor.bearer:  # no browser adds this header by itself
+        if requester.bearer:  # no browser adds this header by itself
             return None
         if is_from_elsewhere(request):
             return "The request did not come from this page"
-        expected = self.proof(visitor)
+        expected = self.proof(requester)
         if expected is None or not hmac.compare_digest(proof.encode(), expected.encode()):
             return "The page is out of date; load it again"
         return None

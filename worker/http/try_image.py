@@ -14,15 +14,18 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from worker.images.content import Content, MemoryFile
+from worker.engine import Engine
 from worker.errors import AutotagError, CannotBeDone, TryLater, Unavailable
-from worker.http.sessions import Visitor, is_from_elsewhere
-from worker.http.security_headers import Guard
-from worker.http.page import explanation, words
+from worker.http.page import explanation as page_explanation
+from worker.http.page import words
 from worker.http.pages import door
-from worker.http.service_api import served
-from worker.messages import result_data
-from worker.tagging.explain import Trial, try_image
+from worker.http.security_headers import SecurityHeadersMiddleware
+from worker.http.service_api import service_of
+from worker.http.sessions import Requester, is_from_elsewhere
+from worker.images.content import Content, MemoryFile
+from worker.messages import DEFAULT_INSTANCE, result_data
+from worker.operations.history.thumbnails import THUMBNAIL
+from worker.tagging.explain import Explanation, explain
 
 NAME_HEADER = "x-autotag-file"
 
@@ -31,14 +34,14 @@ _MOST_AT_ONCE = 2
 _LONGEST_NAME = 200
 
 
-class Desk:
-    """Keeps a crowd from the decoders: one image of a visitor at a time, and few of all together."""
+class UploadLimiter:
+    """Keeps a crowd from the decoders: one image of a requester at a time, and few of all together."""
 
     def __init__(self) -> None:
         self._busy: set[str] = set()
 
     def takes(self, key: str) -> bool:
-        """Whether this visitor's image can be taken now; if so, `done` must follow."""
+        """Whether this requester's image can be taken now; if so, `done` must follow."""
         if key in self._busy or len(self._busy) >= _MOST_AT_ONCE:
             return False
         self._busy.add(key)
@@ -51,48 +54,53 @@ class Desk:
 
 async def drop(request: Request) -> Response:
     """What would become of an image, as HTML for the page or as JSON."""
-    visitor = door(request).visitor(request)
-    why_not = _why_not(request, visitor)
+    requester = door(request).requester(request)
+    why_not = _why_not(request, requester)
     if why_not is not None:
         return _refusal(request, why_not, 403)
-    desk: Desk = request.app.state.desk
-    if not desk.takes(visitor.key):
+    upload_limiter: UploadLimiter = request.app.state.upload_limiter
+    if not upload_limiter.takes(requester.key):
         return _refusal(request, "Another image is still being looked at; try again in a moment", 429)
     name = _name(request)
+    service = service_of(request)
     try:
         with await _read(request) as content:
-            trial = await try_image(
-                served(request).workshop,
-                served(request).settings,
+            active = service.active
+            if active is None:
+                raise Unavailable("the service is still starting; try again in a moment", reason="starting")
+            explanation = await explain(
+                active.engine.tagger,
+                active.settings,
                 content,
-                name=name,
-                instance_name=request.query_params.get("instance", "default"),
-                local_only=not visitor.may_act,
+                asset_id=name,
+                instance=request.query_params.get("instance", DEFAULT_INSTANCE),
+                local_only=not requester.may_act,
             )
+            thumbnail = None if _wants_json(request) else await _thumbnail(active.engine, content, name)
     except AutotagError as error:
         return _refusal(request, str(error), _status(error))
     except TimeoutError:
         return _refusal(request, f"It did not arrive within {_READ_WITHIN_S:g} s", 408)
     finally:
-        desk.done(visitor.key)
+        upload_limiter.done(requester.key)
     if _wants_json(request):
-        return JSONResponse(_as_json(trial))
-    return HTMLResponse(explanation.tried(trial, name, served(request).settings))
+        return JSONResponse(_as_json(explanation))
+    return HTMLResponse(page_explanation.tried(explanation, thumbnail, name, active.settings))
 
 
-def _why_not(request: Request, visitor: Visitor) -> str | None:
-    if not visitor.enters:
+def _why_not(request: Request, requester: Requester) -> str | None:
+    if not requester.enters:
         return "Sign in first"
-    if not visitor.sees_assets:
+    if not requester.sees_assets:
         return "Images can be tried on the machine itself, or by those who have signed in"
-    if not visitor.bearer and (is_from_elsewhere(request) or NAME_HEADER not in request.headers):
+    if not requester.bearer and (is_from_elsewhere(request) or NAME_HEADER not in request.headers):
         return "The request did not come from this page"
     return None
 
 
 async def _read(request: Request) -> Content:
     """The body, in memory and sealed. Raises CannotBeDone when it is too large or empty, and TimeoutError."""
-    most = served(request).settings.sources.inline_maximum_bytes
+    most = service_of(request).settings.sources.inline_maximum_bytes
     too_large = CannotBeDone(
         f"It is larger than {words.size(most)} (`sources.inline_maximum_bytes`)", reason="content_too_large"
     )
@@ -128,30 +136,28 @@ def _status(error: AutotagError) -> int:
 def _refusal(request: Request, message: str, status: int) -> Response:
     if _wants_json(request):
         return JSONResponse({"error": message}, status)
-    return HTMLResponse(explanation.refused(f"{message}."), status)
+    return HTMLResponse(page_explanation.refused(f"{message}."), status)
 
 
 def _wants_json(request: Request) -> bool:
     return "text/html" not in request.headers.get("accept", "")
 
 
-def _as_json(trial: Trial) -> dict[str, object]:
+def _as_json(explanation: Explanation) -> dict[str, object]:
     return {
-        "result": result_data(trial.result),
-        "took_s": round(trial.took_s, 4),
-        "thresholds": trial.thresholds,
-        "not_asked": trial.left_out,
-        "explained": [
-            {
-                "label": each.label,
-                "tag": each.name,
-                "confidence": each.confidence,
-                "provider": each.provider,
-                "verdict": each.verdict,
-            }
-            for each in trial.choices
-        ],
+        "result": result_data(explanation.result),
+        "took_s": round(explanation.took_s, 4),
+        "thresholds": explanation.thresholds,
+        "not_asked": explanation.not_asked,
+        "explained": explanation.choices_as_json(),
     }
 
 
-routes = [Route("/try", drop, methods=["POST"], middleware=[Middleware(Guard)])]
+async def _thumbnail(engine: Engine, content: Content, name: str) -> bytes | None:
+    try:
+        return await engine.decoders.shrink(content, THUMBNAIL, name)
+    except AutotagError:
+        return None
+
+
+routes = [Route("/try", drop, methods=["POST"], middleware=[Middleware(SecurityHeadersMiddleware)])]

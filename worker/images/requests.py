@@ -1,4 +1,4 @@
-"""How a decoder makes a picture into a model's input: plain values, so that a decoder need not import pydantic."""
+"""What a decoder is asked to make of an image: plain values, so that a decoder need not import pydantic."""
 
 from __future__ import annotations
 
@@ -39,3 +39,14 @@ class PixelRecipe:
         side = min(width, height) * self.size / (self.size + self.margin)
         left, top = (width - side) / 2, (height - side) / 2
         return left, top, left + side, top + side
+
+
+@dataclass(frozen=True, slots=True)
+class JpegLimits:
+    """The largest JPEG that a service takes; a decoder makes one within these limits from whatever was uploaded."""
+
+    maximum_bytes: int
+    maximum_width: int
+    maximum_height: int
+    minimum_width: int = 1
+    minimum_height: int = 1

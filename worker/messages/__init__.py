@@ -1,12 +1,26 @@
 """Messages: events from the DMS, results to it. docs/messages.md describes both; the schemas are made from these."""
 
-from worker.messages.events import EVENT_TYPE, IN_THE_BODY, ContentRef, Event, EventData, ReadEvent
+from worker.messages.events import DEFAULT_INSTANCE, EVENT_TYPE, IN_THE_BODY, ContentRef, Event, EventData, ReadEvent
 from worker.messages.fields import is_instance_name
 from worker.messages.reading import read_event
-from worker.messages.results import RESULT_TYPE, ImageFacts, OutgoingMessage, ProviderReport, ProviderStatus, Result, Status, Tag, comparable, read_result, result_data, write_result
+from worker.messages.results import (
+    RESULT_TYPE,
+    ImageFacts,
+    OutgoingMessage,
+    ProviderReport,
+    ProviderStatus,
+    Result,
+    ResultStatus,
+    Tag,
+    comparable,
+    read_result,
+    result_data,
+    write_result,
+)
 from worker.messages.unreadable import UnreadableEvent
 
 __all__ = [
+    "DEFAULT_INSTANCE",
     "EVENT_TYPE",
     "IN_THE_BODY",
     "RESULT_TYPE",
@@ -19,7 +33,7 @@ __all__ = [
     "ProviderStatus",
     "ReadEvent",
     "Result",
-    "Status",
+    "ResultStatus",
     "Tag",
     "UnreadableEvent",
     "comparable",

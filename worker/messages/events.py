@@ -7,9 +7,23 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from worker.messages.fields import AssetId, Base64Bytes, FilePath, InstanceName, ShortText, TagName, TraceParent, TraceState, Url, null_is
+from worker.messages.fields import (
+    AssetId,
+    Base64Bytes,
+    FilePath,
+    InstanceName,
+    ShortText,
+    TagName,
+    TraceParent,
+    TraceState,
+    Url,
+    null_is,
+)
 
 EVENT_TYPE: Final = "dms.image.uploaded.v1"
+
+DEFAULT_INSTANCE: Final = "default"
+"""The virtual instance of an event that names none."""
 
 
 class _Model(BaseModel):
@@ -66,7 +80,7 @@ class EventData(_Model):
 
     asset_id: AssetId
     """The DMS's id of the asset; given back in the result."""
-    instance: Annotated[InstanceName, null_is("default")] = "default"
+    instance: Annotated[InstanceName, null_is(DEFAULT_INSTANCE)] = DEFAULT_INSTANCE
     """The virtual instance (tenant) whose settings apply."""
     content: ContentRef
     """Where the image is."""

@@ -29,7 +29,7 @@ NAMESPACE = uuid.UUID("54ed932b-6bc6-5af4-8086-15389ee6ba43")
 CONFIDENCE_DECIMALS = 4
 DURATION_DECIMALS = 4
 
-Status = Literal["tagged", "no_tags", "skipped", "failed"]
+ResultStatus = Literal["tagged", "no_tags", "skipped", "failed"]
 ProviderStatus = Literal["ok", "skipped", "failed", "unavailable"]
 
 _CONFIG = ConfigDict(use_attribute_docstrings=True, json_schema_serialization_defaults_required=True)
@@ -97,7 +97,7 @@ class Result:
     """From the event."""
     event_id: str | None
     """The id of the event this answers; null where the event was too broken to tell."""
-    status: Status
+    status: ResultStatus
     """`no_tags`: looked at, and nothing was sure enough. `skipped`: not to be looked at. `failed`: never will be."""
     reason: str | None = None
     """A fixed word for programs, where the status is `skipped` or `failed`."""

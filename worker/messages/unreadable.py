@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from worker.errors import CannotBeDone
+from worker.messages.events import DEFAULT_INSTANCE
 from worker.messages.results import Result
 
 _MOST_FAULTS_TOLD = 3
@@ -34,7 +35,7 @@ class UnreadableEvent(CannotBeDone):
             raise ValueError("a result needs an asset id, and none could be read")
         return Result(
             asset_id=self.asset_id,
-            instance=self.instance or "default",
+            instance=self.instance or DEFAULT_INSTANCE,
             event_id=self.event_id,
             status="failed",
             reason=self.reason,

@@ -12,10 +12,20 @@ import zlib
 from pathlib import Path
 
 from worker.errors import Misconfigured
+from worker.images.requests import Fit, Interpolation
 from worker.models.catalogue import DOWNLOADS, Download
 from worker.models.download import fetch
-from worker.models.manifest import Manifest, ModelInput, ModelMissing, ModelOutput, ModelPackage, PinnedFile, RuntimeName, file_sha256, write_manifest
-from worker.images.requests import Fit, Interpolation
+from worker.models.manifest import (
+    Manifest,
+    ModelInput,
+    ModelMissing,
+    ModelOutput,
+    ModelPackage,
+    PinnedFile,
+    RuntimeName,
+    file_sha256,
+    write_manifest,
+)
 from worker.models.staging import Progress, ProgressCallback, disk_error, no_progress, ready, sole_maker, staged
 
 MAX_MEMBER_BYTES = 512 << 20

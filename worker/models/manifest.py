@@ -16,9 +16,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from worker.errors import Misconfigured
+from worker.images.requests import Fit, Interpolation, PixelRecipe
 from worker.models.labels import read_labels
-from worker.images.requests import Fit, Interpolation
-from worker.images.requests import PixelRecipe as PixelRecipe
 
 MANIFEST_FILE = "manifest.json"
 _HASH_CHUNK_BYTES = 1 << 20

@@ -1,1 +1,1 @@
-"""What operators watch and steer a running service with: health, metrics, logs, traces, recent history, control socket."""
+"""What operators watch and steer a service with: health, metrics, logs, traces, recent history, control socket."""

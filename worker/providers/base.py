@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from worker.images.content import Content
+from worker.images.requests import JpegLimits, PixelRecipe
 from worker.messages import ImageFacts
-from worker.images.requests import PixelRecipe
 from worker.settings import InstanceSettings
+
+TENSORFLOW = "tensorflow"
+"""The name of the local model's provider; all others ask a service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +38,6 @@ class Answer:
     suggestions: tuple[Suggestion, ...]
     model: str
     note: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class JpegLimits:
-    """The largest JPEG that a service takes; a decoder makes one within these limits from whatever was uploaded."""
-
-    maximum_bytes: int
-    maximum_width: int
-    maximum_height: int
-    minimum_width: int = 1
-    minimum_height: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ class Severity(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ProviderCheck:
     """One thing that was found. `reason` is a fixed word for programs; `message` says what it is and what to do."""
 
     provider: str
@@ -57,10 +57,10 @@ class Metered(Protocol):
 class Checkable(Protocol):
     """A provider that can say beforehand what is wrong with it."""
 
-    def review(self, name: str, instance: InstanceSettings) -> list[Finding]:
+    def review(self, name: str, instance: InstanceSettings) -> list[ProviderCheck]:
         """What the settings of the instance called `name` alone give away. Costs nothing; for start and reload."""
         ...
 
-    async def check(self, name: str, instance: InstanceSettings) -> list[Finding]:
+    async def check(self, name: str, instance: InstanceSettings) -> list[ProviderCheck]:
         """The same, and what one cheap real call says. The provider must have been started."""
         ...

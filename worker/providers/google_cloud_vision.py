@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from worker.errors import AutotagError, Misconfigured
-from worker.providers.base import Answer
 from worker.images.requests import JpegLimits
+from worker.providers.base import Answer
+from worker.providers.cloud.account_client import Account, AccountClient, AccountRules
 from worker.providers.cloud.batching import Batcher, BatchLimits
 from worker.providers.cloud.budget import CallBudget
 from worker.providers.cloud.faults import GARBLED_ANSWER, ServiceFailed
+from worker.providers.cloud.http_client import KeyHeader
 from worker.providers.cloud.payload import Payload, ServiceLimits
-from worker.providers.cloud.account_client import Account, Lane, LaneRules
 from worker.providers.cloud.provider import CloudProvider, Target
 from worker.providers.cloud.suggestions import suggestions_of
-from worker.providers.cloud.http_client import KeyHeader
 from worker.providers.google_errors import call_error, image_error
 from worker.settings import GoogleCloudVisionSettings, InstanceSettings
 
@@ -63,13 +63,13 @@ class _Wanted:
     timeout_s: float
 
 
-class GoogleLane(Lane):
-    """A lane whose images travel together where they wait."""
+class GoogleAccountClient(AccountClient):
+    """A client whose images travel together where they wait."""
 
     def __init__(
         self,
         account: Account,
-        rules: LaneRules,
+        rules: AccountRules,
         budget: CallBudget,
         annotate: Callable[[Account, list[_Wanted]], Awaitable[list[Answer | AutotagError]]],
     ) -> None:
@@ -86,7 +86,7 @@ class GoogleLane(Lane):
         await self.batcher.close()
 
 
-class GoogleCloudVision(CloudProvider[GoogleCloudVisionSettings, GoogleLane]):
+class GoogleCloudVision(CloudProvider[GoogleCloudVisionSettings, GoogleAccountClient]):
     """Names what Google Cloud Vision says of an image."""
 
     name: ClassVar[str] = "google_cloud_vision"
@@ -116,23 +116,23 @@ class GoogleCloudVision(CloudProvider[GoogleCloudVisionSettings, GoogleLane]):
         """How many labels are asked for."""
         return [section.maximum_number_of_results]
 
-    def make_lane(self, account: Account, rules: LaneRules, budget: CallBudget) -> GoogleLane:
-        """A lane with a batcher."""
-        return GoogleLane(account, rules, budget, self._annotate)
+    def make_account_client(self, account: Account, rules: AccountRules, budget: CallBudget) -> GoogleAccountClient:
+        """A client with a batcher."""
+        return GoogleAccountClient(account, rules, budget, self._annotate)
 
     async def ask(
-        self, lane: GoogleLane, target: Target, section: GoogleCloudVisionSettings, payload: Payload
+        self, client: GoogleAccountClient, target: Target, section: GoogleCloudVisionSettings, payload: Payload
     ) -> Answer:
         """Put the image among those that wait, and wait for its answer."""
         wanted = _Wanted(payload, section.maximum_number_of_results, section.timeout_s)
-        return await lane.batcher.submit(wanted, _json_bytes(payload.size_bytes))
+        return await client.batcher.submit(wanted, _json_bytes(payload.size_bytes))
 
     async def _annotate(self, account: Account, wanted: list[_Wanted]) -> list[Answer | AutotagError]:
         key = KeyHeader("X-Goog-Api-Key", account.key)
         images = await asyncio.gather(*(each.payload.read() for each in wanted))
         body = await asyncio.to_thread(_request, images, [each.maximum_number_of_results for each in wanted])
         timeout_s = max(each.timeout_s for each in wanted)
-        answer = await self.wire.post(account.url, key, body, content_type="application/json", timeout_s=timeout_s)
+        answer = await self.http.post(account.url, key, body, content_type="application/json", timeout_s=timeout_s)
         tree = answer.tree()
         if answer.status != 200:
             raise call_error(answer, key, account.instance)

@@ -9,8 +9,8 @@ from typing import Any
 
 from worker.errors import AutotagError, CannotBeDone, Misconfigured
 from worker.providers.cloud.faults import GARBLED_ANSWER, ServiceFailed, SlowDown, passing_fault
+from worker.providers.cloud.http_client import HttpAnswer, KeyHeader
 from worker.providers.cloud.retry_after import LONGEST_S, retry_after_s
-from worker.providers.cloud.http_client import KeyHeader, WireAnswer
 
 _SERVICE = "Google Cloud Vision"
 
@@ -46,7 +46,7 @@ _ADVICE = {
 }
 
 
-def call_error(answer: WireAnswer, key: KeyHeader, instance: str) -> AutotagError:
+def call_error(answer: HttpAnswer, key: KeyHeader, instance: str) -> AutotagError:
     """The error for a call that ended in a status other than 200."""
     error = (answer.tree() or {}).get("error")
     error = error if isinstance(error, dict) else {}

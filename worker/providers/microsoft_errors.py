@@ -10,8 +10,8 @@ from typing import Any
 
 from worker.errors import AutotagError, CannotBeDone, Misconfigured, Unavailable
 from worker.providers.cloud.faults import GARBLED_ANSWER, ServiceFailed, passing_fault
+from worker.providers.cloud.http_client import HttpAnswer, KeyHeader
 from worker.providers.cloud.retry_after import retry_after_s
-from worker.providers.cloud.http_client import KeyHeader, WireAnswer
 
 _SERVICE = "Microsoft's vision service"
 
@@ -34,7 +34,7 @@ _ADVICE = {
 }
 
 
-def call_error(answer: WireAnswer, key: KeyHeader, *, instance: str, asset_id: str, retired: bool) -> AutotagError:
+def call_error(answer: HttpAnswer, key: KeyHeader, *, instance: str, asset_id: str, retired: bool) -> AutotagError:
     """The error for a call that ended in a status other than 200. `retired`: the version asked for is a retired one."""
     codes, message = _codes_and_message(answer.tree() or {})
     said = key.without_key(message or f"no explanation, {answer.content_type}")

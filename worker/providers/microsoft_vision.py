@@ -15,15 +15,15 @@ from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 from worker.errors import Misconfigured
-from worker.providers.base import Answer
 from worker.images.requests import JpegLimits
+from worker.providers.base import Answer
+from worker.providers.cloud.account_client import Account, AccountClient, AccountRules
 from worker.providers.cloud.budget import CallBudget
 from worker.providers.cloud.faults import GARBLED_ANSWER, ServiceFailed
+from worker.providers.cloud.http_client import KeyHeader
 from worker.providers.cloud.payload import Payload, ServiceLimits
-from worker.providers.cloud.account_client import Account, Lane, LaneRules
 from worker.providers.cloud.provider import CloudProvider, Target
 from worker.providers.cloud.suggestions import suggestions_of
-from worker.providers.cloud.http_client import KeyHeader
 from worker.providers.microsoft_errors import call_error
 from worker.settings import InstanceSettings, MicrosoftVisionSettings
 
@@ -71,7 +71,7 @@ class Api:
         return self.version in RETIRED
 
 
-class MicrosoftVision(CloudProvider[MicrosoftVisionSettings, Lane]):
+class MicrosoftVision(CloudProvider[MicrosoftVisionSettings, AccountClient]):
     """Names what Microsoft's vision service says of an image."""
 
     name: ClassVar[str] = "microsoft_vision"
@@ -107,20 +107,22 @@ class MicrosoftVision(CloudProvider[MicrosoftVisionSettings, Lane]):
         """Nothing besides the address, which holds the language."""
         return []
 
-    def make_lane(self, account: Account, rules: LaneRules, budget: CallBudget) -> Lane:
-        """A plain lane: the service takes one image a call."""
-        return Lane(account, rules, budget)
+    def make_account_client(self, account: Account, rules: AccountRules, budget: CallBudget) -> AccountClient:
+        """A plain client: the service takes one image a call."""
+        return AccountClient(account, rules, budget)
 
-    async def ask(self, lane: Lane, target: Target, section: MicrosoftVisionSettings, payload: Payload) -> Answer:
+    async def ask(
+        self, client: AccountClient, target: Target, section: MicrosoftVisionSettings, payload: Payload
+    ) -> Answer:
         """Send the bytes of one image."""
-        return await lane.call(lambda: self._analyze(lane.account, target, section, payload))
+        return await client.call(lambda: self._analyze(client.account, target, section, payload))
 
     async def _analyze(
         self, account: Account, target: Target, section: MicrosoftVisionSettings, payload: Payload
     ) -> Answer:
         api = self._api(section)
         key = KeyHeader("Ocp-Apim-Subscription-Key", account.key)
-        answer = await self.wire.post(
+        answer = await self.http.post(
             account.url,
             key,
             await payload.read(),

@@ -1,7 +1,7 @@
 """Which providers there are: those of Autotag in a table, those of others in an entry-point group.
 
 A provider from elsewhere is a package with an entry point in the group `autotag.providers`; its name is the provider's,
-its object is called with `Surroundings` and gives a Provider. docs/providers.md has an example.
+its object is called with `ProviderContext` and gives a Provider. docs/providers.md has an example.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import structlog
 
 from worker.errors import Misconfigured
 from worker.providers.base import Provider
-from worker.providers.cloud.observer import UNOBSERVED, CallObserver
-from worker.providers.third_party import Guarded
+from worker.providers.cloud.observer import NO_OBSERVER, CallObserver
+from worker.providers.third_party import ThirdPartyProvider
 from worker.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -29,18 +29,18 @@ BUILT_IN: dict[str, str] = {
     "microsoft_vision": "worker.providers.microsoft_vision:MicrosoftVision",
 }
 """Import strings, so that a provider is imported only where it is used. `tensorflow` is not here: it is made from the
-model child's crew, which the composition root owns."""
+model child's pool, which the composition root owns."""
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class ProviderContext:
     """What a provider is given when it is made: the settings of the whole service, and places for its files.
 
     `calls` is told of every call to a service, for the metrics.
     """
 
     settings: Settings
-    calls: CallObserver = UNOBSERVED
+    calls: CallObserver = NO_OBSERVER
 
     @property
     def cache_dir(self) -> Path:
@@ -53,7 +53,7 @@ class Surroundings:
         return self.settings.state_dir
 
 
-Factory = Callable[[Surroundings], Provider]
+Factory = Callable[[ProviderContext], Provider]
 
 
 def installed() -> dict[str, EntryPoint]:
@@ -67,17 +67,17 @@ def names() -> list[str]:
     return sorted({*BUILT_IN, *installed()})
 
 
-def make(name: str, surroundings: Surroundings) -> Provider:
+def make(name: str, context: ProviderContext) -> Provider:
     """The provider of this name, not started yet. Raises Misconfigured when there is none or it can't be made."""
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
         built_in: Factory = getattr(import_module(module), attribute)
-        return built_in(surroundings)
+        return built_in(context)
     point = installed().get(name)
     if point is None:
         raise Misconfigured(f"there is no provider {name!r}; there are {', '.join(names())}", reason="provider_unknown")
     try:
-        provider: Provider = point.load()(surroundings)
+        provider: Provider = point.load()(context)
     except Exception as error:
         # Somebody else's code: whatever it raises, it is that package which does not work here.
         package = point.dist.name if point.dist else "an unknown package"
@@ -86,7 +86,7 @@ def make(name: str, surroundings: Surroundings) -> Provider:
             reason="provider_broken",
         ) from error
     _check(provider, name)
-    return Guarded(provider)
+    return ThirdPartyProvider(provider)
 
 
 def wanted(settings: Settings) -> list[str]:
@@ -95,16 +95,16 @@ def wanted(settings: Settings) -> list[str]:
     return [name for name in BUILT_IN if any(each.enabled and getattr(each, name).enabled for each in instances)]
 
 
-def make_wanted(settings: Settings, calls: CallObserver = UNOBSERVED) -> list[Provider]:
+def make_wanted(settings: Settings, calls: CallObserver = NO_OBSERVER) -> list[Provider]:
     """What this service needs: the wanted ones of Autotag's own, and those of other packages.
 
     One of theirs that can't be made is logged and left out.
     """
-    surroundings = Surroundings(settings, calls)
-    providers = [make(name, surroundings) for name in wanted(settings)]
+    context = ProviderContext(settings, calls)
+    providers = [make(name, context) for name in wanted(settings)]
     for name in sorted(installed()):
         try:
-            providers.append(make(name, surroundings))
+            providers.append(make(name, context))
         except Misconfigured as error:
             _log.error("provider left out", provider=name, reason=error.reason, error=str(error))
     return providers

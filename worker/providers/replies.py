@@ -9,16 +9,16 @@ import asyncio
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import TracebackType
 from typing import Literal, Self
 
 import structlog
 
-from worker.operations import tracing
 from worker.errors import AutotagError, TryLater, Unavailable
-from worker.messages import ProviderReport
+from worker.messages import ImageFacts, ProviderReport
+from worker.operations import tracing
 from worker.providers.base import Image, Provider, Suggestion
 from worker.settings import InstanceSettings
 
@@ -62,6 +62,43 @@ class Reply:
             message=self.message,
             model=self.model,
             duration_s=None if self.duration_s is None else round(self.duration_s, 4),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderReplies:
+    """What is known about one image so far: a reply for each provider, in the providers' order."""
+
+    replies: tuple[Reply, ...]
+    facts: ImageFacts | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Whether any provider answered."""
+        return any(reply.status == "ok" for reply in self.replies)
+
+    @property
+    def pending(self) -> tuple[Reply, ...]:
+        """The providers to ask again after a delay, or still being asked."""
+        return tuple(reply for reply in self.replies if reply.again is Again.LATER)
+
+    @property
+    def suspended(self) -> tuple[Reply, ...]:
+        """The providers that cannot answer until an operator acts or a budget renews."""
+        return tuple(reply for reply in self.replies if reply.again is Again.WAIT)
+
+    @property
+    def settled(self) -> frozenset[str]:
+        """Names of the providers that are not asked again."""
+        return frozenset(reply.provider for reply in self.replies if reply.again is Again.NO)
+
+    def final(self) -> ProviderReplies:
+        """The same replies when no further attempt follows: a pending provider counts as failed."""
+        return replace(
+            self,
+            replies=tuple(
+                replace(r, status="failed", again=Again.NO) if r.again is Again.LATER else r for r in self.replies
+            ),
         )
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from worker.supervision.model_pool import ModelCrew
-from worker.models.manifest import ModelPackage
 from worker.images.requests import PixelRecipe
-from worker.providers.base import Answer, Image, Suggestion
+from worker.models.manifest import ModelPackage
+from worker.providers.base import TENSORFLOW, Answer, Image, Suggestion
 from worker.settings import InstanceSettings
+from worker.supervision.model_pool import ModelPool
 
 
 class TensorFlow:
     """Names what a model package's labels say of an image; takes every format that a decoder reads."""
 
-    name = "tensorflow"
+    name = TENSORFLOW
 
-    def __init__(self, package: ModelPackage, crew: ModelCrew) -> None:
+    def __init__(self, package: ModelPackage, pool: ModelPool) -> None:
         self._package = package
-        self._crew = crew
+        self._pool = pool
         self._labels = package.labels
         self._recipe = package.manifest.recipe()
 
@@ -34,20 +34,20 @@ class TensorFlow:
 
     def unusable(self, instance: InstanceSettings) -> str | None:
         """The reason for which the model has been disabled, if it has."""
-        return self._crew.disabled_reason
+        return self._pool.disabled_reason
 
     async def tag(self, image: Image, instance: InstanceSettings) -> Answer:
         """The labels at or above the instance's threshold, best first. Raises Unavailable when disabled."""
         if image.pixels_fd is None:
             raise ValueError(f"{image.asset_id} came without the pixels that pixel_recipe asks for")
-        scores = await self._crew.score(image.pixels_fd, instance.tensorflow.confidence_threshold, image.asset_id)
+        scores = await self._pool.score(image.pixels_fd, instance.tensorflow.confidence_threshold, image.asset_id)
         suggestions = tuple(Suggestion(self._labels[index], confidence) for index, confidence in scores)
         return Answer(suggestions, self._package.identity)
 
     async def start(self) -> None:
         """Launch the model child; images wait until it is ready."""
-        await self._crew.start()
+        await self._pool.start()
 
     async def close(self) -> None:
         """Stop the model child."""
-        await self._crew.close()
+        await self._pool.close()

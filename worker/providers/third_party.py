@@ -20,7 +20,7 @@ _log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
-class Guarded:
+class ThirdPartyProvider:
     """Stands before a provider and passes everything on."""
 
     def __init__(self, provider: Provider) -> None:

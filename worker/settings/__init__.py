@@ -1,12 +1,32 @@
 """Settings: what can be set, where it is read from, and what holds for each virtual instance."""
 
-from worker.settings.effective import effective_maximum_number_of_tags, settings_digest
-from worker.settings.instance import CloudSettings, GoogleCloudVisionSettings, InstanceSettings, InstanceTensorFlowSettings, LabelsSettings, MicrosoftVisionSettings
+from worker.settings.effective import effective_maximum_number_of_tags, settings_digest, tag_limit
+from worker.settings.instance import (
+    CloudSettings,
+    GoogleCloudVisionSettings,
+    InstanceSettings,
+    InstanceTensorFlowSettings,
+    LabelsSettings,
+    MicrosoftVisionSettings,
+)
 from worker.settings.load import Effective, LoadedSettings, load_settings
-from worker.settings.root import Settings
-from worker.settings.system import AmqpSettings, CloudCacheSettings, CloudCallsSettings, DecoderSettings, HttpSettings, Inception5hSettings, LogSettings, ModelsSettings, RetrySettings, SourcesSettings, TensorFlowSettings
+from worker.settings.root import DEFAULTS, Settings
+from worker.settings.system import (
+    AmqpSettings,
+    CloudCacheSettings,
+    CloudCallsSettings,
+    DecoderSettings,
+    HttpSettings,
+    Inception5hSettings,
+    LogSettings,
+    ModelsSettings,
+    RetrySettings,
+    SourcesSettings,
+    TensorFlowSettings,
+)
 
 __all__ = [
+    "DEFAULTS",
     "AmqpSettings",
     "CloudCacheSettings",
     "CloudCallsSettings",
@@ -30,4 +50,5 @@ __all__ = [
     "effective_maximum_number_of_tags",
     "load_settings",
     "settings_digest",
+    "tag_limit",
 ]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from worker.settings.instance import InstanceSettings
-from worker.settings.root import Settings
+from worker.settings.root import DEFAULTS, Settings
 from worker.settings.schema import Key, dotted
 
 
@@ -30,6 +30,9 @@ def contradictions(settings: Settings) -> Iterator[Contradiction]:
         ("http", "key_file"), settings.http.key_file, ("http", "certificate_file"), settings.http.certificate_file
     )
     yield from _certificates_without_tls(settings)
+    if DEFAULTS in settings.instances:
+        key = ("instances", DEFAULTS)
+        yield Contradiction(key, key, f"no instance can have the name of the table [{DEFAULTS}], which holds for all")
     in_defaults: set[tuple[Key, str]] = set()
     if settings.unknown_instances == "defaults":  # else nothing ever runs with the defaults alone
         for each in _in_instance(settings, ("defaults",), settings.defaults):

@@ -33,13 +33,18 @@ def effective_maximum_number_of_tags(system: int, instance: int) -> int:
     return instance
 
 
+def tag_limit(settings: Settings, instance: InstanceSettings) -> int:
+    """How many tags an asset of an instance may get at most; 0 stands for no limit."""
+    return effective_maximum_number_of_tags(
+        settings.maximum_number_of_tags_per_asset, instance.maximum_number_of_tags_per_asset
+    )
+
+
 def settings_digest(settings: Settings, instance: InstanceSettings) -> str:
     """Sixteen hexadecimal digits that change when the answer to an event could; no secret goes into them."""
     influence = {
         "enabled": settings.enabled,
-        "maximum_number_of_tags_per_asset": effective_maximum_number_of_tags(
-            settings.maximum_number_of_tags_per_asset, instance.maximum_number_of_tags_per_asset
-        ),
+        "maximum_number_of_tags_per_asset": tag_limit(settings, instance),
         "model": settings.tensorflow.model,
         "instance": _without(instance.model_dump(mode="json", exclude={"maximum_number_of_tags_per_asset"})),
     }

@@ -15,10 +15,10 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from worker.settings.checks import contradictions
-from worker.settings.problems import Given, Problem, misconfigured, refused
+from worker.settings.problems import Problem, SettingValue, misconfigured, refused
 from worker.settings.root import Settings
 from worker.settings.schema import INSTANCE, MASK, SYSTEM, Key, allowed, dotted, find
-from worker.settings.sources import CONFIG_VARIABLE, SECRETS_VARIABLE, Findings
+from worker.settings.sources import CONFIG_VARIABLE, SECRETS_VARIABLE, SettingsReader
 from worker.settings.system import AMQP_URL
 
 CONFIG_PLACES = (Path("autotag.toml"), Path("/etc/autotag/autotag.toml"))
@@ -80,7 +80,7 @@ def load_settings(
     """
     environ = os.environ if environ is None else environ
     directory = Path() if directory is None else directory
-    findings = Findings()
+    findings = SettingsReader()
     dotenv = findings.dotenv(directory / ".env")
     variables = {name.upper(): text for source in (dotenv, environ) for name, text in source.items() if text}
 
@@ -142,7 +142,7 @@ def _config_file(path: Path | None, variable: str | None, directory: Path) -> Pa
     return next((place for place in (directory / each for each in CONFIG_PLACES) if place.is_file()), None)
 
 
-def _validated(findings: Findings) -> tuple[Settings | None, list[Problem]]:
+def _validated(findings: SettingsReader) -> tuple[Settings | None, list[Problem]]:
     """The settings, or what is wrong. No exception leaves this function: pydantic's hold the input, secrets and all."""
     tree: dict[str, Any] = {"instances": {name: {} for name in sorted(findings.instances)}}
     for (*tables, name), each in findings.given.items():
@@ -156,7 +156,7 @@ def _validated(findings: Findings) -> tuple[Settings | None, list[Problem]]:
         return None, list(_told(error, findings.given))
 
 
-def _told(error: ValidationError, given: Mapping[Key, Given]) -> Iterable[Problem]:
+def _told(error: ValidationError, given: Mapping[Key, SettingValue]) -> Iterable[Problem]:
     for detail in error.errors(include_url=False, include_input=False):
         if detail["type"] == "default_factory_not_called":
             continue  # follows from another error

@@ -12,7 +12,7 @@ from worker.settings.schema import MASK, Key, dotted, find, is_secret
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class SettingValue:
     """A value that a source gives for a setting, and which source it was."""
 
     value: Any = field(repr=False)  # may be a key or a password
@@ -31,7 +31,7 @@ class Problem:
         return f"{self.key}: {self.message}" + (f" ({self.origin})" if self.origin else "")
 
 
-def refused(key: Key, given: Given | None, message: str) -> Problem:
+def refused(key: Key, given: SettingValue | None, message: str) -> Problem:
     """A problem with the value of a known setting, which is shown unless it is a secret."""
     if given is None:
         return Problem(dotted(key), message)

@@ -10,10 +10,23 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from worker.settings.base import LocalPath, Section
 from worker.settings.instance import InstanceSettings, merged
-from worker.settings.system import AmqpSettings, CloudCallsSettings, DecoderSettings, HttpSettings, LogSettings, ModelsSettings, RetrySettings, SourcesSettings, TensorFlowSettings
+from worker.settings.system import (
+    AmqpSettings,
+    CloudCallsSettings,
+    DecoderSettings,
+    HttpSettings,
+    LogSettings,
+    ModelsSettings,
+    RetrySettings,
+    SourcesSettings,
+    TensorFlowSettings,
+)
 
 ENV_PREFIX = "AUTOTAG_"
 NESTING = "__"
+
+DEFAULTS = "defaults"
+"""The name under which `Settings.by_instance` has what holds for every instance without a table of its own."""
 
 
 class Settings(Section, BaseSettings):
@@ -86,6 +99,10 @@ class Settings(Section, BaseSettings):
             return tree  # of the wrong shape: validation says so
         complete = {name: merged(under, over) if isinstance(over, dict) else over for name, over in instances.items()}
         return {**tree, "instances": complete}
+
+    def by_instance(self) -> dict[str, InstanceSettings]:
+        """Every set of instance settings that an event could meet, by name; `DEFAULTS` for all other instances."""
+        return {DEFAULTS: self.defaults} | self.instances
 
     def instance(self, name: str) -> InstanceSettings | None:
         """The settings that hold for an instance; None when it is unknown and unknown ones are to be skipped."""

@@ -17,7 +17,7 @@ from pydantic_settings import DotEnvSettingsSource, NestedSecretsSettingsSource,
 from worker.settings.base import Section
 from worker.settings.instance import InstanceSettings
 from worker.settings.names import AmbiguousInstanceError, is_ours, key_of, nearest_to, value_of
-from worker.settings.problems import Given, Problem, refused
+from worker.settings.problems import Problem, SettingValue, refused
 from worker.settings.root import ENV_PREFIX, NESTING, Settings
 from worker.settings.schema import Key, dotted, environment_name, find, nearest, secret_name, table_of
 
@@ -30,11 +30,11 @@ INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What an event may name (`worker.messages.fields.InstanceName`; a test holds the two together)."""
 
 
-class Findings:
+class SettingsReader:
     """What the sources read so far give; a later source takes precedence over an earlier one."""
 
     def __init__(self) -> None:
-        self.given: dict[Key, Given] = {}
+        self.given: dict[Key, SettingValue] = {}
         self.instances: set[str] = set()
         self.problems: list[Problem] = []
 
@@ -63,11 +63,11 @@ class Findings:
             elif inner := table_of(field):
                 self._take_inner(inner, value, key, origin)
             else:
-                self.given[key] = Given(value, origin)
+                self.given[key] = SettingValue(value, origin)
 
     def _take_instances(self, value: Any, origin: str) -> None:
         if not isinstance(value, Mapping):
-            self.problems.append(refused(("instances",), Given(value, origin), "must be a table of tables"))
+            self.problems.append(refused(("instances",), SettingValue(value, origin), "must be a table of tables"))
             return
         for name, overrides in value.items():
             if not INSTANCE_NAME.fullmatch(name):
@@ -81,7 +81,7 @@ class Findings:
         if isinstance(value, Mapping):
             self._take_table(table, value, key, origin)
         else:
-            self.problems.append(refused(key, Given(value, origin), f"must be a table, [{dotted(key)}]"))
+            self.problems.append(refused(key, SettingValue(value, origin), f"must be a table, [{dotted(key)}]"))
 
     def read_secrets(self, directory: Path, *, may_be_missing: bool = False) -> None:
         """Read one file a setting. Links are followed inside the directory (Kubernetes makes them), never out of it."""
@@ -151,9 +151,9 @@ class Findings:
             if key[0] == "instances":
                 self.instances.add(key[1])
             try:
-                self.given[key] = Given(value_of(field, text), origin)
+                self.given[key] = SettingValue(value_of(field, text), origin)
             except ValueError as error:
-                self.problems.append(refused(key, Given(text, origin), f"is not JSON: {error}"))
+                self.problems.append(refused(key, SettingValue(text, origin), f"is not JSON: {error}"))
 
 
 def _links_out_of(directory: Path) -> list[Path]:

@@ -11,8 +11,8 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from worker.images.content import Content
 from worker.errors import TryLater
+from worker.images.content import Content
 from worker.messages import Event
 from worker.settings import SourcesSettings
 from worker.sources.inline import open_inline

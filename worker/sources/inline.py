@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from worker.images.content import Content
 from worker.errors import CannotBeDone
+from worker.images.content import Content
 from worker.messages import Event
 from worker.settings import SourcesSettings
 

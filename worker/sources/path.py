@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from worker.images.content import Content
 from worker.errors import CannotBeDone, TryLater
+from worker.images.content import Content
 from worker.images.format import HEAD_BYTES
 from worker.settings import SourcesSettings
 

@@ -17,8 +17,8 @@ import httpcore
 import httpx
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from worker.images.content import Content, MemoryFile
 from worker.errors import CannotBeDone, TryLater
+from worker.images.content import Content, MemoryFile
 from worker.settings import SourcesSettings
 from worker.sources.network import CheckedNetwork, Resolver
 

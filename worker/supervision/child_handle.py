@@ -20,8 +20,8 @@ from typing import Protocol
 
 from worker.supervision import packets
 from worker.supervision.child_output import ChildOutput
-from worker.supervision.packets import Packet, ProtocolError
 from worker.supervision.lifecycle import Cause
+from worker.supervision.packets import Packet, ProtocolError
 
 INHERITED_VARIABLES = (
     "PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME",

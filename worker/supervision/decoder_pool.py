@@ -20,20 +20,19 @@ from typing import TYPE_CHECKING, Self
 
 import structlog
 
-from worker.supervision import packets
-from worker.operations import tracing
-from worker.supervision.child_handle import ChildSpec
-from worker.supervision.pool import ChildState, Crew, Observer, Recycling
 from worker.errors import CannotBeDone, Unavailable
-from worker.supervision.packets import Packet, ProtocolError
-from worker.supervision.lifecycle import Cause, Policy
 from worker.messages import ImageFacts
+from worker.operations import tracing
+from worker.supervision import packets
+from worker.supervision.child_handle import ChildSpec
+from worker.supervision.lifecycle import Cause, Policy
+from worker.supervision.packets import Packet, ProtocolError
+from worker.supervision.pool import ChildState, Observer, Pool, Recycling
 from worker.supervision.relaunch import RelaunchRule
 
 if TYPE_CHECKING:
     from worker.images.content import Content
-    from worker.images.requests import PixelRecipe
-    from worker.images.requests import JpegLimits
+    from worker.images.requests import JpegLimits, PixelRecipe
 
 _log = structlog.get_logger(__name__)
 
@@ -77,7 +76,7 @@ class ImageKilledDecoder(CannotBeDone):
         self.sha256 = sha256
 
 
-class DecoderCrew:
+class DecoderPool:
     """Decoder children, each at one image at a time; images wait in order. Use with `async with`."""
 
     def __init__(
@@ -94,7 +93,7 @@ class DecoderCrew:
             name: getattr(options, name)
             for name in ("maximum_pixels", "maximum_bytes", "maximum_memory_bytes", "maximum_cpu_s", "sandbox")
         }
-        self._crew = Crew(
+        self._pool = Pool(
             "decoder",
             spec or ChildSpec.module("worker.children.decoder", settings),
             Policy(
@@ -145,11 +144,11 @@ class DecoderCrew:
 
     async def start(self) -> None:
         """Launch the children; images wait until one is ready."""
-        self._crew.start()
+        self._pool.start()
 
     async def close(self, *, at_once: bool = False) -> None:
         """Stop the children and wait for their end. Images still waiting end with `Unavailable`."""
-        await self._crew.close(at_once=at_once)
+        await self._pool.close(at_once=at_once)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -162,21 +161,21 @@ class DecoderCrew:
 
     async def wait_ready(self) -> None:
         """Return when a decoder is ready. Raises `Unavailable` when none can start."""
-        await self._crew.wait_ready()
+        await self._pool.wait_ready()
 
     def reset(self) -> None:
         """Start decoders that were given up."""
-        self._crew.reset()
+        self._pool.reset()
 
     @property
     def ready(self) -> bool:
         """Whether a started decoder lives."""
-        return self._crew.ready
+        return self._pool.ready
 
     @property
     def disabled_reason(self) -> str | None:
         """Why no decoder can start, in words."""
-        return self._crew.disabled.message if self._crew.disabled else None
+        return self._pool.disabled.message if self._pool.disabled else None
 
     @property
     def relaunches_left(self) -> None:
@@ -185,7 +184,7 @@ class DecoderCrew:
     @property
     def at_work(self) -> bool:
         """Whether any decoder has an image in hand."""
-        return self._crew.at_work
+        return self._pool.at_work
 
     @property
     def waiting(self) -> int:
@@ -194,9 +193,9 @@ class DecoderCrew:
 
     def states(self) -> list[ChildState]:
         """Every decoder."""
-        return self._crew.states()
+        return self._pool.states()
 
-    # ── the crew's side ──────────────────────────────────────────────────────────────────────────────────────────────
+    # ── the pool's side ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def next_job(self, *, fresh: bool, free: int, in_hand: int) -> _DecoderJob | None:
         """The next image; a suspect only in a fresh decoder, and there before all others."""
@@ -241,10 +240,10 @@ class DecoderCrew:
 
     def _settle_in(self) -> None:
         """Give what waits to whoever is free, or nobody a chance to wait in vain."""
-        if self._crew.serving:
-            self._crew.dispatch()
+        if self._pool.serving:
+            self._pool.dispatch()
         else:
-            self.abandon(self._crew.unavailable())
+            self.abandon(self._pool.unavailable())
 
 
 class _KilledTwiceError(Exception):
@@ -259,14 +258,14 @@ class _DecoderJob:
     images = 1
 
     def __init__(
-        self, crew: DecoderCrew, kind: str, packet: bytes, fds: Sequence[int], timeout_s: float, who: str
+        self, pool: DecoderPool, kind: str, packet: bytes, fds: Sequence[int], timeout_s: float, who: str
     ) -> None:
         self.answer: asyncio.Future[ImageFacts] = asyncio.get_running_loop().create_future()
         self.timeout_s = timeout_s
         self.packet = packet
         self.fds = [os.dup(fd) for fd in fds]
         self.deaths = 0
-        self._crew = crew
+        self._pool = pool
         self._kind = kind
         self._who = who
         self._span = tracing.current_span()
@@ -307,12 +306,12 @@ class _DecoderJob:
             self.fail(_KilledTwiceError(cause))
         else:
             _log.warning("image killed its decoder; once more in a fresh one", image=self._who, cause=cause.message)
-            self._crew.put_back(self)
+            self._pool.put_back(self)
 
     def returned(self) -> None:
         """The image never reached the decoder."""
         if self.wanted:
-            self._crew.put_back(self)
+            self._pool.put_back(self)
         else:
             self.drop()
 

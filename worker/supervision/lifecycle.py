@@ -465,22 +465,22 @@ def _crash(policy: Policy, life: Life, cause: Cause, now_s: float, *, counted: b
         if leaving:
             return life, (crashed, BecameStopped())
         return replace(life, phase=BackOff(now_s)), (crashed, Relaunching(0.0))
-    verdict = after_crash(policy.rule, life.crashes, now_s)
-    life = replace(life, crashes=verdict.crashes)
-    crashed = Crashed(cause, counted=True, relaunches_left=verdict.relaunches_left)
+    decision = after_crash(policy.rule, life.crashes, now_s)
+    life = replace(life, crashes=decision.crashes)
+    crashed = Crashed(cause, counted=True, relaunches_left=decision.relaunches_left)
     if leaving:
         return life, (crashed, BecameStopped())
-    if verdict.delay_s is None:
+    if decision.delay_s is None:
         why = Cause("crashed_too_often", _too_often(policy.rule, cause))
         return replace(life, phase=Disabled(why)), (crashed, BecameDisabled(why))
-    return replace(life, phase=BackOff(now_s + verdict.delay_s)), (crashed, Relaunching(verdict.delay_s))
+    return replace(life, phase=BackOff(now_s + decision.delay_s)), (crashed, Relaunching(decision.delay_s))
 
 
 def _disable(policy: Policy, life: Life, cause: Cause, now_s: float) -> Outcome:
     """It can never start: it is disabled without using up relaunches that would fail in the same way."""
-    verdict = after_crash(policy.rule, life.crashes, now_s)
+    decision = after_crash(policy.rule, life.crashes, now_s)
     crashed = Crashed(cause, counted=True, relaunches_left=0)
-    return Life(Disabled(cause), verdict.crashes), (crashed, BecameDisabled(cause))
+    return Life(Disabled(cause), decision.crashes), (crashed, BecameDisabled(cause))
 
 
 def _unfit(cause: Cause) -> Cause:

@@ -21,13 +21,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from worker.supervision import packets
-from worker.operations import tracing
-from worker.supervision.child_handle import ChildSpec
-from worker.supervision.pool import ChildState, Crew, Observer, Recycling
 from worker.errors import CannotBeDone, Unavailable
-from worker.supervision.packets import Packet, ProtocolError
+from worker.operations import tracing
+from worker.supervision import packets
+from worker.supervision.child_handle import ChildSpec
 from worker.supervision.lifecycle import Cause, Policy
+from worker.supervision.packets import Packet, ProtocolError
+from worker.supervision.pool import ChildState, Observer, Pool, Recycling
 from worker.supervision.relaunch import RelaunchRule
 
 MOST_LABELS_AN_IMAGE = 1000
@@ -60,7 +60,7 @@ class ModelOptions:
     maximum_memory_bytes: int = 0
 
 
-class ModelCrew:
+class ModelPool:
     """The model child, or several. Use with `async with`, or `start` and `close`."""
 
     def __init__(
@@ -83,7 +83,7 @@ class ModelCrew:
         self._most_at_once = 2 * (options.threads or len(os.sched_getaffinity(0)))
         """One image for each thread of a child, and one more to go on with."""
         settings = {"package": str(options.package), "threads": options.threads, "batch_size": options.batch_size}
-        self._crew = Crew(
+        self._pool = Pool(
             "model",
             spec or ChildSpec.module("worker.children.model", settings),
             Policy(
@@ -114,11 +114,11 @@ class ModelCrew:
 
     async def start(self) -> None:
         """Launch the model child; images wait until it is ready."""
-        self._crew.start()
+        self._pool.start()
 
     async def close(self, *, at_once: bool = False) -> None:
         """Stop the children and wait for their end. Images still waiting end with `Unavailable`."""
-        await self._crew.close(at_once=at_once)
+        await self._pool.close(at_once=at_once)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -131,26 +131,26 @@ class ModelCrew:
 
     async def wait_ready(self) -> None:
         """Return when the model is ready. Raises `Unavailable` when it is, or becomes, disabled."""
-        await self._crew.wait_ready()
+        await self._pool.wait_ready()
 
     def reset(self) -> None:
         """Forget the crashes; if disabled, launch the model again."""
-        self._crew.reset()
+        self._pool.reset()
 
     @property
     def ready(self) -> bool:
         """Whether a started model child lives."""
-        return self._crew.ready
+        return self._pool.ready
 
     @property
     def disabled_reason(self) -> str | None:
         """Why the model is disabled, in words; None while it is not."""
-        return self._crew.disabled.message if self._crew.disabled else None
+        return self._pool.disabled.message if self._pool.disabled else None
 
     @property
     def relaunches_left(self) -> int | None:
         """How many crashes now would still be relaunched."""
-        return self._crew.relaunches_left(time.monotonic())
+        return self._pool.relaunches_left(time.monotonic())
 
     @property
     def waiting(self) -> int:
@@ -159,9 +159,9 @@ class ModelCrew:
 
     def states(self) -> list[ChildState]:
         """Every model child."""
-        return self._crew.states()
+        return self._pool.states()
 
-    # ── the crew's side ──────────────────────────────────────────────────────────────────────────────────────────────
+    # ── the pool's side ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def next_job(self, *, fresh: bool, free: int, in_hand: int) -> _Batch | None:
         """A full batch when so many wait; fewer one by one, as many as the child has use for.
@@ -177,7 +177,7 @@ class ModelCrew:
         if len(self._waiting) < size * max(1, free):
             wait_s = self._waiting[0].came_at_s + self._options.batch_wait_s - time.monotonic()
             if wait_s > 0:
-                asyncio.get_running_loop().call_later(wait_s, self._crew.dispatch)
+                asyncio.get_running_loop().call_later(wait_s, self._pool.dispatch)
                 return None
             if self._options.batch_wait_s:
                 return self._take(math.ceil(len(self._waiting) / max(1, free)), alone=False)
@@ -212,10 +212,10 @@ class ModelCrew:
             image.drop()
 
     def _settle_in(self) -> None:
-        if self._crew.serving:
-            self._crew.dispatch()
+        if self._pool.serving:
+            self._pool.dispatch()
         else:
-            self.abandon(self._crew.unavailable())
+            self.abandon(self._pool.unavailable())
 
 
 @dataclass(slots=True, eq=False)

@@ -1,7 +1,7 @@
 """Several supervised children of one kind: which of them gets the next job, and when one is replaced.
 
 The children share one record of crashes, so that the relaunch rule speaks of the model and not of a process; when it
-disables one of them, it disables the crew. A child that has done enough, or has grown too large, is replaced without
+disables one of them, it disables the pool. A child that has done enough, or has grown too large, is replaced without
 a gap: its successor is started first, and the old one is asked to stop when the successor is ready.
 """
 
@@ -14,10 +14,10 @@ from typing import Protocol
 
 import structlog
 
-from worker.supervision.child_handle import ChildSpec
 from worker.errors import Unavailable
-from worker.supervision.packets import Packet
+from worker.supervision.child_handle import ChildSpec
 from worker.supervision.lifecycle import BecameDisabled, BecameReady, Cause, Disabled, Notice, Policy
+from worker.supervision.packets import Packet
 from worker.supervision.relaunch import relaunches_left
 from worker.supervisor import CrashRecord, Job, Supervisor, phase_name
 
@@ -54,7 +54,7 @@ class ChildState:
 
 
 class Work(Protocol):
-    """What a crew's children are to do."""
+    """What a pool's children are to do."""
 
     def next_job(self, *, fresh: bool, free: int, in_hand: int) -> Job | None:
         """The job for a child, if there is one for it.
@@ -68,7 +68,7 @@ class Work(Protocol):
         ...
 
 
-class Crew:
+class Pool:
     """The children of one kind. At most `children` work at a time; `spares` more are started and stand by."""
 
     def __init__(
@@ -147,11 +147,11 @@ class Crew:
 
     @property
     def serving(self) -> bool:
-        """Whether work may be given to the crew, even if it has to wait; otherwise `unavailable` says why not."""
+        """Whether work may be given to the pool, even if it has to wait; otherwise `unavailable` says why not."""
         return self.disabled is None and not self._closed
 
     async def wait_ready(self) -> None:
-        """Return when a child is ready. Raises `Unavailable` when the crew is, or becomes, disabled."""
+        """Return when a child is ready. Raises `Unavailable` when the pool is, or becomes, disabled."""
         while not self.ready:
             if not self.serving:
                 raise self.unavailable()

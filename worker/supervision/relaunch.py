@@ -27,7 +27,7 @@ class RelaunchRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RelaunchDecision:
     """What follows from a crash. `crashes` are the times still remembered, this one included.
 
     `delay_s` is None when the child is to be disabled. `relaunches_left` is how many more crashes would be relaunched
@@ -39,13 +39,15 @@ class Verdict:
     relaunches_left: int | None
 
 
-def after_crash(rule: RelaunchRule, crashes: tuple[float, ...], now_s: float) -> Verdict:
+def after_crash(rule: RelaunchRule, crashes: tuple[float, ...], now_s: float) -> RelaunchDecision:
     """Judge a crash at `now_s`, given the earlier ones; those at or before `now_s - interval_s` are forgotten."""
     remaining = (*remembered(rule, crashes, now_s), now_s)
     maximum = rule.maximum_number_of_relaunches
     if maximum is not None and len(remaining) > maximum:
-        return Verdict(remaining, delay_s=None, relaunches_left=0)
-    return Verdict(remaining, delay_s=_delay_s(len(remaining)), relaunches_left=relaunches_left(rule, remaining, now_s))
+        return RelaunchDecision(remaining, delay_s=None, relaunches_left=0)
+    return RelaunchDecision(
+        remaining, delay_s=_delay_s(len(remaining)), relaunches_left=relaunches_left(rule, remaining, now_s)
+    )
 
 
 def remembered(rule: RelaunchRule, crashes: tuple[float, ...], now_s: float) -> tuple[float, ...]:

@@ -1,7 +1,7 @@
-"""An image tried by hand: looked at by the real decoders and providers, with every label's way to a tag.
+"""One image tagged by hand, with every label's way to a tag: behind `autotag tag`, the status page and `autotag bench`.
 
-Nothing is published and nothing is kept. The local model is asked for labels far below the instance's threshold too,
-which the verdicts are then passed under: why a tag is missing is what people mostly want to know.
+Nothing is published and nothing is kept. The local model can be asked for labels far below the instance's threshold
+too, which the verdicts then explain: why a tag is missing is what people mostly want to know.
 """
 
 from __future__ import annotations
@@ -10,92 +10,96 @@ import time
 import uuid
 from dataclasses import dataclass
 
-from worker.tagging import tagger
-from worker.operations.history.thumbnails import THUMBNAIL
-from worker.images.content import Content
 from worker.errors import AutotagError, CannotBeDone, Unavailable
+from worker.images.content import Content
+from worker.messages import DEFAULT_INSTANCE, Result
+from worker.providers.base import TENSORFLOW, Provider
+from worker.settings import Settings, tag_limit
+from worker.tagging import results
 from worker.tagging.merge import Choice
-from worker.messages import EVENT_TYPE, IN_THE_BODY, Event, EventData, Result
-from worker.providers.base import Provider
-from worker.settings import Settings
-from worker.tagging.tagger import Findings
-from worker.engine import Workshop
+from worker.tagging.results import Subject
+from worker.tagging.tagger import Tagger, threshold
+
+LOWEST_CONFIDENCE = 0.005
+"""Labels of the local model below this are not explained: there is always a long tail of them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """What came of one image. `choices`: every suggestion with its verdict; `thresholds` by provider."""
+class Explanation:
+    """What became of one image. `choices`: every suggestion with its verdict; `thresholds` by provider."""
 
     instance: str
     result: Result
     choices: tuple[Choice, ...]
     thresholds: dict[str, float | None]
     took_s: float
-    thumbnail: bytes | None
-    left_out: tuple[str, ...] = ()
+    not_asked: tuple[str, ...] = ()
     """Providers that the instance has on and that were not asked, because their calls cost money."""
 
+    def choices_as_json(self) -> list[dict[str, object]]:
+        """Every suggestion with its verdict as JSON values."""
+        return [
+            {
+                "label": each.label,
+                "tag": each.name,
+                "confidence": each.confidence,
+                "provider": each.provider,
+                "verdict": each.verdict,
+            }
+            for each in self.choices
+        ]
 
-async def try_image(
-    workshop: Workshop | None,
+
+async def explain(
+    tagger: Tagger,
     settings: Settings,
     content: Content,
     *,
-    name: str,
-    instance_name: str,
-    local_only: bool,
-) -> Trial:
-    """Look at an image as an instance's events are looked at. `local_only`: no provider that takes money is asked.
+    asset_id: str,
+    instance: str = DEFAULT_INSTANCE,
+    event_id: str | None = None,
+    local_only: bool = False,
+    all_labels: bool = True,
+) -> Explanation:
+    """Tag an image as an instance's events are tagged, and say what became of every label.
 
-    Raises CannotBeDone when the image, or Unavailable when the service, is not fit for it.
+    `local_only`: no provider that takes money is asked. `all_labels`: the local model also names what it is hardly
+    sure of, down to `LOWEST_CONFIDENCE`. Raises CannotBeDone when the image, or Unavailable when no provider, is fit
+    for it.
     """
-    if workshop is None:
-        raise Unavailable("the service is still starting; try again in a moment", reason="starting")
-    instance = settings.instance(instance_name)
-    if instance is None:
-        raise CannotBeDone(f"the settings know no instance {instance_name}", reason="instance_unknown")
-    enabled = [provider for provider in workshop.providers if provider.enabled(instance)]
-    asked = [each for each in enabled if each.name == "tensorflow" or not local_only]
+    found = settings.instance(instance)
+    if found is None:
+        raise CannotBeDone(f"the settings know no instance {instance}", reason="instance_unknown")
+    enabled = [provider for provider in tagger.providers if provider.enabled(found)]
+    asked = [each for each in enabled if each.name == TENSORFLOW or not local_only]
     if not asked:
-        raise Unavailable(_nobody(instance_name, enabled), reason="no_provider")
-    event = Event(
-        specversion="1.0",
-        id=str(uuid.uuid4()),
-        source="autotag status page",
-        type=EVENT_TYPE,
-        data=EventData.model_construct(
-            asset_id=name, instance=instance_name, content=IN_THE_BODY, file_name=name, existing_tags=()
-        ),
-    )
+        raise Unavailable(_no_provider(instance, enabled), reason="no_provider")
     started_s = time.monotonic()
-    tagger = workshop.tagger.among(tuple(asked))
-    curious = tagger.curious(instance)
-    findings = (await tagger.look(event, content, curious, earlier={}, tell=_nobody_waits)).without_hope()
-    took_s = time.monotonic() - started_s
-    return Trial(
-        instance=instance_name,
-        result=tagger.tagged(event, findings, instance, settings),
-        choices=tuple(tagger.judge(event, findings, instance, settings)),
-        thresholds={provider.name: tagger.threshold(instance, provider.name) for provider in asked},
-        took_s=took_s,
-        thumbnail=await _thumbnail(workshop, content, name),
-        left_out=tuple(each.name for each in enabled if each not in asked),
+    tagged = await tagger.restricted_to(tuple(asked)).tag(
+        Subject(asset_id, instance, event_id or str(uuid.uuid4())),
+        content,
+        found,
+        maximum_number_of_tags=tag_limit(settings, found),
+        lowest_confidence=LOWEST_CONFIDENCE if all_labels else None,
+    )
+    return Explanation(
+        instance=instance,
+        result=tagged.result,
+        choices=tagged.choices,
+        thresholds={provider.name: threshold(found, provider.name) for provider in asked},
+        took_s=time.monotonic() - started_s,
+        not_asked=tuple(each.name for each in enabled if each not in asked),
     )
 
 
-def _nobody(instance_name: str, enabled: list[Provider]) -> str:
+def failure(error: AutotagError, *, asset_id: str, instance: str, event_id: str, took_s: float) -> Explanation:
+    """What stands for an image that could not be tagged at all."""
+    result = results.failed(Subject(asset_id, instance, event_id), error)
+    return Explanation(instance, result, (), {}, took_s)
+
+
+def _no_provider(instance: str, enabled: list[Provider]) -> str:
     if not enabled:
-        return f"no provider is on for {instance_name}; for instance set defaults.tensorflow.enabled"
+        return f"no provider is on for {instance}; for instance set defaults.tensorflow.enabled"
     names = ", ".join(provider.name for provider in enabled)
-    return f"{instance_name} has only {names} on, whose calls may cost money; set `http.token` and sign in to ask there"
-
-
-async def _thumbnail(workshop: Workshop, content: Content, name: str) -> bytes | None:
-    try:
-        return await workshop.decoders.shrink(content, THUMBNAIL, name)
-    except AutotagError:
-        return None
-
-
-async def _nobody_waits(_so_far: Findings) -> None:
-    """A person who waits wants the whole answer."""
+    return f"{instance} has only {names} on, whose calls may cost money; set `http.token` and sign in to ask there"

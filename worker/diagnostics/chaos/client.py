@@ -10,15 +10,15 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from worker.amqp.errors import BrokerUnreachable
-from worker.amqp.connection import Channel, Link, connected
-from worker.amqp.publisher import Publisher, message_properties
 from worker.amqp.client import STRUCTURED
+from worker.amqp.connection import Channel, Connection, connected
+from worker.amqp.errors import BrokerUnreachable
+from worker.amqp.publisher import Publisher, message_properties
+from worker.amqp.topology import Lane, Topology
 from worker.diagnostics.chaos.ledger import Ledger
 from worker.diagnostics.chaos.material import Planned
 from worker.errors import TryLater
 from worker.settings import AmqpSettings
-from worker.amqp.topology import Lane, Topology
 
 _ROLE = "autotag-chaos"
 _AT_ONCE = 50
@@ -48,7 +48,7 @@ class Client:
             except TryLater:  # broker gone, channel closed, not confirmed: again, on a connection that works
                 await asyncio.sleep(_PAUSE_S)
 
-    async def _serve(self, link: Link) -> None:
+    async def _serve(self, link: Connection) -> None:
         channel = await link.channel()
         await channel.call(channel.raw.basic_qos, prefetch_count=_PREFETCH, doing="setting the prefetch")
         await self._take(channel, self._layout.results_queue, self._on_result)
@@ -78,7 +78,7 @@ class Client:
     def _on_dead_letter(self, _method: object, properties: Any, _body: bytes) -> None:
         self._ledger.dead_letter(properties.message_id)
 
-    async def _publish_all(self, link: Link) -> None:
+    async def _publish_all(self, link: Connection) -> None:
         publisher = await Publisher.open(link, self._settings.confirm_timeout_s)
         while self._unconfirmed:
             if self.published - self._ledger.ended > _BACKLOG:

@@ -21,8 +21,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from worker.operations.control import ask
 from worker.errors import TryLater
+from worker.operations.control import ask
 
 _SYS_PIDFD_GETFD = 438
 """The same on every architecture (https://man7.org/linux/man-pages/man2/pidfd_getfd.2.html)."""

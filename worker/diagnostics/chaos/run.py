@@ -13,6 +13,7 @@ from pathlib import Path
 
 from worker.amqp.connection import connected
 from worker.amqp.parameters import address
+from worker.amqp.topology import Topology, topology
 from worker.diagnostics.chaos.client import Client
 from worker.diagnostics.chaos.fleet import Worker, cut_connections, kill_child
 from worker.diagnostics.chaos.ledger import Ledger
@@ -20,7 +21,6 @@ from worker.diagnostics.chaos.material import photographs_in, plan
 from worker.diagnostics.chaos.schedule import Blow, Kind, schedule
 from worker.errors import TryLater
 from worker.settings import AmqpSettings
-from worker.amqp.topology import Topology, topology
 
 RETRY_DELAYS_S = (0.5, 1.0)
 SHUTDOWN_GRACE_S = 20.0
@@ -108,7 +108,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ChaosProgress:
     """How far a run has come, for people."""
 
     ended: int
@@ -121,7 +121,7 @@ class Progress:
 class ChaosRun:
     """One run; `tell` hears how far it has come."""
 
-    def __init__(self, options: Options, tell: Callable[[Progress], None] = lambda _: None) -> None:
+    def __init__(self, options: Options, tell: Callable[[ChaosProgress], None] = lambda _: None) -> None:
         self._options = options
         self._tell = tell
         photographs = photographs_in(options.photographs)
@@ -208,7 +208,7 @@ class ChaosRun:
             worker.start()
         deadline_s = time.monotonic() + _READY_WITHIN_S
         for worker in self._workers:
-            while not (await worker.operations.health.status() or {}).get("ready"):
+            while not (await worker.status() or {}).get("ready"):
                 if not worker.running or time.monotonic() > deadline_s:
                     raise TryLater(f"a worker did not become ready; it said: {worker.last_words}", reason="not_ready")
                 self._progress()
@@ -249,7 +249,7 @@ class ChaosRun:
         return bool(pids) and await kill_child(pids[int(blow.pick * len(pids))])
 
     async def _kill_parent(self, worker: Worker, pause_s: float) -> bool:
-        if not (await worker.operations.health.status() or {}).get("events_in_hand"):
+        if not (await worker.status() or {}).get("events_in_hand"):
             return False  # strike when it has something to lose
         if not await worker.kill():
             return False
@@ -263,7 +263,7 @@ class ChaosRun:
         worker.start()
 
     async def _cut(self, worker: Worker) -> bool:
-        if not (await worker.operations.health.status() or {}).get("events_in_hand") or worker.process is None:
+        if not (await worker.status() or {}).get("events_in_hand") or worker.process is None:
             return False
         try:
             return cut_connections(worker.process.pid, address(self._options.amqp).port) > 0
@@ -299,7 +299,7 @@ class ChaosRun:
 
     def _progress(self) -> None:
         self._tell(
-            Progress(
+            ChaosProgress(
                 self._ledger.ended,
                 self._options.events,
                 self._client.published,

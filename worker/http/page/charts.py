@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from worker.operations.history import State, Stretch
 from worker.http.page.markup import Child, Html, h
+from worker.operations.history import Interval, State
 
 WIDTH = 900
 HEIGHT = 56
@@ -49,14 +49,14 @@ def lines(series: Sequence[tuple[Sequence[float | None], str, bool]], label: str
     return _svg(HEIGHT, label, _ground(), drawn)
 
 
-def strip(stretches: Sequence[Stretch], marks_s: Sequence[float], from_s: float, to_s: float, label: str) -> Html:
+def strip(intervals: Sequence[Interval], marks_s: Sequence[float], from_s: float, to_s: float, label: str) -> Html:
     """States one after the other, with a mark wherever something broke."""
 
     def at(time_s: float) -> float:
         return (min(max(time_s, from_s), to_s) - from_s) / (to_s - from_s) * WIDTH
 
     drawn: list[Child] = [h("rect", class_="track", x=0, y=0, width=WIDTH, height=_STRIP_HEIGHT)]
-    for each in stretches:
+    for each in intervals:
         wide = max(2.0, at(each.to_s) - at(each.from_s))
         name = f"state {class_of(each.state)}"
         drawn.append(h("rect", class_=name, x=at(each.from_s), y=0, width=wide, height=_STRIP_HEIGHT))

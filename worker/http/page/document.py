@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.http.page import headline, providers, records, timeline, explanation
+from worker.http.page import explanation, headline, providers, records, timeline
 from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.view import View
 

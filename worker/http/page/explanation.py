@@ -7,10 +7,10 @@ import base64
 from worker.http.page import charts, words
 from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.view import View
-from worker.tagging.merge import Choice, Verdict
-from worker.messages import ProviderReport
+from worker.messages import DEFAULT_INSTANCE, ProviderReport
 from worker.settings import Settings
-from worker.tagging.explain import Trial
+from worker.tagging.explain import Explanation
+from worker.tagging.merge import Choice, Verdict
 
 MOST_ROWS = 15
 
@@ -39,7 +39,7 @@ def section(view: View) -> Html:
 
 def _form(view: View) -> Html:
     """The form. Its field is disabled until the script listens: what was chosen before would be lost in silence."""
-    names = ["default", *(name for name in view.settings.instances if name != "default")]
+    names = list(dict.fromkeys((DEFAULT_INSTANCE, *view.settings.instances)))
     return h(
         "form",
         h(
@@ -73,21 +73,21 @@ def _form(view: View) -> Html:
     )
 
 
-def tried(trial: Trial, name: str, settings: Settings) -> Html:
+def tried(explanation: Explanation, thumbnail: bytes | None, name: str, settings: Settings) -> Html:
     """What became of an image."""
-    kept = len(trial.result.tags)
+    kept = len(explanation.result.tags)
     found = words.of(kept, "tag") if kept else "No tag"
     return h(
         "article",
-        _picture(trial, name),
+        _picture(explanation, thumbnail, name),
         h(
             "div",
-            h("h3", f"{found} in {words.took(trial.took_s)}"),
-            h("p", [_provider(report) for report in trial.result.providers], class_="providers"),
-            h("p", f"Not asked, since nobody is signed in: {', '.join(trial.left_out)}.", class_="note")
-            if trial.left_out
+            h("h3", f"{found} in {words.took(explanation.took_s)}"),
+            h("p", [_provider(report) for report in explanation.result.providers], class_="providers"),
+            h("p", f"Not asked, since nobody is signed in: {', '.join(explanation.not_asked)}.", class_="note")
+            if explanation.not_asked
             else None,
-            _ways(trial, settings) if trial.choices else None,
+            _ways(explanation, settings) if explanation.choices else None,
             class_="ways",
         ),
         class_="tried",
@@ -99,9 +99,9 @@ def refused(message: str) -> Html:
     return h("p", h("b", "Not tagged"), " ", message, class_="refused")
 
 
-def _picture(trial: Trial, name: str) -> Html:
-    image = trial.result.image
-    encoded = base64.b64encode(trial.thumbnail).decode() if trial.thumbnail else None
+def _picture(explanation: Explanation, thumbnail: bytes | None, name: str) -> Html:
+    image = explanation.result.image
+    encoded = base64.b64encode(thumbnail).decode() if thumbnail else None
     return h(
         "figure",
         h("img", src=f"data:image/jpeg;base64,{encoded}", alt="") if encoded else None,
@@ -109,7 +109,7 @@ def _picture(trial: Trial, name: str) -> Html:
             "figcaption",
             h("b", name),
             h("span", f"{image.format}, {words.pixels(image.width, image.height)}") if image else None,
-            h("span", f"instance {trial.instance}"),
+            h("span", f"instance {explanation.instance}"),
         ),
     )
 
@@ -120,16 +120,16 @@ def _provider(report: ProviderReport) -> Html:
     return h("span", f"{report.name}{by} ", h("span", said, class_=f"reply-{report.status}"))
 
 
-def _ways(trial: Trial, settings: Settings) -> Html:
-    shown = _shown(trial.choices)
-    rest = len(trial.choices) - len(shown)
+def _ways(explanation: Explanation, settings: Settings) -> Html:
+    shown = _shown(explanation.choices)
+    rest = len(explanation.choices) - len(shown)
     heads = ("The provider says", "Rule", "Tag", "Confidence", "So it is")
     return join(
         h(
             "table",
             h("caption", "Each label's way to a tag, best first", class_="unseen"),
             h("thead", h("tr", [h("th", head, scope="col") for head in heads])),
-            h("tbody", [_way(each, trial, settings) for each in shown]),
+            h("tbody", [_way(each, explanation, settings) for each in shown]),
         ),
         h("p", f"and {words.of(rest, 'label')} less sure", class_="more") if rest else None,
     )
@@ -140,15 +140,15 @@ def _shown(choices: tuple[Choice, ...]) -> list[Choice]:
     return [each for number, each in enumerate(choices) if number < MOST_ROWS or each.verdict is Verdict.KEPT]
 
 
-def _way(each: Choice, trial: Trial, settings: Settings) -> Html:
+def _way(each: Choice, explanation: Explanation, settings: Settings) -> Html:
     kept = each.verdict is Verdict.KEPT
-    least = trial.thresholds.get(each.provider)
+    least = explanation.thresholds.get(each.provider)
     needed = h("small", f"threshold {words.share(least)}") if least is not None else None
-    several = len(trial.thresholds) > 1
+    several = len(explanation.thresholds) > 1
     return h(
         "tr",
         h("th", each.label, h("small", each.provider) if several else None, scope="row"),
-        h("td", h("span", _rule(each, trial, settings)), data_head="Rule"),
+        h("td", h("span", _rule(each, explanation, settings)), data_head="Rule"),
         h("td", h("span", each.name or words.UNKNOWN), data_head="Tag"),
         h(
             "td",
@@ -160,8 +160,8 @@ def _way(each: Choice, trial: Trial, settings: Settings) -> Html:
     )
 
 
-def _rule(each: Choice, trial: Trial, settings: Settings) -> Child:
-    instance = settings.instance(trial.instance)
+def _rule(each: Choice, explanation: Explanation, settings: Settings) -> Child:
+    instance = settings.instance(explanation.instance)
     renames = {label.casefold() for label in instance.labels.rename} if instance else set()
     if each.verdict is Verdict.DROPPED:
         return "dropped"

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from worker.operations.history.throughput import percentile_s
 from worker.http.page import words
 from worker.http.page.markup import Html, h
 from worker.http.page.view import View
 from worker.operations.health.status import Pause
-from worker.engine import instances
+from worker.operations.history.throughput import percentile_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,7 @@ class Headline:
     todo: str = ""
 
 
-_NO_FAULT = {Pause.BY_OPERATOR.name.lower(): "Paused", Pause.STARTING.name.lower(): "Starting"}
+_NO_FAULT: dict[str, str] = {Pause.BY_OPERATOR: "Paused", Pause.STARTING: "Starting"}
 
 _TODO = {
     "by_operator": "To go on, {resume}.",
@@ -50,7 +49,7 @@ def headline(view: View) -> Headline:
             _sentence("; ".join(f"{name} cannot answer: {why}" for name, why in unusable)),
             "Images are tagged by the other providers.",
         )
-    names = [provider.name for provider in view.workshop.providers] if view.workshop else []
+    names = [provider.name for provider in view.engine.providers] if view.engine else []
     if not names:
         return Headline("warn", "Ready, but idle", "No provider is switched on: every event is answered skipped.")
     return Headline("good", "Ready", f"Events are taken and answered by {_listed(names)}.")
@@ -79,9 +78,9 @@ def section(view: View) -> Html:
 
 
 def _buttons(view: View) -> Html:
-    paused = view.health.reason == Pause.BY_OPERATOR.name.lower()
+    paused = view.health.reason == Pause.BY_OPERATOR
     going = "resume" if paused else "pause"
-    model = view.workshop.model if view.workshop else None
+    model = view.engine.model if view.engine else None
     broken = model is not None and model.disabled_reason is not None
     if view.proof is None:
         return h("p", view.why_no_actions, class_="actions note")
@@ -113,7 +112,7 @@ _MEANS = {
 
 
 def _figures(view: View) -> Html:
-    window = view.history.pulse.window(view.now_s)
+    window = view.history.throughput.window(view.now_s)
     answered = sum(bucket.answered for bucket in window)
     failed = sum(bucket.failed for bucket in window)
     dead = view.queues.get("dead-letters")
@@ -133,12 +132,12 @@ def _figures(view: View) -> Html:
 
 def _unusable(view: View) -> Iterable[tuple[str, str]]:
     """Providers that no instance which has them switched on could use."""
-    if view.workshop is None:
+    if view.active is None:
         return
-    for provider in view.workshop.providers:
-        reasons = [provider.unusable(each) for each in instances(view.settings) if provider.enabled(each)]
-        if reasons and None not in reasons:
-            yield provider.name, reasons[0] or ""
+    for provider in view.active.engine.providers:
+        why = view.active.why_unusable(provider)
+        if why is not None:
+            yield provider.name, why
 
 
 def _sentence(words_: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from worker.supervision.pool import ChildState
 from worker.http.page import words
 from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.view import View
+from worker.messages import DEFAULT_INSTANCE
 from worker.providers.base import Provider
 from worker.providers.checks import Metered
-from worker.settings import InstanceSettings, effective_maximum_number_of_tags
+from worker.settings import DEFAULTS, InstanceSettings, tag_limit
+from worker.supervision.pool import ChildState
 from worker.tagging.tagger import threshold
 
 
@@ -27,12 +28,11 @@ def section(view: View) -> Html:
 
 
 def _instances(view: View) -> Html:
-    if view.workshop is None:
+    if view.engine is None:
         return h("p", "The providers are being made ready.", class_="quiet")
-    providers = view.workshop.providers
+    providers = view.engine.providers
     if not providers:
         return h("p", "No provider is switched on. For instance set `defaults.tensorflow.enabled`.", class_="quiet")
-    named = {"default": view.settings.defaults} | view.settings.instances
     return _table(
         ("Instance", *(provider.name for provider in providers), "Most tags"),
         [
@@ -41,7 +41,7 @@ def _instances(view: View) -> Html:
                 *(_state(provider, name, instance) for provider in providers),
                 _most_tags(view, instance),
             )
-            for name, instance in named.items()
+            for name, instance in view.settings.by_instance().items()
         ],
         "providers-title",
     )
@@ -51,7 +51,8 @@ def _state(provider: Provider, name: str, instance: InstanceSettings) -> Child:
     if not provider.enabled(instance):
         return h("span", "off", class_="faint")
     why_not = provider.unusable(instance)
-    circuit = provider.circuits().get(name, "closed") if isinstance(provider, Metered) else "closed"
+    account = DEFAULT_INSTANCE if name == DEFAULTS else name  # accounts are kept by the names that events give
+    circuit = provider.circuits().get(account, "closed") if isinstance(provider, Metered) else "closed"
     least = threshold(instance, provider.name)
     from_ = h("small", f"from {words.share(least)}") if least is not None else None
     if why_not is not None:
@@ -62,16 +63,14 @@ def _state(provider: Provider, name: str, instance: InstanceSettings) -> Child:
 
 
 def _most_tags(view: View, instance: InstanceSettings) -> str:
-    most = effective_maximum_number_of_tags(
-        view.settings.maximum_number_of_tags_per_asset, instance.maximum_number_of_tags_per_asset
-    )
+    most = tag_limit(view.settings, instance)
     return words.count(most) if most else "any"
 
 
 def _children(view: View) -> Html:
-    if view.workshop is None:
+    if view.engine is None:
         return h("p", "None yet.", class_="quiet")
-    model = view.workshop.model.states() if view.workshop.model else []
+    model = view.engine.model.states() if view.engine.model else []
     return _table(
         ("Child", "State", "Images", "Memory", "What it is"),
         [
@@ -82,7 +81,7 @@ def _children(view: View) -> Html:
                 words.size(child.resident_bytes) if child.resident_bytes else words.UNKNOWN,
                 _described(child),
             )
-            for child in (*model, *view.workshop.decoders.states())
+            for child in (*model, *view.engine.decoders.states())
         ],
         "children-title",
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from worker.diagnostics.advice import advice
-from worker.operations.history import Answer, Failure
 from worker.http.page import charts, words
 from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.view import View
-from worker.messages import ProviderReport, Tag
+from worker.messages import DEFAULT_INSTANCE, ProviderReport, Tag
+from worker.operations.history import Failure, RecentResult
 
 _ENDINGS = {
     "dead_lettered": "dead letter",
@@ -33,7 +33,7 @@ def failures(view: View) -> Html:
 
 def answers(view: View) -> Html:
     """The last results, with what is in the picture."""
-    kept = list(view.history.answers)
+    kept = list(view.history.results)
     body: Child
     if not view.sees_assets:
         body = h("p", view.why_no_assets, class_="quiet")
@@ -73,11 +73,11 @@ def _failure(view: View, each: Failure) -> Html:
     )
 
 
-def _answer(view: View, each: Answer) -> Html:
+def _answer(view: View, each: RecentResult) -> Html:
     facts = [_STATUS.get(each.status, each.status), words.took(each.took_s)]
     if each.image is not None:
         facts.append(f"{each.image.format} {words.pixels(each.image.width, each.image.height)}")
-    if each.instance != "default":
+    if each.instance != DEFAULT_INSTANCE:
         facts.append(each.instance)
     if not each.complete:
         facts.append("more to come")
@@ -105,9 +105,9 @@ def _foldable(name: str) -> Html:
     return join(first, [join("/", h("wbr"), other) for other in others])
 
 
-def _thumbnail(each: Answer) -> Html:
-    if each.picture is not None and each.picture.jpeg is not None:
-        return h("img", src=f"/thumbnail?n={each.picture.number}", alt="", class_="thumb", width=80, height=80)
+def _thumbnail(each: RecentResult) -> Html:
+    if each.thumbnail is not None and each.thumbnail.jpeg is not None:
+        return h("img", src=f"/thumbnail?n={each.thumbnail.number}", alt="", class_="thumb", width=80, height=80)
     return h("div", each.image.format if each.image else words.UNKNOWN, class_="thumb none", aria_hidden="true")
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from worker.diagnostics.advice import advice
-from worker.operations.history import BUCKET_S, Answer, Failure
 from worker.http.page.timeline import SPAN_S
 from worker.http.page.view import View
+from worker.operations.history import BUCKET_S, Failure, RecentResult
 
 
 def report(view: View) -> dict[str, object]:
@@ -19,7 +19,7 @@ def report(view: View) -> dict[str, object]:
         "lives": {
             name: [
                 {"state": each.state.value, "from": view.moment(each.from_s), "to": view.moment(each.to_s)}
-                for each in life.stretches(from_s, view.now_s)
+                for each in life.intervals(from_s, view.now_s)
             ]
             for name, life in view.history.lives.items()
         },
@@ -38,10 +38,10 @@ def report(view: View) -> dict[str, object]:
                 "half_within_s": bucket.percentile_s(0.5),
                 "95_percent_within_s": bucket.percentile_s(0.95),
             }
-            for bucket in view.history.pulse.window(view.now_s)
+            for bucket in view.history.throughput.window(view.now_s)
         ],
         "failures": [_failure(view, each) for each in view.history.failures],
-        "results": [_answer(view, each) for each in view.history.answers] if view.sees_assets else None,
+        "results": [_answer(view, each) for each in view.history.results] if view.sees_assets else None,
     }
 
 
@@ -60,7 +60,7 @@ def _failure(view: View, each: Failure) -> dict[str, object]:
     return told
 
 
-def _answer(view: View, each: Answer) -> dict[str, object]:
+def _answer(view: View, each: RecentResult) -> dict[str, object]:
     return {
         "time": view.moment(each.at_s),
         "asset_id": each.asset_id,

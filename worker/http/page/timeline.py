@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from worker.operations.history import BUCKET_S, BUCKETS, State, Stretch
-from worker.operations.history.throughput import percentile_s
 from worker.http.page import charts, words
 from worker.http.page.markup import Child, Html, h
 from worker.http.page.view import View
+from worker.operations.history import BUCKET_S, BUCKETS, Interval, State
+from worker.operations.history.throughput import percentile_s
 
 SPAN_S = BUCKET_S * BUCKETS
 _A_MINUTE = round(60 / BUCKET_S)
@@ -40,26 +40,26 @@ def section(view: View) -> Html:
 def _life(view: View, name: str) -> Html:
     life = view.history.lives[name]
     from_s = view.now_s - SPAN_S
-    stretches = life.stretches(from_s, view.now_s)
+    intervals = life.intervals(from_s, view.now_s)
     crashes = [each.at_s for each in view.history.moments if each.who == name and each.kind == "crash"]
     crashes = [at_s for at_s in crashes if at_s > from_s]
-    label = f"{name}: {_told(stretches)}; {words.of(len(crashes), 'crash', 'crashes')}"
+    label = f"{name}: {_told(intervals)}; {words.of(len(crashes), 'crash', 'crashes')}"
     return _row(
         "Model child" if len(view.history.lives) == 1 else f"Model child {name.rpartition('-')[2]}",
         "its life, and crashes",
-        charts.strip(stretches, crashes, from_s, view.now_s, label),
+        charts.strip(intervals, crashes, from_s, view.now_s, label),
         (_state_now(life.state(view.now_s)), _budget(view)),
     )
 
 
 def _taking(view: View) -> Html:
     from_s = view.now_s - SPAN_S
-    stretches = view.history.taking.stretches(from_s, view.now_s)
+    intervals = view.history.taking.intervals(from_s, view.now_s)
     state = view.history.taking.state(view.now_s)
     return _row(
         "Events taken",
         "from RabbitMQ",
-        charts.strip(stretches, (), from_s, view.now_s, f"Events: {_told(stretches)}"),
+        charts.strip(intervals, (), from_s, view.now_s, f"Events: {_told(intervals)}"),
         (_state_now(state, _TAKING.get(state)), f"{words.count(view.in_hand)} in hand"),
     )
 
@@ -73,7 +73,7 @@ def _state_now(state: State, called: str | None = None) -> Html:
 
 def _budget(view: View) -> Child:
     """A pip for each relaunch, full ones for those that are left."""
-    model = view.workshop.model if view.workshop else None
+    model = view.engine.model if view.engine else None
     if model is None or model.relaunches_left is None:
         return None
     most = view.settings.tensorflow.maximum_number_of_relaunches
@@ -88,15 +88,15 @@ def _budget(view: View) -> Child:
     )
 
 
-def _told(stretches: Sequence[Stretch]) -> str:
-    return ", ".join(f"{each.state.value} {words.lasted(each.to_s - each.from_s)}" for each in stretches[-12:])
+def _told(intervals: Sequence[Interval]) -> str:
+    return ", ".join(f"{each.state.value} {words.lasted(each.to_s - each.from_s)}" for each in intervals[-12:])
 
 
 # ── work ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _work(view: View) -> list[Html]:
-    window = view.history.pulse.window(view.now_s)
+    window = view.history.throughput.window(view.now_s)
     lately = window[-_A_MINUTE - 1 : -1]  # the running step is not over: it would make the rate look low
     answered = [bucket.answered for bucket in window]
     failed = [bucket.failed for bucket in window]

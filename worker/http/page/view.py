@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import cast
 
 from worker import __version__
-from worker.operations.history import History
-from worker.http.service_api import Served
-from worker.settings import Settings
+from worker.engine import Active, Engine
+from worker.http.service_api import ServiceApi
 from worker.operations.health.status import Health
-from worker.engine import Workshop
+from worker.operations.history import History
+from worker.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,7 @@ class View:
     health: Health
     history: History
     settings: Settings
-    workshop: Workshop | None
+    active: Active | None
     queues: dict[str, int]
     in_hand: int
     sees_assets: bool
@@ -35,6 +34,11 @@ class View:
     signed_in: bool
     version: str = __version__
 
+    @property
+    def engine(self) -> Engine | None:
+        """The engine in use; None until the first one is open."""
+        return self.active.engine if self.active is not None else None
+
     def clock(self, at_s: float) -> str:
         """A monotonic time as the time of day here, `14:03:22`."""
         return time.strftime("%H:%M:%S", time.localtime(self.clock_s - (self.now_s - at_s)))
@@ -44,8 +48,8 @@ class View:
         return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.clock_s - (self.now_s - at_s)))
 
 
-async def view_of(service: Served, **visitor: object) -> View:
-    """The service as it is now, for one visitor."""
+async def view_of(service: ServiceApi, **requester: object) -> View:
+    """The service as it is now, for one requester."""
     status = await service.status()
     return View(
         now_s=time.monotonic(),
@@ -53,8 +57,8 @@ async def view_of(service: Served, **visitor: object) -> View:
         health=service.health(),
         history=service.history,
         settings=service.settings,
-        workshop=service.workshop,
-        queues=cast(dict[str, int], status["queues"]),
-        in_hand=cast(int, status["events_in_hand"]),
-        **visitor,  # type: ignore[arg-type]
+        active=service.active,
+        queues=status.queues,
+        in_hand=status.events_in_hand,
+        **requester,  # type: ignore[arg-type]
     )

@@ -21,15 +21,25 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.errors import Misconfigured
-from worker.models.builder import calibration
-from worker.models import labels
-from worker.models.catalogue import BUILT_IN, BuiltIn
-from worker.models.builder.efficientnet_lite import VARIANTS, build_keras
-from worker.models.manifest import Manifest, ModelInput, ModelOutput, ModelPackage, PinnedFile, RuntimeName, file_sha256, tree_sha256, write_manifest
 from worker.images.requests import Fit, Interpolation, PixelRecipe
+from worker.models import labels
+from worker.models.builder import calibration
+from worker.models.builder.efficientnet_lite import VARIANTS, build_keras
+from worker.models.builder.weights import read_state_dict
+from worker.models.catalogue import BUILT_IN, BuiltIn
+from worker.models.manifest import (
+    Manifest,
+    ModelInput,
+    ModelOutput,
+    ModelPackage,
+    PinnedFile,
+    RuntimeName,
+    file_sha256,
+    tree_sha256,
+    write_manifest,
+)
 from worker.models.runtimes import open_runtime
 from worker.models.staging import disk_error
-from worker.models.builder.weights import read_state_dict
 
 MEAN, SCALE = 127.0, 128.0
 MARGIN = 32
@@ -211,5 +221,3 @@ def main() -> int:
         return 0
     _print({"error": str(refused), "reason": refused.reason})
     return 1
-
-

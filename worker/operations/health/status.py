@@ -1,29 +1,44 @@
-"""How the service stands: the one truth that `autotag status`, the health checks, systemd and the status page tell."""
+"""The service's state as values: its health, why it takes no events, and the status that people and programs read.
+
+`readiness` makes them, the control socket carries them, and `autotag status`, the health checks, systemd and the status
+page show them. This module imports nothing heavy, so that the command line can read a status quickly.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
-from worker import __version__
-from worker.amqp.state import BrokerState
-from worker.operations.history import State
-from worker.settings import Settings
-from worker.engine import Workshop, instances
-
-ALIVE_WITHIN_S = 10.0
-"""A loop that has not turned for so long is not alive."""
+from pydantic import TypeAdapter
 
 
 class Pause(StrEnum):
-    """Why the service itself takes no events, in words for people; the name in lower case is the word for programs."""
+    """Why the service itself takes no events."""
 
     STOPPING = "stopping"
     STARTING = "starting"
-    BY_OPERATOR = "paused by an operator; `autotag resume` goes on"
-    NOBODY_CAN_TAG = "no provider can answer"
+    BY_OPERATOR = "by_operator"
+    NOBODY_CAN_TAG = "nobody_can_tag"
+
+    @property
+    def message(self) -> str:
+        """The same for people."""
+        return _PAUSE_MESSAGES[self]
+
+
+def pause_message(reason: str) -> str:
+    """The message of a `Pause`, or of a reason that the connection to RabbitMQ has of its own."""
+    return _PAUSE_MESSAGES.get(reason, reason)
+
+
+_PAUSE_MESSAGES: dict[str, str] = {
+    Pause.STOPPING: "stopping",
+    Pause.STARTING: "starting",
+    Pause.BY_OPERATOR: "paused by an operator; `autotag resume` goes on",
+    Pause.NOBODY_CAN_TAG: "no provider can answer",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,122 +53,76 @@ class Health:
     why_not: str | None = None
 
 
-def health_of(
-    state: BrokerState, workshop: Workshop | None, settings: Settings, *, started: bool, loop_lag_s: float
-) -> Health:
-    """Ready is consuming, with somebody there who could answer, and nothing less."""
-    why = _why_not_ready(state, workshop, settings, started)
-    reason, words = why or (None, None)
-    return Health(loop_lag_s < ALIVE_WITHIN_S, loop_lag_s, started, why is None, reason, words)
+@dataclass(frozen=True, slots=True)
+class BrokerStatus:
+    """The connection to RabbitMQ. `lanes` are being consumed; `paused` has our reasons not to; `blocked` its own."""
+
+    phase: str
+    for_s: float
+    lanes: list[str]
+    paused: list[str]
+    blocked: str | None
+    last_error: str | None
+    reconnects: int
+    unsettled: int
 
 
-def has_started(workshop: Workshop | None) -> bool:
-    """Whether a start is over: the model, where one is wanted, is ready for its first image or known to be no use."""
-    if workshop is None:
-        return False
-    model = workshop.model
-    return model is None or model.ready or model.disabled_reason is not None
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """The model's children as a whole. `waiting` counts images; `relaunches_left` None means any number."""
+
+    ready: bool
+    disabled: str | None
+    relaunches_left: int | None
+    waiting: int
 
 
-def status_of(
-    state: BrokerState,
-    workshop: Workshop | None,
-    settings: Settings,
-    health: Health,
-    *,
-    in_hand: int,
-    depths: Mapping[str, int],
-) -> dict[str, object]:
-    """Everything worth knowing, as JSON. `depths`: messages by queue, as far as the broker told."""
-    children = [] if workshop is None else workshop.decoders.states()
-    model: dict[str, object] | None = None
-    if workshop is not None and workshop.model is not None:
-        children = [*workshop.model.states(), *children]
-        model = {
-            "ready": workshop.model.ready,
-            "disabled": workshop.model.disabled_reason,
-            "relaunches_left": workshop.model.relaunches_left,
-            "waiting": workshop.model.waiting,
-        }
-    return {
-        "version": __version__,
-        "started": health.started,
-        "ready": health.ready,
-        "reason": health.reason,
-        "why_not": health.why_not,
-        "broker": {
-            "phase": state.phase.value,
-            "for_s": round(time.monotonic() - state.since_s, 1),
-            "lanes": sorted(state.lanes),
-            "paused": sorted(state.paused),
-            "blocked": state.blocked,
-            "last_error": state.last_error,
-            "reconnects": state.reconnects,
-            "unsettled": state.unsettled,
-        },
-        "events_in_hand": in_hand,
-        "queues": dict(depths),
-        "model": model,
-        "children": [asdict(child) for child in children],
-        "providers": _providers(workshop, settings),
-    }
+@dataclass(frozen=True, slots=True)
+class ChildStatus:
+    """One child process. `hello` is what it reported about itself when it started."""
+
+    name: str
+    phase: str
+    pid: int | None
+    resident_bytes: int
+    images_done: int
+    hello: Mapping[str, Any]
 
 
-def _why_not_ready(
-    state: BrokerState, workshop: Workshop | None, settings: Settings, started: bool
-) -> tuple[str, str] | None:
-    """A word for programs and words for people; what an operator can do something about comes first."""
-    if Pause.STOPPING in state.paused:
-        return _told(Pause.STOPPING)
-    if Pause.BY_OPERATOR in state.paused:
-        return _told(Pause.BY_OPERATOR)
-    if state.blocked:
-        return "broker_blocked", f"RabbitMQ has blocked publishing ({state.blocked})"
-    if not state.connected:
-        return state.last_error_reason or "broker_connecting", state.last_error or "connecting to RabbitMQ"
-    if Pause.NOBODY_CAN_TAG in state.paused:
-        why = workshop.why_nothing_can_be_tagged(settings) if workshop else None
-        return _told(Pause.NOBODY_CAN_TAG, f" ({why})" if why else "")
-    if not started:
-        return _told(Pause.STARTING, ": the model is being made ready")
-    if not state.ready:
-        why_not = "; ".join(sorted(state.paused)) or state.last_error
-        return "not_consuming", why_not or "RabbitMQ has not confirmed a consumer on every lane yet"
-    return None
+@dataclass(frozen=True, slots=True)
+class ProviderState:
+    """One provider: how many sets of instance settings have switched it on, and why it cannot answer, if so."""
+
+    name: str
+    enabled_for: int
+    unusable: str | None
 
 
-def taking(state: BrokerState) -> tuple[State, str]:
-    """Whether events are taken, for the record of the last while, and in words why not."""
-    if not state.connected:
-        return (
-            (State.DISCONNECTED, state.last_error) if state.last_error else (State.STARTING, "connecting to RabbitMQ")
-        )
-    for pause, kind in _PAUSED.items():
-        if pause in state.paused:
-            return kind, pause.value
-    return State.RUNNING, "events are taken"
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything worth knowing about a running service. `queues`: messages by queue, as far as the broker reported."""
+
+    version: str
+    started: bool
+    ready: bool
+    reason: str | None
+    why_not: str | None
+    broker: BrokerStatus
+    events_in_hand: int
+    queues: dict[str, int]
+    model: ModelStatus | None
+    children: list[ChildStatus]
+    providers: list[ProviderState]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, for the control socket, `--json` and `/status.json`."""
+        tree: dict[str, Any] = _STATUS.dump_python(self, mode="json")
+        return tree
+
+    @classmethod
+    def from_json(cls, tree: object) -> Status:
+        """What `to_json` wrote. Raises ValueError where a service of another version wrote something else."""
+        return _STATUS.validate_python(tree)
 
 
-_PAUSED = {
-    Pause.STOPPING: State.STOPPED,
-    Pause.BY_OPERATOR: State.PAUSED,
-    Pause.NOBODY_CAN_TAG: State.DISABLED,
-    Pause.STARTING: State.STARTING,
-}
-
-
-def _told(pause: Pause, more: str = "") -> tuple[str, str]:
-    return pause.name.lower(), pause.value + more
-
-
-def _providers(workshop: Workshop | None, settings: Settings) -> list[dict[str, object]]:
-    """Each provider: how many sets of instance settings have it switched on, and why it can't answer, if so."""
-    if workshop is None:
-        return []
-    told: list[dict[str, object]] = []
-    for provider in workshop.providers:
-        users = [each for each in instances(settings) if provider.enabled(each)]
-        reasons = [provider.unusable(each) for each in users]
-        unusable = None if not reasons or None in reasons else reasons[0]
-        told.append({"name": provider.name, "enabled_for": len(users), "unusable": unusable})
-    return told
+_STATUS = TypeAdapter(Status)

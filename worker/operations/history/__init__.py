@@ -6,25 +6,25 @@ Times are monotonic seconds and passed in; who shows them turns them into a time
 
 from __future__ import annotations
 
-from worker.operations.history.results import Answer, Answers, Picture
 from worker.operations.history.failures import Failure, Failures
-from worker.operations.history.throughput import BUCKET_S, BUCKETS, Bucket, Pulse
-from worker.operations.history.record import Ended, History
-from worker.operations.history.timeline import Moment, State, Stretch
+from worker.operations.history.record import EndedDelivery, History
+from worker.operations.history.results import RecentResult, RecentResults, Thumbnail
+from worker.operations.history.throughput import BUCKET_S, BUCKETS, Bucket, Throughput
+from worker.operations.history.timeline import Interval, Moment, State
 
 __all__ = [
     "BUCKETS",
     "BUCKET_S",
-    "Answer",
-    "Answers",
     "Bucket",
-    "Ended",
+    "EndedDelivery",
     "Failure",
     "Failures",
     "History",
+    "Interval",
     "Moment",
-    "Picture",
-    "Pulse",
+    "RecentResult",
+    "RecentResults",
     "State",
-    "Stretch",
+    "Throughput",
+    "Thumbnail",
 ]

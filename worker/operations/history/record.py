@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from worker.operations.history.results import MOST_TAGS, Answer, Answers, Picture, cut
-from worker.operations.history.failures import Failure, Failures
-from worker.operations.history.throughput import Pulse
-from worker.operations.history.timeline import Life, Moment, State, Strip
-from worker.supervision.lifecycle import Notice
 from worker.messages import Result
+from worker.operations.history.failures import Failure, Failures
+from worker.operations.history.results import MOST_TAGS, RecentResult, RecentResults, Thumbnail, cut
+from worker.operations.history.throughput import Throughput
+from worker.operations.history.timeline import ChildTimeline, Moment, State, Timeline
+from worker.supervision.lifecycle import Notice
 
 _MOST_MOMENTS = 60
 _MOST_LIVES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EndedDelivery:
     """How a delivery ended. `result` where one went out; `asset_id` and `instance` as far as they could be read."""
 
     ending: str
@@ -28,7 +28,7 @@ class Ended:
     instance: str | None
     file_name: str | None
     result: Result | None
-    picture: Picture | None
+    thumbnail: Thumbnail | None
     took_s: float
 
 
@@ -37,18 +37,18 @@ class History:
 
     def __init__(self, now_s: float) -> None:
         self.began_s = now_s
-        self.answers = Answers()
+        self.results = RecentResults()
         self.failures = Failures()
-        self.pulse = Pulse()
-        self.lives: dict[str, Life] = {}
+        self.throughput = Throughput()
+        self.lives: dict[str, ChildTimeline] = {}
         """The model's children, by name."""
-        self.taking = Strip(State.STARTING, now_s)
+        self.taking = Timeline(State.STARTING, now_s)
         """Whether events were taken."""
         self.moments: deque[Moment] = deque(maxlen=_MOST_MOMENTS)
 
-    def ended(self, ended: Ended, now_s: float) -> None:
+    def ended(self, ended: EndedDelivery, now_s: float) -> None:
         """A delivery was settled."""
-        self.pulse.ended(ended.ending, ended.status, ended.took_s, now_s)
+        self.throughput.ended(ended.ending, ended.status, ended.took_s, now_s)
         if ended.result is not None:
             self._answered(ended, ended.result, now_s)
         if ended.ending != "answered":
@@ -62,7 +62,7 @@ class History:
         if life is None:
             if len(self.lives) >= _MOST_LIVES:
                 return
-            life = self.lives[name] = Life(now_s)
+            life = self.lives[name] = ChildTimeline(now_s)
         moment = life.told(notice, now_s)
         if moment is not None:
             self.moments.append(Moment(now_s, moment[0], name, cut(moment[1])))
@@ -81,16 +81,16 @@ class History:
                 if life.state(now_s) is State.DISABLED:
                     life.change(State.STARTING, now_s)
 
-    def _answered(self, ended: Ended, result: Result, now_s: float) -> None:
+    def _answered(self, ended: EndedDelivery, result: Result, now_s: float) -> None:
         for report in result.providers:
             if report.status in ("failed", "unavailable"):
                 self._failed(ended, "provider", report.name, report.reason, report.message, now_s)
         # One that was looked at has asked for its place already, when there was still something to make a picture of.
-        picture = ended.picture or (self.answers.admit(now_s) if result.image is None else None)
-        if picture is None:
+        thumbnail = ended.thumbnail or (self.results.admit(now_s) if result.image is None else None)
+        if thumbnail is None:
             return
-        self.answers.add(
-            Answer(
+        self.results.add(
+            RecentResult(
                 at_s=now_s,
                 asset_id=cut(result.asset_id),
                 instance=result.instance,
@@ -104,11 +104,13 @@ class History:
                 complete=result.complete,
                 image=result.image,
                 took_s=ended.took_s,
-                picture=picture,
+                thumbnail=thumbnail,
             )
         )
 
-    def _failed(self, ended: Ended, kind: str, who: str, reason: str | None, message: str | None, now_s: float) -> None:
+    def _failed(
+        self, ended: EndedDelivery, kind: str, who: str, reason: str | None, message: str | None, now_s: float
+    ) -> None:
         self.failures.add(
             Failure(
                 kind=kind,

@@ -13,20 +13,20 @@ from itertools import islice
 
 from worker.messages import ImageFacts, ProviderReport, Tag
 
-MOST_ANSWERS = 12
+MOST_RESULTS = 12
 MOST_TAGS = 6
 LONGEST_TEXT = 300
 """Names and messages are cut here: an event may give an asset a name of a thousand characters."""
 
-_PICTURES_OUTLIVE = 12
+_THUMBNAILS_OUTLIVE = 12
 """A page that has just been drawn names thumbnails that it is about to ask for: they must still be there then."""
 
-_BURST = float(MOST_ANSWERS)
+_BURST = float(MOST_RESULTS)
 _A_SECOND = 1.0
 
 
 @dataclass(slots=True)
-class Picture:
+class Thumbnail:
     """The thumbnail of an answer, which comes a moment after it, or never. `jpeg`: a few kilobytes."""
 
     number: int
@@ -34,7 +34,7 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RecentResult:
     """One result. `tags` are the best few of `number_of_tags`."""
 
     at_s: float
@@ -50,25 +50,25 @@ class Answer:
     complete: bool
     image: ImageFacts | None
     took_s: float
-    picture: Picture | None
+    thumbnail: Thumbnail | None
 
 
-class Answers:
+class RecentResults:
     """The last of them, newest first."""
 
     def __init__(self) -> None:
-        self._kept: deque[Answer] = deque(maxlen=MOST_ANSWERS + _PICTURES_OUTLIVE)
+        self._kept: deque[RecentResult] = deque(maxlen=MOST_RESULTS + _THUMBNAILS_OUTLIVE)
         self._numbers = 0
         self._room = _BURST
         self._filled_at_s: float | None = None
 
-    def __iter__(self) -> Iterator[Answer]:
-        return islice(reversed(self._kept), MOST_ANSWERS)
+    def __iter__(self) -> Iterator[RecentResult]:
+        return islice(reversed(self._kept), MOST_RESULTS)
 
     def __len__(self) -> int:
-        return min(len(self._kept), MOST_ANSWERS)
+        return min(len(self._kept), MOST_RESULTS)
 
-    def admit(self, now_s: float) -> Picture | None:
+    def admit(self, now_s: float) -> Thumbnail | None:
         """A place for an answer that comes at `now_s`, or None when too many have come for anybody to follow."""
         if self._filled_at_s is not None:
             self._room = min(_BURST, self._room + _A_SECOND * (now_s - self._filled_at_s))
@@ -77,17 +77,17 @@ class Answers:
             return None
         self._room -= 1
         self._numbers += 1
-        return Picture(self._numbers)
+        return Thumbnail(self._numbers)
 
-    def add(self, answer: Answer) -> None:
+    def add(self, answer: RecentResult) -> None:
         """Keep an answer that was admitted; the oldest goes."""
         self._kept.append(answer)
 
-    def picture(self, number: int) -> bytes | None:
+    def thumbnail(self, number: int) -> bytes | None:
         """The thumbnail with this number, if its answer is still here and it has been made."""
         for answer in self._kept:
-            if answer.picture is not None and answer.picture.number == number:
-                return answer.picture.jpeg
+            if answer.thumbnail is not None and answer.thumbnail.number == number:
+                return answer.thumbnail.jpeg
         return None
 
 

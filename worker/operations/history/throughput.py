@@ -44,7 +44,7 @@ class Bucket:
         self._times[_class_of(seconds)] += 1
 
 
-class Pulse:
+class Throughput:
     """The last BUCKETS steps of BUCKET_S each."""
 
     def __init__(self) -> None:

@@ -10,14 +10,17 @@ import asyncio
 import os
 import time
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import structlog
 
-from worker.images.content import Content
-from worker.supervision.decoder_pool import DecoderCrew
 from worker.errors import AutotagError
-from worker.operations.history import History, Picture
+from worker.images.content import Content
 from worker.images.requests import JpegLimits
+from worker.operations.history import History, Thumbnail
+
+if TYPE_CHECKING:
+    from worker.supervision.decoder_pool import DecoderPool
 
 _log = structlog.get_logger(__name__)
 
@@ -26,31 +29,31 @@ THUMBNAIL = JpegLimits(maximum_bytes=24 << 10, maximum_width=192, maximum_height
 
 _TRIES = 10
 _PAUSE_S = 0.2
-"""Between two looks whether a decoder is free; then it is left at that."""
+"""Between two checks whether a decoder is free; after the last one no thumbnail is made."""
 
 _MOST_HELD = 12
 _MOST_HELD_BYTES = 32 << 20
 
 
-class Album:
-    """Gives a place in the record's list of answers and, if `thumbnails`, has its picture made."""
+class Thumbnails:
+    """Reserves a place in the list of recent results and, if `enabled`, has a thumbnail made for it."""
 
-    def __init__(self, history: History, *, thumbnails: bool) -> None:
+    def __init__(self, history: History, *, enabled: bool) -> None:
         self._history = history
-        self._thumbnails = thumbnails
+        self._enabled = enabled
         self._one_at_a_time = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._held_bytes = 0
 
-    def picture(self, content: Content, decoders: DecoderCrew, asset: str) -> Picture | None:
-        """The place of an image that has been looked at; None when too many come for people to follow."""
-        picture = self._history.answers.admit(time.monotonic())
-        if picture is None or not self._thumbnails:
-            return picture
+    def request(self, content: Content, decoders: DecoderPool, asset: str) -> Thumbnail | None:
+        """The place of an image that has been tagged; None when too many come for people to follow."""
+        thumbnail = self._history.results.admit(time.monotonic())
+        if thumbnail is None or not self._enabled:
+            return thumbnail
         if len(self._tasks) >= _MOST_HELD or self._held_bytes + content.size_bytes > _MOST_HELD_BYTES:
-            return picture
+            return thumbnail
         own = replace(content, fd=os.dup(content.fd))
-        task = asyncio.create_task(self._make(picture, own, decoders, asset), name="thumbnail")
+        task = asyncio.create_task(self._make(thumbnail, own, decoders, asset), name="thumbnail")
         self._tasks.add(task)
         self._held_bytes += own.size_bytes
 
@@ -60,7 +63,7 @@ class Album:
             own.close()
 
         task.add_done_callback(done)
-        return picture
+        return thumbnail
 
     async def close(self) -> None:
         """Make no more."""
@@ -69,7 +72,7 @@ class Album:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _make(self, picture: Picture, content: Content, decoders: DecoderCrew, asset: str) -> None:
+    async def _make(self, thumbnail: Thumbnail, content: Content, decoders: DecoderPool, asset: str) -> None:
         async with self._one_at_a_time:
             for _ in range(_TRIES):
                 if not decoders.waiting:
@@ -78,6 +81,6 @@ class Album:
             else:
                 return
             try:
-                picture.jpeg = await decoders.shrink(content, THUMBNAIL, asset)
+                thumbnail.jpeg = await decoders.shrink(content, THUMBNAIL, asset)
             except AutotagError as error:
                 _log.debug("no thumbnail", asset_id=asset, reason=error.reason)

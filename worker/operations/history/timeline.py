@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from worker.supervision.lifecycle import BecameDisabled, BecameReady, BecameStopped, Crashed, Notice, Relaunching
 
-_MOST_STRETCHES = 240
+_MOST_INTERVALS = 240
 
 
 class State(StrEnum):
@@ -24,7 +24,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class Interval:
     """`state` lasted from `from_s` to `to_s`."""
 
     state: State
@@ -42,11 +42,11 @@ class Moment:
     words: str
 
 
-class Strip:
+class Timeline:
     """The states of one thing, one after the other."""
 
     def __init__(self, state: State, now_s: float) -> None:
-        self._changes: deque[tuple[float, State]] = deque([(now_s, state)], maxlen=_MOST_STRETCHES)
+        self._changes: deque[tuple[float, State]] = deque([(now_s, state)], maxlen=_MOST_INTERVALS)
 
     def state(self, now_s: float) -> State:
         """The state at `now_s`; a change may have been announced for later."""
@@ -63,18 +63,18 @@ class Strip:
         """It will be in `state` from `at_s` on, unless another change comes first."""
         self._changes.append((at_s, state))
 
-    def stretches(self, from_s: float, to_s: float) -> list[Stretch]:
+    def intervals(self, from_s: float, to_s: float) -> list[Interval]:
         """What it did between two times."""
         changes = [change for change in self._changes if change[0] < to_s]
         ends = [*(at_s for at_s, _ in changes[1:]), to_s]
         return [
-            Stretch(state, max(began_s, from_s), end_s)
+            Interval(state, max(began_s, from_s), end_s)
             for (began_s, state), end_s in zip(changes, ends, strict=True)
             if end_s > from_s and end_s > began_s
         ]
 
 
-class Life(Strip):
+class ChildTimeline(Timeline):
     """The states of one supervised child, made out from the notices in its life."""
 
     def __init__(self, now_s: float) -> None:

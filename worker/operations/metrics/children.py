@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from worker.supervision.lifecycle import Crashed, Notice, Relaunching
 from worker.operations.metrics.labels import Reasons
+from worker.supervision.lifecycle import Crashed, Notice, Relaunching
 
 KINDS = ("model", "decoder")
 PHASES = ("stopped", "starting", "ready", "checking", "busy", "stopping", "dying", "back_off", "disabled")
@@ -63,7 +63,7 @@ class ChildView(Protocol):
         ...
 
 
-class CrewView(Protocol):
+class PoolView(Protocol):
     """The children of one kind."""
 
     @property
@@ -110,18 +110,18 @@ class ChildMetrics:
             registry=registry,
         )
         self._last_crash: dict[str, str] = {}
-        self._crews = _Crews()
-        registry.register(self._crews)
+        self._pools = _PoolCollector()
+        registry.register(self._pools)
         for kind in KINDS:
             for reason in CRASHES:
                 self._relaunches.labels(kind, reason)
                 self._crashes.labels(kind, reason, "true")
 
-    def are(self, crews: Callable[[], Mapping[str, CrewView]]) -> None:
+    def observe(self, pools: Callable[[], Mapping[str, PoolView]]) -> None:
         """Where to look the children up, by kind."""
-        self._crews.look = crews
+        self._pools.read = pools
 
-    def told(self, name: str, notice: Notice) -> None:
+    def on_notice(self, name: str, notice: Notice) -> None:
         """Something happened in the life of the child called `name`."""
         kind = name.partition("-")[0]
         match notice:
@@ -137,22 +137,22 @@ class ChildMetrics:
         self._batch_time.observe(seconds)
 
 
-class _Crews(Collector):
+class _PoolCollector(Collector):
     """Looks at the children whenever metrics are collected."""
 
     def __init__(self) -> None:
-        self.look: Callable[[], Mapping[str, CrewView]] = dict
+        self.read: Callable[[], Mapping[str, PoolView]] = dict
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        crews = self.look()
-        children = {kind: crews[kind].states() if kind in crews else () for kind in KINDS}
+        pools = self.read()
+        children = {kind: pools[kind].states() if kind in pools else () for kind in KINDS}
         yield _by_state("autotag_children", "Children by phase of their lives", "phase", PHASES, _counted(children))
         yield _by_state(
             "autotag_supervisor_state",
             "1 for the state that the children of a kind are in as a whole",
             "state",
             STATES,
-            {kind: {_state(crews.get(kind), children[kind]): 1} for kind in KINDS},
+            {kind: {_state(pools.get(kind), children[kind]): 1} for kind in KINDS},
         )
         memory = GaugeMetricFamily(
             "autotag_child_resident_memory_bytes", "Resident memory of a child", labels=["kind", "child"]
@@ -161,22 +161,22 @@ class _Crews(Collector):
         for kind in KINDS:
             for child, resident_bytes in _largest(children[kind]).items():
                 memory.add_metric([kind, child], resident_bytes)
-            waiting.add_metric([kind], crews[kind].waiting if kind in crews else 0)
+            waiting.add_metric([kind], pools[kind].waiting if kind in pools else 0)
         yield memory
         yield waiting
-        yield from _model(crews.get("model"))
+        yield from _model(pools.get("model"))
         yield _info(children)
 
 
-def _model(crew: CrewView | None) -> Iterable[GaugeMetricFamily]:
+def _model(pool: PoolView | None) -> Iterable[GaugeMetricFamily]:
     disabled = GaugeMetricFamily("autotag_model_disabled", "1 while the model is disabled")
-    disabled.add_metric([], int(crew is not None and crew.disabled_reason is not None))
+    disabled.add_metric([], int(pool is not None and pool.disabled_reason is not None))
     yield disabled
     left = GaugeMetricFamily(
         "autotag_model_relaunches_left", "Crashes of the model that would still be answered by a relaunch"
     )
-    if crew is not None and crew.relaunches_left is not None:
-        left.add_metric([], 0 if crew.disabled_reason is not None else crew.relaunches_left)
+    if pool is not None and pool.relaunches_left is not None:
+        left.add_metric([], 0 if pool.disabled_reason is not None else pool.relaunches_left)
     yield left
 
 
@@ -196,10 +196,10 @@ def _said(child: ChildView) -> tuple[str, ...]:
     return tuple(str(child.hello.get(name, ""))[:_LONGEST_WORD] for name in ("identity", "runtime", "sandbox"))
 
 
-def _state(crew: CrewView | None, children: Sequence[ChildView]) -> str:
-    if crew is None:
+def _state(pool: PoolView | None, children: Sequence[ChildView]) -> str:
+    if pool is None:
         return "stopped"
-    if crew.disabled_reason is not None:
+    if pool.disabled_reason is not None:
         return "disabled"
     phases = {child.phase for child in children}
     if phases & {"ready", "busy", "checking"}:

@@ -19,7 +19,7 @@ _LANE = ["provider", "dms_instance"]
 
 
 @dataclass(frozen=True, slots=True)
-class LaneView:
+class AccountView:
     """How one instance stands with one service. `calls_used` is None while the month's calls are not known."""
 
     provider: str
@@ -54,9 +54,9 @@ class CloudMetrics:
         self._lanes = _Lanes(instances)
         registry.register(self._lanes)
 
-    def are(self, lanes: Callable[[], Iterable[LaneView]]) -> None:
+    def observe(self, lanes: Callable[[], Iterable[AccountView]]) -> None:
         """Where to look up how each configured instance stands; called when metrics are collected."""
-        self._lanes.look = lanes
+        self._lanes.read = lanes
         for lane in lanes():
             self._calls.labels(lane.provider, self._instance(lane.instance), "ok")
             self._retries.labels(lane.provider, self._instance(lane.instance))
@@ -74,7 +74,7 @@ class CloudMetrics:
 
 class _Lanes(Collector):
     def __init__(self, instances: Instances) -> None:
-        self.look: Callable[[], Iterable[LaneView]] = tuple
+        self.read: Callable[[], Iterable[AccountView]] = tuple
         self._instance = instances
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
@@ -89,7 +89,7 @@ class _Lanes(Collector):
         used = GaugeMetricFamily(
             "autotag_provider_budget_used_calls", "Calls an instance has made this month", labels=_LANE
         )
-        for lane in self.look():
+        for lane in self.read():
             who = [lane.provider, self._instance(lane.instance)]
             for state in CIRCUITS:
                 circuits.add_metric([*who, state], int(lane.circuit == state))

@@ -5,24 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from worker.operations import tracing
-from worker.messages import Result
-from worker.operations.metrics.labels import Reasons
-from worker.providers.replies import Reply
+from worker.amqp.delivery import Ending
 from worker.amqp.topology import Lane
+from worker.messages import ProviderStatus, Result, ResultStatus
+from worker.operations import tracing
+from worker.operations.metrics.labels import Reasons
 from worker.operations.tracing import Trace
+from worker.providers.replies import Reply
 
 STAGES = ("queue_wait", "fetch", "decode", "shrink", "model", "publish")
 """In the order of an event's way. Cloud services come under their names; `shrink` is part of theirs."""
 
 STAGE_OF_PROVIDER = {"tensorflow": "model"}
 
-ENDINGS = ("answered", "retried", "dead_lettered", "requeued")
-STATUSES = ("tagged", "no_tags", "skipped", "failed")
-REPLY_STATUSES = ("ok", "skipped", "failed", "unavailable")
+STATUSES: tuple[ResultStatus, ...] = get_args(ResultStatus)
+REPLY_STATUSES: tuple[ProviderStatus, ...] = get_args(ProviderStatus)
 BUILT_IN_PROVIDERS = ("tensorflow", "google_cloud_vision", "microsoft_vision")
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
@@ -77,7 +78,7 @@ class EventMetrics:
     def _begin_at_zero(self) -> None:
         for lane in Lane:
             self._received.labels(lane.value)
-        for ending in ENDINGS:
+        for ending in Ending:
             self._events.labels(ending, "")
             self._whole.labels(ending)
         for status in STATUSES:
@@ -85,8 +86,8 @@ class EventMetrics:
         for stage in (*STAGES, *(name for name in BUILT_IN_PROVIDERS if name not in STAGE_OF_PROVIDER)):
             self._stage.labels(stage)
         for provider in BUILT_IN_PROVIDERS:
-            for status in REPLY_STATUSES:
-                self._replies.labels(provider, status, "")
+            for reply_status in REPLY_STATUSES:
+                self._replies.labels(provider, reply_status, "")
 
     def received(self, lane: Lane) -> None:
         """A delivery has come."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Iterable
+
+from worker.messages import DEFAULT_INSTANCE
 
 OTHER = "other"
 
@@ -36,12 +38,12 @@ class Instances:
     """Events may name any instance; only those that the settings name have series of their own."""
 
     def __init__(self) -> None:
-        self._configured: Callable[[], Collection[str]] = tuple
+        self._configured: frozenset[str] = frozenset()
 
-    def are(self, configured: Callable[[], Collection[str]]) -> None:
-        """Where to learn which instances the settings name now."""
-        self._configured = configured
+    def configure(self, names: Iterable[str]) -> None:
+        """Take the instances that the settings name from now on."""
+        self._configured = frozenset(names)
 
     def __call__(self, instance: str) -> str:
         """The label value for an instance."""
-        return instance if instance == "default" or instance in self._configured() else OTHER
+        return instance if instance == DEFAULT_INSTANCE or instance in self._configured else OTHER

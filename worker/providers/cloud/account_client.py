@@ -1,7 +1,7 @@
 """What one instance may ask of one service at this moment: its pause, rate, budget and circuit, in one place.
 
-A lane belongs to one account (endpoint and key). When an instance's account changes, it gets a new lane; calls under
-way stay in the old one, so that no image ever goes out under a key that is not its own instance's.
+A client belongs to one account (endpoint and key). When an instance's account changes, it gets a new client; calls
+under way stay with the old one, so that no image is ever sent under a key that is not its own instance's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from worker.errors import AutotagError, Misconfigured, Unavailable
 from worker.providers.cloud.budget import CallBudget, Grant
 from worker.providers.cloud.circuit import Circuit
 from worker.providers.cloud.faults import MAY_HAVE_BEEN_BILLED, NotCalled, SlowDown
-from worker.providers.cloud.observer import UNOBSERVED, CallObserver
+from worker.providers.cloud.observer import NO_OBSERVER, CallObserver
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
@@ -39,7 +39,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class LaneRules:
+class AccountRules:
     """How many calls may be under way at once, and how long a service is left alone after what.
 
     A service may ask for a pause; images wait for the end of one no longer than `longest_pause_s` with us. `calls` is
@@ -51,13 +51,13 @@ class LaneRules:
     circuit_open_s: float
     refused_key_pause_s: float
     longest_pause_s: float
-    calls: CallObserver = UNOBSERVED
+    calls: CallObserver = NO_OBSERVER
 
 
-class Lane:
+class AccountClient:
     """The way of one account's calls. Its steps, in this order: `admission`, `take`, `send`."""
 
-    def __init__(self, account: Account, rules: LaneRules, budget: CallBudget) -> None:
+    def __init__(self, account: Account, rules: AccountRules, budget: CallBudget) -> None:
         self.account = account
         self.rules = rules
         self._budget = budget
@@ -119,7 +119,7 @@ class Lane:
             return await self.send(ask, await self.take(1))
 
     async def close(self) -> None:
-        """Break off what the lane has under way by itself: nothing, here."""
+        """Break off what the client has under way by itself: nothing, here."""
 
     async def send(self, ask: Callable[[], Awaitable[_T]], grant: Grant | None) -> _T:
         """Make the call, and draw from its end what follows for the next ones."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from worker.errors import AutotagError, CannotBeDone, TryLater
-from worker.providers.cloud.account_client import Lane
+from worker.providers.cloud.account_client import AccountClient
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -36,17 +36,17 @@ class _Waiting(Generic[_Item, _Result]):
 
 
 class Batcher(Generic[_Item, _Result]):
-    """Carries items of one lane. `send` takes a batch and gives a result or an error for each, in the same order."""
+    """Carries items of one client. `send` takes a batch and gives a result or an error for each, in the same order."""
 
     def __init__(
         self,
-        lane: Lane,
+        client: AccountClient,
         send: Callable[[list[_Item]], Awaitable[list[_Result | AutotagError]]],
         limits: BatchLimits,
         *,
         maximum_calls: int,
     ) -> None:
-        self._lane = lane
+        self._account_client = client
         self._send = send
         self._limits = limits
         self._maximum_calls = maximum_calls
@@ -80,7 +80,7 @@ class Batcher(Generic[_Item, _Result]):
         try:
             while self._queue:
                 try:
-                    await self._lane.admission()
+                    await self._account_client.admission()
                 except AutotagError as error:
                     self._fail(self._all_waiting(), error)
                 batch = self._next_batch()
@@ -97,11 +97,11 @@ class Batcher(Generic[_Item, _Result]):
     async def _carry(self, batch: list[_Waiting[_Item, _Result]]) -> None:
         grant = None
         try:
-            grant = await self._lane.take(len(batch))
+            grant = await self._account_client.take(len(batch))
             granted = len(batch) if grant is None else grant.calls
-            self._fail(batch[granted:], self._lane.budget_exhausted())
+            self._fail(batch[granted:], self._account_client.budget_exhausted())
             del batch[granted:]
-            results = await self._lane.send(lambda: self._send([waiting.item for waiting in batch]), grant)
+            results = await self._account_client.send(lambda: self._send([waiting.item for waiting in batch]), grant)
         except CannotBeDone as error:
             self._blame(batch, error)
         except AutotagError as error:

@@ -45,7 +45,7 @@ class KeyHeader:
 
 
 @dataclass(frozen=True, slots=True)
-class WireAnswer:
+class HttpAnswer:
     """What came back: any status, the whole body. Header names are in lower case."""
 
     status: int
@@ -66,7 +66,7 @@ class WireAnswer:
         return self.headers.get("content-type", "").partition(";")[0].strip()[:100] or "no content type"
 
 
-class Wire:
+class HttpClient:
     """A pool of connections to one service, HTTP/2 where it is spoken, shared by all instances.
 
     Connections are made to checked addresses only. `service` names the service to people.
@@ -85,7 +85,7 @@ class Wire:
             ),
         )
 
-    async def post(self, url: str, key: KeyHeader, body: bytes, *, content_type: str, timeout_s: float) -> WireAnswer:
+    async def post(self, url: str, key: KeyHeader, body: bytes, *, content_type: str, timeout_s: float) -> HttpAnswer:
         """POST, and read the answer whole. Raises ServiceFailed, or Misconfigured for an address that is not allowed.
 
         `timeout_s` bounds each phase, and all of them together: a service that sends a byte now and then is late too.
@@ -113,7 +113,7 @@ class Wire:
                     name.decode("latin-1").lower(): key.without_key(value.decode("latin-1"))
                     for name, value in response.headers
                 }
-                return WireAnswer(response.status, headers, await self._read(response))
+                return HttpAnswer(response.status, headers, await self._read(response))
         except (TimeoutError, OSError, httpcore.TimeoutException, httpcore.NetworkError) as error:
             trouble = self._translated(error, timeout_s)
         except (httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:

@@ -17,7 +17,7 @@ class CallObserver(Protocol):
         ...
 
 
-class Unobserved:
+class NoObserver:
     """For those who count nothing."""
 
     def called(self, provider: str, instance: str, failure: str | None, took_s: float) -> None:
@@ -27,4 +27,4 @@ class Unobserved:
         """Forget it."""
 
 
-UNOBSERVED = Unobserved()
+NO_OBSERVER = NoObserver()

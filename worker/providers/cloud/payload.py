@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import dataclass
 
 from worker.errors import CannotBeDone
-from worker.providers.base import Image
 from worker.images.requests import JpegLimits
+from worker.providers.base import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Payload:
         return await asyncio.to_thread(self.image.content.read) if self.jpeg is None else self.jpeg
 
 
-async def fitted(image: Image, limits: ServiceLimits, *, resize: bool) -> Payload:
+async def prepared_payload(image: Image, limits: ServiceLimits, *, resize: bool) -> Payload:
     """What to send for an image. Raises CannotBeDone when it does not fit and may not or can't be made to."""
     misfit = limits.misfit(image)
     if misfit is None:

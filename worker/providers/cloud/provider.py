@@ -1,4 +1,4 @@
-"""What a provider does whose answers come from a service: find out how to ask, ask patiently, and say what is wrong.
+"""What a provider does whose answers come from a service: find out how to ask, ask with retries, report what is wrong.
 
 A service's own module says what is particular to it: the methods that are abstract here.
 """
@@ -19,27 +19,26 @@ from urllib.parse import SplitResult, urlsplit
 import structlog
 from pydantic import SecretStr
 
-from worker.images.content import Content
 from worker.errors import AutotagError, Misconfigured
+from worker.images.content import Content
+from worker.images.requests import JpegLimits, PixelRecipe
 from worker.messages import ImageFacts
-from worker.images.requests import PixelRecipe
 from worker.providers.base import Answer, Image
-from worker.images.requests import JpegLimits
-from worker.providers.cloud.cache import AnswerCache
+from worker.providers.checks import ProviderCheck, Severity
+from worker.providers.cloud.account_client import Account, AccountClient, AccountRules
 from worker.providers.cloud.budget import CallBudget
-from worker.providers.cloud.payload import Payload, ServiceLimits, fitted
-from worker.providers.cloud.account_client import Account, Lane, LaneRules
-from worker.providers.cloud.retries import Patience, patiently
-from worker.providers.cloud.http_client import Wire, quiet_http_libraries
-from worker.providers.checks import Finding, Severity
-from worker.providers.registry import Surroundings
+from worker.providers.cloud.cache import ResultCache
+from worker.providers.cloud.http_client import HttpClient, quiet_http_libraries
+from worker.providers.cloud.payload import Payload, ServiceLimits, prepared_payload
+from worker.providers.cloud.retries import RetryPolicy, call_with_retries
+from worker.providers.registry import ProviderContext
 from worker.settings import InstanceSettings
 from worker.settings.instance import CloudSettings
 from worker.settings.schema import dotted, secret_name
 
 _log = structlog.get_logger(__name__)
 _KEY = re.compile(r"[\x21-\x7e]+")
-_MOST_LANES = 1000
+_MOST_ACCOUNTS = 1000
 _MIME_TYPES_OF_OTHER_NAMES = {
     "image/jpg": "image/jpeg",
     "image/pjpeg": "image/jpeg",
@@ -66,7 +65,7 @@ class Target:
 
 
 S = TypeVar("S", bound=CloudSettings)
-L = TypeVar("L", bound=Lane)
+L = TypeVar("L", bound=AccountClient)
 
 
 class CloudProvider(ABC, Generic[S, L]):
@@ -76,22 +75,22 @@ class CloudProvider(ABC, Generic[S, L]):
     service: ClassVar[str]
     """The service's name for people."""
 
-    def __init__(self, surroundings: Surroundings) -> None:
-        cloud = surroundings.settings.cloud
+    def __init__(self, context: ProviderContext) -> None:
+        cloud = context.settings.cloud
         self._cloud = cloud
-        self._rules = LaneRules(
+        self._rules = AccountRules(
             cloud.maximum_calls_at_once,
             cloud.failures_to_open_circuit,
             cloud.circuit_open_s,
             cloud.refused_key_pause_s,
             cloud.retry_maximum_wait_s,
-            surroundings.calls,
+            context.calls,
         )
-        self._budget = CallBudget(surroundings.state_dir / "cloud-calls.sqlite3")
-        self._cache_dir = surroundings.cache_dir / "cloud-answers" / self.name
-        self._answers: AnswerCache | None = None
-        self._wire: Wire | None = None
-        self._lanes: OrderedDict[str, L] = OrderedDict()
+        self._budget = CallBudget(context.state_dir / "cloud-calls.sqlite3")
+        self._cache_dir = context.cache_dir / "cloud-answers" / self.name
+        self._answers: ResultCache | None = None
+        self._http: HttpClient | None = None
+        self._account_clients: OrderedDict[str, L] = OrderedDict()
 
     @abstractmethod
     def section(self, instance: InstanceSettings) -> S:
@@ -106,11 +105,11 @@ class CloudProvider(ABC, Generic[S, L]):
         """Settings besides the target that decide what the service answers, as JSON values."""
 
     @abstractmethod
-    def make_lane(self, account: Account, rules: LaneRules, budget: CallBudget) -> L:
-        """A new lane for an account."""
+    def make_account_client(self, account: Account, rules: AccountRules, budget: CallBudget) -> L:
+        """A new client for an account."""
 
     @abstractmethod
-    async def ask(self, lane: L, target: Target, section: S, payload: Payload) -> Answer:
+    async def ask(self, client: L, target: Target, section: S, payload: Payload) -> Answer:
         """One attempt for one image."""
 
     def enabled(self, instance: InstanceSettings) -> bool:
@@ -143,16 +142,16 @@ class CloudProvider(ABC, Generic[S, L]):
         target = self.target(section)
         key = ""
         if self._answers is not None:
-            key = AnswerCache.key(
+            key = ResultCache.key(
                 image.facts.sha256, target.url, target.identity, section.resize, *self.influences(section)
             )
             if (kept := await self._answers.get(key)) is not None:
                 return kept
-        lane = self._lane(image.instance, section, target)
-        payload = await fitted(image, target.limits, resize=section.resize)
-        answer = await patiently(
-            lambda: self.ask(lane, target, section, payload),
-            Patience(
+        client = self._account_client(image.instance, section, target)
+        payload = await prepared_payload(image, target.limits, resize=section.resize)
+        answer = await call_with_retries(
+            lambda: self.ask(client, target, section, payload),
+            RetryPolicy(
                 section.maximum_number_of_attempts,
                 section.retry_total_s,
                 self._cloud.retry_minimum_wait_s,
@@ -172,9 +171,9 @@ class CloudProvider(ABC, Generic[S, L]):
     async def start(self) -> None:
         """Open the pool of connections; none is made yet."""
         quiet_http_libraries()
-        self._wire = Wire(self.service, self._cloud)
+        self._http = HttpClient(self.service, self._cloud)
         if self._cloud.cache.enabled:
-            self._answers = AnswerCache(
+            self._answers = ResultCache(
                 self._cache_dir,
                 maximum_bytes=self._cloud.cache.maximum_bytes,
                 maximum_age_s=self._cloud.cache.maximum_age_s,
@@ -182,13 +181,13 @@ class CloudProvider(ABC, Generic[S, L]):
 
     async def close(self) -> None:
         """Close all connections; calls under way end as TryLater."""
-        for lane in self._lanes.values():
-            await lane.close()
-        if self._wire is not None:
-            await self._wire.close()
-            self._wire = None
+        for client in self._account_clients.values():
+            await client.close()
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
 
-    def review(self, name: str, instance: InstanceSettings) -> list[Finding]:
+    def review(self, name: str, instance: InstanceSettings) -> list[ProviderCheck]:
         """What is wrong with the settings of the instance called `name`, as far as they alone show it."""
         section = self.section(instance)
         if not section.enabled:
@@ -202,21 +201,21 @@ class CloudProvider(ABC, Generic[S, L]):
             return [self._finding(name, Severity.WARNING, "api_retired", target.retired)]
         return []
 
-    async def check(self, name: str, instance: InstanceSettings) -> list[Finding]:
+    async def check(self, name: str, instance: InstanceSettings) -> list[ProviderCheck]:
         """One real call with a small grey image, once and without the cache; it counts towards the month's budget."""
         findings = self.review(name, instance)
         section = self.section(instance)
         if not section.enabled or any(finding.severity is Severity.ERROR for finding in findings):
             return findings
         target = self.target(section)
-        lane = self.make_lane(self._account(name, section, target), self._rules, self._budget)
+        client = self.make_account_client(self._account(name, section, target), self._rules, self._budget)
         started_s = time.monotonic()
         with Content.from_bytes(grey_png(), "check") as content:
             facts = ImageFacts(format="PNG", width=GREY_SIDE, height=GREY_SIDE, sha256="0" * 64)
             image = Image("the check's own image", name, content, facts, "image/png", None, _never_shrunk)
             try:
                 async with asyncio.timeout(section.timeout_s + self._cloud.connect_timeout_s):
-                    answer = await self.ask(lane, target, section, Payload(image, None))
+                    answer = await self.ask(client, target, section, Payload(image, None))
             except TimeoutError:
                 late = f"{self.service} gave no answer within {section.timeout_s:g} s"
                 return [*findings, self._finding(name, Severity.ERROR, "timed_out", late)]
@@ -227,15 +226,15 @@ class CloudProvider(ABC, Generic[S, L]):
         return [*findings, self._finding(name, Severity.OK, "answered", said)]
 
     @property
-    def wire(self) -> Wire:
+    def http(self) -> HttpClient:
         """The pool of connections, between `start` and `close`."""
-        if self._wire is None:
+        if self._http is None:
             raise RuntimeError(f"{self.name} has not been started")
-        return self._wire
+        return self._http
 
     def circuits(self) -> dict[str, str]:
         """State of each instance's circuit: `closed`, `open` or `half_open`."""
-        return {instance: lane.circuit_state for instance, lane in self._lanes.items()}
+        return {instance: client.circuit_state for instance, client in self._account_clients.items()}
 
     def calls_limit(self, instance: InstanceSettings) -> int | None:
         """Calls that an instance may make in a month; None where nothing limits them."""
@@ -259,15 +258,17 @@ class CloudProvider(ABC, Generic[S, L]):
             raise Misconfigured(f"`{self.name}.{setting}` can't be used: {wrong}", reason="endpoint_not_allowed")
         return parts
 
-    def _lane(self, instance: str, section: S, target: Target) -> L:
+    def _account_client(self, instance: str, section: S, target: Target) -> L:
         account = self._account(instance, section, target)
-        lane = self._lanes.get(instance)
-        if lane is None or lane.account != account:
-            lane = self._lanes[instance] = self.make_lane(account, self._rules, self._budget)
-        self._lanes.move_to_end(instance)
-        if len(self._lanes) > _MOST_LANES:  # events name instances; their number must not grow without bound
-            self._lanes.popitem(last=False)
-        return lane
+        client = self._account_clients.get(instance)
+        if client is None or client.account != account:
+            client = self._account_clients[instance] = self.make_account_client(account, self._rules, self._budget)
+        self._account_clients.move_to_end(instance)
+        if (
+            len(self._account_clients) > _MOST_ACCOUNTS
+        ):  # events name instances; their number must not grow without bound
+            self._account_clients.popitem(last=False)
+        return client
 
     def _account(self, instance: str, section: S, target: Target) -> Account:
         key = section.api_key or SecretStr("")
@@ -284,8 +285,8 @@ class CloudProvider(ABC, Generic[S, L]):
             )
         return Account(self.name, instance, target.url, key, section.calls_per_second, section.calls_per_month)
 
-    def _finding(self, instance: str, severity: Severity, reason: str, message: str) -> Finding:
-        return Finding(self.name, instance, severity, reason, message)
+    def _finding(self, instance: str, severity: Severity, reason: str, message: str) -> ProviderCheck:
+        return ProviderCheck(self.name, instance, severity, reason, message)
 
 
 def _where_it_goes(instance: str, provider: str) -> str:

@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How often and how long to ask. Waits are drawn from `minimum_wait_s` to a bound that doubles to the maximum."""
 
     maximum_number_of_attempts: int
@@ -48,9 +48,9 @@ class JitterOrAsAsked(wait_base):
         return max(wait_s, _asked_for_s(retry_state))
 
 
-async def patiently(
+async def call_with_retries(
     ask: Callable[[], Awaitable[_T]],
-    patience: Patience,
+    patience: RetryPolicy,
     on_retry: Callable[[], None] = lambda: None,
     **who: object,
 ) -> _T:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from worker.errors import Misconfigured
 from worker.images.requests import PixelRecipe
 from worker.providers.base import Answer, Image, Suggestion
-from worker.providers.registry import Surroundings
+from worker.providers.registry import ProviderContext
 from worker.settings import InstanceSettings
 
 
@@ -32,8 +32,8 @@ class Orientation:
 
     name = "orientation"
 
-    def __init__(self, surroundings: Surroundings) -> None:
-        """`surroundings` has the service's settings and places for files; this provider needs neither."""
+    def __init__(self, context: ProviderContext) -> None:
+        """`context` has the service's settings and places for files; this provider needs neither."""
 
     def enabled(self, instance: InstanceSettings) -> bool:
         """Whether this instance wants it. What is wrong with the rest of its table is for `tag` to say."""

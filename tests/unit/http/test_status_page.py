@@ -1,0 +1,369 @@
+"""Who may see and do what on the status page, and that nothing from outside becomes markup."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from worker import __version__
+from worker.amqp.state import BrokerState, Phase
+from worker.engine import Active
+from worker.http.app import build_app
+from worker.http.page.markup import Html, h, join
+from worker.http.page.words import ago, count, lasted, share, took
+from worker.messages import Result, Tag
+from worker.operations.health.readiness import status_of
+from worker.operations.health.status import Health, Status
+from worker.operations.history import EndedDelivery, History
+from worker.operations.metrics import Metrics
+from worker.settings import Settings
+
+HERE, ELSEWHERE = "127.0.0.1", "192.0.2.7"
+TOKEN = "a-token"
+FROM_THE_PAGE = {"Sec-Fetch-Site": "same-origin"}
+
+
+class FakeService:
+    """A service that is ready, has nothing to do, and notes what it is asked to do."""
+
+    def __init__(self) -> None:
+        self.settings = Settings()
+        self.metrics = Metrics()
+        self.history = History(0.0)
+        self.active: Active | None = None
+        self.done: list[str] = []
+
+    def health(self) -> Health:
+        return Health(alive=True, loop_lag_s=0.0, started=True, ready=True)
+
+    async def status(self) -> Status:
+        state = BrokerState(Phase.CONSUMING, 0.0)
+        return status_of(state, None, self.health(), in_hand=0, depths={"images.live": 3, "dead-letters": 1})
+
+    async def pause(self) -> Status:
+        self.done.append("pause")
+        return await self.status()
+
+    async def resume(self) -> Status:
+        self.done.append("resume")
+        return await self.status()
+
+    async def reset(self) -> Status:
+        self.done.append("reset")
+        return await self.status()
+
+    def answered(self, **fields: Any) -> None:
+        """Let one event have been answered."""
+        told = Result(asset_id="asset-1", instance="default", event_id="e", status="tagged", **fields)
+        picture = self.history.results.admit(1.0)
+        assert picture is not None
+        picture.jpeg = b"\xff\xd8jpeg"
+        ended = EndedDelivery("answered", "tagged", None, None, "asset-1", "default", None, told, picture, 0.1)
+        self.history.ended(ended, 1.0)
+
+
+@pytest.fixture
+def service() -> FakeService:
+    return FakeService()
+
+
+Visit = Callable[..., Any]
+
+
+@pytest.fixture
+def visit(service: FakeService) -> Visit:
+    @asynccontextmanager
+    async def visiting(
+        token: str | None = None, address: str = HERE, host: str = "127.0.0.1:9464"
+    ) -> AsyncIterator[httpx.AsyncClient]:
+        app = build_app(service, SecretStr(token) if token else None)
+        transport = httpx.ASGITransport(app, client=(address, 50000))
+        async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
+            yield client
+
+    return visiting
+
+
+async def sign_in(client: httpx.AsyncClient) -> str:
+    """Sign in as a browser does; the proof that the page's forms carry."""
+    answer = await client.post("/sign-in", data={"token": TOKEN}, headers=FROM_THE_PAGE)
+    assert answer.status_code == 303
+    found = re.search(r'name="proof" value="([0-9a-f]{64})"', (await client.get("/")).text)
+    assert found
+    return found[1]
+
+
+# ── without a token ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_on_this_machine_everything_can_be_seen_and_nothing_done(visit: Visit, service: FakeService) -> None:
+    service.answered()
+    async with visit() as client:
+        page = (await client.get("/")).text
+        assert "asset-1" in page
+        assert "/thumbnail?n=1" in page
+        assert (await client.get("/thumbnail?n=1")).content == b"\xff\xd8jpeg"
+        assert "<form" not in page.partition('id="timeline"')[0]
+        for action in ("pause", "resume", "reset"):
+            refusal = await client.post(f"/{action}", headers=FROM_THE_PAGE)
+            assert refusal.status_code == 403
+            assert "http.token" in refusal.text
+    assert service.done == []
+
+
+async def test_from_elsewhere_health_can_be_seen_and_no_asset(visit: Visit, service: FakeService) -> None:
+    service.answered()
+    async with visit(address=ELSEWHERE) as client:
+        for path in ("/", "/live", "/status.json"):
+            answer = await client.get(path)
+            assert answer.status_code == 200
+            assert "asset-1" not in answer.text
+        assert (await client.get("/thumbnail?n=1")).status_code == 404
+        refusal = await client.post("/try", content=b"x", headers=FROM_THE_PAGE | {"X-Autotag-File": "a"})
+        assert refusal.status_code == 403
+
+
+@pytest.mark.parametrize("host", ["localhost:9464", "127.0.0.1:9464", "[::1]:9464", "192.0.2.1", "autotag.localhost"])
+async def test_it_answers_under_addresses_and_localhost(visit: Visit, host: str) -> None:
+    async with visit(host=host) as client:
+        assert (await client.get("/")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/live", "/status.json", "/thumbnail?n=1", "/page/autotag.js"])
+@pytest.mark.parametrize("host", ["rebound.example", "rebound.example:9464", "127.0.0.1.example", "localhost.example"])
+async def test_a_name_that_another_site_could_have_pointed_here_is_refused(
+    visit: Visit, service: FakeService, host: str, path: str
+) -> None:
+    service.answered()
+    async with visit(host=host) as client:
+        answer = await client.get(path)
+    assert answer.status_code == 421
+    assert "asset-1" not in answer.text
+
+
+# ── with one ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_without_it_there_is_only_the_form(visit: Visit, service: FakeService) -> None:
+    service.answered()
+    async with visit(TOKEN) as client:
+        page = await client.get("/")
+        assert 'action="/sign-in"' in page.text
+        assert "asset-1" not in page.text
+        assert (await client.get("/live")).status_code == 401
+        assert (await client.get("/status.json")).status_code == 401
+        assert (await client.get("/thumbnail?n=1")).status_code == 404
+        assert (await client.post("/pause", headers=FROM_THE_PAGE)).status_code == 403
+        refusal = await client.post("/try", content=b"x", headers=FROM_THE_PAGE | {"X-Autotag-File": "a"})
+        assert refusal.status_code == 403
+    assert service.done == []
+
+
+async def test_who_signs_in_gets_a_cookie_that_neither_is_the_token_nor_can_be_read_by_scripts(visit: Visit) -> None:
+    async with visit(TOKEN) as client:
+        answer = await client.post("/sign-in", data={"token": TOKEN}, headers=FROM_THE_PAGE)
+        cookie = answer.headers["set-cookie"]
+        assert TOKEN not in cookie
+        assert {"httponly", "samesite=strict"} <= {part.strip().lower() for part in cookie.split(";")}
+        assert "What went wrong" in (await client.get("/")).text
+
+
+async def test_a_wrong_token_is_refused_and_costs_a_moment(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.http.sessions._WRONG_TOKEN_COSTS_S", 0.01)
+    async with visit(TOKEN) as client:
+        answer = await client.post("/sign-in", data={"token": "another"}, headers=FROM_THE_PAGE)
+    assert answer.status_code == 403
+    assert "not the token" in answer.text
+    assert "set-cookie" not in answer.headers
+
+
+async def test_who_has_signed_in_may_act_from_the_page(visit: Visit, service: FakeService) -> None:
+    async with visit(TOKEN) as client:
+        proof = await sign_in(client)
+        for action in ("pause", "resume", "reset"):
+            answer = await client.post(f"/{action}", data={"proof": proof}, headers=FROM_THE_PAGE)
+            assert answer.status_code == 303
+    assert service.done == ["pause", "resume", "reset"]
+
+
+CROSS_SITE: dict[str, dict[str, str]] = {
+    "another site, by the browser's word": {"Sec-Fetch-Site": "cross-site"},
+    "another port of this host, which shares our cookies": {"Sec-Fetch-Site": "same-site"},
+    "another origin, from an older browser": {"Origin": "http://evil.example"},
+    "another port, from an older browser": {"Origin": "http://127.0.0.1:3000"},
+    "a sandboxed frame": {"Origin": "null"},
+    "nobody can tell": {},
+}
+
+
+@pytest.mark.parametrize("headers", CROSS_SITE.values(), ids=CROSS_SITE.keys())
+async def test_a_request_from_elsewhere_does_nothing_even_with_cookie_and_proof(
+    visit: Visit, service: FakeService, headers: dict[str, str]
+) -> None:
+    async with visit(TOKEN) as client:
+        proof = await sign_in(client)
+        for path in ("/pause", "/sign-out"):
+            answer = await client.post(path, data={"proof": proof}, headers=headers)
+            assert answer.status_code == 403
+        tried = await client.post("/try", content=b"x", headers=headers | {"X-Autotag-File": "a"})
+        assert tried.status_code == 403
+        assert 'action="/sign-in"' not in (await client.get("/")).text
+    assert service.done == []
+
+
+async def test_an_older_browser_is_believed_by_its_origin(visit: Visit, service: FakeService) -> None:
+    async with visit(TOKEN) as client:
+        proof = await sign_in(client)
+        headers = {"Origin": "http://127.0.0.1:9464", "X-Autotag-Proof": proof}
+        assert (await client.post("/pause", headers=headers)).status_code == 303
+    assert service.done == ["pause"]
+
+
+@pytest.mark.parametrize("proof", ["", "0" * 64, "ä"])
+async def test_without_the_pages_proof_nothing_is_done(visit: Visit, service: FakeService, proof: str) -> None:
+    async with visit(TOKEN) as client:
+        await sign_in(client)
+        answer = await client.post("/pause", data={"proof": proof}, headers=FROM_THE_PAGE)
+    assert answer.status_code == 403
+    assert service.done == []
+
+
+async def test_a_program_acts_with_the_bearer_token_alone(visit: Visit, service: FakeService) -> None:
+    async with visit(TOKEN) as client:
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        answer = await client.post("/pause", headers=bearer | {"Accept": "application/json"})
+        assert answer.json() == {"said": "Paused: no more events are taken"}
+        assert (await client.get("/status.json", headers=bearer)).json()["version"] == __version__
+        assert (await client.post("/pause", headers={"Authorization": "Bearer wrong"})).status_code == 403
+    assert service.done == ["pause"]
+
+
+async def test_nothing_is_done_by_asking_for_it(visit: Visit, service: FakeService) -> None:
+    async with visit(TOKEN) as client:
+        await sign_in(client)
+        for action in ("pause", "resume", "reset", "sign-out", "try"):
+            assert (await client.get(f"/{action}")).status_code == 405
+    assert service.done == []
+
+
+async def test_who_has_signed_out_is_out_for_good(visit: Visit) -> None:
+    async with visit(TOKEN) as client:
+        proof = await sign_in(client)
+        kept = dict(client.cookies)
+        assert (await client.post("/sign-out", data={"proof": proof}, headers=FROM_THE_PAGE)).status_code == 303
+        client.cookies.clear()
+        client.cookies.update(kept)
+        assert 'action="/sign-in"' in (await client.get("/")).text
+
+
+async def test_sessions_are_few_and_end(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with visit(TOKEN) as client:
+        await sign_in(client)
+        first = dict(client.cookies)
+        for _ in range(32):
+            await client.post("/sign-in", data={"token": TOKEN}, headers=FROM_THE_PAGE)
+        assert 'action="/sign-in"' not in (await client.get("/")).text
+        monkeypatch.setattr("worker.http.sessions.time.monotonic", lambda: 1e12)
+        assert 'action="/sign-in"' in (await client.get("/")).text
+        monkeypatch.undo()
+        client.cookies.clear()
+        client.cookies.update(first)
+        assert 'action="/sign-in"' in (await client.get("/")).text
+
+
+# ── what every answer carries, and trying an image ───────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("path", ["/", "/live", "/status.json", "/thumbnail?n=0", "/page/autotag.css"])
+async def test_every_answer_carries_the_headers_that_keep_it_to_itself(visit: Visit, path: str) -> None:
+    async with visit() as client:
+        headers = (await client.get(path)).headers
+    policy = headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "same-origin"
+
+
+async def test_nothing_from_outside_becomes_markup(visit: Visit, service: FakeService) -> None:
+    nasty = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
+    service.answered(message=nasty, tags=(Tag(name=nasty, confidence=0.9, provider="tensorflow"),))
+    trouble = EndedDelivery("dead_lettered", "failed", nasty, nasty, nasty, nasty, None, None, None, 0.1)
+    service.history.ended(trouble, 1.0)
+    async with visit() as client:
+        page = (await client.get("/")).text
+    assert "alert(1)" in page
+    assert "<script>" not in page
+    assert "<img src=x" not in page
+    assert page.count("<script") == 1
+    assert " style=" not in page
+
+
+async def test_a_service_that_is_starting_says_so_to_who_tries_an_image(visit: Visit) -> None:
+    headers = FROM_THE_PAGE | {"X-Autotag-File": "a.jpg"}
+    async with visit() as client:
+        answer = await client.post("/try", content=b"x", headers=headers)
+        assert answer.status_code == 503
+        assert "still starting" in answer.json()["error"]
+        empty = await client.post("/try", content=b"", headers=headers)
+        assert (empty.status_code, empty.json()) == (422, {"error": "It is empty"})
+
+
+async def test_an_image_that_is_too_large_is_not_read_to_its_end(visit: Visit, service: FakeService) -> None:
+    small = service.settings.sources.model_copy(update={"inline_maximum_bytes": 100_000})
+    service.settings = service.settings.model_copy(update={"sources": small})
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 50_000
+            yield b"x" * 50_000
+
+    headers = FROM_THE_PAGE | {"X-Autotag-File": "a.jpg"}
+    async with visit() as client:
+        answer = await client.post("/try", content=endless(), headers=headers)
+        assert answer.status_code == 413
+        assert "100 kB" in answer.json()["error"]
+        announced = await client.post("/try", content=b"x" * 100_001, headers=headers)
+        assert announced.status_code == 413
+    assert sent <= 200_000
+
+
+# ── its words ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_put_into_an_element_is_escaped_unless_it_is_one() -> None:
+    assert h("p", "a < b", h("b", "!"), class_="note") == '<p class="note">a &lt; b<b>!</b></p>'
+    assert h("a", "x", href='"&<', hidden=True, title=None) == '<a href="&quot;&amp;&lt;" hidden>x</a>'
+    assert join("<", Html("<"), None, 3, ["&"]) == "&lt;<3&amp;"
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (took(0.0004), "1 ms"),
+        (took(0.0421), "42 ms"),
+        (took(1.26), "1.3 s"),
+        (took(67.0), "1 min 7 s"),
+        (lasted(3 * 3600 + 12 * 60 + 5), "3 h 12 min"),
+        (lasted(8 * 86400 + 3 * 3600), "8 d 3 h"),
+        (ago(0.5), "just now"),
+        (ago(59.4), "59 s ago"),
+        (ago(185.0), "3 min ago"),
+        (ago(7300.0), "2 h 1 min ago"),
+        (count(12480), "12\u202f480"),
+        (share(0.934), "93 %"),
+        (share(0.0071), "0.7 %"),
+        (share(1.0), "100 %"),
+    ],
+)
+def test_numbers_are_told_as_people_would(said: str, meant: str) -> None:
+    assert said == meant

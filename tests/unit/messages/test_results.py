@@ -1,0 +1,171 @@
+"""Results: one id for one answer, equal bytes for equal answers, and readable by the official package."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from cloudevents.core.bindings import amqp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.messages import (
+    Event,
+    ImageFacts,
+    ProviderReport,
+    Tag,
+    UnreadableEvent,
+    comparable,
+    read_result,
+    result_data,
+    write_result,
+)
+from worker.messages.examples import EVENT, FAILED, SKIPPED, TAGGED
+from worker.messages.results import NAMESPACE
+
+UPLOAD = Event.model_validate_json(json.dumps(EVENT))
+LATER = datetime(2031, 2, 3, tzinfo=UTC)
+
+
+def test_a_result_is_published_as_a_structured_cloudevent_under_its_instance_and_status() -> None:
+    message = write_result(TAGGED, event=UPLOAD, settings_digest="s", source="autotag/eu", time=LATER)
+    envelope = json.loads(message.body)
+
+    assert (message.routing_key, message.content_type) == ("acme.tagged", "application/cloudevents+json")
+    assert envelope["id"] == message.message_id
+    assert (envelope["type"], envelope["source"]) == ("dms.image.tagged.v1", "autotag/eu")
+    assert (envelope["subject"], envelope["time"]) == ("34817", "2031-02-03T00:00:00.000Z")
+    assert envelope["traceparent"] == message.headers["traceparent"] == UPLOAD.traceparent
+    assert envelope["data"] == result_data(TAGGED)
+
+
+def test_the_official_package_reads_what_is_published() -> None:
+    message = write_result(TAGGED, event=UPLOAD, settings_digest="s")
+
+    event = amqp.from_amqp_event(
+        amqp.AMQPMessage({"content-type": message.content_type}, dict(message.headers), message.body)
+    )
+
+    assert (event.get_id(), event.get_type(), event.get_subject()) == (
+        message.message_id,
+        "dms.image.tagged.v1",
+        "34817",
+    )
+    assert event.get_data() == result_data(TAGGED)
+
+
+def test_a_result_reads_back_as_it_was_written() -> None:
+    for result in (TAGGED, SKIPPED, FAILED):
+        assert read_result(write_result(result, event=UPLOAD, settings_digest="s").body) == result
+
+
+def test_what_is_not_a_result_is_refused() -> None:
+    with pytest.raises(ValueError, match="type"):
+        read_result(json.dumps(EVENT).encode())
+
+
+def test_tags_are_best_first_and_ties_by_name_with_four_decimals() -> None:
+    tags = (Tag("b", 0.12344, "p"), Tag("Best", 0.9, "p"), Tag("A", 0.12341, "p"), Tag("a", 0.12342, "p"))
+
+    found = result_data(replace(TAGGED, tags=tags))["tags"]
+
+    assert [(tag["name"], tag["confidence"]) for tag in found] == [
+        ("Best", 0.9),
+        ("A", 0.1234),
+        ("a", 0.1234),
+        ("b", 0.1234),
+    ]
+
+
+def test_only_what_is_measured_differs_between_two_answers_to_one_event() -> None:
+    # Given the same answer, found a second time at another time and speed
+    slower = replace(TAGGED, providers=(replace(TAGGED.providers[0], duration_s=9.9),))
+    first = write_result(TAGGED, event=UPLOAD, settings_digest="s")
+    second = write_result(slower, event=UPLOAD, settings_digest="s", time=LATER)
+    # Then it has the same id, and the same bytes but for the times
+    assert first.message_id == second.message_id
+    assert first.body != second.body
+    assert comparable(first.body) == comparable(second.body)
+    assert comparable(first.body) != comparable(write_result(SKIPPED, event=UPLOAD, settings_digest="s").body)
+
+
+def test_the_id_stays_when_a_cloud_service_answers_with_other_tags() -> None:
+    other = replace(TAGGED, tags=(Tag("cat", 0.5, "google_cloud_vision"),))
+
+    assert (
+        write_result(other, event=UPLOAD, settings_digest="s").message_id
+        == write_result(TAGGED, event=UPLOAD, settings_digest="s").message_id
+    )
+
+
+def test_the_id_does_not_depend_on_the_order_in_which_providers_answered() -> None:
+    reports = (ProviderReport("tensorflow", "ok", model="m"), ProviderReport("google_cloud_vision", "failed", "x"))
+    ids = {
+        write_result(replace(TAGGED, providers=order), event=UPLOAD, settings_digest="s").message_id
+        for order in (reports, reports[::-1])
+    }
+
+    assert len(ids) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"asset_id": "2"},
+        {"instance": "other"},
+        {"event_id": "e2"},
+        {"status": "no_tags"},
+        {"reason": "x"},
+        {"complete": False},
+        {"image": ImageFacts("PNG", 451, 300, "0" * 64)},
+        {"image": None},
+        {"providers": (ProviderReport("tensorflow", "ok", model="another"),)},
+        {"providers": (ProviderReport("tensorflow", "unavailable", model="efficientnet-lite2"),)},
+        {"providers": ()},
+    ],
+)
+def test_the_id_changes_with_what_the_result_rests_on(change: dict[str, object]) -> None:
+    before = write_result(TAGGED, event=UPLOAD, settings_digest="s").message_id
+
+    assert write_result(replace(TAGGED, **change), event=UPLOAD, settings_digest="s").message_id != before
+
+
+def test_the_id_changes_with_the_settings_and_the_publisher() -> None:
+    ids = {
+        write_result(TAGGED, event=event, settings_digest=digest).message_id
+        for event in (UPLOAD, UPLOAD.model_copy(update={"source": "/other"}), None)
+        for digest in ("s", "t")
+    }
+
+    assert len(ids) == 6
+
+
+def test_the_id_is_pinned_since_other_versions_must_make_the_same() -> None:
+    assert uuid.uuid5(uuid.NAMESPACE_URL, "urn:autotag:results") == NAMESPACE
+    assert write_result(TAGGED, event=UPLOAD, settings_digest="s").message_id == "178bf503-e696-503a-8b7c-7498f067f261"
+
+
+def test_an_event_that_could_not_be_read_is_answered_all_the_same() -> None:
+    error = UnreadableEvent("no content", reason="event_invalid", asset_id="42")
+
+    message = write_result(error.result(), event=None, settings_digest="s")
+
+    assert message.routing_key == "default.failed"
+    assert message.headers == {}
+    assert json.loads(message.body)["data"]["event_id"] is None
+
+
+def test_a_file_name_that_is_not_utf_8_does_not_break_the_result() -> None:
+    message = write_result(replace(FAILED, message="the file b\udcffd.jpg"), event=UPLOAD, settings_digest="s")
+
+    assert read_result(message.body).message == "the file b?d.jpg"
+
+
+@given(st.lists(st.tuples(st.text(max_size=5), st.floats(0, 1)), max_size=20))
+def test_the_order_of_tags_is_the_same_from_whatever_order_they_come(pairs: list[tuple[str, float]]) -> None:
+    tags = tuple(Tag(name, confidence, "p") for name, confidence in pairs)
+
+    assert result_data(replace(TAGGED, tags=tags)) == result_data(replace(TAGGED, tags=tags[::-1]))

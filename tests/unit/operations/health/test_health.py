@@ -1,0 +1,230 @@
+"""Health, its one truth: what ready means, who may read why not, what systemd hears, and when the loop is late."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from tests.support.waiting import until
+from worker.amqp.state import BrokerState, Phase
+from worker.amqp.topology import Lane
+from worker.engine import Active, Engine
+from worker.http.app import build_app
+from worker.http.service_api import ServiceApi
+from worker.operations.health.heartbeat import Heartbeat
+from worker.operations.health.readiness import has_started, health_of
+from worker.operations.health.status import Health, Pause
+from worker.operations.health.systemd import Notifier
+from worker.operations.metrics import Metrics
+from worker.settings import Settings
+
+CONSUMING = BrokerState(Phase.CONSUMING, 0.0, wanted=frozenset(Lane), lanes=frozenset(Lane))
+WELL = Health(alive=True, loop_lag_s=0.0, started=True, ready=True)
+ILL = replace(WELL, ready=False, reason="broker_refused", why_not="RabbitMQ at broker.example refuses user autotag")
+
+
+@dataclass
+class Model:
+    ready: bool = True
+    disabled_reason: str | None = None
+
+
+@dataclass
+class FakeEngine:
+    model: Model | None = None
+
+
+@dataclass
+class FakeActive:
+    why: str | None
+
+    def why_nothing_can_be_tagged(self) -> str | None:
+        return self.why
+
+
+def health(state: BrokerState, *, started: bool = True, lag_s: float = 0.0, why: str | None = None) -> Health:
+    return health_of(state, cast("Active", FakeActive(why)), started=started, loop_lag_s=lag_s)
+
+
+def paused(*pauses: Pause) -> BrokerState:
+    return BrokerState(Phase.PAUSED, 0.0, paused=frozenset(pauses))
+
+
+def test_a_worker_that_consumes_is_ready() -> None:
+    assert health(CONSUMING) == WELL
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "words"),
+    [
+        (BrokerState(Phase.CONNECTING, 0.0), "broker_connecting", "connecting to RabbitMQ"),
+        (
+            BrokerState(Phase.WAITING, 0.0, last_error="no route", last_error_reason="unreachable"),
+            "unreachable",
+            "no route",
+        ),
+        (replace(CONSUMING, blocked="low on memory"), "broker_blocked", "low on memory"),
+        (replace(CONSUMING, lanes=frozenset()), "not_consuming", "has not confirmed"),
+        (paused(Pause.BY_OPERATOR), "by_operator", "autotag resume"),
+        (paused(Pause.STARTING), "not_consuming", "starting"),
+        (paused(Pause.BY_OPERATOR, Pause.STOPPING), "stopping", "stopping"),
+        (paused(Pause.NOBODY_CAN_TAG), "nobody_can_tag", "it crashed too often"),
+        (paused(Pause.NOBODY_CAN_TAG, Pause.BY_OPERATOR), "by_operator", "paused"),
+    ],
+)
+def test_a_worker_that_is_not_ready_says_why(state: BrokerState, reason: str, words: str) -> None:
+    found = health(state, why="it crashed too often")
+    assert (found.ready, found.reason) == (False, reason)
+    assert words in (found.why_not or "")
+
+
+def test_a_worker_that_consumes_while_its_model_loads_is_not_ready_yet() -> None:
+    assert health(CONSUMING, started=False).reason == "starting"
+
+
+def test_a_loop_that_is_late_by_more_than_ten_seconds_is_not_alive() -> None:
+    assert health(CONSUMING, lag_s=9.9).alive
+    assert not health(CONSUMING, lag_s=10.0).alive
+
+
+@pytest.mark.parametrize(
+    ("engine", "started"),
+    [
+        (None, False),
+        (FakeEngine(), True),
+        (FakeEngine(Model(ready=False)), False),
+        (FakeEngine(Model(ready=True)), True),
+        (FakeEngine(Model(ready=False, disabled_reason="its file is missing")), True),
+    ],
+)
+def test_a_start_is_over_when_the_model_is_ready_or_known_to_be_no_use(
+    engine: FakeEngine | None, started: bool
+) -> None:
+    assert has_started(cast("Engine | None", engine)) is started
+
+
+# ── over HTTP ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Service:
+    """As much of the service as health and metrics need."""
+
+    def __init__(self, health: Health) -> None:
+        self.settings = Settings()
+        self.metrics = Metrics()
+        self._health = health
+
+    def health(self) -> Health:
+        return self._health
+
+
+async def ask(health: Health, path: str, token: str | None = None, authorization: str = "") -> httpx.Response:
+    app = build_app(cast("ServiceApi", Service(health)), SecretStr(token) if token else None)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://autotag") as client:
+        return await client.get(path, headers={"Authorization": authorization.encode("latin-1")})
+
+
+async def test_readiness_is_503_with_the_reason() -> None:
+    answer = await ask(ILL, "/readyz")
+    assert answer.status_code == 503
+    assert answer.json() == {"ready": False, "reason": ILL.reason, "why_not": ILL.why_not}
+    assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_liveness_and_startup_are_their_own_questions() -> None:
+    assert (await ask(ILL, "/livez")).status_code == 200
+    assert (await ask(ILL, "/startupz")).status_code == 200
+    assert (await ask(replace(ILL, alive=False), "/livez")).status_code == 503
+    assert (await ask(replace(ILL, started=False), "/startupz")).status_code == 503
+
+
+async def test_a_probe_without_the_token_hears_the_reason_and_not_the_words() -> None:
+    answer = await ask(ILL, "/readyz", token="secret")
+    assert (answer.status_code, answer.json()) == (503, {"ready": False, "reason": ILL.reason})
+    told = await ask(ILL, "/readyz", token="secret", authorization="Bearer secret")
+    assert told.json()["why_not"] == ILL.why_not
+
+
+@pytest.mark.parametrize(
+    "said", ["", "secret", "Basic secret", "Bearer", "Bearer secre", "Bearer secret2", "Bearer sécret"]
+)
+async def test_nothing_but_the_token_opens_the_metrics(said: str) -> None:
+    assert (await ask(WELL, "/metrics", token="secret", authorization=said)).status_code == 401
+
+
+async def test_the_token_opens_the_metrics_however_its_scheme_is_written() -> None:
+    for said in ("Bearer secret", "bearer secret", "BEARER  secret"):
+        assert (await ask(WELL, "/metrics", token="secret", authorization=said)).status_code == 200
+
+
+async def test_what_is_not_there_is_not_found_and_only_read() -> None:
+    assert (await ask(WELL, "/no-such-page")).status_code == 404
+
+
+# ── systemd ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_without_a_socket_nothing_is_sent_and_nothing_fails() -> None:
+    notifier = Notifier.from_environment({})
+    notifier.ready()
+    notifier.alive(0.0)
+
+
+def test_a_socket_that_is_gone_or_full_harms_nobody(tmp_path: Path) -> None:
+    Notifier(str(tmp_path / "gone")).ready()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "full"))
+        notifier = Notifier(str(tmp_path / "full"))
+        for _ in range(1000):
+            notifier.ready()
+
+
+def test_a_name_in_the_abstract_namespace_is_understood() -> None:
+    name = f"autotag-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0{name}")
+        manager.settimeout(5)
+        Notifier(f"@{name}").status("taking\nevents")
+        assert manager.recv(100) == b"STATUS=taking events"
+
+
+def test_the_watchdog_is_fed_at_half_its_time_and_only_by_the_process_it_watches() -> None:
+    mine = Notifier.from_environment({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())})
+    assert mine.watchdog_interval_s == 15
+    assert Notifier.from_environment({"WATCHDOG_USEC": "30000000"}).watchdog_interval_s == 15
+    assert Notifier.from_environment({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}).watchdog_interval_s > 1e9
+    assert Notifier.from_environment({"WATCHDOG_USEC": "nonsense"}).watchdog_interval_s > 1e9
+
+
+# ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_the_heartbeat_notices_that_the_loop_stood_still() -> None:
+    beats: list[float] = []
+    heart = Heartbeat(0.01, beats.append)
+    heart.start()
+    await until(lambda: len(beats) >= 3)
+    time.sleep(0.3)  # noqa: ASYNC251 - the fault itself
+    assert heart.lag_s > 0.2
+    await heart.close()
+
+
+async def test_a_beat_that_raises_does_not_end_the_heartbeat() -> None:
+    beats: list[float] = []
+
+    def beat(now_s: float) -> None:
+        beats.append(now_s)
+        raise RuntimeError("told in vain")
+
+    heart = Heartbeat(0.001, beat)
+    heart.start()
+    await until(lambda: len(beats) >= 3)
+    await heart.close()

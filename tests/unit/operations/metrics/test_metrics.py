@@ -1,0 +1,274 @@
+"""Metrics: bounded labels, states looked up when asked for, and files beside the code that name what there is."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client import generate_latest
+
+from tests.support.monitoring import ROOT, promtool, total, value
+from worker.amqp.state import BrokerState, Phase
+from worker.amqp.topology import Lane
+from worker.messages import Result
+from worker.operations import tracing
+from worker.operations.metrics import Metrics
+from worker.operations.metrics import broker as broker_metrics
+from worker.operations.metrics.cloud import AccountView
+from worker.operations.metrics.labels import OTHER, Reasons
+from worker.providers.replies import Reply
+from worker.supervision.lifecycle import BecameReady, Cause, Crashed, Relaunching
+
+RULES = ROOT / "deploy/prometheus/rules/autotag.yml"
+RULES_TEST = ROOT / "deploy/prometheus/rules_test.yml"
+DASHBOARD = ROOT / "deploy/grafana/dashboards/autotag.json"
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+def text(metrics: Metrics) -> str:
+    return generate_latest(metrics.registry).decode()
+
+
+def families(metrics: Metrics) -> set[str]:
+    """Names as queries write them, without the suffixes of a histogram."""
+    return {line.split()[2] for line in text(metrics).splitlines() if line.startswith("# TYPE")}
+
+
+@dataclass(frozen=True)
+class Child:
+    name: str
+    phase: str
+    resident_bytes: int = 1000
+    hello: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass
+class Pool:
+    children: list[Child]
+    disabled_reason: str | None = None
+    relaunches_left: int | None = 5
+    waiting: int = 0
+
+    def states(self) -> list[Child]:
+        return self.children
+
+
+def result(status: str = "tagged", *, complete: bool = True) -> Result:
+    return Result(asset_id="a", instance="default", event_id="e", status=status, complete=complete)  # type: ignore[arg-type]
+
+
+# ── events ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_result_of_an_image_that_was_looked_at_is_a_success_and_no_other_is(metrics: Metrics) -> None:
+    metrics.result(result("failed"))
+    metrics.result(result("skipped"))
+    assert value(text(metrics), "autotag_last_success_timestamp_seconds") == 0
+    metrics.result(result("no_tags"))
+    assert value(text(metrics), "autotag_last_success_timestamp_seconds") > 1e9
+
+
+def test_a_stage_that_fails_is_timed_too(metrics: Metrics) -> None:
+    with pytest.raises(ValueError, match="broken"), metrics.stage("decode"):
+        raise ValueError("broken")
+    assert value(text(metrics), "autotag_stage_duration_seconds_count", stage="decode") == 1
+
+
+def test_the_local_model_and_each_service_are_stages_of_their_own(metrics: Metrics) -> None:
+    with tracing.follow() as trace:
+        metrics.replied(Reply("tensorflow", "ok", duration_s=0.5))
+        metrics.replied(Reply("google_cloud_vision", "unavailable", reason="circuit_open", duration_s=0.25))
+        metrics.replied(Reply("microsoft_vision", "skipped", reason="format_not_taken"))
+    said = text(metrics)
+    assert value(said, "autotag_stage_duration_seconds_sum", stage="model") == 0.5
+    assert value(said, "autotag_stage_duration_seconds_sum", stage="google_cloud_vision") == 0.25
+    assert value(said, "autotag_stage_duration_seconds_count", stage="microsoft_vision") == 0
+    assert trace.stages_s == {"model": 0.5, "google_cloud_vision": 0.25}
+
+
+def test_reasons_are_let_through_until_there_are_too_many_to_be_fixed_words() -> None:
+    reason = Reasons()
+    assert reason(None) == ""
+    assert reason("image_truncated") == "image_truncated"
+    assert reason("it said: 'no such file' !") == OTHER
+    for number in range(1000):
+        reason(f"made_up_{number}")
+    assert reason("one_more") == OTHER
+    assert reason("image_truncated") == "image_truncated"
+
+
+# ── RabbitMQ ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_broker_is_told_by_lane_and_reconnects_only_grow(metrics: Metrics) -> None:
+    metrics.broker.changed(BrokerState(Phase.CONSUMING, 0.0, lanes=frozenset({Lane.LIVE}), reconnects=1))
+    metrics.broker.changed(BrokerState(Phase.WAITING, 1.0, last_error="gone", reconnects=1))
+    metrics.broker.changed(BrokerState(Phase.PAUSED, 2.0, blocked="memory", reconnects=3))
+    said = text(metrics)
+    assert value(said, "autotag_consumer_active", lane="live") == 0
+    assert value(said, "autotag_broker_connected") == 1
+    assert value(said, "autotag_broker_blocked") == 1
+    assert value(said, "autotag_broker_reconnects_total") == 3
+
+
+def test_depths_that_are_not_known_any_more_are_not_told(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics.broker.depths({"images.live": 7})
+    assert value(text(metrics), "autotag_queue_messages", queue="images.live") == 7
+    monkeypatch.setattr(broker_metrics, "FORGOTTEN_AFTER_S", 0.0)
+    assert "autotag_queue_messages{" not in text(metrics)
+
+
+# ── children ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("pool", "state"),
+    [
+        (Pool([]), "stopped"),
+        (Pool([Child("model-1", "starting")]), "starting"),
+        (Pool([Child("model-1", "busy")]), "ready"),
+        (Pool([Child("model-1", "busy"), Child("model-1", "starting")]), "recycling"),
+        (Pool([Child("model-1", "back_off")]), "back_off"),
+        (Pool([Child("model-1", "disabled")], disabled_reason="crashed too often"), "disabled"),
+    ],
+)
+def test_a_supervisor_is_in_exactly_one_state(metrics: Metrics, pool: Pool, state: str) -> None:
+    metrics.children.observe(lambda: {"model": pool})
+    said = text(metrics)
+    assert value(said, "autotag_supervisor_state", kind="model", state=state) == 1
+    assert total(said, "autotag_supervisor_state", kind="model") == 1
+    assert value(said, "autotag_supervisor_state", kind="decoder", state="stopped") == 1
+    assert value(said, "autotag_model_disabled") == (state == "disabled")
+
+
+def test_nothing_is_left_of_the_budget_of_a_model_that_could_never_start(metrics: Metrics) -> None:
+    metrics.children.observe(lambda: {"model": Pool([], disabled_reason="model file missing", relaunches_left=4)})
+    assert value(text(metrics), "autotag_model_relaunches_left") == 0
+
+
+def test_crashes_and_relaunches_are_counted_by_their_reason(metrics: Metrics) -> None:
+    crash = Crashed(Cause("killed_by_sigkill", "killed"), counted=True, relaunches_left=4)
+    for notice in (crash, Relaunching(0.0), BecameReady()):
+        metrics.children.on_notice("model-1", notice)
+    metrics.children.on_notice(
+        "decoder-2", Crashed(Cause("killed_by_sigsegv", "x"), counted=False, relaunches_left=None)
+    )
+    said = text(metrics)
+    died = {"kind": "model", "reason": "killed_by_sigkill"}
+    assert value(said, "autotag_child_crashes_total", counted="true", **died) == 1
+    assert value(said, "autotag_child_relaunches_total", **died) == 1
+    assert total(said, "autotag_child_crashes_total", kind="decoder", counted="false") == 1
+
+
+def test_two_children_in_one_slot_and_what_children_say_make_no_invalid_series(metrics: Metrics) -> None:
+    spoken = {"identity": 'a"b\n' * 100, "runtime": "litert"}
+    pool = Pool([Child("model-1", "busy", 10, spoken), Child("model-1", "starting", 30, spoken)])
+    metrics.children.observe(lambda: {"model": pool})
+    assert value(text(metrics), "autotag_child_resident_memory_bytes", kind="model", child="model-1") == 30
+    assert promtool("check", "metrics", given=text(metrics)).returncode == 0
+
+
+# ── cloud services ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_only_configured_instances_have_series_of_their_own(metrics: Metrics) -> None:
+    metrics.instances.configure({"acme"})
+    for instance in ("acme", "default", "stranger-1", "stranger-2"):
+        metrics.cloud.called("google_cloud_vision", instance, None, 0.1)
+    metrics.cloud.called("google_cloud_vision", "acme", "timed_out", 30.0)
+    metrics.cloud.retried("google_cloud_vision", "acme")
+    said = text(metrics)
+    google = {"provider": "google_cloud_vision"}
+    assert value(said, "autotag_provider_calls_total", dms_instance="acme", outcome="ok", **google) == 1
+    assert value(said, "autotag_provider_calls_total", dms_instance="acme", outcome="timed_out", **google) == 1
+    assert value(said, "autotag_provider_calls_total", dms_instance="other", outcome="ok", **google) == 2
+    assert value(said, "autotag_provider_retries_total", dms_instance="acme", **google) == 1
+    assert "stranger" not in said
+
+
+def test_circuits_and_budgets_are_told_from_the_start_for_whoever_may_call(metrics: Metrics) -> None:
+    metrics.instances.configure({"acme"})
+    metrics.cloud.observe(
+        lambda: [
+            AccountView("google_cloud_vision", "acme", "open", calls_limit=100, calls_used=7),
+            AccountView("microsoft_vision", "acme", "closed", calls_limit=50),
+        ]
+    )
+    said = text(metrics)
+    google = {"provider": "google_cloud_vision", "dms_instance": "acme"}
+    assert value(said, "autotag_provider_circuit_state", state="open", **google) == 1
+    assert value(said, "autotag_provider_circuit_state", state="closed", **google) == 0
+    assert value(said, "autotag_provider_budget_used_calls", **google) == 7
+    assert value(said, "autotag_provider_calls_total", outcome="ok", **google) == 0
+    assert total(said, "autotag_provider_budget_used_calls", provider="microsoft_vision") == 0
+
+
+# ── the files beside the code ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def named_in(file: Path) -> set[str]:
+    """Metrics that a file names, without the suffixes of a histogram."""
+    found = re.findall(r"\bautotag_[a-z0-9_]+[a-z0-9]", file.read_text())
+    return {re.sub(r"_(bucket|sum|count)$", "", name) for name in found}
+
+
+def alerts() -> Iterable[dict[str, object]]:
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+@pytest.mark.parametrize("file", [RULES, RULES_TEST, DASHBOARD, ROOT / "docs/metrics.md"], ids=lambda file: file.name)
+def test_every_metric_that_is_named_exists(metrics: Metrics, file: Path) -> None:
+    assert named_in(file) - families(metrics) == set()
+
+
+def test_every_metric_is_explained_and_no_panel_has_forgotten_one(metrics: Metrics) -> None:
+    ours = {name for name in families(metrics) if name.startswith("autotag_")}
+    assert ours - named_in(ROOT / "docs/metrics.md") == set()
+    assert ours - named_in(DASHBOARD) == {"autotag_broker_connected", "autotag_tags_total"}
+
+
+def test_each_alert_has_a_section_of_the_runbook() -> None:
+    sections = set(re.findall(r"^## (\w+)$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE))
+    for alert in alerts():
+        assert alert["alert"] in sections
+        annotations = alert["annotations"]
+        assert isinstance(annotations, dict)
+        assert annotations["runbook_url"] == f"docs/runbook.md#{str(alert['alert']).lower()}"
+    assert sections == {alert["alert"] for alert in alerts()}
+
+
+def test_each_alert_is_fired_by_promtool() -> None:
+    tested = promtool("test", "rules", str(RULES_TEST))
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    fired = {
+        check["alertname"]
+        for test in yaml.safe_load(RULES_TEST.read_text())["tests"]
+        for check in test["alert_rule_test"]
+        if check["exp_alerts"]
+    }
+    assert fired == {alert["alert"] for alert in alerts()}
+
+
+def test_the_scrape_file_and_the_rules_please_promtool() -> None:
+    for arguments in (("check", "rules", str(RULES)), ("check", "config", "deploy/prometheus/prometheus.yml")):
+        checked = promtool(*arguments)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_each_panel_of_the_dashboard_has_a_place_a_description_and_a_data_source() -> None:
+    panels = [each for each in json.loads(DASHBOARD.read_text())["panels"] if each["type"] != "row"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    for panel in panels:
+        assert panel["description"]
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24

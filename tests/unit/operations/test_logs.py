@@ -1,0 +1,95 @@
+"""The log: one JSON object a line, with the trace of the event it is about, and nothing that is nobody's business."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from worker.images.content import Content
+from worker.operations import logs, tracing
+
+MARKER = "marker-0b5e-never-to-be-seen"
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+def test_a_line_is_one_json_object_without_empty_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json")
+    structlog.get_logger("worker.test").info("event ended", asset_id="a\nb", reason=None, seconds=0.5)
+    logging.getLogger("some.library").warning("it said %s", "so")
+    first, second = lines(capsys)
+    assert (first["event"], first["asset_id"], first["seconds"], first["level"]) == ("event ended", "a\nb", 0.5, "info")
+    assert "reason" not in first
+    assert (second["event"], second["logger"]) == ("it said so", "some.library")
+
+
+def test_lines_about_an_event_carry_its_trace_and_others_do_not(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json")
+    log = structlog.get_logger("worker.test")
+    with tracing.follow() as trace:
+        trace.join(TRACEPARENT, None, 0.0, {})
+        log.info("inside")
+    log.info("outside")
+    inside, outside = lines(capsys)
+    assert inside["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
+    assert inside["span_id"] == "b7ad6b7169203331"
+    assert "trace_id" not in outside
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_traceback_shows_no_values_of_variables(capsys: pytest.CaptureFixture[str], form: Any) -> None:
+    logs.configure("debug", form)
+
+    def breaks(key: str, image: bytes) -> None:
+        with Content.from_bytes(image, "message body") as content:
+            raise RuntimeError(f"it broke with {SecretStr(key)} over {content!r}")
+
+    try:
+        breaks(MARKER, MARKER.encode())
+    except RuntimeError:
+        structlog.get_logger("worker.test").exception("unexpected error")
+    said = capsys.readouterr().err
+    assert "it broke" in said
+    assert MARKER not in said
+
+
+@pytest.mark.parametrize("library", ["httpx", "httpcore", "hpack", "h2", "uvicorn.error", "pika"])
+def test_libraries_that_tell_of_requests_and_headers_are_kept_quiet(
+    capsys: pytest.CaptureFixture[str], library: str
+) -> None:
+    logs.configure("debug", "json")
+    logging.getLogger(library).info("authorization: %s", MARKER)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", buffering=1) as broken:
+        monkeypatch.setattr(sys, "stderr", broken)
+        logs.configure("info", "json")
+        structlog.get_logger("worker.test").info("nobody listens")
+        with contextlib.suppress(BrokenPipeError):
+            broken.close()

@@ -1,0 +1,42 @@
+"""What the command line makes of a provider that another package brings."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from tests.support.scripted_provider import ScriptedProvider
+from worker.cli.tag import _settings_for
+from worker.diagnostics import preflight
+from worker.providers import registry
+from worker.providers.registry import ProviderContext
+from worker.settings import InstanceSettings, Settings
+
+
+class Mine(ScriptedProvider):
+    def __init__(self, _surroundings: ProviderContext) -> None:
+        super().__init__("mine")
+
+    def enabled(self, instance: InstanceSettings) -> bool:
+        return "mine" in instance.providers
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("mine", f"{__name__}:Mine", registry.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+
+
+ON = Settings(instances={"acme": {"providers": {"mine": {}}}})
+
+
+async def test_the_check_of_the_switches_names_it() -> None:
+    finding = await preflight._switches(ON)
+    assert (finding.status, finding.message) == ("ok", "defaults: none; acme: mine")
+
+
+@pytest.mark.parametrize(("instance", "local"), [("acme", False), ("stranger", True)])
+def test_the_local_model_tags_a_file_only_where_nobody_else_would(instance: str, local: bool) -> None:
+    settings = _settings_for(ON, instance, model=None, threshold=None)
+    assert settings.instances[instance].tensorflow.enabled == local

@@ -1,0 +1,115 @@
+"""CheckResult providers by name: Autotag's own, and those of other packages."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from worker.errors import Misconfigured
+from worker.providers import registry
+from worker.providers.checks import Checkable
+from worker.providers.registry import ProviderContext, make, make_wanted, wanted
+from worker.settings import Settings
+
+HERE = "tests.unit.providers.test_registry"
+
+
+class Complete:
+    """Has everything that a provider has, and is called `complete`."""
+
+    name = "complete"
+
+    def __init__(self, context: ProviderContext) -> None:
+        self.context = context
+
+    def enabled(self) -> None: ...
+    def pixel_recipe(self) -> None: ...
+    def refuses(self) -> None: ...
+    def unusable(self) -> None: ...
+    def tag(self) -> None: ...
+    def start(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Half:
+    name = "half"
+
+    def __init__(self, context: ProviderContext) -> None: ...
+
+
+def explosive(context: ProviderContext) -> None:
+    raise RuntimeError("no luck today")
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> ProviderContext:
+    return ProviderContext(Settings.model_validate({"cache_dir": tmp_path / "c", "state_dir": tmp_path / "s"}))
+
+
+@pytest.fixture
+def packages(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Entry points of other packages, by name."""
+    there: dict[str, str] = {}
+
+    def entry_points(*, group: str) -> list[EntryPoint]:
+        return [EntryPoint(name, value, group) for name, value in there.items()]
+
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+    return there
+
+
+def test_only_what_an_instance_has_switched_on_is_made(tmp_path: Path, packages: dict[str, str]) -> None:
+    on = {"enabled": True, "api_key": "k", "api_endpoint": "https://x.example"}
+    settings = Settings.model_validate(
+        {"state_dir": tmp_path, "cache_dir": tmp_path, "instances": {"acme": {"microsoft_vision": on}}}
+    )
+    (provider,) = make_wanted(settings)
+    assert provider.name == "microsoft_vision"
+    assert isinstance(provider, Checkable)
+    assert wanted(Settings()) == []
+
+
+def test_the_cloud_providers_are_there(context: ProviderContext, packages: dict[str, str]) -> None:
+    assert all(isinstance(make(name, context), Checkable) for name in registry.BUILT_IN)
+
+
+def test_one_of_another_package_is_made_with_its_surroundings(
+    context: ProviderContext, packages: dict[str, str]
+) -> None:
+    packages["complete"] = f"{HERE}:Complete"
+    provider = make("complete", context)
+    assert provider.context is context  # type: ignore[attr-defined]
+    assert registry.names() == ["complete", "google_cloud_vision", "microsoft_vision"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("gone", "no_such_package:Provider", "ModuleNotFoundError"),
+        ("gone", f"{HERE}:Nothing", "AttributeError"),
+        ("explosive", f"{HERE}:explosive", "no luck today"),
+        ("half", f"{HERE}:Half", "lacks enabled"),
+        ("another", f"{HERE}:Complete", "calls itself 'complete'"),
+    ],
+)
+def test_one_that_does_not_work_is_told_and_leaves_the_others_alone(
+    context: ProviderContext, packages: dict[str, str], name: str, value: str, message: str
+) -> None:
+    packages |= {name: value, "complete": f"{HERE}:Complete"}
+    with pytest.raises(Misconfigured, match=message) as caught:
+        make(name, context)
+    assert caught.value.reason == "provider_broken"
+    assert [provider.name for provider in make_wanted(context.settings)] == ["complete"]
+
+
+@pytest.mark.parametrize("name", ["google_cloud_vision", "tensorflow"])
+def test_a_name_of_autotags_own_can_not_be_taken(context: ProviderContext, packages: dict[str, str], name: str) -> None:
+    packages[name] = f"{HERE}:Complete"
+    assert registry.installed() == {}
+
+
+def test_an_unknown_name_is_told_with_those_that_there_are(context: ProviderContext, packages: dict[str, str]) -> None:
+    with pytest.raises(Misconfigured, match="google_cloud_vision, microsoft_vision"):
+        make("bing", context)

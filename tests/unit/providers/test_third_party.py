@@ -1,0 +1,43 @@
+"""A provider of another package that raises where it must not costs only its own tags."""
+
+from __future__ import annotations
+
+from structlog.testing import capture_logs
+
+from tests.support.scripted_provider import ScriptedProvider
+from worker.providers.third_party import ThirdPartyProvider
+from worker.settings import InstanceSettings
+
+
+class Broken(ScriptedProvider):
+    def enabled(self, instance: InstanceSettings) -> bool:
+        raise KeyError("a setting of mine")
+
+    def refuses(self, mime_type: str, instance: InstanceSettings) -> str | None:
+        raise RuntimeError("no idea")
+
+    def unusable(self, instance: InstanceSettings) -> str | None:
+        raise RuntimeError("no idea")
+
+    def calls_used(self) -> int:
+        return 7
+
+
+def test_what_it_raises_is_logged_once_and_it_counts_as_on_and_willing() -> None:
+    guarded = ThirdPartyProvider(Broken("mine"))
+    with capture_logs() as lines:
+        answers = [
+            (guarded.enabled(InstanceSettings()), guarded.refuses("image/png", InstanceSettings())) for _ in range(3)
+        ]
+    assert answers == [(True, None)] * 3
+    assert [(line["provider"], line["method"]) for line in lines] == [("mine", "enabled"), ("mine", "refuses")]
+    assert guarded.unusable(InstanceSettings()) is None
+
+
+def test_a_sound_one_is_passed_through_with_all_that_it_can_do() -> None:
+    guarded = ThirdPartyProvider(Broken("mine"))
+    assert guarded.name == "mine"
+    assert guarded.calls_used() == 7
+    off = ThirdPartyProvider(ScriptedProvider("off", enabled=False, refuses=lambda _mime_type: "not mine"))
+    assert not off.enabled(InstanceSettings())
+    assert off.refuses("image/png", InstanceSettings()) == "not mine"

@@ -1,0 +1,180 @@
+"""A path opens files below the configured roots, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from worker.errors import AutotagError, CannotBeDone, TryLater
+from worker.images.content import Content
+from worker.settings import SourcesSettings
+from worker.sources.path import open_path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "root/photos").mkdir(parents=True)
+    (tmp_path / "root/photos/a.jpg").write_bytes(b"image a")
+    (tmp_path / "secret.txt").write_text("secret")
+    return tmp_path / "root"
+
+
+def opened(path: str | Path, *roots: Path, **settings: object) -> Content:
+    return open_path(str(path), SourcesSettings(path_roots=roots, **settings))
+
+
+def refused(path: str | Path, *roots: Path, **settings: object) -> AutotagError:
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(AutotagError) as caught:
+        opened(path, *roots, **settings)
+    assert len(os.listdir("/proc/self/fd")) == before, "a descriptor was left open"
+    return caught.value
+
+
+@pytest.mark.parametrize("path", ["photos/a.jpg", "photos/../photos/./a.jpg", "{root}/photos/a.jpg"])
+def test_a_file_below_a_root_is_opened_for_reading_only(root: Path, path: str) -> None:
+    path = path.format(root=root)
+
+    with opened(path, root) as content:
+        assert (content.read(), content.size_bytes, content.origin) == (b"image a", 7, f"path {path}")
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.write(content.fd, b"x")
+
+
+def test_a_relative_path_is_looked_for_below_each_root_in_order(root: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    second.mkdir()
+    (second / "b.jpg").write_bytes(b"image b")
+    (second / "photos").mkdir()
+    (second / "photos/a.jpg").write_bytes(b"another")
+
+    with opened("b.jpg", root, second) as b, opened("photos/a.jpg", root, second) as a:
+        assert (a.read(), b.read()) == (b"image a", b"image b")
+
+
+def test_links_that_stay_below_a_root_are_followed(root: Path, tmp_path: Path) -> None:
+    (root / "inside").symlink_to(root / "photos")
+    (tmp_path / "alias").symlink_to(root)
+
+    for path, below in [
+        ("inside/a.jpg", root),
+        ("photos/a.jpg", tmp_path / "alias"),
+        (tmp_path / "alias/photos/a.jpg", tmp_path / "alias"),
+    ]:
+        with opened(path, below) as content:
+            assert content.read() == b"image a"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../secret.txt",
+        "photos/../../secret.txt",
+        "{tmp}/secret.txt",
+        "/etc/passwd",
+        "{root}-other/x",
+        "../../no/such",
+        "/proc/self/environ",
+    ],
+)
+def test_a_path_that_leads_outside_is_refused_whether_the_file_exists_or_not(
+    root: Path, tmp_path: Path, path: str
+) -> None:
+    error = refused(path.format(tmp=tmp_path, root=root), root)
+
+    assert isinstance(error, CannotBeDone)
+    assert error.reason == "path_outside_roots"
+    assert "sources.path_roots" in str(error)
+
+
+def test_a_link_that_leads_outside_is_refused(root: Path, tmp_path: Path) -> None:
+    (root / "link").symlink_to(tmp_path / "secret.txt")
+    (root / "up").symlink_to("..")
+    (root / "magic").symlink_to("/proc/self/environ")
+
+    for path in ("link", "up/secret.txt", "magic"):
+        assert refused(path, root).reason == "path_outside_roots"
+
+
+def test_a_file_that_is_exchanged_for_a_link_after_it_was_found_gives_the_file_that_was_checked(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given somebody who exchanges the file for a link to a secret right after it was judged
+    judge = os.readlink
+
+    def judge_then_exchange(path: str) -> str:
+        real = judge(path)
+        (root / "photos/a.jpg").unlink()
+        (root / "photos/a.jpg").symlink_to(tmp_path / "secret.txt")
+        return real
+
+    monkeypatch.setattr(os, "readlink", judge_then_exchange)
+    # When it is opened, what comes back is the file that was judged
+    with opened("photos/a.jpg", root) as content:
+        assert (root / "photos/a.jpg").read_text() == "secret"
+        assert content.read() == b"image a"
+
+
+def test_without_roots_every_path_is_refused_with_what_to_set(root: Path) -> None:
+    error = refused(root / "photos/a.jpg")
+
+    assert (type(error), error.reason) == (CannotBeDone, "path_no_roots")
+    assert "sources.path_roots" in str(error)
+
+
+def test_a_missing_file_may_be_there_later(root: Path) -> None:
+    for path in ("photos/none.jpg", "photos/a.jpg/below-a-file", root / "none"):
+        error = refused(path, root)
+        assert (type(error), error.reason) == (TryLater, "content_missing")
+        assert str(path) in str(error)
+
+
+def test_what_is_no_file_is_refused_and_nothing_hangs(root: Path) -> None:
+    os.mkfifo(root / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(root / "socket"))
+        for path, kind in [("pipe", "named pipe"), ("photos", "directory"), ("socket", "socket")]:
+            error = refused(path, root)
+            assert (type(error), error.reason) == (CannotBeDone, "path_not_a_file")
+            assert kind in str(error)
+    assert "device" in str(refused("/dev/null", Path("/dev")))
+
+
+def test_size_limits_hold_before_anything_is_read(root: Path) -> None:
+    with (root / "sparse").open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    (root / "empty").touch()
+
+    assert refused("sparse", root).reason == "content_too_large"
+    assert refused("photos/a.jpg", root, maximum_bytes=6).reason == "content_too_large"
+    assert refused("empty", root).reason == "content_empty"
+    with opened("photos/a.jpg", root, maximum_bytes=7) as content:
+        assert content.size_bytes == 7
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "a/" * 3000, "loop"])
+def test_an_unusable_path_is_refused(root: Path, path: str) -> None:
+    (root / "loop").symlink_to("loop")
+
+    error = refused(path, root)
+
+    assert (type(error), error.reason) == (CannotBeDone, "path_invalid")
+    assert len(str(error)) < 400
+
+
+def test_a_file_that_may_not_be_read_may_be_readable_later(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The tests may run as root, whom no mode stops: the kernel's answer is played.
+    open_really = os.open
+
+    def no_reading(path: str, flags: int) -> int:
+        if flags & os.O_PATH:
+            return open_really(path, flags)
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", no_reading)
+    error = refused("photos/a.jpg", root)
+
+    assert (type(error), error.reason) == (TryLater, "content_refused")

@@ -1,0 +1,77 @@
+"""Results: every `Result` that Autotag publishes or shows is made here. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from worker.errors import AutotagError
+from worker.messages import Event, Result, ResultStatus
+from worker.providers.replies import ProviderReplies, Reply
+from worker.tagging.gates import Skip
+from worker.tagging.merge import Choice, tags_of
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is tagged and for whom. `existing_tags` are on the asset already and are not suggested again."""
+
+    asset_id: str
+    instance: str
+    event_id: str
+    existing_tags: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, event: Event) -> Subject:
+        """The subject of an upload event."""
+        return cls(event.data.asset_id, event.data.instance, event.id, tuple(event.data.existing_tags))
+
+
+def tagged(subject: Subject, replies: ProviderReplies, choices: list[Choice]) -> Result:
+    """The result for an image that the providers were asked about; `choices` are their suggestions with verdicts.
+
+    `complete` is false while a provider is pending: another result follows, with the tags of all of them.
+    """
+    tags = tags_of(choices)
+    failures = [reply for reply in replies.replies if reply.status == "failed"]
+    skips = [reply for reply in replies.replies if reply.status == "skipped"]
+    status: ResultStatus
+    first: Reply | None = None
+    if replies.answered:
+        status = "tagged" if tags else "no_tags"
+    elif failures:
+        status, first = "failed", failures[0]
+    else:
+        status, first = "skipped", skips[0] if skips else None
+    return Result(
+        asset_id=subject.asset_id,
+        instance=subject.instance,
+        event_id=subject.event_id,
+        status=status,
+        reason=first.reason if first else None,
+        message=first.message if first else None,
+        tags=tags,
+        providers=tuple(reply.report() for reply in replies.replies),
+        complete=not replies.pending,
+        image=replies.facts,
+    )
+
+
+def skipped(subject: Subject, skip: Skip) -> Result:
+    """The result for an image that a gate excluded before it was fetched."""
+    return _without_providers(subject, "skipped", skip.reason, skip.message)
+
+
+def failed(subject: Subject, error: AutotagError) -> Result:
+    """The result for an image that cannot be tagged, ever or after the last attempt."""
+    return _without_providers(subject, "failed", error.reason, str(error))
+
+
+def _without_providers(subject: Subject, status: ResultStatus, reason: str, message: str) -> Result:
+    return Result(
+        asset_id=subject.asset_id,
+        instance=subject.instance,
+        event_id=subject.event_id,
+        status=status,
+        reason=reason,
+        message=message,
+    )
