@@ -62,7 +62,7 @@ def resume(context: typer.Context, as_json: AsJson = False) -> None:
 
 def reload(context: typer.Context, as_json: AsJson = False) -> None:
     """Have the settings read again. Invalid ones change nothing; what is wrong with them is reported here."""
-    _order(context, "reload", "the settings have been read again", as_json, within_s=_RELOAD_WITHIN_S)
+    _order(context, "reload", "the settings have been read anew", as_json, within_s=_RELOAD_WITHIN_S)
 
 
 def _order(context: typer.Context, command: str, done: str, as_json: bool, *, within_s: float = 10.0) -> None:
