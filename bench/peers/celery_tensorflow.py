@@ -6,11 +6,15 @@ celery -A celery_tensorflow worker
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import common
 from celery import Celery
 from celery.signals import worker_process_init
 from kombu import Queue
+
+if TYPE_CHECKING:
+    from runtimes import Runtime
 
 app = Celery("tagging", broker=common.URL)
 app.conf.update(
@@ -25,7 +29,7 @@ app.conf.update(
     broker_heartbeat=0,  # it is stopped while others are measured
     broker_connection_retry_on_startup=True,
 )
-_loaded = {}
+_loaded: dict[str, Runtime] = {}
 
 
 @worker_process_init.connect

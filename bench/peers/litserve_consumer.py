@@ -12,6 +12,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import common
 import pika
@@ -33,7 +34,8 @@ def ask(url: str, path: str) -> list[dict[str, object]]:
     image = base64.b64encode(Path(path).read_bytes()).decode()
     answer = _of_thread.session.post(url, json={"image": image}, timeout=30)
     answer.raise_for_status()
-    return answer.json()["tags"]
+    tags: list[dict[str, object]] = answer.json()["tags"]
+    return tags
 
 
 def main() -> None:
@@ -56,7 +58,7 @@ def main() -> None:
         found = ask(url, path)
         connection.add_callback_threadsafe(partial(settle, tag, path, found))
 
-    def on_message(_channel, method, _properties, body) -> None:
+    def on_message(_channel: object, method: Any, _properties: object, body: bytes) -> None:
         pool.submit(work, method.delivery_tag, json.loads(body)["path"])
 
     channel.basic_consume(common.QUEUE, on_message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import common
 import pika
@@ -18,7 +19,7 @@ def main() -> None:
     channel.queue_declare(common.RESULTS, durable=True)
     channel.basic_qos(prefetch_count=10)
 
-    def on_message(channel, method, _properties, body) -> None:
+    def on_message(channel: Any, method: Any, _properties: object, body: bytes) -> None:
         path = json.loads(body)["path"]
         logits = model.logits(common.load(path)[None])
         channel.basic_publish(

@@ -35,7 +35,7 @@ class Keras:
 
     def logits(self, pictures: np.ndarray) -> np.ndarray:
         """See `Runtime`."""
-        return self._model.predict(common.normalised(pictures), verbose=0)
+        return np.asarray(self._model.predict(common.normalised(pictures), verbose=0))
 
 
 class SavedModel:
@@ -52,7 +52,7 @@ class SavedModel:
     def logits(self, pictures: np.ndarray) -> np.ndarray:
         """See `Runtime`."""
         batch = self._tf.constant(common.normalised(pictures))
-        return self._run(**{self._input: batch})[self._output].numpy()
+        return np.asarray(self._run(**{self._input: batch})[self._output].numpy())
 
 
 class LiteRT:
@@ -66,7 +66,7 @@ class LiteRT:
         interpreter = self._interpreter()
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pictures)
         interpreter.invoke()
-        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+        return np.asarray(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
 
     def _interpreter(self) -> Any:
         if not hasattr(self._of_thread, "interpreter"):
@@ -79,7 +79,8 @@ class LiteRT:
 
 def open_runtime() -> Runtime:
     """The one that the environment names."""
-    return {"keras": Keras, "savedmodel": SavedModel, "litert": LiteRT}[os.environ["BENCH_RUNTIME"]]()
+    known: dict[str, type[Runtime]] = {"keras": Keras, "savedmodel": SavedModel, "litert": LiteRT}
+    return known[os.environ["BENCH_RUNTIME"]]()
 
 
 def _threads() -> int:

@@ -41,7 +41,7 @@ def litert(file: Path) -> Runtime:
             interpreter.allocate_tensors()
         interpreter.set_tensor(given, pixels)
         interpreter.invoke()
-        return interpreter.get_tensor(answer)
+        return np.asarray(interpreter.get_tensor(answer))
 
     return run
 
@@ -58,7 +58,7 @@ def openvino(file: Path, size: int) -> Runtime:
 
     def run(pixels: np.ndarray) -> np.ndarray:
         request.infer([pixels])
-        return request.get_output_tensor(0).data.copy()
+        return np.array(request.get_output_tensor(0).data)
 
     return run
 
