@@ -21,7 +21,7 @@ BUILD_MODELS = for model in $(TESTED_MODELS); do $(BIN)/autotag model build $$mo
 GENERATED := "schema --check" "config reference --check"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint faults chaos bench lock clean
+.PHONY: help setup demo test lint faults chaos bench lock dist clean
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -62,6 +62,9 @@ bench: setup ## measure speed and memory; QUICK=1 for a short look
 
 lock: ## write constraints.txt anew, with the newest versions that pyproject.toml allows
 	@scripts/write_constraints.sh "$(PYTHON)"
+
+dist: setup ## build wheel, sdist, SBOM and checksums from the last commit into dist/, and try the installed wheel
+	@scripts/make_distribution.sh "$(VENV)"
 
 clean: ## remove the virtual environment and what the tools left behind
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist bench/out

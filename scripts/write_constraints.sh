@@ -9,7 +9,7 @@ trap 'rm -rf "$directory"' EXIT
 "$1" -m venv "$directory/venv"
 pip() { "$directory/venv/bin/python" -m pip --disable-pip-version-check --no-input "$@"; }
 pip install -qq --upgrade "pip>=25.1"
-pip install -qq --editable . --group dev
+pip install -qq --editable . --group dev --group dist
 {
     echo "# The exact versions that setup, tests and CI use. Written by \`make lock\`; do not edit."
     pip freeze --exclude-editable

@@ -25,7 +25,7 @@ def asyncapi(topology: Topology) -> dict[str, Any]:
         "asyncapi": "3.0.0",
         "info": {
             "title": "Autotag",
-            "version": "1.0.0",
+            "version": "1.0.0",  # of the messages, for those who consume them: Autotag's own changes more often
             "description": (
                 "Upload events in, tags out, over RabbitMQ (AMQP 0-9-1). "
                 f"Names begin with the setting `amqp.queue_prefix`, here `{topology.prefix}`."
