@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
 from tests.support.scene import Scene, gone, scene
 from tests.support.service import until
+from worker.messages import Result
+from worker.messages.results import result_id
+from worker.settings import load_settings, settings_digest
 
 
 @pytest.fixture
@@ -74,3 +81,91 @@ def test_invalid_settings_are_refused_with_the_reason_and_the_old_ones_stay(
     configured.ledger.settle()
     assert configured.ledger.statuses() == {"tagged"}
     assert configured.child("model").pid == model.pid
+
+
+# ── an event that is in hand while the settings change ───────────────────────────────────────────────────────────────
+
+
+class HeldHost:
+    """A host of images that answers a request only once it is released, then with `status`."""
+
+    def __init__(self, status: int) -> None:
+        self.asked, self.released = Event(), Event()
+        host = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                host.asked.set()
+                host.released.wait(60)
+                self.send_error(status)
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/a.jpg"
+        self._thread = Thread(target=self._server.serve_forever)
+
+    @contextmanager
+    def serving(self) -> Iterator[HeldHost]:
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self.released.set()
+            self._server.shutdown()
+            self._thread.join()
+            self._server.server_close()
+
+
+OF_THE_BEGINNING = """
+[retry]
+maximum_number_of_attempts = 1
+[sources]
+url_allowed_hosts = ["127.0.0.1"]
+url_allow_private_addresses = true
+"""
+AFTER_IT = "maximum_number_of_tags_per_asset = 3\n" + OF_THE_BEGINNING.replace("attempts = 1", "attempts = 9")
+
+
+@pytest.mark.parametrize(("status", "reason"), [(404, "content_missing"), (400, "content_http_status")])
+def test_an_event_in_hand_ends_under_the_settings_that_it_began_with(
+    configured: Scene, tmp_path: Path, status: int, reason: str
+) -> None:
+    file = tmp_path / "autotag.toml"
+    file.write_text(OF_THE_BEGINNING)
+    hang_up(configured)
+    until(lambda: configured.logged("settings reloaded"), "the settings of the beginning are in force")
+    with HeldHost(status).serving() as host:
+        # Given an event whose image is being fetched when the settings are reloaded
+        event_id = configured.dms.publish({"url": host.url}, asset_id="asset-1")
+        until(host.asked.is_set, "the image is being fetched")
+        file.write_text(AFTER_IT)
+        hang_up(configured)
+        until(lambda: len(configured.logged("settings reloaded")) == 2, "the new settings are in force")
+        # When the fetch fails
+        host.released.set()
+        (result,) = configured.dms.results_of([event_id])[event_id]
+    # Then it was the last attempt, as it was at its beginning, and its result has the digest of that time
+    assert (result.data["status"], result.data["reason"]) == ("failed", reason)
+    before, after = (digest(text, tmp_path / name) for text, name in ((OF_THE_BEGINNING, "old"), (AFTER_IT, "new")))
+    assert before != after
+    made_under_the_old = Result(
+        asset_id="asset-1",
+        instance="default",
+        event_id=event_id,
+        status="failed",
+        reason=reason,
+        message=result.data["message"],
+    )
+    assert result.properties.message_id == str(result_id(made_under_the_old, "/dms", before))
+
+
+def digest(text: str, file: Path) -> str:
+    """The settings digest of the default instance in a service of this test."""
+    file.write_text(text)
+    names = {
+        "AUTOTAG_DEFAULTS__TENSORFLOW__ENABLED": "true",
+        "AUTOTAG_TENSORFLOW__MODEL": "efficientnet-lite0",
+    }
+    settings = load_settings(file, environ=os.environ | names, directory=file.parent / "nothing").settings
+    return settings_digest(settings, settings.defaults)

@@ -1,0 +1,214 @@
+"""One image, one call, one finished result: without a queue and without an event."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import worker
+from tests.support.scripted_provider import ScriptedProvider
+from worker.errors import CannotBeDone, TryLater, Unavailable
+from worker.images.content import Content
+from worker.images.requests import JpegLimits, PixelRecipe
+from worker.messages import ImageFacts, Result
+from worker.operations.metrics import Metrics
+from worker.providers.base import Provider
+from worker.providers.replies import ProviderReplies, Reply
+from worker.settings import InstanceSettings, Settings
+from worker.supervision.decoder_pool import Decoded
+from worker.tagging.explain import explain
+from worker.tagging.results import Subject
+from worker.tagging.tagger import Tagger
+
+JPEG = b"\xff\xd8\xff\xe0 a picture"
+FACTS = ImageFacts(format="JPEG", width=4, height=3, sha256="a" * 64)
+SUBJECT = Subject("asset-1", "acme", "event-1", existing_tags=("Animal",))
+NOW = InstanceSettings(provider_wait_s=0.01)
+
+
+class FakeDecoders:
+    """Finds the same facts in everything, or refuses it."""
+
+    def __init__(self, refusal: CannotBeDone | None = None) -> None:
+        self.refusal = refusal
+        self.decoded = 0
+
+    async def decode(self, content: Content, recipe: PixelRecipe | None, asset: str) -> Decoded:
+        self.decoded += 1
+        if self.refusal is not None:
+            raise self.refusal
+        return Decoded(FACTS, None)
+
+    async def shrink(self, content: Content, limits: JpegLimits, asset: str) -> bytes:
+        raise AssertionError("no scripted provider asks for a JPEG")
+
+
+@pytest.fixture
+def content() -> Iterator[Content]:
+    with Content.from_bytes(JPEG, "test") as content:
+        yield content
+
+
+def tagger(*providers: Provider, decoders: FakeDecoders | None = None) -> Tagger:
+    return Tagger(decoders or FakeDecoders(), providers, Metrics())
+
+
+async def test_it_gives_back_a_finished_result(content: Content) -> None:
+    # Given two providers, one of which suggests what the asset has already
+    one = ScriptedProvider("one", ("cat", 0.9), ("animal", 0.8), ("pet", 0.3))
+    two = ScriptedProvider("two", ("Cat", 0.7), ("sofa", 0.6))
+    # When an image is tagged with at most two tags
+    tagged = await tagger(one, two).tag(SUBJECT, content, InstanceSettings(), maximum_number_of_tags=2)
+    # Then the result is complete: for this subject, with merged tags, reports and facts
+    result = tagged.result
+    assert (result.asset_id, result.instance, result.event_id) == ("asset-1", "acme", "event-1")
+    assert (result.status, result.complete, result.image) == ("tagged", True, FACTS)
+    assert [(tag.name, tag.provider) for tag in result.tags] == [("cat", "one"), ("sofa", "two")]
+    assert [(report.name, report.status) for report in result.providers] == [("one", "ok"), ("two", "ok")]
+    # And every suggestion has its verdict
+    assert {(each.label, each.verdict.value) for each in tagged.choices} == {
+        ("cat", "kept"),
+        ("animal", "already_on_asset"),
+        ("Cat", "duplicate"),
+        ("sofa", "kept"),
+        ("pet", "over_maximum"),
+    }
+
+
+async def test_what_is_there_is_passed_on_while_a_provider_is_late(content: Content) -> None:
+    quick, slow = ScriptedProvider("quick", ("cat", 0.9)), ScriptedProvider("slow", ("sofa", 0.8), delay_s=0.2)
+    partial: list[tuple[Result, ProviderReplies]] = []
+
+    async def on_partial(result: Result, replies: ProviderReplies) -> None:
+        partial.append((result, replies))
+
+    tagged = await tagger(quick, slow).tag(SUBJECT, content, NOW, on_partial=on_partial)
+    ((result, replies),) = partial
+    assert (result.complete, [tag.name for tag in result.tags]) == (False, ["cat"])
+    assert replies.settled == {"quick"}
+    assert (tagged.result.complete, [tag.name for tag in tagged.result.tags]) == (True, ["cat", "sofa"])
+
+
+async def test_without_a_callback_everything_is_waited_for(content: Content) -> None:
+    quick, slow = ScriptedProvider("quick", ("cat", 0.9)), ScriptedProvider("slow", ("sofa", 0.8), delay_s=0.05)
+    tagged = await tagger(quick, slow).tag(SUBJECT, content, NOW)
+    assert [tag.name for tag in tagged.result.tags] == ["cat", "sofa"]
+
+
+async def test_a_provider_that_is_down_is_pending_before_the_last_attempt_and_failed_at_it(content: Content) -> None:
+    well, down = ScriptedProvider("well", ("cat", 0.9)), ScriptedProvider("down", error=TryLater("503", reason="down"))
+    before = await tagger(well, down).tag(SUBJECT, content, InstanceSettings(), last_attempt=False)
+    assert [reply.provider for reply in before.replies.pending] == ["down"]
+    assert before.result.complete is False
+    last = await tagger(well, down).tag(SUBJECT, content, InstanceSettings())
+    assert last.replies.pending == ()
+    assert last.result.complete
+    assert [(report.name, report.status) for report in last.result.providers] == [("well", "ok"), ("down", "failed")]
+
+
+async def test_who_has_replied_in_an_earlier_attempt_is_not_asked_again(content: Content) -> None:
+    one, two = ScriptedProvider("one", ("cat", 0.9)), ScriptedProvider("two", ("sofa", 0.8))
+    earlier = {"one": Reply("one", "ok", (), "model@0")}
+    tagged = await tagger(one, two).tag(SUBJECT, content, InstanceSettings(), earlier=earlier)
+    assert (one.asked, two.asked) == (0, 1)
+    assert [report.model for report in tagged.result.providers] == ["model@0", "two@1"]
+
+
+@pytest.mark.parametrize("last_attempt", [True, False])
+async def test_without_an_answer_a_suspended_provider_makes_the_image_wait(
+    content: Content, last_attempt: bool
+) -> None:
+    off = ScriptedProvider("off", error=Unavailable("it is disabled", reason="model_disabled", after_s=7))
+    refusing = ScriptedProvider("refusing", error=CannotBeDone("no", reason="no"))
+    with pytest.raises(Unavailable, match="asset-1 waits: off cannot answer") as caught:
+        await tagger(off, refusing).tag(SUBJECT, content, InstanceSettings(), last_attempt=last_attempt)
+    assert (caught.value.reason, caught.value.after_s) == ("model_disabled", 7)
+
+
+async def test_one_answer_is_enough_beside_a_suspended_provider(content: Content) -> None:
+    off = ScriptedProvider("off", error=Unavailable("it is disabled", reason="model_disabled"))
+    tagged = await tagger(off, ScriptedProvider("well", ("cat", 0.9))).tag(SUBJECT, content, InstanceSettings())
+    assert tagged.result.status == "tagged"
+
+
+async def test_what_no_provider_takes_is_skipped_without_a_decoder(content: Content) -> None:
+    decoders = FakeDecoders()
+    picky = ScriptedProvider("picky", refuses=lambda mime_type: f"takes no {mime_type}")
+    tagged = await tagger(picky, decoders=decoders).tag(SUBJECT, content, InstanceSettings())
+    assert (tagged.result.status, tagged.result.reason) == ("skipped", "format_not_taken")
+    assert decoders.decoded == 0
+
+
+async def test_what_no_decoder_reads_is_raised(content: Content) -> None:
+    refusal = CannotBeDone("it is damaged", reason="image_corrupt")
+    one = ScriptedProvider("one")
+    with pytest.raises(CannotBeDone, match="damaged"):
+        await tagger(one, decoders=FakeDecoders(refusal)).tag(SUBJECT, content, InstanceSettings())
+    assert one.asked == 0
+
+
+# ── explained ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_an_explanation_has_the_same_result_and_names_who_was_not_asked(content: Content) -> None:
+    local, cloud = ScriptedProvider("tensorflow", ("cat", 0.9), ("dog", 0.02)), ScriptedProvider("cloud", ("sofa", 0.8))
+    settings = Settings.model_validate({"defaults": {"tensorflow": {"confidence_threshold": 0.1}}})
+    explained = await explain(tagger(local, cloud), settings, content, asset_id="a.jpg", local_only=True)
+    assert cloud.asked == 0
+    assert explained.not_asked == ("cloud",)
+    assert [tag.name for tag in explained.result.tags] == ["cat"]
+    assert explained.thresholds == {"tensorflow": 0.1}
+    assert [(each["label"], each["verdict"]) for each in explained.choices_as_json()] == [
+        ("cat", "kept"),
+        ("dog", "below_threshold"),
+    ]
+
+
+async def test_an_instance_that_the_settings_do_not_know_is_not_explained(content: Content) -> None:
+    with pytest.raises(CannotBeDone, match="know no instance stranger"):
+        await explain(
+            tagger(ScriptedProvider("one")),
+            Settings(unknown_instances="skip"),
+            content,
+            asset_id="a.jpg",
+            instance="stranger",
+        )
+
+
+async def test_without_a_provider_it_says_what_to_switch_on(content: Content) -> None:
+    with pytest.raises(Unavailable, match="no provider is on"):
+        await explain(tagger(), Settings(), content, asset_id="a.jpg")
+    with pytest.raises(Unavailable, match="may cost money"):
+        await explain(tagger(ScriptedProvider("cloud")), Settings(), content, asset_id="a.jpg", local_only=True)
+
+
+# ── one way ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def calls(name: str) -> set[str]:
+    """Modules of the project, outside the package that owns it, in which something of this name is called."""
+    root = Path(worker.__file__).parent
+    found = set()
+    for file in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call):
+                called = node.func
+                word = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+                if word == name:
+                    found.add(str(file.relative_to(root)))
+    return found
+
+
+def test_only_messages_are_made_into_events() -> None:
+    assert {file.partition("/")[0] for file in calls("EventData") | calls("model_construct")} == {"messages"}
+
+
+def test_every_way_to_tag_by_hand_is_the_same() -> None:
+    assert calls("explain") - {"messages/reading.py"} == {"cli/tag.py", "diagnostics/tuning.py", "http/try_image.py"}
+
+
+def test_results_are_made_in_one_place() -> None:
+    assert {file for file in calls("Result") if not file.startswith("messages/")} == {"tagging/results.py"}
