@@ -1,4 +1,4 @@
-"""docs/architecture.md and docs/decisions agree with the tree: what they name exists, and every link leads somewhere."""
+"""docs/architecture.md and docs/decisions agree with the tree: what they name exists, and every link resolves."""
 
 from __future__ import annotations
 
