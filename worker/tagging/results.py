@@ -1,4 +1,4 @@
-"""Results: every `Result` that Autotag publishes or shows is made here. Pure."""
+"""Results: the `Result` of every event that can be read is made here. Pure."""
 
 from __future__ import annotations
 
