@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from tests.support import fake_google
 from tests.support.cloud import MARKER_KEY, google, image_of, picture, started
 from tests.support.fake_google import FakeGoogle, labels_of, too_many, unavailable
-from tests.support.fake_service import CLOSE, GARBAGE, HTML_PAGE, Response, Trouble, instead, over_http2
+from tests.support.fake_service import CLOSE, GARBAGE, HTML_PAGE, Response, Fault, instead, over_http2
 from tests.support.waiting import until
 from worker.errors import AutotagError, CannotBeDone, Misconfigured, TryLater, Unavailable
 from worker.images.requests import JpegLimits
@@ -215,7 +215,7 @@ class TestImagesThatWaitTogetherTravelTogether:
         ]
 
     async def test_images_that_come_while_calls_are_under_way_gather(self, service: FakeGoogle, tmp_path: Path) -> None:
-        service.always = Trouble(delay_s=1)
+        service.always = Fault(delay_s=1)
         one_call = {"maximum_calls_at_once": 1}
         async with started(GoogleCloudVision, tmp_path, **one_call) as provider, asyncio.TaskGroup() as group:
             group.create_task(provider.tag(image_of(picture(0)), google(service.url)))
@@ -224,7 +224,7 @@ class TestImagesThatWaitTogetherTravelTogether:
                 group.create_task(provider.tag(image_of(picture(seed)), google(service.url)))
                 await asyncio.sleep(0)
         assert service.batch_sizes == [1, 10]
-        assert service.most_at_once == 1
+        assert service.maximum_concurrent_calls == 1
 
     async def test_a_batch_stays_within_the_json_limit(self, service: FakeGoogle, tmp_path: Path) -> None:
         facts = ImageFacts(format="PNG", width=64, height=64, sha256="0" * 64)
@@ -252,7 +252,7 @@ class TestImagesThatWaitTogetherTravelTogether:
 
     async def test_a_new_key_is_used_at_once_and_calls_under_way_keep_the_old(self, tmp_path: Path) -> None:
         with FakeGoogle("old-key", "new-key") as service:
-            service.next(Trouble(delay_s=1))
+            service.next(Fault(delay_s=1))
             async with started(GoogleCloudVision, tmp_path) as provider:
                 slow = asyncio.create_task(provider.tag(image_of(picture(1)), google(service.url, "old-key")))
                 await until(lambda: service.calls)
@@ -389,15 +389,15 @@ class TestTroubleThatPasses:
             pytest.param(CLOSE, id="closed"),
             pytest.param(GARBAGE, id="no-http"),
             pytest.param(HTML_PAGE, id="html"),
-            pytest.param(Trouble(Response(200, b"[" * 100_000)), id="deep"),
-            pytest.param(Trouble(Response(200, b"x" * 5_000_000)), id="huge"),
+            pytest.param(Fault(Response(200, b"[" * 100_000)), id="deep"),
+            pytest.param(Fault(Response(200, b"x" * 5_000_000)), id="huge"),
             pytest.param(instead(200, {"responses": []}), id="too-few"),
             pytest.param(instead(200, {"responses": ["?"]}), id="no-annotation"),
             pytest.param(instead(200, {"responses": [{"labelAnnotations": "cat"}]}), id="no-list"),
         ],
     )
     async def test_it_is_tried_again_until_it_is_over(
-        self, service: FakeGoogle, tmp_path: Path, trouble: Trouble
+        self, service: FakeGoogle, tmp_path: Path, trouble: Fault
     ) -> None:
         service.next(trouble, trouble)
         async with started(GoogleCloudVision, tmp_path) as provider:
@@ -408,7 +408,7 @@ class TestTroubleThatPasses:
     async def test_a_service_that_stalls_in_the_middle_of_an_answer_is_late(
         self, service: FakeGoogle, tmp_path: Path
     ) -> None:
-        service.always = Trouble(stall_mid_body_s=20)
+        service.always = Fault(stall_mid_body_s=20)
         async with started(GoogleCloudVision, tmp_path) as provider:
             before_s = time.monotonic()
             error = await outcome_of(provider, google(service.url, timeout_s=0.3, maximum_number_of_attempts=2))
@@ -427,7 +427,7 @@ class TestTroubleThatPasses:
         assert len(service.calls) == 3
 
     async def test_the_time_over_all_attempts_is_bounded(self, service: FakeGoogle, tmp_path: Path) -> None:
-        service.always = Trouble(delay_s=10)
+        service.always = Fault(delay_s=10)
         async with started(GoogleCloudVision, tmp_path) as provider:
             before_s = time.monotonic()
             error = await outcome_of(provider, google(service.url, timeout_s=5, retry_total_s=0.4))
@@ -613,7 +613,7 @@ class TestLimits:
         assert len(service.calls) == 6
 
     async def test_calls_that_may_have_been_billed_count(self, service: FakeGoogle, tmp_path: Path) -> None:
-        service.next(Trouble(stall_mid_body_s=5))
+        service.next(Fault(stall_mid_body_s=5))
         async with started(GoogleCloudVision, tmp_path) as provider:
             instance = google(service.url, calls_per_month=1, timeout_s=1)
             error = await outcome_of(provider, instance)
@@ -638,7 +638,7 @@ class TestTheCircuit:
             assert len(service.calls) == 3
 
             await until(lambda: provider.circuits() == {"acme": "half_open"})
-            service.always = Trouble(delay_s=1)
+            service.always = Fault(delay_s=1)
             probe = asyncio.create_task(provider.tag(image_of(picture(4)), google(service.url, **once)))
             await until(lambda: len(service.calls) == 4)
             during = await outcome_of(provider, google(service.url, **once), picture(5))
@@ -698,15 +698,15 @@ class TestCheck:
     @pytest.mark.parametrize(
         ("trouble", "reason"),
         [
-            (Trouble(fake_google.API_DISABLED), "api_not_enabled"),
-            (Trouble(fake_google.error(400, "API key not valid.", "INVALID_ARGUMENT")), "google_key_refused"),
+            (Fault(fake_google.API_DISABLED), "api_not_enabled"),
+            (Fault(fake_google.error(400, "API key not valid.", "INVALID_ARGUMENT")), "google_key_refused"),
             (too_many("30"), "quota_exhausted"),
             (HTML_PAGE, "garbled_answer"),
             (CLOSE, "connection_lost"),
         ],
     )
     async def test_it_says_what_is_wrong_after_one_call(
-        self, service: FakeGoogle, tmp_path: Path, trouble: Trouble, reason: str
+        self, service: FakeGoogle, tmp_path: Path, trouble: Fault, reason: str
     ) -> None:
         service.always = trouble
         async with started(GoogleCloudVision, tmp_path) as provider:
@@ -729,7 +729,7 @@ class TestTheKeyStaysSecret:
     ) -> None:
         caplog.set_level("DEBUG")
         told = fake_google.error(403, f"key {MARKER_KEY} is blocked", "PERMISSION_DENIED")
-        troubles = [Trouble(told), too_many("0"), unavailable(), CLOSE, GARBAGE, HTML_PAGE]
+        troubles = [Fault(told), too_many("0"), unavailable(), CLOSE, GARBAGE, HTML_PAGE]
         said = []
         for trouble in troubles:
             service.always = trouble
@@ -751,7 +751,7 @@ class TestTheKeyStaysSecret:
 
 
 async def test_stopping_ends_calls_under_way_as_try_later(service: FakeGoogle, tmp_path: Path) -> None:
-    service.always = Trouble(delay_s=20)
+    service.always = Fault(delay_s=20)
     async with started(GoogleCloudVision, tmp_path) as provider:
         tagging = asyncio.create_task(provider.tag(image_of(picture()), google(service.url)))
         await until(lambda: service.calls)
@@ -760,7 +760,7 @@ async def test_stopping_ends_calls_under_way_as_try_later(service: FakeGoogle, t
 
 
 async def test_an_image_nobody_waits_for_any_more_is_not_sent(service: FakeGoogle, tmp_path: Path) -> None:
-    service.next(Trouble(delay_s=1))
+    service.next(Fault(delay_s=1))
     async with started(GoogleCloudVision, tmp_path, maximum_calls_at_once=1) as provider:
         first = asyncio.create_task(provider.tag(image_of(picture(1)), google(service.url)))
         await until(lambda: service.calls)

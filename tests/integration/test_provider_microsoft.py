@@ -13,7 +13,7 @@ import trustme
 from tests.support import fake_microsoft
 from tests.support.cloud import MARKER_KEY, image_of, microsoft, picture, started
 from tests.support.fake_microsoft import FakeMicrosoft, flat, nested, tags_of, too_many
-from tests.support.fake_service import CLOSE, HTML_PAGE, Response, Trouble, instead, over_http2
+from tests.support.fake_service import CLOSE, HTML_PAGE, Response, Fault, instead, over_http2
 from tests.support.waiting import until
 from worker.errors import AutotagError, CannotBeDone, Misconfigured, TryLater, Unavailable
 from worker.images.requests import JpegLimits
@@ -283,7 +283,7 @@ class TestErrors:
         assert len(service.calls) == 1
 
     async def test_retry_after_is_honoured(self, service: FakeMicrosoft, tmp_path: Path) -> None:
-        service.next(too_many("1"), Trouble(flat(500, "InternalServerError", "oops")), CLOSE)
+        service.next(too_many("1"), Fault(flat(500, "InternalServerError", "oops")), CLOSE)
         async with started(MicrosoftVision, tmp_path) as provider:
             answer = await provider.tag(image_of(picture()), microsoft(service.url))
         assert answer.suggestions
@@ -302,7 +302,7 @@ class TestErrors:
         ],
     )
     async def test_an_answer_that_is_none_is_told_so(
-        self, service: FakeMicrosoft, tmp_path: Path, trouble: Trouble, generation: str
+        self, service: FakeMicrosoft, tmp_path: Path, trouble: Fault, generation: str
     ) -> None:
         service.always = trouble
         instance = microsoft(service.url + generation, maximum_number_of_attempts=2)
@@ -322,10 +322,10 @@ class TestErrors:
 
 class TestManyAtOnce:
     async def test_calls_of_one_instance_at_once_are_bounded(self, service: FakeMicrosoft, tmp_path: Path) -> None:
-        service.always = Trouble(delay_s=0.05)
+        service.always = Fault(delay_s=0.05)
         async with started(MicrosoftVision, tmp_path, maximum_calls_at_once=3) as provider:
             await asyncio.gather(*(provider.tag(image_of(picture(seed)), microsoft(service.url)) for seed in range(12)))
-        assert service.most_at_once == 3
+        assert service.maximum_concurrent_calls == 3
 
     async def test_every_image_goes_out_under_its_own_instances_key(self, tmp_path: Path) -> None:
         with FakeMicrosoft("key-of-a", "key-of-b") as service:
@@ -356,7 +356,7 @@ class TestManyAtOnce:
         async with started(MicrosoftVision, tmp_path, failures_to_open_circuit=1, circuit_open_s=0.2) as provider:
             await outcome_of(provider, once)
             await until(lambda: provider.circuits() == {"acme": "half_open"})
-            service.always = Trouble(delay_s=5)
+            service.always = Fault(delay_s=5)
             probe = asyncio.create_task(provider.tag(image_of(picture(1)), once))
             await until(lambda: len(service.calls) == 2)
             probe.cancel()

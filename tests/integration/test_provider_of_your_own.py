@@ -17,12 +17,12 @@ from worker.content import Content
 from worker.errors import Misconfigured
 from worker.messages import ImageFacts
 from worker.providers.base import Image
-from worker.providers.registry import make_wanted
+from worker.providers.registry import make_enabled
 from worker.settings import Settings
 
 async def run():
     settings = Settings.model_validate(json.loads(sys.argv[1]))
-    [provider] = make_wanted(settings)
+    [provider] = make_enabled(settings)
     instance = settings.instance("acme")
     await provider.start()
     wrong = settings.instance("wrong")

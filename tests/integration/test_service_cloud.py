@@ -17,10 +17,10 @@ from tests.support import fake_google
 from tests.support.cloud import picture
 from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
-from tests.support.fake_service import CLOSE, Trouble
+from tests.support.fake_service import CLOSE, Fault
 from tests.support.monitoring import fetch, http_url, total
 from tests.support.service import until
-from tests.support.tenants import LOCAL, Tenancy, asking_google, asking_microsoft, key, tenancy
+from tests.support.tenants import LOCAL, Tenancy, google_table, microsoft_table, key, tenancy
 
 
 class Clouds:
@@ -35,13 +35,13 @@ class Clouds:
         """A Google of an instance's own, and the table that asks it."""
         service = self._stack.enter_context(FakeGoogle(key(instance)))
         self.googles[instance] = service
-        return asking_google(service.url, key(instance), **more)
+        return google_table(service.url, key(instance), **more)
 
     def microsoft(self, instance: str, path: str = "", **more: Any) -> dict[str, Any]:
         """The same with Microsoft."""
         service = self._stack.enter_context(FakeMicrosoft(key(instance)))
         self.microsofts[instance] = service
-        return asking_microsoft(service.url + path, key(instance), **more)
+        return microsoft_table(service.url + path, key(instance), **more)
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +222,7 @@ def test_a_provider_that_is_late_holds_up_nobody_and_its_tags_follow(
 ) -> None:
     # Given a Google that takes five seconds, and an instance that waits half a second
     google = clouds.googles["slow"]
-    google.next(Trouble(stall_mid_body_s=5))
+    google.next(Fault(stall_mid_body_s=5))
     # When an image comes
     began_s = time.monotonic()
     event = it.dms.publish({"path": str(photographs["coffee"])}, instance="slow")

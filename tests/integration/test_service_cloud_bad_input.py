@@ -16,8 +16,8 @@ import pytest
 from tests.support import fake_google, fake_microsoft
 from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
-from tests.support.fake_service import CLOSE, GARBAGE, HTML_PAGE, FakeService, Response, Trouble, instead
-from tests.support.tenants import LOCAL, Tenancy, asking_google, asking_microsoft, key, tenancy
+from tests.support.fake_service import CLOSE, GARBAGE, HTML_PAGE, FakeService, Response, Fault, instead
+from tests.support.tenants import LOCAL, Tenancy, google_table, microsoft_table, key, tenancy
 from worker.diagnostics.preflight import ProviderCheck, check_instance
 from worker.settings import load_settings
 
@@ -30,14 +30,14 @@ class Fault:
     said: str
     provider: str = "google_cloud_vision"
     refusal: Response | None = None
-    trouble: Trouble | None = None
+    trouble: Fault | None = None
     endpoint: str = "{url}"
     right_key: bool = True
     more: dict[str, Any] = field(default_factory=dict)
     unavailable: bool = False
 
 
-def labels(*pairs: tuple[object, object]) -> Trouble:
+def labels(*pairs: tuple[object, object]) -> Fault:
     """A Google that gives these labels."""
     found = [{"mid": "/m/1", "description": name, "score": score, "topicality": 0.5} for name, score in pairs]
     return instead(200, {"responses": [{"labelAnnotations": found}]})
@@ -113,7 +113,7 @@ SOUND = {
 
 
 def table(service: FakeService, endpoint: str, api_key: str, more: dict[str, Any]) -> dict[str, Any]:
-    asking = asking_google if isinstance(service, FakeGoogle) else asking_microsoft
+    asking = google_table if isinstance(service, FakeGoogle) else microsoft_table
     return asking(endpoint, api_key) | {"maximum_number_of_attempts": 1} | more
 
 

@@ -16,10 +16,10 @@ from tests.support import fake_google, fake_microsoft
 from tests.support.cloud import picture
 from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
-from tests.support.fake_service import CLOSE, GARBAGE, Call, FakeService, Response, Trouble
+from tests.support.fake_service import CLOSE, GARBAGE, Call, FakeService, Response, Fault
 from tests.support.monitoring import fetch, http_url
 from tests.support.service import until
-from tests.support.tenants import KEY_MARK, LOCAL, Tenancy, asking_google, asking_microsoft, key, tenancy
+from tests.support.tenants import KEY_MARK, LOCAL, Tenancy, google_table, microsoft_table, key, tenancy
 
 CLUMSY_PROVIDER = """
 class Clumsy:
@@ -114,14 +114,14 @@ def it(
     install_clumsy(folder / "packages")
     both = {
         "tensorflow": LOCAL,
-        "google_cloud_vision": asking_google(google.url, maximum_number_of_attempts=2, retry_total_s=3),
-        "microsoft_vision": asking_microsoft(microsoft.url, key("microsoft"), maximum_number_of_attempts=2),
+        "google_cloud_vision": google_table(google.url, maximum_number_of_attempts=2, retry_total_s=3),
+        "microsoft_vision": microsoft_table(microsoft.url, key("microsoft"), maximum_number_of_attempts=2),
     }
     instances = {
         "acme": both,
         "wrong": {
-            "google_cloud_vision": asking_google(strangers[0].url, key("wrong-google")),
-            "microsoft_vision": asking_microsoft(strangers[1].url, key("wrong-microsoft")),
+            "google_cloud_vision": google_table(strangers[0].url, key("wrong-google")),
+            "microsoft_vision": microsoft_table(strangers[1].url, key("wrong-microsoft")),
         },
         "clumsy": {
             "tensorflow": LOCAL,
@@ -164,12 +164,12 @@ def files_below(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield str(file), file.read_bytes()
 
 
-def repeating_the_key(name: str) -> tuple[Trouble, Trouble]:
+def repeating_the_key(name: str) -> tuple[Fault, Fault]:
     """Errors of services that quote what they were sent, in the message and in a header."""
     said = f"The key {key(name)} is not welcome here"
     odd = Response(500, said.encode(), {"Content-Type": f"text/{key(name)}", "Retry-After": key(name)})
     google_error = fake_google.error(400, said, "INVALID_ARGUMENT", "API_KEY_INVALID")
-    return Trouble(odd), Trouble(google_error if "google" in name else fake_microsoft.nested(401, "401", said))
+    return Fault(odd), Fault(google_error if "google" in name else fake_microsoft.nested(401, "401", said))
 
 
 def test_no_key_is_in_anything_that_comes_out(
@@ -182,8 +182,8 @@ def test_no_key_is_in_anything_that_comes_out(
     outputs: dict[str, bytes | str] = {}
     content = [{"base64": base64.b64encode(picture(seed)).decode()} for seed in range(40)]
     # Given events for which all goes well, and everything that can go wrong
-    google.next(*repeating_the_key("google"), GARBAGE, CLOSE, Trouble(Response(200, b"<!doctype html>", {})))
-    microsoft.next(*repeating_the_key("microsoft"), GARBAGE, CLOSE, Trouble(stall_mid_body_s=1))
+    google.next(*repeating_the_key("google"), GARBAGE, CLOSE, Fault(Response(200, b"<!doctype html>", {})))
+    microsoft.next(*repeating_the_key("microsoft"), GARBAGE, CLOSE, Fault(stall_mid_body_s=1))
     events = [it.dms.publish(each, instance="acme") for each in content[:8]]
     events += [it.dms.publish(each, instance="wrong") for each in content[8:12]]
     events += [it.dms.publish(each, instance="clumsy") for each in content[12:14]]
@@ -191,7 +191,7 @@ def test_no_key_is_in_anything_that_comes_out(
     until(lambda: it.dms.take("dead-letters"), "a dead letter came")
     until(lambda: "was too much" in it.service.logged(), "the clumsy provider has failed")
     # When settings are reloaded, some of them wrong, and every command has been asked
-    it.reload_in_vain(defaults={"google_cloud_vision": {"enabled": True, "api_key": f"{KEY_MARK} with blanks"}})
+    it.reload_refused(defaults={"google_cloud_vision": {"enabled": True, "api_key": f"{KEY_MARK} with blanks"}})
     it.reload(defaults={"sites": {"elsewhere": False}})
     for words in (
         ("config", "show"),

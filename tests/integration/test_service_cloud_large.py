@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
-from tests.support.tenants import LOCAL, Tenancy, asking_google, asking_microsoft, key, tenancy
+from tests.support.tenants import LOCAL, Tenancy, google_table, microsoft_table, key, tenancy
 
 WIDTH, HEIGHT = 7072, 7070
 assert 49_990_000 < WIDTH * HEIGHT <= 50_000_000, "as close to `decoder.maximum_pixels` as a picture gets"
@@ -41,8 +41,8 @@ def it(broker: str, folder: Path, google: FakeGoogle, microsoft: FakeMicrosoft) 
     instance = {
         "provider_wait_s": 60,
         "tensorflow": LOCAL,
-        "google_cloud_vision": asking_google(google.url, key("google")),
-        "microsoft_vision": asking_microsoft(f"{microsoft.url}/vision/v3.2", key("microsoft")),
+        "google_cloud_vision": google_table(google.url, key("google")),
+        "microsoft_vision": microsoft_table(f"{microsoft.url}/vision/v3.2", key("microsoft")),
     }
     prefix = f"test-large-{os.getpid()}"
     sources = {"path_roots": [str(folder)]}

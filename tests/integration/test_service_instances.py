@@ -17,9 +17,9 @@ import pytest
 from tests.support.cloud import picture
 from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
-from tests.support.fake_service import Trouble
+from tests.support.fake_service import Fault
 from tests.support.service import until
-from tests.support.tenants import LOCAL, Tenancy, asking_google, asking_microsoft, key, tenancy
+from tests.support.tenants import LOCAL, Tenancy, google_table, microsoft_table, key, tenancy
 
 
 class Clouds:
@@ -46,24 +46,24 @@ def it(
     google, microsoft = clouds.google.url, clouds.microsoft.url
     instances: dict[str, dict[str, Any]] = {
         "acme": {
-            "google_cloud_vision": asking_google(google, confidence_threshold=0.9),  # its key is a secret, see below
-            "microsoft_vision": asking_microsoft(microsoft, key("acme"), language="ja"),
+            "google_cloud_vision": google_table(google, confidence_threshold=0.9),  # its key is a secret, see below
+            "microsoft_vision": microsoft_table(microsoft, key("acme"), language="ja"),
         },
         "beta": {
             "tensorflow": LOCAL | {"confidence_threshold": 0.05},
-            "google_cloud_vision": asking_google(google, key("beta"), maximum_number_of_results=2),
-            "microsoft_vision": asking_microsoft(microsoft, key("beta"), confidence_threshold=0.6),
+            "google_cloud_vision": google_table(google, key("beta"), maximum_number_of_results=2),
+            "microsoft_vision": microsoft_table(microsoft, key("beta"), confidence_threshold=0.6),
         },
-        "old": {"microsoft_vision": asking_microsoft(f"{microsoft}/vision/v2.0/", key("old"))},
-        "keyless": {"google_cloud_vision": asking_google(google)},
+        "old": {"microsoft_vision": microsoft_table(f"{microsoft}/vision/v2.0/", key("old"))},
+        "keyless": {"google_cloud_vision": google_table(google)},
         "limited": {
             "maximum_number_of_tags_per_asset": 2,
-            "google_cloud_vision": asking_google(google, key("limited")),
+            "google_cloud_vision": google_table(google, key("limited")),
             "sites": {"intranet": False},
         },
-        "off": {"enabled": False, "google_cloud_vision": asking_google(google, key("acme"))},
-        "gamma": {"google_cloud_vision": asking_google(clouds.gamma.url, key("gamma"), confidence_threshold=0.9)},
-        "delta": {"google_cloud_vision": asking_google(clouds.delta.url, key("delta"))},
+        "off": {"enabled": False, "google_cloud_vision": google_table(google, key("acme"))},
+        "gamma": {"google_cloud_vision": google_table(clouds.gamma.url, key("gamma"), confidence_threshold=0.9)},
+        "delta": {"google_cloud_vision": google_table(clouds.delta.url, key("delta"))},
     }
     # The defaults have TensorFlow on; each instance but one has it off.
     instances = {name: {"tensorflow": {"enabled": False}} | each for name, each in instances.items()}
@@ -202,13 +202,13 @@ def test_a_retired_api_is_still_spoken_and_warned_of_at_start_and_reload(it: Ten
 
 def test_a_reload_of_one_instance_touches_no_call_in_flight(it: Tenancy, clouds: Clouds) -> None:
     # Given calls under way for two instances
-    clouds.gamma.next(Trouble(stall_mid_body_s=2))
-    clouds.delta.next(Trouble(stall_mid_body_s=2))
+    clouds.gamma.next(Fault(stall_mid_body_s=2))
+    clouds.delta.next(Fault(stall_mid_body_s=2))
     in_flight = {name: it.dms.publish(inline(picture(6)), instance=name) for name in ("gamma", "delta")}
     until(lambda: clouds.gamma.calls and clouds.delta.calls, "both were called")
     # When one of them gets another key and threshold, and an event under these
     instances = it.settings["instances"]
-    changed = asking_google(clouds.gamma.url, key("gamma-new"), confidence_threshold=0.5)
+    changed = google_table(clouds.gamma.url, key("gamma-new"), confidence_threshold=0.5)
     it.reload(instances=instances | {"gamma": instances["gamma"] | {"google_cloud_vision": changed}})
     assert it.dms.take("results") is None, "the calls were under way all the time"
     (new,) = it.one_result(it.dms.publish(inline(picture(7)), instance="gamma"))
@@ -228,7 +228,7 @@ def test_a_change_that_is_wrong_is_refused_with_the_reason_and_the_old_settings_
     instances = it.settings["instances"]
     wrong = instances["delta"]["google_cloud_vision"] | {"confidence_threshold": 1.5}
 
-    said = it.reload_in_vain(instances=instances | {"delta": {"google_cloud_vision": wrong}})
+    said = it.reload_refused(instances=instances | {"delta": {"google_cloud_vision": wrong}})
 
     assert "instances.delta.google_cloud_vision.confidence_threshold = 1.5: must be a number from 0 to 1" in said
     (data,) = it.one_result(it.dms.publish(inline(picture(8)), instance="delta"))
@@ -255,7 +255,7 @@ def test_a_provider_that_nobody_wanted_at_the_start_is_switched_on_by_a_reload(
         (before,) = it.one_result(it.dms.publish(image, instance="acme"))
         assert [report["name"] for report in before["providers"]] == ["tensorflow"]
         # When Google is switched on, at an address that the cloud settings do not allow
-        both = {"tensorflow": LOCAL, "google_cloud_vision": asking_google(google.url, key("acme"))}
+        both = {"tensorflow": LOCAL, "google_cloud_vision": google_table(google.url, key("acme"))}
         it.reload(instances={"acme": both})
         (refused,) = it.one_result(it.dms.publish(image, instance="acme"))
         # Then it is asked for, and says what is wrong, beside the others' tags

@@ -52,11 +52,11 @@ def image_of(
         facts=facts,
         mime_type=f"image/{facts.format.lower()}",
         pixels_fd=None,
-        shrink=shrink or never_shrunk,
+        shrink=shrink or refuse_to_shrink,
     )
 
 
-async def never_shrunk(limits: JpegLimits) -> bytes:
+async def refuse_to_shrink(limits: JpegLimits) -> bytes:
     raise AssertionError(f"nobody should have asked for a smaller JPEG within {limits}")
 
 

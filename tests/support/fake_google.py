@@ -12,7 +12,7 @@ import json
 import re
 from typing import Any
 
-from tests.support.fake_service import Call, FakeService, Response, Trouble, instead
+from tests.support.fake_service import Call, FakeService, Response, Fault, instead
 
 MAXIMUM_JSON_BYTES = 10_000_000
 MAXIMUM_IMAGES = 16
@@ -32,12 +32,12 @@ def error(code: int, message: str, status: str, reason: str | None = None, **hea
     return Response.json(code, {"error": tree}, **headers)
 
 
-def too_many(retry_after: str | None = None) -> Trouble:
+def too_many(retry_after: str | None = None) -> Fault:
     headers = {"Retry_After": retry_after} if retry_after is not None else {}
-    return Trouble(error(429, "Quota exceeded for quota metric 'Requests'.", "RESOURCE_EXHAUSTED", **headers))
+    return Fault(error(429, "Quota exceeded for quota metric 'Requests'.", "RESOURCE_EXHAUSTED", **headers))
 
 
-def unavailable() -> Trouble:
+def unavailable() -> Fault:
     return instead(503, {"error": {"code": 503, "message": "The service is unavailable.", "status": "UNAVAILABLE"}})
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from tests.support.fake_service import Call, FakeService, Response, Trouble
+from tests.support.fake_service import Call, FakeService, Response, Fault
 
 KEY_HEADER = "ocp-apim-subscription-key"
 _V3 = re.compile(r"/vision/v(?P<version>2\.0|2\.1|3\.0|3\.1|3\.2)/tag")
@@ -38,9 +38,9 @@ def flat(status: int, code: str, message: str) -> Response:
     )
 
 
-def too_many(retry_after: str) -> Trouble:
+def too_many(retry_after: str) -> Fault:
     message = f"Requests to the Computer Vision API have exceeded rate limit. Please retry after {retry_after} seconds."
-    return Trouble(nested(429, "429", message, Retry_After=retry_after))
+    return Fault(nested(429, "429", message, Retry_After=retry_after))
 
 
 OUT_OF_QUOTA = Response.json(

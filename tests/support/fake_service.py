@@ -54,7 +54,7 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class Fault:
     """What goes wrong with one call. Without `response` the service answers honestly, after `delay_s`."""
 
     response: Response | None = None
@@ -64,13 +64,13 @@ class Trouble:
     raw: bytes | None = None
 
 
-def instead(status: int, tree: object, **headers: str) -> Trouble:
-    return Trouble(Response.json(status, tree, **headers))
+def instead(status: int, tree: object, **headers: str) -> Fault:
+    return Fault(Response.json(status, tree, **headers))
 
 
-HTML_PAGE = Trouble(Response(200, b"<!doctype html><title>Welcome</title>", {"Content-Type": "text/html"}))
-CLOSE = Trouble(close=True)
-GARBAGE = Trouble(raw=b"\x16\x03\x01 this is no HTTP at all\r\n\r\n")
+HTML_PAGE = Fault(Response(200, b"<!doctype html><title>Welcome</title>", {"Content-Type": "text/html"}))
+CLOSE = Fault(close=True)
+GARBAGE = Fault(raw=b"\x16\x03\x01 this is no HTTP at all\r\n\r\n")
 
 
 class FakeService(ABC):
@@ -78,13 +78,13 @@ class FakeService(ABC):
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
-        self.always: Trouble | None = None
-        self._troubles: deque[Trouble] = deque()
+        self.always: Fault | None = None
+        self._troubles: deque[Fault] = deque()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._server: ThreadingHTTPServer | None = None
         self._at_once = 0
-        self.most_at_once = 0
+        self.maximum_concurrent_calls = 0
 
     @abstractmethod
     def answer(self, call: Call) -> Response:
@@ -94,7 +94,7 @@ class FakeService(ABC):
     def key_of(self, call: Call) -> str | None:
         """The key a call came with."""
 
-    def next(self, *troubles: Trouble) -> None:
+    def next(self, *troubles: Fault) -> None:
         """Let the next calls end so, one each."""
         self._troubles.extend(troubles)
 
@@ -107,14 +107,14 @@ class FakeService(ABC):
         """Seconds between each call and the next."""
         return [later.at_s - earlier.at_s for earlier, later in zip(self.calls, self.calls[1:], strict=False)]
 
-    def take(self, call: Call) -> Trouble:
+    def take(self, call: Call) -> Fault:
         """Record a call, and say how it ends: always with a response, unless there is to be none."""
         with self._lock:
             self.calls.append(call)
-            trouble = self._troubles.popleft() if self._troubles else (self.always or Trouble())
+            trouble = self._troubles.popleft() if self._troubles else (self.always or Fault())
         self._stopping.wait(trouble.delay_s)
         if trouble.response is None and not trouble.close and trouble.raw is None:
-            trouble = Trouble(self.answer(call), stall_mid_body_s=trouble.stall_mid_body_s)
+            trouble = Fault(self.answer(call), stall_mid_body_s=trouble.stall_mid_body_s)
         if trouble.response is not None:
             call.status = trouble.response.status
         return trouble
@@ -123,7 +123,7 @@ class FakeService(ABC):
     def busy(self) -> Iterator[None]:
         with self._lock:
             self._at_once += 1
-            self.most_at_once = max(self.most_at_once, self._at_once)
+            self.maximum_concurrent_calls = max(self.maximum_concurrent_calls, self._at_once)
         try:
             yield
         finally:
@@ -184,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
         with suppress(ConnectionError):  # the client may have given up
             self._send(trouble)
 
-    def _send(self, trouble: Trouble) -> None:
+    def _send(self, trouble: Fault) -> None:
         if trouble.raw is not None or trouble.close:
             self.wfile.write(trouble.raw or b"")
             self.close_connection = True

@@ -35,12 +35,12 @@ def key(name: str) -> str:
     return f"{KEY_MARK}-{name}-0123456789"
 
 
-def asking_google(url: str, api_key: str | None = None, **more: Any) -> dict[str, Any]:
+def google_table(url: str, api_key: str | None = None, **more: Any) -> dict[str, Any]:
     """A table that switches Google on."""
     return {"enabled": True, "endpoint": url, **({"api_key": api_key} if api_key is not None else {}), **more}
 
 
-def asking_microsoft(url: str, api_key: str | None = None, **more: Any) -> dict[str, Any]:
+def microsoft_table(url: str, api_key: str | None = None, **more: Any) -> dict[str, Any]:
     """A table that switches Microsoft on."""
     return {"enabled": True, "api_endpoint": url, **({"api_key": api_key} if api_key is not None else {}), **more}
 
@@ -63,7 +63,7 @@ def as_toml(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> str:
 class Tenancy:
     """One `autotag run`, the DMS beside it, and all that the DMS has seen."""
 
-    def __init__(self, service: RunningService, dms: Observed, folder: Path, tree: dict[str, Any]) -> None:
+    def __init__(self, service: RunningService, dms: RecordingDms, folder: Path, tree: dict[str, Any]) -> None:
         self.service = service
         self.dms = dms
         self.settings = tree
@@ -78,7 +78,7 @@ class Tenancy:
         """The same, then SIGHUP; returns when the service has taken the settings."""
         self._hang_up(changes, "settings reloaded")
 
-    def reload_in_vain(self, **changes: Any) -> str:
+    def reload_refused(self, **changes: Any) -> str:
         """The same, for settings that must be refused; what the log said."""
         before = self.settings
         line = self._hang_up(changes, "reload refused")
@@ -102,7 +102,7 @@ class Tenancy:
         return [found[event][0].data for event in events]
 
 
-class Observed(Dms):
+class RecordingDms(Dms):
     """A DMS that keeps all it was told."""
 
     def __init__(self, url: str, prefix: str) -> None:
@@ -159,7 +159,7 @@ def tenancy(
     } | dict(environment or {})
     with running_service(url, prefix, folder, **environment) as service:
         service.ready(within_s=120)
-        dms = Observed(url, prefix)
+        dms = RecordingDms(url, prefix)
         try:
             yield Tenancy(service, dms, folder, tree)
             assert service.stop() == 0

@@ -10,7 +10,7 @@ import pytest
 from worker.errors import Misconfigured
 from worker.providers import registry
 from worker.providers.checks import Checkable
-from worker.providers.registry import ProviderContext, make, make_wanted, wanted
+from worker.providers.registry import ProviderContext, make, make_enabled, wanted
 from worker.settings import Settings
 
 HERE = "tests.unit.providers.test_registry"
@@ -65,7 +65,7 @@ def test_only_what_an_instance_has_switched_on_is_made(tmp_path: Path, packages:
     settings = Settings.model_validate(
         {"state_dir": tmp_path, "cache_dir": tmp_path, "instances": {"acme": {"microsoft_vision": on}}}
     )
-    (provider,) = make_wanted(settings)
+    (provider,) = make_enabled(settings)
     assert provider.name == "microsoft_vision"
     assert isinstance(provider, Checkable)
     assert wanted(Settings()) == []
@@ -101,7 +101,7 @@ def test_one_that_does_not_work_is_told_and_leaves_the_others_alone(
     with pytest.raises(Misconfigured, match=message) as caught:
         make(name, context)
     assert caught.value.reason == "provider_broken"
-    assert [provider.name for provider in make_wanted(context.settings)] == ["complete"]
+    assert [provider.name for provider in make_enabled(context.settings)] == ["complete"]
 
 
 @pytest.mark.parametrize("name", ["google_cloud_vision", "tensorflow"])

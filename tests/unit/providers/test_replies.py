@@ -12,7 +12,7 @@ from worker.images.content import Content
 from worker.images.requests import JpegLimits
 from worker.messages import ImageFacts
 from worker.providers.base import Image, Suggestion
-from worker.providers.replies import Again, Asking, Reply, pack, unpack
+from worker.providers.replies import AskAgain, ConcurrentRequests, Reply, pack, unpack
 from worker.settings import InstanceSettings
 
 
@@ -30,7 +30,7 @@ def image() -> Image:
 async def test_a_late_provider_does_not_hold_up_the_others(image: Image) -> None:
     # Given one provider that answers at once and one that takes its time
     quick, slow = ScriptedProvider("quick", ("cat", 0.9)), ScriptedProvider("slow", ("animal", 0.8), delay_s=0.2)
-    async with Asking([quick, slow], image, InstanceSettings()) as asking:
+    async with ConcurrentRequests([quick, slow], image, InstanceSettings()) as asking:
         # When the wait for the slow one is over
         in_time = await asking.within(0.02)
         # Then the quick one's reply is there, and the other is known to be late
@@ -43,7 +43,7 @@ async def test_a_late_provider_does_not_hold_up_the_others(image: Image) -> None
 
 async def test_when_nobody_is_in_time_the_first_reply_ends_the_wait(image: Image) -> None:
     slow, slower = ScriptedProvider("slow", delay_s=0.05), ScriptedProvider("slower", delay_s=5)
-    async with Asking([slow, slower], image, InstanceSettings()) as asking:
+    async with ConcurrentRequests([slow, slower], image, InstanceSettings()) as asking:
         assert [reply.provider for reply in await asking.within(0.0)] == ["slow"]
 
 
@@ -54,7 +54,7 @@ async def test_a_failure_that_comes_first_does_not_end_the_wait_for_an_answer(im
         ScriptedProvider("answering", ("cat", 0.9), delay_s=0.05),
         ScriptedProvider("slowest", delay_s=60),
     ]
-    async with Asking(providers, image, InstanceSettings()) as asking:
+    async with ConcurrentRequests(providers, image, InstanceSettings()) as asking:
         # When the wait ends
         replies = await asking.within(0.0)
         # Then the answer is there, and was not held up by the slowest
@@ -67,7 +67,7 @@ async def test_a_failure_that_comes_first_does_not_end_the_wait_for_an_answer(im
 
 async def test_leaving_calls_off_whoever_has_not_replied(image: Image) -> None:
     before = asyncio.all_tasks()
-    async with Asking([ScriptedProvider("slow", delay_s=60)], image, InstanceSettings()):
+    async with ConcurrentRequests([ScriptedProvider("slow", delay_s=60)], image, InstanceSettings()):
         await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
 
@@ -75,20 +75,20 @@ async def test_leaving_calls_off_whoever_has_not_replied(image: Image) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "again"),
     [
-        (CannotBeDone("no", reason="refused"), "failed", Again.NO),
-        (Misconfigured("key refused", reason="key_refused"), "failed", Again.NO),
-        (TryLater("down", reason="down", after_s=7), "unavailable", Again.LATER),
-        (Unavailable("off", reason="model_disabled"), "unavailable", Again.WAIT),
-        (RuntimeError("a mistake of somebody's"), "unavailable", Again.LATER),
+        (CannotBeDone("no", reason="refused"), "failed", AskAgain.NO),
+        (Misconfigured("key refused", reason="key_refused"), "failed", AskAgain.NO),
+        (TryLater("down", reason="down", after_s=7), "unavailable", AskAgain.LATER),
+        (Unavailable("off", reason="model_disabled"), "unavailable", AskAgain.WAIT),
+        (RuntimeError("a mistake of somebody's"), "unavailable", AskAgain.LATER),
     ],
 )
 async def test_an_error_becomes_a_reply_and_leaves_the_other_providers_tags(
-    image: Image, error: Exception, status: str, again: Again
+    image: Image, error: Exception, status: str, again: AskAgain
 ) -> None:
     broken, sound = ScriptedProvider("broken", error=error), ScriptedProvider("sound", ("cat", 0.9))
-    async with Asking([broken, sound], image, InstanceSettings()) as asking:
+    async with ConcurrentRequests([broken, sound], image, InstanceSettings()) as asking:
         first, second = await asking.all()
-    assert (first.status, first.again) == (status, again)
+    assert (first.status, first.ask_again) == (status, again)
     assert first.after_s == (7 if isinstance(error, TryLater) and not isinstance(error, RuntimeError) else 0)
     assert second.status == "ok"
 
@@ -96,7 +96,7 @@ async def test_an_error_becomes_a_reply_and_leaves_the_other_providers_tags(
 def test_replies_survive_a_retry_but_for_those_to_be_asked_again() -> None:
     done = Reply("tensorflow", "ok", (Suggestion("cat", 0.9),), "lite2@abc", duration_s=0.1)
     refused = Reply("google_cloud_vision", "failed", reason="key_refused", message="…")
-    down = Reply("microsoft_vision", "unavailable", again=Again.LATER)
+    down = Reply("microsoft_vision", "unavailable", ask_again=AskAgain.LATER)
 
     assert unpack(pack([done, refused, down])) == {"tensorflow": done, "google_cloud_vision": refused}
     assert unpack(pack([done]).encode()) == {"tensorflow": done}

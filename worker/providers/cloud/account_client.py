@@ -17,9 +17,9 @@ from aiolimiter import AsyncLimiter
 from pydantic import SecretStr
 
 from worker.errors import AutotagError, Misconfigured, Unavailable
-from worker.providers.cloud.budget import CallBudget, Grant
+from worker.providers.cloud.budget import CallBudget, Reservation
 from worker.providers.cloud.circuit import Circuit
-from worker.providers.cloud.faults import MAY_HAVE_BEEN_BILLED, NotCalled, SlowDown
+from worker.providers.cloud.errors import MAY_HAVE_BEEN_BILLED, CallNotMade, RateLimited
 from worker.providers.cloud.observer import NO_OBSERVER, CallObserver
 
 _log = structlog.get_logger(__name__)
@@ -78,11 +78,11 @@ class AccountClient:
         return self._circuit.state
 
     async def admission(self) -> None:
-        """Wait for this call's turn. Raises Misconfigured, Unavailable or NotCalled where waiting would not help."""
+        """Wait for this call's turn. Raises Misconfigured, Unavailable or CallNotMade where waiting would not help."""
         self._refuse_at_once()
         while (left_s := self._paused_until_s - time.monotonic()) > 0:  # another call may lengthen the pause meanwhile
             if left_s > self.rules.longest_pause_s:
-                raise NotCalled(
+                raise CallNotMade(
                     f"{self.account.provider} of instance {self.account.instance} asked for a rest of another "
                     f"{left_s:.0f} s",
                     reason="quota_exhausted",
@@ -93,7 +93,7 @@ class AccountClient:
             await self._limiter.acquire()
         self._refuse_at_once()  # much may have happened while waiting
 
-    async def take(self, wanted: int) -> Grant | None:
+    async def take(self, wanted: int) -> Reservation | None:
         """Take calls from the month's budget; None when there is no limit. Raises Unavailable when it is used up."""
         limit = self.account.calls_per_month
         if limit is None:
@@ -121,13 +121,13 @@ class AccountClient:
     async def close(self) -> None:
         """Break off what the client has under way by itself: nothing, here."""
 
-    async def send(self, ask: Callable[[], Awaitable[_T]], grant: Grant | None) -> _T:
+    async def send(self, ask: Callable[[], Awaitable[_T]], grant: Reservation | None) -> _T:
         """Make the call, and draw from its end what follows for the next ones."""
         started_s = time.monotonic()
         try:
             answer = await self._circuit.call(ask)
         except AutotagError as error:
-            if not isinstance(error, NotCalled):
+            if not isinstance(error, CallNotMade):
                 self._tell(error.reason, started_s)
             self._learn(error)
             if grant is not None and error.reason not in MAY_HAVE_BEEN_BILLED:
@@ -140,7 +140,7 @@ class AccountClient:
         self.rules.calls.called(self.account.provider, self.account.instance, failure, time.monotonic() - started_s)
 
     def _learn(self, error: AutotagError) -> None:
-        if isinstance(error, SlowDown):
+        if isinstance(error, RateLimited):
             self._paused_until_s = max(self._paused_until_s, time.monotonic() + error.after_s)
         elif isinstance(error, Misconfigured | Unavailable):
             # A whole library may be waiting: one refused call now and then is enough to see that the key works again.

@@ -31,7 +31,7 @@ def _utc_now() -> datetime:
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class Reservation:
     """Calls taken from a budget: how many, and from which month."""
 
     provider: str
@@ -47,11 +47,11 @@ class CallBudget:
         self._file = file
         self._now = now
 
-    async def take(self, provider: str, instance: str, wanted: int, limit: int) -> Grant:
+    async def take(self, provider: str, instance: str, wanted: int, limit: int) -> Reservation:
         """Take up to `wanted` calls, as far as `limit` a month goes. Raises TryLater when the file can't be used."""
         return await asyncio.to_thread(self._take, provider, instance, wanted, limit)
 
-    async def give_back(self, grant: Grant, calls: int) -> None:
+    async def give_back(self, grant: Reservation, calls: int) -> None:
         """Return calls of a grant that came to nothing. Raises TryLater when the file can't be used."""
         await asyncio.to_thread(self._give_back, grant, calls)
 
@@ -68,7 +68,7 @@ class CallBudget:
         """Seconds until then."""
         return (self.renews() - self._now()).total_seconds()
 
-    def _take(self, provider: str, instance: str, wanted: int, limit: int) -> Grant:
+    def _take(self, provider: str, instance: str, wanted: int, limit: int) -> Reservation:
         month = self._month()
         with self._transaction() as database:
             granted = max(0, min(wanted, limit - _used(database, provider, instance, month)))
@@ -77,9 +77,9 @@ class CallBudget:
                 "ON CONFLICT (provider, instance, month) DO UPDATE SET used = used + excluded.used",
                 (provider, instance, month, granted),
             )
-        return Grant(provider, instance, month, granted)
+        return Reservation(provider, instance, month, granted)
 
-    def _give_back(self, grant: Grant, calls: int) -> None:
+    def _give_back(self, grant: Reservation, calls: int) -> None:
         with self._transaction() as database:
             database.execute(
                 "UPDATE calls SET used = max(0, used - ?) WHERE provider = ? AND instance = ? AND month = ?",

@@ -34,7 +34,7 @@ class _JsonFiles(FileSystemCache):
     serializer = JSONSerializer()  # type: ignore[assignment]  # declared as its own pickling kind; any serializer is meant
 
 
-class ResultCache:
+class AnswerCache:
     """Answers by key, none older than `maximum_age_s`, in files that take about `maximum_bytes` of the disk at most."""
 
     def __init__(self, directory: Path, *, maximum_bytes: int, maximum_age_s: float) -> None:

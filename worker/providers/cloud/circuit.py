@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from circuitbreaker import STATE_HALF_OPEN, CircuitBreaker  # type: ignore[import-untyped]  # it ships no types
 
-from worker.providers.cloud.faults import NotCalled, ServiceFailed, SlowDown
+from worker.providers.cloud.errors import CallNotMade, ServiceFailed, RateLimited
 
 _T = TypeVar("_T")
 
@@ -32,17 +32,17 @@ class Circuit:
         return str(self._breaker.state)
 
     def refuse_when_open(self) -> None:
-        """Raise NotCalled when a call made now would not go through."""
+        """Raise CallNotMade when a call made now would not go through."""
         if self._breaker.opened or (self._half_open and self._probing):
             left_s = max(1.0, float(self._breaker.open_remaining))
-            raise NotCalled(
+            raise CallNotMade(
                 f"{self._name} failed {self._breaker.failure_count} times in a row and is left alone for {left_s:g} s",
                 reason="circuit_open",
                 after_s=left_s,
             )
 
     async def call(self, ask: Callable[[], Awaitable[_T]]) -> _T:
-        """Ask, and learn from how it ended. Raises NotCalled without asking."""
+        """Ask, and learn from how it ended. Raises CallNotMade without asking."""
         self.refuse_when_open()
         probe = self._half_open
         self._probing = self._probing or probe
@@ -51,7 +51,7 @@ class Circuit:
         except ServiceFailed:
             with self._breaker:  # the library counts what leaves this block
                 raise
-        except SlowDown:
+        except RateLimited:
             raise  # no evidence either way: the service is there, but has done nothing
         except Exception:
             self._breaker.reset()  # it answered, if not what was hoped for: the service is there

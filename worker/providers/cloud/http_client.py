@@ -19,7 +19,7 @@ import httpcore
 from pydantic import SecretStr
 
 from worker.errors import AutotagError, CannotBeDone, Misconfigured
-from worker.providers.cloud.faults import CONNECTION_LOST, GARBLED_ANSWER, TIMED_OUT, UNREACHABLE, ServiceFailed
+from worker.providers.cloud.errors import CONNECTION_LOST, GARBLED_ANSWER, TIMED_OUT, UNREACHABLE, ServiceFailed
 from worker.settings import CloudCallsSettings
 from worker.sources.network import CheckedNetwork, system_resolver
 from worker.sources.threads import Threads
@@ -45,7 +45,7 @@ class KeyHeader:
 
 
 @dataclass(frozen=True, slots=True)
-class HttpAnswer:
+class HttpResponse:
     """What came back: any status, the whole body. Header names are in lower case."""
 
     status: int
@@ -85,7 +85,7 @@ class HttpClient:
             ),
         )
 
-    async def post(self, url: str, key: KeyHeader, body: bytes, *, content_type: str, timeout_s: float) -> HttpAnswer:
+    async def post(self, url: str, key: KeyHeader, body: bytes, *, content_type: str, timeout_s: float) -> HttpResponse:
         """POST, and read the answer whole. Raises ServiceFailed, or Misconfigured for an address that is not allowed.
 
         `timeout_s` bounds each phase, and all of them together: a service that sends a byte now and then is late too.
@@ -113,7 +113,7 @@ class HttpClient:
                     name.decode("latin-1").lower(): key.without_key(value.decode("latin-1"))
                     for name, value in response.headers
                 }
-                return HttpAnswer(response.status, headers, await self._read(response))
+                return HttpResponse(response.status, headers, await self._read(response))
         except (TimeoutError, OSError, httpcore.TimeoutException, httpcore.NetworkError) as error:
             trouble = self._translated(error, timeout_s)
         except (httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
@@ -155,7 +155,7 @@ class HttpClient:
                 return ServiceFailed(f"{self._service} broke the connection off ({said})", reason=CONNECTION_LOST)
 
 
-def quiet_http_libraries() -> None:
+def silence_http_libraries() -> None:
     """Keep requests and headers out of the log at every level: hpack writes each header, keys too, at DEBUG."""
     for name in ("httpx", "httpcore", "hpack", "h2"):
         logging.getLogger(name).setLevel(logging.WARNING)

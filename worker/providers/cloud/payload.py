@@ -61,7 +61,7 @@ class Payload:
         return await asyncio.to_thread(self.image.content.read) if self.jpeg is None else self.jpeg
 
 
-async def prepared_payload(image: Image, limits: ServiceLimits, *, resize: bool) -> Payload:
+async def prepare_payload(image: Image, limits: ServiceLimits, *, resize: bool) -> Payload:
     """What to send for an image. Raises CannotBeDone when it does not fit and may not or can't be made to."""
     misfit = limits.misfit(image)
     if misfit is None:

@@ -27,9 +27,9 @@ from worker.providers.base import Answer, Image
 from worker.providers.checks import ProviderCheck, Severity
 from worker.providers.cloud.account_client import Account, AccountClient, AccountRules
 from worker.providers.cloud.budget import CallBudget
-from worker.providers.cloud.cache import ResultCache
-from worker.providers.cloud.http_client import HttpClient, quiet_http_libraries
-from worker.providers.cloud.payload import Payload, ServiceLimits, prepared_payload
+from worker.providers.cloud.cache import AnswerCache
+from worker.providers.cloud.http_client import HttpClient, silence_http_libraries
+from worker.providers.cloud.payload import Payload, ServiceLimits, prepare_payload
 from worker.providers.cloud.retries import RetryPolicy, call_with_retries
 from worker.providers.registry import ProviderContext
 from worker.settings import InstanceSettings
@@ -51,7 +51,7 @@ _MIME_TYPES_OF_OTHER_NAMES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Endpoint:
     """Where and how a service is asked under given settings.
 
     `identity` names the API and its version; it stands in the result cache's key. `retired` is a warning for people.
@@ -88,7 +88,7 @@ class CloudProvider(ABC, Generic[S, L]):
         )
         self._budget = CallBudget(context.state_dir / "cloud-calls.sqlite3")
         self._cache_dir = context.cache_dir / "cloud-answers" / self.name
-        self._answers: ResultCache | None = None
+        self._answers: AnswerCache | None = None
         self._http: HttpClient | None = None
         self._account_clients: OrderedDict[str, L] = OrderedDict()
 
@@ -97,7 +97,7 @@ class CloudProvider(ABC, Generic[S, L]):
         """The provider's own table of an instance's settings."""
 
     @abstractmethod
-    def target(self, section: S) -> Target:
+    def target(self, section: S) -> Endpoint:
         """Where to ask. Raises Misconfigured for an endpoint that can't be one of this service."""
 
     @abstractmethod
@@ -109,7 +109,7 @@ class CloudProvider(ABC, Generic[S, L]):
         """A new client for an account."""
 
     @abstractmethod
-    async def ask(self, client: L, target: Target, section: S, payload: Payload) -> Answer:
+    async def ask(self, client: L, target: Endpoint, section: S, payload: Payload) -> Answer:
         """One attempt for one image."""
 
     def enabled(self, instance: InstanceSettings) -> bool:
@@ -142,13 +142,13 @@ class CloudProvider(ABC, Generic[S, L]):
         target = self.target(section)
         key = ""
         if self._answers is not None:
-            key = ResultCache.key(
+            key = AnswerCache.key(
                 image.facts.sha256, target.url, target.identity, section.resize, *self.influences(section)
             )
             if (kept := await self._answers.get(key)) is not None:
                 return kept
         client = self._account_client(image.instance, section, target)
-        payload = await prepared_payload(image, target.limits, resize=section.resize)
+        payload = await prepare_payload(image, target.limits, resize=section.resize)
         answer = await call_with_retries(
             lambda: self.ask(client, target, section, payload),
             RetryPolicy(
@@ -170,10 +170,10 @@ class CloudProvider(ABC, Generic[S, L]):
 
     async def start(self) -> None:
         """Open the pool of connections; none is made yet."""
-        quiet_http_libraries()
+        silence_http_libraries()
         self._http = HttpClient(self.service, self._cloud)
         if self._cloud.cache.enabled:
-            self._answers = ResultCache(
+            self._answers = AnswerCache(
                 self._cache_dir,
                 maximum_bytes=self._cloud.cache.maximum_bytes,
                 maximum_age_s=self._cloud.cache.maximum_age_s,
@@ -258,7 +258,7 @@ class CloudProvider(ABC, Generic[S, L]):
             raise Misconfigured(f"`{self.name}.{setting}` can't be used: {wrong}", reason="endpoint_not_allowed")
         return parts
 
-    def _account_client(self, instance: str, section: S, target: Target) -> L:
+    def _account_client(self, instance: str, section: S, target: Endpoint) -> L:
         account = self._account(instance, section, target)
         client = self._account_clients.get(instance)
         if client is None or client.account != account:
@@ -270,7 +270,7 @@ class CloudProvider(ABC, Generic[S, L]):
             self._account_clients.popitem(last=False)
         return client
 
-    def _account(self, instance: str, section: S, target: Target) -> Account:
+    def _account(self, instance: str, section: S, target: Endpoint) -> Account:
         key = section.api_key or SecretStr("")
         if not key.get_secret_value():
             raise Misconfigured(

@@ -1,4 +1,4 @@
-"""Asking again in place: full jitter, `Retry-After` honoured, bounded in number and in time."""
+"""ConcurrentRequests again in place: full jitter, `Retry-After` honoured, bounded in number and in time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tenacity
 from tenacity.wait import wait_base
 
 from worker.errors import TryLater
-from worker.providers.cloud.faults import TIMED_OUT, ServiceFailed, SlowDown
+from worker.providers.cloud.errors import TIMED_OUT, ServiceFailed, RateLimited
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
@@ -29,7 +29,7 @@ class RetryPolicy:
     maximum_wait_s: float = 30.0
 
 
-class JitterOrAsAsked(wait_base):
+class FullJitterOrRetryAfter(wait_base):
     """A random wait of full jitter, or what the service asked for where that is longer.
 
     Full jitter spreads clients that failed together over the whole interval:
@@ -54,7 +54,7 @@ async def call_with_retries(
     on_retry: Callable[[], None] = lambda: None,
     **who: object,
 ) -> _T:
-    """The answer to `ask`, asked again while it raises ServiceFailed or SlowDown.
+    """The answer to `ask`, asked again while it raises ServiceFailed or RateLimited.
 
     When patience ends, the last error comes out as TryLater with what the service asked for in `after_s`. A wait that
     would end after `total_s` is not begun. `who` names the call in the log; `on_retry` is told before it is made again.
@@ -65,8 +65,8 @@ async def call_with_retries(
         on_retry()
 
     retrying = tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception_type((ServiceFailed, SlowDown)),
-        wait=JitterOrAsAsked(patience.minimum_wait_s, patience.maximum_wait_s),
+        retry=tenacity.retry_if_exception_type((ServiceFailed, RateLimited)),
+        wait=FullJitterOrRetryAfter(patience.minimum_wait_s, patience.maximum_wait_s),
         stop=tenacity.stop_any(
             tenacity.stop_after_attempt(patience.maximum_number_of_attempts),
             tenacity.stop_before_delay(patience.total_s),

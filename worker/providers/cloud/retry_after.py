@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from email.utils import parsedate_to_datetime
 
-LONGEST_S = 24 * 3600.0
+MAXIMUM_RETRY_AFTER_S = 24 * 3600.0
 """More than a day is not believed."""
 
 
@@ -19,7 +19,7 @@ def retry_after_s(header: str | None, *, now_s: float | None = None) -> float:
         wait_s = float(text[:9])
     else:
         wait_s = _until(text, time.time() if now_s is None else now_s)
-    return min(max(wait_s, 0.0), LONGEST_S)
+    return min(max(wait_s, 0.0), MAXIMUM_RETRY_AFTER_S)
 
 
 def _until(date: str, now_s: float) -> float:

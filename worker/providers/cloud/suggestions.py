@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterable
 
 from worker.providers.base import Suggestion
-from worker.providers.cloud.faults import GARBLED_ANSWER, ServiceFailed
+from worker.providers.cloud.errors import GARBLED_ANSWER, ServiceFailed
 
 LONGEST_NAME = 255
 _ROUNDING = 0.01
 """A confidence this much outside 0 to 1 is a rounding error."""
 
 
-def suggestions_of(service: str, pairs: Iterable[tuple[object, object]]) -> tuple[tuple[Suggestion, ...], str | None]:
+def parse_suggestions(service: str, pairs: Iterable[tuple[object, object]]) -> tuple[tuple[Suggestion, ...], str | None]:
     """Suggestions in the service's order, and a sentence on the pairs that were left out, if any were.
 
     Raises ServiceFailed when there were pairs and none of them can be used.

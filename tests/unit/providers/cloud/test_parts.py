@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from worker.errors import CannotBeDone, TryLater
 from worker.providers.base import Answer, Suggestion
 from worker.providers.cloud.budget import CallBudget
-from worker.providers.cloud.cache import ResultCache
+from worker.providers.cloud.cache import AnswerCache
 from worker.providers.cloud.circuit import Circuit
-from worker.providers.cloud.faults import NotCalled, ServiceFailed, SlowDown, passing_fault
+from worker.providers.cloud.errors import CallNotMade, ServiceFailed, RateLimited, transient_error
 from worker.providers.cloud.provider import GREY_SIDE, grey_png
-from worker.providers.cloud.retries import JitterOrAsAsked, RetryPolicy, call_with_retries
-from worker.providers.cloud.retry_after import LONGEST_S, retry_after_s
+from worker.providers.cloud.retries import FullJitterOrRetryAfter, RetryPolicy, call_with_retries
+from worker.providers.cloud.retry_after import MAXIMUM_RETRY_AFTER_S, retry_after_s
 
 NOON_S = 1_795_435_200.0
 
@@ -43,7 +43,7 @@ class TestRetryAfter:
             ("soon", 0.0),
             ("1.5", 0.0),
             ("٣", 0.0),
-            ("9" * 5000, LONGEST_S),
+            ("9" * 5000, MAXIMUM_RETRY_AFTER_S),
             (format_datetime(datetime.fromtimestamp(NOON_S + 40, UTC), usegmt=True), 40.0),
             (format_datetime(datetime.fromtimestamp(NOON_S - 40, UTC), usegmt=True), 0.0),
             ("Fri, 99 Foo 2026 99:99:99 GMT", 0.0),
@@ -54,7 +54,7 @@ class TestRetryAfter:
 
     @given(st.text(max_size=60))
     def test_no_header_whatever_breaks_it(self, header: str) -> None:
-        assert 0 <= retry_after_s(header, now_s=NOON_S) <= LONGEST_S
+        assert 0 <= retry_after_s(header, now_s=NOON_S) <= MAXIMUM_RETRY_AFTER_S
 
 
 def state_after(attempt: int, error: Exception) -> tenacity.RetryCallState:
@@ -67,7 +67,7 @@ def state_after(attempt: int, error: Exception) -> tenacity.RetryCallState:
 class TestWaits:
     def test_they_are_full_jitter_from_the_minimum_to_a_bound_that_doubles_to_the_maximum(self) -> None:
         random.seed(4)
-        wait = JitterOrAsAsked(1, 30)
+        wait = FullJitterOrRetryAfter(1, 30)
         for attempt, bound_s in [(1, 2), (2, 4), (3, 8), (4, 16), (5, 30), (50, 30)]:
             error = ServiceFailed("down", reason="service_failed")
             waits_s = [wait(state_after(attempt, error)) for _ in range(400)]
@@ -75,8 +75,8 @@ class TestWaits:
             assert bound_s - (bound_s - 1) * 0.1 < max(waits_s) <= bound_s
 
     def test_what_the_service_asks_for_is_the_least(self) -> None:
-        error = SlowDown("slow", reason="quota_exhausted", after_s=45)
-        assert JitterOrAsAsked(1, 30)(state_after(1, error)) == 45
+        error = RateLimited("slow", reason="quota_exhausted", after_s=45)
+        assert FullJitterOrRetryAfter(1, 30)(state_after(1, error)) == 45
 
 
 class TestPatience:
@@ -94,7 +94,7 @@ class TestPatience:
 
     async def test_the_last_error_tells_how_long_to_wait(self) -> None:
         async def ask() -> None:
-            raise SlowDown("slow", reason="quota_exhausted", after_s=99)
+            raise RateLimited("slow", reason="quota_exhausted", after_s=99)
 
         with pytest.raises(TryLater) as caught:
             await call_with_retries(ask, RetryPolicy(5, 10, 0, 0))
@@ -104,11 +104,11 @@ class TestPatience:
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(408, ServiceFailed), (429, SlowDown), (500, ServiceFailed), (503, ServiceFailed), (599, ServiceFailed)]
+    [(408, ServiceFailed), (429, RateLimited), (500, ServiceFailed), (503, ServiceFailed), (599, ServiceFailed)]
     + [(status, None) for status in (200, 301, 400, 401, 403, 404, 410, 413)],
 )
 def test_only_some_statuses_mean_not_now(status: int, kind: type[TryLater] | None) -> None:
-    fault = passing_fault("it", status, 3, "so it says")
+    fault = transient_error("it", status, 3, "so it says")
     assert (type(fault) if fault else None) is kind
     assert fault is None or fault.after_s == 3
 
@@ -147,7 +147,7 @@ class TestCircuit:
             await circuit.call(fail)
         assert circuit.state == "open"
         clock.now_s += 1
-        with pytest.raises(NotCalled, match="2 times in a row") as caught:
+        with pytest.raises(CallNotMade, match="2 times in a row") as caught:
             await circuit.call(succeed)
         assert caught.value.after_s == 59
 
@@ -250,8 +250,8 @@ class TestBudget:
 class TestAnswerCache:
     ANSWER = Answer((Suggestion("freight car", 0.75), Suggestion("žlutý kůň", 1.0)), "it/1")
 
-    def cache(self, directory: Path, *, maximum_bytes: int = 1_000_000, age_s: float = 1000) -> ResultCache:
-        return ResultCache(directory / "answers", maximum_bytes=maximum_bytes, maximum_age_s=age_s)
+    def cache(self, directory: Path, *, maximum_bytes: int = 1_000_000, age_s: float = 1000) -> AnswerCache:
+        return AnswerCache(directory / "answers", maximum_bytes=maximum_bytes, maximum_age_s=age_s)
 
     async def test_an_answer_is_the_same_after_a_restart(self, tmp_path: Path) -> None:
         await self.cache(tmp_path).put("k", self.ANSWER)
@@ -303,11 +303,11 @@ class TestAnswerCache:
 
     def test_a_key_depends_on_every_ingredient(self) -> None:
         keys = {
-            ResultCache.key("image", "https://a", "v1", True, 10),
-            ResultCache.key("other", "https://a", "v1", True, 10),
-            ResultCache.key("image", "https://b", "v1", True, 10),
-            ResultCache.key("image", "https://a", "v1", False, 10),
-            ResultCache.key("image", "https://a", "v1", True, 11),
+            AnswerCache.key("image", "https://a", "v1", True, 10),
+            AnswerCache.key("other", "https://a", "v1", True, 10),
+            AnswerCache.key("image", "https://b", "v1", True, 10),
+            AnswerCache.key("image", "https://a", "v1", False, 10),
+            AnswerCache.key("image", "https://a", "v1", True, 11),
         }
         assert len(keys) == 5
 
