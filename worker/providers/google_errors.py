@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from worker.errors import AutotagError, CannotBeDone, Misconfigured
-from worker.providers.cloud.errors import GARBLED_ANSWER, ServiceFailed, RateLimited, transient_error
+from worker.providers.cloud.errors import GARBLED_ANSWER, RateLimited, ServiceFailed, transient_error
 from worker.providers.cloud.http_client import HttpResponse, KeyHeader
 from worker.providers.cloud.retry_after import MAXIMUM_RETRY_AFTER_S, retry_after_s
 

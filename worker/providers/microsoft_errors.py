@@ -1,7 +1,7 @@
 """Translates errors of Microsoft's vision service: what they mean for an image, an operator, and the next call.
 
-There are three shapes, whatever the version: `{"error": {"code", "message", "innererror"}}` from the service since 3.x and
-from the gateway before it, `{"code", "message"}` from version 2, `{"statusCode", "message"}` from API Management.
+There are three shapes, whatever the version: `{"error": {"code", "message", "innererror"}}` from the service since 3.x
+and from the gateway before it, `{"code", "message"}` from version 2, `{"statusCode", "message"}` from API Management.
 """
 
 from __future__ import annotations
