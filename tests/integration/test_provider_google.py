@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from tests.support import fake_google
 from tests.support.cloud import MARKER_KEY, google, image_of, picture, started
 from tests.support.fake_google import FakeGoogle, labels_of, too_many, unavailable
-from tests.support.fake_service import CLOSE, GARBAGE, HTML_PAGE, Response, Fault, instead, over_http2
+from tests.support.fake_service import CLOSE, GARBAGE, HTML_PAGE, Fault, Response, over_http2, respond_with
 from tests.support.waiting import until
 from worker.errors import AutotagError, CannotBeDone, Misconfigured, TryLater, Unavailable
 from worker.images.requests import JpegLimits
@@ -316,7 +316,7 @@ class TestOneImageAtFaultSparesItsNeighbours:
     async def test_when_a_whole_call_is_refused_each_image_is_sent_alone(
         self, service: FakeGoogle, tmp_path: Path
     ) -> None:
-        service.next(instead(400, {"error": {"code": 400, "message": "no", "status": "INVALID_ARGUMENT"}}))
+        service.next(respond_with(400, {"error": {"code": 400, "message": "no", "status": "INVALID_ARGUMENT"}}))
         async with started(GoogleCloudVision, tmp_path) as provider:
             answers = await asyncio.gather(
                 *(provider.tag(image_of(picture(seed)), google(service.url)) for seed in range(3))
@@ -372,34 +372,32 @@ class TestTroubleThatPasses:
 
     async def test_a_retry_delay_inside_the_body_is_honoured(self, service: FakeGoogle, tmp_path: Path) -> None:
         detail = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "900.5s"}
-        service.next(instead(429, {"error": {"code": 429, "message": "slow", "details": [detail]}}))
+        service.next(respond_with(429, {"error": {"code": 429, "message": "slow", "details": [detail]}}))
         async with started(GoogleCloudVision, tmp_path) as provider:
             error = await outcome_of(provider, google(service.url))
         assert isinstance(error, TryLater)
         assert error.after_s == 900.5
 
     @pytest.mark.parametrize(
-        "trouble",
+        "fault",
         [
             pytest.param(unavailable(), id="503"),
-            pytest.param(instead(500, {}), id="500"),
-            pytest.param(instead(504, []), id="504"),
-            pytest.param(instead(408, "late"), id="408"),
+            pytest.param(respond_with(500, {}), id="500"),
+            pytest.param(respond_with(504, []), id="504"),
+            pytest.param(respond_with(408, "late"), id="408"),
             pytest.param(too_many(), id="429"),
             pytest.param(CLOSE, id="closed"),
             pytest.param(GARBAGE, id="no-http"),
             pytest.param(HTML_PAGE, id="html"),
             pytest.param(Fault(Response(200, b"[" * 100_000)), id="deep"),
             pytest.param(Fault(Response(200, b"x" * 5_000_000)), id="huge"),
-            pytest.param(instead(200, {"responses": []}), id="too-few"),
-            pytest.param(instead(200, {"responses": ["?"]}), id="no-annotation"),
-            pytest.param(instead(200, {"responses": [{"labelAnnotations": "cat"}]}), id="no-list"),
+            pytest.param(respond_with(200, {"responses": []}), id="too-few"),
+            pytest.param(respond_with(200, {"responses": ["?"]}), id="no-annotation"),
+            pytest.param(respond_with(200, {"responses": [{"labelAnnotations": "cat"}]}), id="no-list"),
         ],
     )
-    async def test_it_is_tried_again_until_it_is_over(
-        self, service: FakeGoogle, tmp_path: Path, trouble: Fault
-    ) -> None:
-        service.next(trouble, trouble)
+    async def test_it_is_tried_again_until_it_is_over(self, service: FakeGoogle, tmp_path: Path, fault: Fault) -> None:
+        service.next(fault, fault)
         async with started(GoogleCloudVision, tmp_path) as provider:
             answer = await provider.tag(image_of(picture()), google(service.url))
         assert answer.suggestions
@@ -691,12 +689,12 @@ class TestAnswersAreKept:
 class TestCheck:
     async def test_all_is_well(self, service: FakeGoogle, tmp_path: Path) -> None:
         async with started(GoogleCloudVision, tmp_path) as provider:
-            (finding,) = await provider.check("acme", google(service.url))
-        assert (finding.severity, finding.reason) == (Severity.OK, "answered")
+            (check,) = await provider.check("acme", google(service.url))
+        assert (check.severity, check.reason) == (Severity.OK, "answered")
         assert len(service.calls) == 1
 
     @pytest.mark.parametrize(
-        ("trouble", "reason"),
+        ("fault", "reason"),
         [
             (Fault(fake_google.API_DISABLED), "api_not_enabled"),
             (Fault(fake_google.error(400, "API key not valid.", "INVALID_ARGUMENT")), "google_key_refused"),
@@ -706,20 +704,20 @@ class TestCheck:
         ],
     )
     async def test_it_says_what_is_wrong_after_one_call(
-        self, service: FakeGoogle, tmp_path: Path, trouble: Fault, reason: str
+        self, service: FakeGoogle, tmp_path: Path, fault: Fault, reason: str
     ) -> None:
-        service.always = trouble
+        service.always = fault
         async with started(GoogleCloudVision, tmp_path) as provider:
-            (finding,) = await provider.check("acme", google(service.url))
-        assert (finding.severity, finding.reason, finding.instance) == (Severity.ERROR, reason, "acme")
+            (check,) = await provider.check("acme", google(service.url))
+        assert (check.severity, check.reason, check.instance) == (Severity.ERROR, reason, "acme")
         assert len(service.calls) == 1
 
     async def test_wrong_settings_are_found_without_a_call(self, service: FakeGoogle, tmp_path: Path) -> None:
         async with started(GoogleCloudVision, tmp_path) as provider:
-            assert [finding.reason for finding in provider.review("acme", google(service.url, ""))] == ["key_missing"]
-            (finding,) = await provider.check("acme", google(service.url + "/nowhere"))
+            assert [check.reason for check in provider.review("acme", google(service.url, ""))] == ["key_missing"]
+            (check,) = await provider.check("acme", google(service.url + "/nowhere"))
             assert provider.review("acme", InstanceSettings()) == []
-        assert finding.reason == "endpoint_unknown"
+        assert check.reason == "endpoint_unknown"
         assert service.calls == []
 
 
@@ -729,10 +727,10 @@ class TestTheKeyStaysSecret:
     ) -> None:
         caplog.set_level("DEBUG")
         told = fake_google.error(403, f"key {MARKER_KEY} is blocked", "PERMISSION_DENIED")
-        troubles = [Fault(told), too_many("0"), unavailable(), CLOSE, GARBAGE, HTML_PAGE]
+        faults = [Fault(told), too_many("0"), unavailable(), CLOSE, GARBAGE, HTML_PAGE]
         said = []
-        for trouble in troubles:
-            service.always = trouble
+        for fault in faults:
+            service.always = fault
             async with started(GoogleCloudVision, tmp_path) as provider:
                 error = await outcome_of(provider, google(service.url, maximum_number_of_attempts=2))
                 findings = await provider.check("acme", google(service.url))

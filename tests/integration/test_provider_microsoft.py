@@ -13,7 +13,7 @@ import trustme
 from tests.support import fake_microsoft
 from tests.support.cloud import MARKER_KEY, image_of, microsoft, picture, started
 from tests.support.fake_microsoft import FakeMicrosoft, flat, nested, tags_of, too_many
-from tests.support.fake_service import CLOSE, HTML_PAGE, Response, Fault, instead, over_http2
+from tests.support.fake_service import CLOSE, HTML_PAGE, Fault, Response, over_http2, respond_with
 from tests.support.waiting import until
 from worker.errors import AutotagError, CannotBeDone, Misconfigured, TryLater, Unavailable
 from worker.images.requests import JpegLimits
@@ -113,12 +113,12 @@ class TestTheEndpointDecidesTheApi:
         self, service: FakeMicrosoft, tmp_path: Path
     ) -> None:
         async with started(MicrosoftVision, tmp_path) as provider:
-            (finding,) = provider.review("acme", microsoft(service.url + "/vision/v2.0"))
+            (check,) = provider.review("acme", microsoft(service.url + "/vision/v2.0"))
             assert provider.review("acme", microsoft(service.url)) == []
             warned, answered = await provider.check("acme", microsoft(service.url + "/vision/v2.0"))
-        assert (finding.severity, finding.reason) == (Severity.WARNING, "api_retired")
-        assert "2026-09-13" in finding.message
-        assert warned == finding
+        assert (check.severity, check.reason) == (Severity.WARNING, "api_retired")
+        assert "2026-09-13" in check.message
+        assert warned == check
         assert answered.severity is Severity.OK
 
     async def test_http_2_is_spoken_where_the_service_does(self, service: FakeMicrosoft, tmp_path: Path) -> None:
@@ -291,26 +291,26 @@ class TestErrors:
         assert service.gaps_s[0] >= 1.0
 
     @pytest.mark.parametrize(
-        ("trouble", "generation"),
+        ("fault", "generation"),
         [
             (HTML_PAGE, ""),
-            (instead(200, {}), ""),
-            (instead(200, {"tags": []}), ""),
-            (instead(200, {"tagsResult": {"values": []}}), "/vision/v3.2"),
-            (instead(200, {"tagsResult": {"values": {}}}), ""),
-            (instead(200, {"tagsResult": {"values": [{"name": "a", "confidence": float("nan")}]}}), ""),
+            (respond_with(200, {}), ""),
+            (respond_with(200, {"tags": []}), ""),
+            (respond_with(200, {"tagsResult": {"values": []}}), "/vision/v3.2"),
+            (respond_with(200, {"tagsResult": {"values": {}}}), ""),
+            (respond_with(200, {"tagsResult": {"values": [{"name": "a", "confidence": float("nan")}]}}), ""),
         ],
     )
     async def test_an_answer_that_is_none_is_told_so(
-        self, service: FakeMicrosoft, tmp_path: Path, trouble: Fault, generation: str
+        self, service: FakeMicrosoft, tmp_path: Path, fault: Fault, generation: str
     ) -> None:
-        service.always = trouble
+        service.always = fault
         instance = microsoft(service.url + generation, maximum_number_of_attempts=2)
         async with started(MicrosoftVision, tmp_path) as provider:
             error = await outcome_of(provider, instance)
-            (finding,) = await provider.check("acme", instance)
+            (check,) = await provider.check("acme", instance)
         assert isinstance(error, TryLater)
-        assert error.reason == finding.reason == "garbled_answer"
+        assert error.reason == check.reason == "garbled_answer"
 
     async def test_tags_that_make_no_sense_are_left_out(self, service: FakeMicrosoft, tmp_path: Path) -> None:
         service.tags = [{"name": "dog", "confidence": 0.5}, {"name": "x" * 10_000, "confidence": 0.5}, {"name": "cat"}]
@@ -352,7 +352,7 @@ class TestManyAtOnce:
         self, service: FakeMicrosoft, tmp_path: Path
     ) -> None:
         once = microsoft(service.url, maximum_number_of_attempts=1)
-        service.always = instead(503, {})
+        service.always = respond_with(503, {})
         async with started(MicrosoftVision, tmp_path, failures_to_open_circuit=1, circuit_open_s=0.2) as provider:
             await outcome_of(provider, once)
             await until(lambda: provider.circuits() == {"acme": "half_open"})

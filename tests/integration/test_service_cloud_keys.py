@@ -16,10 +16,10 @@ from tests.support import fake_google, fake_microsoft
 from tests.support.cloud import picture
 from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
-from tests.support.fake_service import CLOSE, GARBAGE, Call, FakeService, Response, Fault
+from tests.support.fake_service import CLOSE, GARBAGE, Call, FakeService, Fault, Response
 from tests.support.monitoring import fetch, http_url
 from tests.support.service import until
-from tests.support.tenants import KEY_MARK, LOCAL, Tenancy, google_table, microsoft_table, key, tenancy
+from tests.support.tenants import KEY_MARK, LOCAL, Tenancy, google_table, key, microsoft_table, tenancy
 
 CLUMSY_PROVIDER = """
 class Clumsy:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
-from tests.support.tenants import LOCAL, Tenancy, google_table, microsoft_table, key, tenancy
+from tests.support.tenants import LOCAL, Tenancy, google_table, key, microsoft_table, tenancy
 
 WIDTH, HEIGHT = 7072, 7070
 assert 49_990_000 < WIDTH * HEIGHT <= 50_000_000, "as close to `decoder.maximum_pixels` as a picture gets"

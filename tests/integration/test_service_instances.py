@@ -19,7 +19,7 @@ from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
 from tests.support.fake_service import Fault
 from tests.support.service import until
-from tests.support.tenants import LOCAL, Tenancy, google_table, microsoft_table, key, tenancy
+from tests.support.tenants import LOCAL, Tenancy, google_table, key, microsoft_table, tenancy
 
 
 class Clouds:
