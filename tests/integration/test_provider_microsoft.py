@@ -1,4 +1,4 @@
-"""Microsoft's vision service in its three generations, asked over real HTTP."""
+"""Microsoft's vision service in its three generations, over real HTTP."""
 
 from __future__ import annotations
 
@@ -74,20 +74,20 @@ class TestTheEndpointDecidesTheApi:
             (tag["name"], tag["confidence"]) for tag in tags_of(data)
         ]
 
-    async def test_a_gateway_may_put_a_path_before_the_services(self, tmp_path: Path) -> None:
+    async def test_a_gateway_may_prefix_the_services_path(self, tmp_path: Path) -> None:
         async with started(MicrosoftVision, tmp_path) as provider:
             section = microsoft("https://gateway.example/tenants/a/vision/v3.2").microsoft_vision
-            assert provider.target(section).url == "https://gateway.example/tenants/a/vision/v3.2/tag?language=en"
+            assert provider.endpoint(section).url == "https://gateway.example/tenants/a/vision/v3.2/tag?language=en"
 
     @pytest.mark.parametrize("path", ["/vision", "/vision/v5.0", "/vision/v3.2/describe", "/vision/v4.0"])
-    async def test_a_path_that_is_none_of_the_services_is_told(self, tmp_path: Path, path: str) -> None:
+    async def test_a_path_that_is_none_of_the_services_is_reported(self, tmp_path: Path, path: str) -> None:
         async with started(MicrosoftVision, tmp_path) as provider:
             error = await outcome_of(provider, microsoft("https://westcentralus.api.cognitive.microsoft.com" + path))
         assert isinstance(error, Misconfigured)
         assert error.reason == "endpoint_unknown"
         assert path in str(error)
 
-    async def test_without_an_endpoint_there_is_nothing_to_ask(self, tmp_path: Path) -> None:
+    async def test_a_missing_endpoint_is_reported(self, tmp_path: Path) -> None:
         async with started(MicrosoftVision, tmp_path) as provider:
             error = await outcome_of(provider, microsoft(None))
         assert error.reason == "endpoint_missing"
@@ -109,9 +109,7 @@ class TestTheEndpointDecidesTheApi:
         assert error.reason == "endpoint_not_public"
         assert service.calls == []
 
-    async def test_a_retired_version_is_warned_of_at_start_and_still_spoken(
-        self, service: FakeMicrosoft, tmp_path: Path
-    ) -> None:
+    async def test_a_retired_version_still_works_with_a_warning(self, service: FakeMicrosoft, tmp_path: Path) -> None:
         async with started(MicrosoftVision, tmp_path) as provider:
             (check,) = provider.review("acme", microsoft(service.url + "/vision/v2.0"))
             assert provider.review("acme", microsoft(service.url)) == []
@@ -121,7 +119,7 @@ class TestTheEndpointDecidesTheApi:
         assert warned == check
         assert answered.severity is Severity.OK
 
-    async def test_http_2_is_spoken_where_the_service_does(self, service: FakeMicrosoft, tmp_path: Path) -> None:
+    async def test_http_2_is_used_where_the_service_supports_it(self, service: FakeMicrosoft, tmp_path: Path) -> None:
         authority = trustme.CA()
         certificate = authority.issue_cert("localhost")
         authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
@@ -141,7 +139,7 @@ class TestLanguages:
             await provider.tag(image_of(picture()), microsoft(service.url + generation, language="ja"))
         assert service.calls[0].query["language"] == "ja"
 
-    async def test_one_that_an_old_version_does_not_know_is_told_without_a_call(
+    async def test_one_that_an_old_version_does_not_support_is_reported_without_a_call(
         self, service: FakeMicrosoft, tmp_path: Path
     ) -> None:
         async with started(MicrosoftVision, tmp_path) as provider:
@@ -203,22 +201,22 @@ class TestLimitsByVersion:
     async def _fits(
         self, service: FakeMicrosoft, tmp_path: Path, generation: str, *, image_args: dict[str, Any], fits: bool
     ) -> None:
-        asked: list[JpegLimits] = []
+        requested: list[JpegLimits] = []
 
         async def shrink(limits: JpegLimits) -> bytes:
-            asked.append(limits)
+            requested.append(limits)
             return picture(form="JPEG", size=(limits.minimum_width, limits.minimum_height))
 
         url = service.url + generation
         async with started(MicrosoftVision, tmp_path) as provider:
             assert (await provider.tag(image_of(**image_args, shrink=shrink), microsoft(url))).suggestions
-            assert len(asked) == (0 if fits else 1)
+            assert len(requested) == (0 if fits else 1)
             if not fits:
                 with pytest.raises(CannotBeDone, match="resize"):
                     await provider.tag(image_of(**image_args, shrink=shrink), microsoft(url, resize=False))
         assert [call.status for call in service.calls] == [200]
 
-    async def test_a_jpeg_that_is_too_large_after_all_is_not_sent(self, service: FakeMicrosoft, tmp_path: Path) -> None:
+    async def test_a_jpeg_that_is_still_too_large_is_not_sent(self, service: FakeMicrosoft, tmp_path: Path) -> None:
         async def shrink(limits: JpegLimits) -> bytes:
             return b"\0" * (limits.maximum_bytes + 1)
 
@@ -234,7 +232,7 @@ class TestLimitsByVersion:
 
 class TestErrors:
     @pytest.mark.parametrize("generation", GENERATIONS)
-    async def test_a_wrong_key_is_told_once_with_what_to_do(
+    async def test_a_wrong_key_is_reported_once_with_what_to_do(
         self, service: FakeMicrosoft, tmp_path: Path, generation: str
     ) -> None:
         async with started(MicrosoftVision, tmp_path) as provider:
@@ -266,7 +264,7 @@ class TestErrors:
             (Response(400, b"<html>", {"Content-Type": "text/html"}), "", CannotBeDone, "image_refused"),
         ],
     )
-    async def test_each_shape_and_code_has_its_meaning_and_is_not_tried_again(
+    async def test_each_shape_and_code_has_its_meaning_and_is_not_retried(
         self,
         service: FakeMicrosoft,
         tmp_path: Path,
@@ -301,7 +299,7 @@ class TestErrors:
             (respond_with(200, {"tagsResult": {"values": [{"name": "a", "confidence": float("nan")}]}}), ""),
         ],
     )
-    async def test_an_answer_that_is_none_is_told_so(
+    async def test_a_response_that_is_no_answer_is_reported(
         self, service: FakeMicrosoft, tmp_path: Path, fault: Fault, generation: str
     ) -> None:
         service.always = fault
@@ -312,7 +310,7 @@ class TestErrors:
         assert isinstance(error, TryLater)
         assert error.reason == check.reason == "garbled_answer"
 
-    async def test_tags_that_make_no_sense_are_left_out(self, service: FakeMicrosoft, tmp_path: Path) -> None:
+    async def test_unusable_tags_are_left_out(self, service: FakeMicrosoft, tmp_path: Path) -> None:
         service.tags = [{"name": "dog", "confidence": 0.5}, {"name": "x" * 10_000, "confidence": 0.5}, {"name": "cat"}]
         async with started(MicrosoftVision, tmp_path) as provider:
             answer = await provider.tag(image_of(picture()), microsoft(service.url))
@@ -320,14 +318,14 @@ class TestErrors:
         assert "2 tags" in (answer.note or "")
 
 
-class TestManyAtOnce:
+class TestConcurrentCalls:
     async def test_calls_of_one_instance_at_once_are_bounded(self, service: FakeMicrosoft, tmp_path: Path) -> None:
         service.always = Fault(delay_s=0.05)
         async with started(MicrosoftVision, tmp_path, maximum_calls_at_once=3) as provider:
             await asyncio.gather(*(provider.tag(image_of(picture(seed)), microsoft(service.url)) for seed in range(12)))
         assert service.maximum_concurrent_calls == 3
 
-    async def test_every_image_goes_out_under_its_own_instances_key(self, tmp_path: Path) -> None:
+    async def test_every_image_is_sent_with_its_own_instances_key(self, tmp_path: Path) -> None:
         with FakeMicrosoft("key-of-a", "key-of-b") as service:
             owners = {picture(seed): f"key-of-{'ab'[seed % 2]}" for seed in range(100)}
             async with started(MicrosoftVision, tmp_path) as provider, asyncio.TaskGroup() as group:
@@ -348,9 +346,7 @@ class TestManyAtOnce:
         assert len(service.calls) == 7
         assert {error.reason for error in outcomes if isinstance(error, Unavailable)} == {"budget_exhausted"}
 
-    async def test_a_cancelled_call_does_not_close_a_circuit_that_it_probes(
-        self, service: FakeMicrosoft, tmp_path: Path
-    ) -> None:
+    async def test_a_cancelled_probe_does_not_close_the_circuit(self, service: FakeMicrosoft, tmp_path: Path) -> None:
         once = microsoft(service.url, maximum_number_of_attempts=1)
         service.always = respond_with(503, {})
         async with started(MicrosoftVision, tmp_path, failures_to_open_circuit=1, circuit_open_s=0.2) as provider:
@@ -371,12 +367,16 @@ async def test_the_key_is_in_no_log_line_and_no_error(
     service: FakeMicrosoft, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level("DEBUG")
-    said = []
+    outputs = []
     for response in (nested(401, "401", f"key {MARKER_KEY} is wrong"), nested(503, "503", MARKER_KEY)):
         service.refusals[MARKER_KEY] = response
         async with started(MicrosoftVision, tmp_path) as provider:
             error = await outcome_of(provider, microsoft(service.url, maximum_number_of_attempts=2))
-            said += [repr(error), repr(error.__context__), repr(await provider.check("acme", microsoft(service.url)))]
-    everything = "\n".join([*said, caplog.text, *capfd.readouterr()])
+            outputs += [
+                repr(error),
+                repr(error.__context__),
+                repr(await provider.check("acme", microsoft(service.url))),
+            ]
+    everything = "\n".join([*outputs, caplog.text, *capfd.readouterr()])
     assert MARKER_KEY not in everything
     assert "[key]" in everything

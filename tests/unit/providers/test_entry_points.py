@@ -36,7 +36,7 @@ async def test_the_check_of_the_switches_lists_it() -> None:
     assert (check.status, check.message) == ("ok", "defaults: none; acme: mine")
 
 
-@pytest.mark.parametrize(("instance", "local"), [("acme", False), ("stranger", True)])
+@pytest.mark.parametrize(("instance", "local"), [("acme", False), ("unknown", True)])
 def test_the_local_model_tags_a_file_only_where_no_other_provider_would(instance: str, local: bool) -> None:
     settings = _settings_for(ON, instance, model=None, threshold=None)
     assert settings.instances[instance].tensorflow.enabled == local
