@@ -57,7 +57,7 @@ class TestAnImageIsTagged:
         assert answer.model == "google_cloud_vision/v1 builtin/stable"
         assert answer.note is None
 
-    async def test_the_key_travels_in_its_header_and_nowhere_else(self, service: FakeGoogle, tmp_path: Path) -> None:
+    async def test_the_key_is_sent_in_its_header_and_nowhere_else(self, service: FakeGoogle, tmp_path: Path) -> None:
         async with started(GoogleCloudVision, tmp_path) as provider:
             await provider.tag(image_of(picture()), google(service.url, maximum_number_of_results=7))
         (call,) = service.calls

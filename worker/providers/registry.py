@@ -53,7 +53,7 @@ class ProviderContext:
         return self.settings.state_dir
 
 
-Factory = Callable[[ProviderContext], Provider]
+ProviderFactory = Callable[[ProviderContext], Provider]
 
 
 def installed() -> dict[str, EntryPoint]:
@@ -71,7 +71,7 @@ def make(name: str, context: ProviderContext) -> Provider:
     """Create a provider by name; it is not started yet. Raises Misconfigured if it does not exist or fails."""
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
-        built_in: Factory = getattr(import_module(module), attribute)
+        built_in: ProviderFactory = getattr(import_module(module), attribute)
         return built_in(context)
     point = installed().get(name)
     if point is None:
