@@ -16,7 +16,7 @@ from worker.models.staging import ProgressCallback, no_progress
 from worker.operations.metrics import Metrics
 from worker.providers.base import Provider
 from worker.providers.checks import Checkable, ProviderCheck
-from worker.providers.registry import make_wanted, wanted
+from worker.providers.registry import enabled_names, make_enabled
 from worker.providers.tensorflow import TensorFlow
 from worker.settings import (
     DEFAULTS,
@@ -62,7 +62,7 @@ class Engine:
             )
             metrics.model(package.manifest.name, package.identity)
         local = [TensorFlow(package, self.model)] if package is not None and self.model is not None else []
-        self.providers: tuple[Provider, ...] = (*local, *make_wanted(settings, metrics.cloud))
+        self.providers: tuple[Provider, ...] = (*local, *make_enabled(settings, metrics.cloud))
         self.tagger = Tagger(self.decoders, self.providers, metrics)
 
     async def start(self) -> None:
@@ -155,7 +155,7 @@ def needs_new_engine(old: Settings, new: Settings) -> bool:
     """Whether a change of settings touches anything that an engine is built from."""
     return (
         wants_model(old) != wants_model(new)
-        or wanted(old) != wanted(new)
+        or enabled_names(old) != enabled_names(new)
         or any(getattr(old, section) != getattr(new, section) for section in BUILT_FROM)
     )
 

@@ -1,4 +1,4 @@
-"""Google Cloud Vision, asked over real HTTP: the fake follows Google's documentation and is strict about it."""
+"""Google Cloud Vision over real HTTP: the fake follows Google's documentation and validates requests strictly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from tests.support import fake_google
 from tests.support.cloud import MARKER_KEY, google, image_of, picture, started
 from tests.support.fake_google import FakeGoogle, labels_of, too_many, unavailable
-from tests.support.fake_service import CLOSE, GARBAGE, HTML_PAGE, Response, Trouble, instead, over_http2
+from tests.support.fake_service import CLOSE, GARBAGE, HTML_PAGE, Fault, Response, over_http2, respond_with
 from tests.support.waiting import until
 from worker.errors import AutotagError, CannotBeDone, Misconfigured, TryLater, Unavailable
 from worker.images.requests import JpegLimits
@@ -57,7 +57,7 @@ class TestAnImageIsTagged:
         assert answer.model == "google_cloud_vision/v1 builtin/stable"
         assert answer.note is None
 
-    async def test_the_key_travels_in_its_header_and_nowhere_else(self, service: FakeGoogle, tmp_path: Path) -> None:
+    async def test_the_key_is_sent_in_its_header_and_nowhere_else(self, service: FakeGoogle, tmp_path: Path) -> None:
         async with started(GoogleCloudVision, tmp_path) as provider:
             await provider.tag(image_of(picture()), google(service.url, maximum_number_of_results=7))
         (call,) = service.calls
@@ -103,7 +103,7 @@ class TestAnImageIsTagged:
             answer = await provider.tag(image_of(picture()), google(service.url))
         assert [(each.name, each.confidence) for each in answer.suggestions] == [("fog", 0.0)]
 
-    async def test_http_2_is_spoken_where_the_service_does(self, service: FakeGoogle, tmp_path: Path) -> None:
+    async def test_http_2_is_used_where_the_service_supports_it(self, service: FakeGoogle, tmp_path: Path) -> None:
         authority = trustme.CA()
         certificate = authority.issue_cert("localhost")
         authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
@@ -116,9 +116,7 @@ class TestAnImageIsTagged:
         assert {call.protocol for call in service.calls} == {"2"}
         assert all(len(answer.suggestions) == 3 for answer in answers)
 
-    async def test_a_certificate_that_nobody_vouches_for_is_no_service(
-        self, service: FakeGoogle, tmp_path: Path
-    ) -> None:
+    async def test_a_certificate_of_an_unknown_authority_is_refused(self, service: FakeGoogle, tmp_path: Path) -> None:
         certificate = trustme.CA().issue_cert("localhost")
         certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
         certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
@@ -130,31 +128,31 @@ class TestAnImageIsTagged:
         assert service.calls == []
 
 
-class TestWhatDoesNotFit:
-    async def test_a_large_image_goes_as_a_smaller_jpeg_within_the_json_limit(
+class TestImagesBeyondTheLimits:
+    async def test_a_large_image_is_sent_as_a_smaller_jpeg_within_the_json_limit(
         self, service: FakeGoogle, tmp_path: Path
     ) -> None:
-        asked: list[JpegLimits] = []
+        requested: list[JpegLimits] = []
 
         async def shrink(limits: JpegLimits) -> bytes:
-            asked.append(limits)
+            requested.append(limits)
             return picture(form="JPEG")
 
-        data = picture() + b"\0" * 8_000_000  # 30 MB and 50 megapixels go the same way
+        data = picture() + b"\0" * 8_000_000  # 30 MB and 50 megapixels take the same path
         facts = ImageFacts(format="PNG", width=8000, height=6250, sha256="0" * 64)
         async with started(GoogleCloudVision, tmp_path) as provider:
             answer = await provider.tag(image_of(data, shrink=shrink, facts=facts), google(service.url))
         assert answer.suggestions
-        (limits,) = asked
+        (limits,) = requested
         assert limits.maximum_bytes * 4 / 3 < fake_google.MAXIMUM_JSON_BYTES
 
-    async def test_the_largest_image_that_is_sent_as_it_is_stays_within_the_json_limit(
+    async def test_the_largest_image_that_is_sent_unchanged_stays_within_the_json_limit(
         self, service: FakeGoogle, tmp_path: Path
     ) -> None:
         async with started(GoogleCloudVision, tmp_path) as provider:
-            target = provider.target(google(service.url).google_cloud_vision)
+            endpoint = provider.endpoint(google(service.url).google_cloud_vision)
             data = picture()
-            data += b"\0" * (target.limits.maximum_bytes - len(data))
+            data += b"\0" * (endpoint.limits.maximum_bytes - len(data))
             facts = ImageFacts(format="PNG", width=64, height=64, sha256="0" * 64)
             await provider.tag(image_of(data, facts=facts), google(service.url))
         (call,) = service.calls
@@ -171,7 +169,7 @@ class TestWhatDoesNotFit:
         assert service.calls == []
 
     @pytest.mark.parametrize("mime", ["bmp", "gif", "jpeg", "png", "tiff", "webp", "x-icon", "vnd.microsoft.icon"])
-    async def test_the_formats_of_the_original_are_taken_as_they_are(self, tmp_path: Path, mime: str) -> None:
+    async def test_the_formats_of_the_predecessor_are_accepted_unchanged(self, tmp_path: Path, mime: str) -> None:
         instance = google("https://vision.googleapis.com", resize=False)
         async with started(GoogleCloudVision, tmp_path) as provider:
             assert provider.refuses(f"image/{mime}", instance) is None
@@ -189,7 +187,7 @@ class TestWhatDoesNotFit:
             assert provider.refuses("application/pdf", google(service.url)) is not None
 
 
-class TestImagesThatWaitTogetherTravelTogether:
+class TestQueuedImagesAreSentInBatches:
     async def test_a_lone_image_is_not_delayed(self, service: FakeGoogle, tmp_path: Path) -> None:
         async with started(GoogleCloudVision, tmp_path) as provider:
             await provider.tag(image_of(picture()), google(service.url))
@@ -214,8 +212,10 @@ class TestImagesThatWaitTogetherTravelTogether:
             labels_of(data)[0]["description"] for data in pictures
         ]
 
-    async def test_images_that_come_while_calls_are_under_way_gather(self, service: FakeGoogle, tmp_path: Path) -> None:
-        service.always = Trouble(delay_s=1)
+    async def test_images_that_arrive_while_calls_are_in_flight_are_batched(
+        self, service: FakeGoogle, tmp_path: Path
+    ) -> None:
+        service.always = Fault(delay_s=1)
         one_call = {"maximum_calls_at_once": 1}
         async with started(GoogleCloudVision, tmp_path, **one_call) as provider, asyncio.TaskGroup() as group:
             group.create_task(provider.tag(image_of(picture(0)), google(service.url)))
@@ -224,7 +224,7 @@ class TestImagesThatWaitTogetherTravelTogether:
                 group.create_task(provider.tag(image_of(picture(seed)), google(service.url)))
                 await asyncio.sleep(0)
         assert service.batch_sizes == [1, 10]
-        assert service.most_at_once == 1
+        assert service.maximum_concurrent_calls == 1
 
     async def test_a_batch_stays_within_the_json_limit(self, service: FakeGoogle, tmp_path: Path) -> None:
         facts = ImageFacts(format="PNG", width=64, height=64, sha256="0" * 64)
@@ -250,9 +250,9 @@ class TestImagesThatWaitTogetherTravelTogether:
                 seen += 1
         assert seen == 200
 
-    async def test_a_new_key_is_used_at_once_and_calls_under_way_keep_the_old(self, tmp_path: Path) -> None:
+    async def test_a_new_key_is_used_at_once_and_calls_in_flight_keep_the_old(self, tmp_path: Path) -> None:
         with FakeGoogle("old-key", "new-key") as service:
-            service.next(Trouble(delay_s=1))
+            service.next(Fault(delay_s=1))
             async with started(GoogleCloudVision, tmp_path) as provider:
                 slow = asyncio.create_task(provider.tag(image_of(picture(1)), google(service.url, "old-key")))
                 await until(lambda: service.calls)
@@ -262,7 +262,7 @@ class TestImagesThatWaitTogetherTravelTogether:
             assert service.keys == ["old-key", "new-key"]
 
 
-class TestOneImageAtFaultSparesItsNeighbours:
+class TestOneFailingImageDoesNotAffectItsBatch:
     async def test_an_error_inside_an_answer_of_200_is_read(self, service: FakeGoogle, tmp_path: Path) -> None:
         async with started(GoogleCloudVision, tmp_path) as provider:
             bad = image_of(
@@ -290,7 +290,7 @@ class TestOneImageAtFaultSparesItsNeighbours:
         assert len(answer.suggestions) == 1
         assert answer.note is not None
         assert "A part of the labels" in answer.note
-        assert len(service.calls) == 2, "an answer that is not whole must not be kept"
+        assert len(service.calls) == 2, "an incomplete answer must not be cached"
 
     @pytest.mark.parametrize(
         ("code", "kind", "reason"),
@@ -306,7 +306,7 @@ class TestOneImageAtFaultSparesItsNeighbours:
     async def test_the_code_of_an_image_decides(
         self, service: FakeGoogle, tmp_path: Path, code: int | None, kind: type[AutotagError], reason: str
     ) -> None:
-        service.image_errors[b""] = {"error": {"code": code, "message": "so it is"}}
+        service.image_errors[b""] = {"error": {"code": code, "message": "because"}}
         async with started(GoogleCloudVision, tmp_path) as provider:
             error = await outcome_of(provider, google(service.url, maximum_number_of_attempts=2))
         assert isinstance(error, kind)
@@ -316,7 +316,7 @@ class TestOneImageAtFaultSparesItsNeighbours:
     async def test_when_a_whole_call_is_refused_each_image_is_sent_alone(
         self, service: FakeGoogle, tmp_path: Path
     ) -> None:
-        service.next(instead(400, {"error": {"code": 400, "message": "no", "status": "INVALID_ARGUMENT"}}))
+        service.next(respond_with(400, {"error": {"code": 400, "message": "no", "status": "INVALID_ARGUMENT"}}))
         async with started(GoogleCloudVision, tmp_path) as provider:
             answers = await asyncio.gather(
                 *(provider.tag(image_of(picture(seed)), google(service.url)) for seed in range(3))
@@ -325,7 +325,7 @@ class TestOneImageAtFaultSparesItsNeighbours:
         assert all(answer.suggestions for answer in answers)
 
 
-class TestTroubleThatPasses:
+class TestTransientErrors:
     async def test_retry_after_two_seconds_three_times_then_one_answer(
         self, service: FakeGoogle, tmp_path: Path
     ) -> None:
@@ -340,7 +340,7 @@ class TestTroubleThatPasses:
         self, service: FakeGoogle, tmp_path: Path
     ) -> None:
         service.next(too_many("1"))
-        one_call = {"maximum_calls_at_once": 1}  # so that the other one cannot go out before the answer is read
+        one_call = {"maximum_calls_at_once": 1}  # so that the other one cannot be sent before the response is read
         async with started(GoogleCloudVision, tmp_path, retry_maximum_wait_s=5, **one_call) as provider:
             first = asyncio.create_task(provider.tag(image_of(picture(1)), google(service.url)))
             await until(lambda: service.calls)
@@ -348,7 +348,7 @@ class TestTroubleThatPasses:
             await first
         assert service.gaps_s[0] >= 1.0
 
-    async def test_a_date_is_understood_as_well(self, service: FakeGoogle, tmp_path: Path) -> None:
+    async def test_a_date_is_understood_too(self, service: FakeGoogle, tmp_path: Path) -> None:
         date = format_datetime(datetime.now(UTC) + timedelta(seconds=3), usegmt=True)
         service.next(too_many(date))
         async with started(GoogleCloudVision, tmp_path) as provider:
@@ -372,43 +372,43 @@ class TestTroubleThatPasses:
 
     async def test_a_retry_delay_inside_the_body_is_honoured(self, service: FakeGoogle, tmp_path: Path) -> None:
         detail = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "900.5s"}
-        service.next(instead(429, {"error": {"code": 429, "message": "slow", "details": [detail]}}))
+        service.next(respond_with(429, {"error": {"code": 429, "message": "slow", "details": [detail]}}))
         async with started(GoogleCloudVision, tmp_path) as provider:
             error = await outcome_of(provider, google(service.url))
         assert isinstance(error, TryLater)
         assert error.after_s == 900.5
 
     @pytest.mark.parametrize(
-        "trouble",
+        "fault",
         [
             pytest.param(unavailable(), id="503"),
-            pytest.param(instead(500, {}), id="500"),
-            pytest.param(instead(504, []), id="504"),
-            pytest.param(instead(408, "late"), id="408"),
+            pytest.param(respond_with(500, {}), id="500"),
+            pytest.param(respond_with(504, []), id="504"),
+            pytest.param(respond_with(408, "late"), id="408"),
             pytest.param(too_many(), id="429"),
             pytest.param(CLOSE, id="closed"),
             pytest.param(GARBAGE, id="no-http"),
             pytest.param(HTML_PAGE, id="html"),
-            pytest.param(Trouble(Response(200, b"[" * 100_000)), id="deep"),
-            pytest.param(Trouble(Response(200, b"x" * 5_000_000)), id="huge"),
-            pytest.param(instead(200, {"responses": []}), id="too-few"),
-            pytest.param(instead(200, {"responses": ["?"]}), id="no-annotation"),
-            pytest.param(instead(200, {"responses": [{"labelAnnotations": "cat"}]}), id="no-list"),
+            pytest.param(Fault(Response(200, b"[" * 100_000)), id="deep"),
+            pytest.param(Fault(Response(200, b"x" * 5_000_000)), id="huge"),
+            pytest.param(respond_with(200, {"responses": []}), id="too-few"),
+            pytest.param(respond_with(200, {"responses": ["?"]}), id="no-annotation"),
+            pytest.param(respond_with(200, {"responses": [{"labelAnnotations": "cat"}]}), id="no-list"),
         ],
     )
-    async def test_it_is_tried_again_until_it_is_over(
-        self, service: FakeGoogle, tmp_path: Path, trouble: Trouble
+    async def test_they_are_retried_until_they_are_over(
+        self, service: FakeGoogle, tmp_path: Path, fault: Fault
     ) -> None:
-        service.next(trouble, trouble)
+        service.next(fault, fault)
         async with started(GoogleCloudVision, tmp_path) as provider:
             answer = await provider.tag(image_of(picture()), google(service.url))
         assert answer.suggestions
         assert len(service.calls) == 3
 
-    async def test_a_service_that_stalls_in_the_middle_of_an_answer_is_late(
+    async def test_a_service_that_stalls_in_the_middle_of_a_response_times_out(
         self, service: FakeGoogle, tmp_path: Path
     ) -> None:
-        service.always = Trouble(stall_mid_body_s=20)
+        service.always = Fault(stall_mid_body_s=20)
         async with started(GoogleCloudVision, tmp_path) as provider:
             before_s = time.monotonic()
             error = await outcome_of(provider, google(service.url, timeout_s=0.3, maximum_number_of_attempts=2))
@@ -427,21 +427,21 @@ class TestTroubleThatPasses:
         assert len(service.calls) == 3
 
     async def test_the_time_over_all_attempts_is_bounded(self, service: FakeGoogle, tmp_path: Path) -> None:
-        service.always = Trouble(delay_s=10)
+        service.always = Fault(delay_s=10)
         async with started(GoogleCloudVision, tmp_path) as provider:
             before_s = time.monotonic()
             error = await outcome_of(provider, google(service.url, timeout_s=5, retry_total_s=0.4))
         assert error.reason == "timed_out"
         assert time.monotonic() - before_s < 4
 
-    async def test_nobody_listening_is_told_as_unreachable(self, tmp_path: Path) -> None:
+    async def test_a_refused_connection_is_reported_as_unreachable(self, tmp_path: Path) -> None:
         async with started(GoogleCloudVision, tmp_path) as provider:
             error = await outcome_of(provider, google("http://127.0.0.1:1", maximum_number_of_attempts=2))
         assert isinstance(error, TryLater)
         assert error.reason == "unreachable"
 
 
-class TestTroubleThatAnOperatorMustMend:
+class TestErrorsThatAnOperatorMustFix:
     @pytest.mark.parametrize(
         ("response", "reason"),
         [
@@ -454,7 +454,7 @@ class TestTroubleThatAnOperatorMustMend:
             (Response(302, b"", {"Location": "https://elsewhere.example/"}), "endpoint_unknown"),
         ],
     )
-    async def test_it_is_told_once_with_what_to_do_and_not_tried_again(
+    async def test_they_are_reported_with_what_to_do_and_not_retried(
         self, service: FakeGoogle, tmp_path: Path, response: Response, reason: str
     ) -> None:
         service.refusals[MARKER_KEY] = response
@@ -464,9 +464,9 @@ class TestTroubleThatAnOperatorMustMend:
         assert isinstance(error, Misconfigured)
         assert error.reason == again.reason == reason
         assert "acme" in str(error)
-        assert len(service.calls) == 1, "a refused key is left alone for a while"
+        assert len(service.calls) == 1, "no call is made with a refused key for a while"
 
-    async def test_a_wrong_key_which_google_answers_with_400_is_told_as_such(
+    async def test_a_wrong_key_which_google_answers_with_400_is_reported_as_such(
         self, service: FakeGoogle, tmp_path: Path
     ) -> None:
         async with started(GoogleCloudVision, tmp_path) as provider:
@@ -495,7 +495,7 @@ class TestTroubleThatAnOperatorMustMend:
     async def test_a_key_that_would_break_the_header_is_never_sent(
         self, service: FakeGoogle, tmp_path: Path, key: str
     ) -> None:
-        # The settings refuse such a key when they are loaded; here it comes in by another way.
+        # The settings refuse such a key when they are loaded; here it is set directly.
         instance = google(service.url)
         section = instance.google_cloud_vision.model_copy(update={"api_key": SecretStr(key)})
         async with started(GoogleCloudVision, tmp_path) as provider:
@@ -513,7 +513,7 @@ class TestTroubleThatAnOperatorMustMend:
             ("https://vision.googleapis.com/v1/projects/a/locations/eu/other", "endpoint_unknown"),
         ],
     )
-    async def test_an_endpoint_that_can_be_none_is_told(self, tmp_path: Path, endpoint: str, reason: str) -> None:
+    async def test_an_impossible_endpoint_is_reported(self, tmp_path: Path, endpoint: str, reason: str) -> None:
         async with started(GoogleCloudVision, tmp_path, allow_plain_http_endpoints=False) as provider:
             error = await outcome_of(provider, google(endpoint))
         assert isinstance(error, Misconfigured)
@@ -532,9 +532,9 @@ class TestTroubleThatAnOperatorMustMend:
         assert service.calls == []
 
 
-class TestAnswersThatMakeNoSense:
+class TestInvalidResponses:
     @pytest.mark.parametrize(
-        ("bad", "fault"),
+        ("bad", "problem"),
         [
             ({"description": "cat", "score": float("nan")}, "no number from 0 to 1"),
             ({"description": "cat", "score": float("inf")}, "no number from 0 to 1"),
@@ -548,18 +548,16 @@ class TestAnswersThatMakeNoSense:
             ("cat", "a name is missing"),
         ],
     )
-    async def test_a_label_that_can_not_be_used_is_left_out_and_said(
-        self, service: FakeGoogle, tmp_path: Path, bad: Any, fault: str
+    async def test_an_unusable_label_is_left_out_and_noted(
+        self, service: FakeGoogle, tmp_path: Path, bad: Any, problem: str
     ) -> None:
         service.labels = [{"description": "dog", "score": 1.0000001}, bad]
         async with started(GoogleCloudVision, tmp_path) as provider:
             answer = await provider.tag(image_of(picture()), google(service.url))
         assert [(each.name, each.confidence) for each in answer.suggestions] == [("dog", 1.0)]
-        assert fault in (answer.note or "")
+        assert problem in (answer.note or "")
 
-    async def test_an_answer_of_which_nothing_can_be_used_is_no_answer(
-        self, service: FakeGoogle, tmp_path: Path
-    ) -> None:
+    async def test_a_response_without_a_usable_label_is_no_answer(self, service: FakeGoogle, tmp_path: Path) -> None:
         service.labels = [{"description": "cat", "score": float("nan")}]
         async with started(GoogleCloudVision, tmp_path) as provider:
             error = await outcome_of(provider, google(service.url, maximum_number_of_attempts=2))
@@ -570,20 +568,20 @@ class TestLimits:
     async def test_calls_keep_to_the_rate(self, service: FakeGoogle, tmp_path: Path) -> None:
         async with started(GoogleCloudVision, tmp_path) as provider:
             instance = google(service.url, calls_per_second=5)
-            began_s = time.monotonic()
+            started_s = time.monotonic()
             for seed in range(9):
                 await provider.tag(image_of(picture(seed)), instance)
         assert len(service.calls) == 9
-        assert service.calls[-1].at_s - began_s >= 0.7, "five at once, then one every 0.2 s"
+        assert service.calls[-1].at_s - started_s >= 0.7, "five at once, then one every 0.2 s"
 
-    async def test_images_held_by_the_rate_travel_together(self, service: FakeGoogle, tmp_path: Path) -> None:
+    async def test_images_held_by_the_rate_are_batched(self, service: FakeGoogle, tmp_path: Path) -> None:
         async with started(GoogleCloudVision, tmp_path) as provider, asyncio.TaskGroup() as group:
             for seed in range(12):
                 group.create_task(provider.tag(image_of(picture(seed)), google(service.url, calls_per_second=2)))
                 await asyncio.sleep(0.02)
         assert len(service.calls) <= 4
 
-    async def test_the_budget_is_hard_under_concurrency_and_outlives_a_restart(
+    async def test_the_budget_is_hard_under_concurrency_and_survives_a_restart(
         self, service: FakeGoogle, tmp_path: Path
     ) -> None:
         instance = google(service.url, calls_per_month=25)
@@ -613,7 +611,7 @@ class TestLimits:
         assert len(service.calls) == 6
 
     async def test_calls_that_may_have_been_billed_count(self, service: FakeGoogle, tmp_path: Path) -> None:
-        service.next(Trouble(stall_mid_body_s=5))
+        service.next(Fault(stall_mid_body_s=5))
         async with started(GoogleCloudVision, tmp_path) as provider:
             instance = google(service.url, calls_per_month=1, timeout_s=1)
             error = await outcome_of(provider, instance)
@@ -638,7 +636,7 @@ class TestTheCircuit:
             assert len(service.calls) == 3
 
             await until(lambda: provider.circuits() == {"acme": "half_open"})
-            service.always = Trouble(delay_s=1)
+            service.always = Fault(delay_s=1)
             probe = asyncio.create_task(provider.tag(image_of(picture(4)), google(service.url, **once)))
             await until(lambda: len(service.calls) == 4)
             during = await outcome_of(provider, google(service.url, **once), picture(5))
@@ -647,7 +645,7 @@ class TestTheCircuit:
             assert provider.circuits() == {"acme": "closed"}
             assert len(service.calls) == 4
 
-    async def test_it_is_each_instances_own(self, tmp_path: Path) -> None:
+    async def test_it_is_separate_for_each_instance(self, tmp_path: Path) -> None:
         with FakeGoogle("key-b") as working, FakeGoogle("key-a") as broken:
             broken.always = unavailable()
             async with started(GoogleCloudVision, tmp_path, failures_to_open_circuit=2) as provider:
@@ -663,7 +661,7 @@ class TestTheCircuit:
             assert (await provider.tag(image_of(picture()), google(service.url))).suggestions
 
 
-class TestAnswersAreKept:
+class TestAnswersAreCached:
     async def test_the_same_image_is_paid_for_once_over_restarts_and_instances(
         self, service: FakeGoogle, tmp_path: Path
     ) -> None:
@@ -674,7 +672,7 @@ class TestAnswersAreKept:
         assert answers[0] == answers[1]
         assert len(service.calls) == 1
 
-    async def test_other_settings_ask_anew(self, service: FakeGoogle, tmp_path: Path) -> None:
+    async def test_other_settings_make_another_call(self, service: FakeGoogle, tmp_path: Path) -> None:
         async with started(GoogleCloudVision, tmp_path, cache={"enabled": True}) as provider:
             await provider.tag(image_of(picture()), google(service.url))
             await provider.tag(image_of(picture()), google(service.url, maximum_number_of_results=2))
@@ -689,37 +687,37 @@ class TestAnswersAreKept:
 
 
 class TestCheck:
-    async def test_all_is_well(self, service: FakeGoogle, tmp_path: Path) -> None:
+    async def test_a_working_account_passes(self, service: FakeGoogle, tmp_path: Path) -> None:
         async with started(GoogleCloudVision, tmp_path) as provider:
-            (finding,) = await provider.check("acme", google(service.url))
-        assert (finding.severity, finding.reason) == (Severity.OK, "answered")
+            (check,) = await provider.check("acme", google(service.url))
+        assert (check.severity, check.reason) == (Severity.OK, "answered")
         assert len(service.calls) == 1
 
     @pytest.mark.parametrize(
-        ("trouble", "reason"),
+        ("fault", "reason"),
         [
-            (Trouble(fake_google.API_DISABLED), "api_not_enabled"),
-            (Trouble(fake_google.error(400, "API key not valid.", "INVALID_ARGUMENT")), "google_key_refused"),
+            (Fault(fake_google.API_DISABLED), "api_not_enabled"),
+            (Fault(fake_google.error(400, "API key not valid.", "INVALID_ARGUMENT")), "google_key_refused"),
             (too_many("30"), "quota_exhausted"),
             (HTML_PAGE, "garbled_answer"),
             (CLOSE, "connection_lost"),
         ],
     )
-    async def test_it_says_what_is_wrong_after_one_call(
-        self, service: FakeGoogle, tmp_path: Path, trouble: Trouble, reason: str
+    async def test_it_reports_what_is_wrong_after_one_call(
+        self, service: FakeGoogle, tmp_path: Path, fault: Fault, reason: str
     ) -> None:
-        service.always = trouble
+        service.always = fault
         async with started(GoogleCloudVision, tmp_path) as provider:
-            (finding,) = await provider.check("acme", google(service.url))
-        assert (finding.severity, finding.reason, finding.instance) == (Severity.ERROR, reason, "acme")
+            (check,) = await provider.check("acme", google(service.url))
+        assert (check.severity, check.reason, check.instance) == (Severity.ERROR, reason, "acme")
         assert len(service.calls) == 1
 
     async def test_wrong_settings_are_found_without_a_call(self, service: FakeGoogle, tmp_path: Path) -> None:
         async with started(GoogleCloudVision, tmp_path) as provider:
-            assert [finding.reason for finding in provider.review("acme", google(service.url, ""))] == ["key_missing"]
-            (finding,) = await provider.check("acme", google(service.url + "/nowhere"))
+            assert [check.reason for check in provider.review("acme", google(service.url, ""))] == ["key_missing"]
+            (check,) = await provider.check("acme", google(service.url + "/nowhere"))
             assert provider.review("acme", InstanceSettings()) == []
-        assert finding.reason == "endpoint_unknown"
+        assert check.reason == "endpoint_unknown"
         assert service.calls == []
 
 
@@ -728,30 +726,30 @@ class TestTheKeyStaysSecret:
         self, service: FakeGoogle, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
     ) -> None:
         caplog.set_level("DEBUG")
-        told = fake_google.error(403, f"key {MARKER_KEY} is blocked", "PERMISSION_DENIED")
-        troubles = [Trouble(told), too_many("0"), unavailable(), CLOSE, GARBAGE, HTML_PAGE]
-        said = []
-        for trouble in troubles:
-            service.always = trouble
+        refused = fake_google.error(403, f"key {MARKER_KEY} is blocked", "PERMISSION_DENIED")
+        faults = [Fault(refused), too_many("0"), unavailable(), CLOSE, GARBAGE, HTML_PAGE]
+        outputs = []
+        for fault in faults:
+            service.always = fault
             async with started(GoogleCloudVision, tmp_path) as provider:
                 error = await outcome_of(provider, google(service.url, maximum_number_of_attempts=2))
-                findings = await provider.check("acme", google(service.url))
+                checks = await provider.check("acme", google(service.url))
             chain: BaseException | None = error
             while chain is not None:
-                said += [repr(chain), repr(vars(chain))]
+                outputs += [repr(chain), repr(vars(chain))]
                 chain = chain.__cause__ or chain.__context__
-            said += [repr(findings), repr(provider), repr(provider._account_clients["acme"].account)]
+            outputs += [repr(checks), repr(provider), repr(provider._account_clients["acme"].account)]
         service.always = None
         async with started(GoogleCloudVision, tmp_path) as provider:
-            said.append(repr(await provider.tag(image_of(picture()), google(service.url))))
-        everything = "\n".join([*said, caplog.text, *capfd.readouterr()])
+            outputs.append(repr(await provider.tag(image_of(picture()), google(service.url))))
+        everything = "\n".join([*outputs, caplog.text, *capfd.readouterr()])
         assert MARKER_KEY not in everything
-        assert "cloud call failed" in everything, "the log must have been watched"
+        assert "cloud call failed" in everything, "the log must have been captured"
         assert all(key == MARKER_KEY for key in service.keys)
 
 
-async def test_stopping_ends_calls_under_way_as_try_later(service: FakeGoogle, tmp_path: Path) -> None:
-    service.always = Trouble(delay_s=20)
+async def test_stopping_ends_calls_in_flight_with_try_later(service: FakeGoogle, tmp_path: Path) -> None:
+    service.always = Fault(delay_s=20)
     async with started(GoogleCloudVision, tmp_path) as provider:
         tagging = asyncio.create_task(provider.tag(image_of(picture()), google(service.url)))
         await until(lambda: service.calls)
@@ -759,15 +757,15 @@ async def test_stopping_ends_calls_under_way_as_try_later(service: FakeGoogle, t
         await tagging
 
 
-async def test_an_image_nobody_waits_for_any_more_is_not_sent(service: FakeGoogle, tmp_path: Path) -> None:
-    service.next(Trouble(delay_s=1))
+async def test_an_image_whose_caller_was_cancelled_is_not_sent(service: FakeGoogle, tmp_path: Path) -> None:
+    service.next(Fault(delay_s=1))
     async with started(GoogleCloudVision, tmp_path, maximum_calls_at_once=1) as provider:
         first = asyncio.create_task(provider.tag(image_of(picture(1)), google(service.url)))
         await until(lambda: service.calls)
-        given_up = asyncio.create_task(provider.tag(image_of(picture(2)), google(service.url)))
+        cancelled = asyncio.create_task(provider.tag(image_of(picture(2)), google(service.url)))
         third = asyncio.create_task(provider.tag(image_of(picture(3)), google(service.url)))
         await asyncio.sleep(0.05)
-        given_up.cancel()
+        cancelled.cancel()
         await asyncio.gather(first, third)
     assert service.batch_sizes == [1, 1]
 
@@ -779,8 +777,8 @@ def test_the_fake_itself_refuses_what_the_service_would() -> None:
     with FakeGoogle("k") as service:
 
         def post(tree: object, path: str = "/v1/images:annotate", **headers: str) -> int:
-            named = {"X-Goog-Api-Key": "k", "Content-Type": "application/json"} | headers
-            request = urllib.request.Request(service.url + path, json.dumps(tree).encode(), named)  # noqa: S310
+            all_headers = {"X-Goog-Api-Key": "k", "Content-Type": "application/json"} | headers
+            request = urllib.request.Request(service.url + path, json.dumps(tree).encode(), all_headers)  # noqa: S310
             try:
                 with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
                     return int(response.status)

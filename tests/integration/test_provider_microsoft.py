@@ -1,4 +1,4 @@
-"""Microsoft's vision service in its three generations, asked over real HTTP."""
+"""Microsoft's vision service in its three generations, over real HTTP."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import trustme
 from tests.support import fake_microsoft
 from tests.support.cloud import MARKER_KEY, image_of, microsoft, picture, started
 from tests.support.fake_microsoft import FakeMicrosoft, flat, nested, tags_of, too_many
-from tests.support.fake_service import CLOSE, HTML_PAGE, Response, Trouble, instead, over_http2
+from tests.support.fake_service import CLOSE, HTML_PAGE, Fault, Response, over_http2, respond_with
 from tests.support.waiting import until
 from worker.errors import AutotagError, CannotBeDone, Misconfigured, TryLater, Unavailable
 from worker.images.requests import JpegLimits
@@ -74,20 +74,20 @@ class TestTheEndpointDecidesTheApi:
             (tag["name"], tag["confidence"]) for tag in tags_of(data)
         ]
 
-    async def test_a_gateway_may_put_a_path_before_the_services(self, tmp_path: Path) -> None:
+    async def test_a_gateway_may_prefix_the_services_path(self, tmp_path: Path) -> None:
         async with started(MicrosoftVision, tmp_path) as provider:
             section = microsoft("https://gateway.example/tenants/a/vision/v3.2").microsoft_vision
-            assert provider.target(section).url == "https://gateway.example/tenants/a/vision/v3.2/tag?language=en"
+            assert provider.endpoint(section).url == "https://gateway.example/tenants/a/vision/v3.2/tag?language=en"
 
     @pytest.mark.parametrize("path", ["/vision", "/vision/v5.0", "/vision/v3.2/describe", "/vision/v4.0"])
-    async def test_a_path_that_is_none_of_the_services_is_told(self, tmp_path: Path, path: str) -> None:
+    async def test_a_path_that_is_none_of_the_services_is_reported(self, tmp_path: Path, path: str) -> None:
         async with started(MicrosoftVision, tmp_path) as provider:
             error = await outcome_of(provider, microsoft("https://westcentralus.api.cognitive.microsoft.com" + path))
         assert isinstance(error, Misconfigured)
         assert error.reason == "endpoint_unknown"
         assert path in str(error)
 
-    async def test_without_an_endpoint_there_is_nothing_to_ask(self, tmp_path: Path) -> None:
+    async def test_a_missing_endpoint_is_reported(self, tmp_path: Path) -> None:
         async with started(MicrosoftVision, tmp_path) as provider:
             error = await outcome_of(provider, microsoft(None))
         assert error.reason == "endpoint_missing"
@@ -109,19 +109,17 @@ class TestTheEndpointDecidesTheApi:
         assert error.reason == "endpoint_not_public"
         assert service.calls == []
 
-    async def test_a_retired_version_is_warned_of_at_start_and_still_spoken(
-        self, service: FakeMicrosoft, tmp_path: Path
-    ) -> None:
+    async def test_a_retired_version_still_works_with_a_warning(self, service: FakeMicrosoft, tmp_path: Path) -> None:
         async with started(MicrosoftVision, tmp_path) as provider:
-            (finding,) = provider.review("acme", microsoft(service.url + "/vision/v2.0"))
+            (check,) = provider.review("acme", microsoft(service.url + "/vision/v2.0"))
             assert provider.review("acme", microsoft(service.url)) == []
             warned, answered = await provider.check("acme", microsoft(service.url + "/vision/v2.0"))
-        assert (finding.severity, finding.reason) == (Severity.WARNING, "api_retired")
-        assert "2026-09-13" in finding.message
-        assert warned == finding
+        assert (check.severity, check.reason) == (Severity.WARNING, "api_retired")
+        assert "2026-09-13" in check.message
+        assert warned == check
         assert answered.severity is Severity.OK
 
-    async def test_http_2_is_spoken_where_the_service_does(self, service: FakeMicrosoft, tmp_path: Path) -> None:
+    async def test_http_2_is_used_where_the_service_supports_it(self, service: FakeMicrosoft, tmp_path: Path) -> None:
         authority = trustme.CA()
         certificate = authority.issue_cert("localhost")
         authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
@@ -141,7 +139,7 @@ class TestLanguages:
             await provider.tag(image_of(picture()), microsoft(service.url + generation, language="ja"))
         assert service.calls[0].query["language"] == "ja"
 
-    async def test_one_that_an_old_version_does_not_know_is_told_without_a_call(
+    async def test_one_that_an_old_version_does_not_support_is_reported_without_a_call(
         self, service: FakeMicrosoft, tmp_path: Path
     ) -> None:
         async with started(MicrosoftVision, tmp_path) as provider:
@@ -203,22 +201,22 @@ class TestLimitsByVersion:
     async def _fits(
         self, service: FakeMicrosoft, tmp_path: Path, generation: str, *, image_args: dict[str, Any], fits: bool
     ) -> None:
-        asked: list[JpegLimits] = []
+        requested: list[JpegLimits] = []
 
         async def shrink(limits: JpegLimits) -> bytes:
-            asked.append(limits)
+            requested.append(limits)
             return picture(form="JPEG", size=(limits.minimum_width, limits.minimum_height))
 
         url = service.url + generation
         async with started(MicrosoftVision, tmp_path) as provider:
             assert (await provider.tag(image_of(**image_args, shrink=shrink), microsoft(url))).suggestions
-            assert len(asked) == (0 if fits else 1)
+            assert len(requested) == (0 if fits else 1)
             if not fits:
                 with pytest.raises(CannotBeDone, match="resize"):
                     await provider.tag(image_of(**image_args, shrink=shrink), microsoft(url, resize=False))
         assert [call.status for call in service.calls] == [200]
 
-    async def test_a_jpeg_that_is_too_large_after_all_is_not_sent(self, service: FakeMicrosoft, tmp_path: Path) -> None:
+    async def test_a_jpeg_that_is_still_too_large_is_not_sent(self, service: FakeMicrosoft, tmp_path: Path) -> None:
         async def shrink(limits: JpegLimits) -> bytes:
             return b"\0" * (limits.maximum_bytes + 1)
 
@@ -234,7 +232,7 @@ class TestLimitsByVersion:
 
 class TestErrors:
     @pytest.mark.parametrize("generation", GENERATIONS)
-    async def test_a_wrong_key_is_told_once_with_what_to_do(
+    async def test_a_wrong_key_is_reported_once_with_what_to_do(
         self, service: FakeMicrosoft, tmp_path: Path, generation: str
     ) -> None:
         async with started(MicrosoftVision, tmp_path) as provider:
@@ -266,7 +264,7 @@ class TestErrors:
             (Response(400, b"<html>", {"Content-Type": "text/html"}), "", CannotBeDone, "image_refused"),
         ],
     )
-    async def test_each_shape_and_code_has_its_meaning_and_is_not_tried_again(
+    async def test_each_shape_and_code_has_its_meaning_and_is_not_retried(
         self,
         service: FakeMicrosoft,
         tmp_path: Path,
@@ -283,7 +281,7 @@ class TestErrors:
         assert len(service.calls) == 1
 
     async def test_retry_after_is_honoured(self, service: FakeMicrosoft, tmp_path: Path) -> None:
-        service.next(too_many("1"), Trouble(flat(500, "InternalServerError", "oops")), CLOSE)
+        service.next(too_many("1"), Fault(flat(500, "InternalServerError", "oops")), CLOSE)
         async with started(MicrosoftVision, tmp_path) as provider:
             answer = await provider.tag(image_of(picture()), microsoft(service.url))
         assert answer.suggestions
@@ -291,28 +289,28 @@ class TestErrors:
         assert service.gaps_s[0] >= 1.0
 
     @pytest.mark.parametrize(
-        ("trouble", "generation"),
+        ("fault", "generation"),
         [
             (HTML_PAGE, ""),
-            (instead(200, {}), ""),
-            (instead(200, {"tags": []}), ""),
-            (instead(200, {"tagsResult": {"values": []}}), "/vision/v3.2"),
-            (instead(200, {"tagsResult": {"values": {}}}), ""),
-            (instead(200, {"tagsResult": {"values": [{"name": "a", "confidence": float("nan")}]}}), ""),
+            (respond_with(200, {}), ""),
+            (respond_with(200, {"tags": []}), ""),
+            (respond_with(200, {"tagsResult": {"values": []}}), "/vision/v3.2"),
+            (respond_with(200, {"tagsResult": {"values": {}}}), ""),
+            (respond_with(200, {"tagsResult": {"values": [{"name": "a", "confidence": float("nan")}]}}), ""),
         ],
     )
-    async def test_an_answer_that_is_none_is_told_so(
-        self, service: FakeMicrosoft, tmp_path: Path, trouble: Trouble, generation: str
+    async def test_a_response_that_is_no_answer_is_reported(
+        self, service: FakeMicrosoft, tmp_path: Path, fault: Fault, generation: str
     ) -> None:
-        service.always = trouble
+        service.always = fault
         instance = microsoft(service.url + generation, maximum_number_of_attempts=2)
         async with started(MicrosoftVision, tmp_path) as provider:
             error = await outcome_of(provider, instance)
-            (finding,) = await provider.check("acme", instance)
+            (check,) = await provider.check("acme", instance)
         assert isinstance(error, TryLater)
-        assert error.reason == finding.reason == "garbled_answer"
+        assert error.reason == check.reason == "garbled_answer"
 
-    async def test_tags_that_make_no_sense_are_left_out(self, service: FakeMicrosoft, tmp_path: Path) -> None:
+    async def test_unusable_tags_are_left_out(self, service: FakeMicrosoft, tmp_path: Path) -> None:
         service.tags = [{"name": "dog", "confidence": 0.5}, {"name": "x" * 10_000, "confidence": 0.5}, {"name": "cat"}]
         async with started(MicrosoftVision, tmp_path) as provider:
             answer = await provider.tag(image_of(picture()), microsoft(service.url))
@@ -320,14 +318,14 @@ class TestErrors:
         assert "2 tags" in (answer.note or "")
 
 
-class TestManyAtOnce:
+class TestConcurrentCalls:
     async def test_calls_of_one_instance_at_once_are_bounded(self, service: FakeMicrosoft, tmp_path: Path) -> None:
-        service.always = Trouble(delay_s=0.05)
+        service.always = Fault(delay_s=0.05)
         async with started(MicrosoftVision, tmp_path, maximum_calls_at_once=3) as provider:
             await asyncio.gather(*(provider.tag(image_of(picture(seed)), microsoft(service.url)) for seed in range(12)))
-        assert service.most_at_once == 3
+        assert service.maximum_concurrent_calls == 3
 
-    async def test_every_image_goes_out_under_its_own_instances_key(self, tmp_path: Path) -> None:
+    async def test_every_image_is_sent_with_its_own_instances_key(self, tmp_path: Path) -> None:
         with FakeMicrosoft("key-of-a", "key-of-b") as service:
             owners = {picture(seed): f"key-of-{'ab'[seed % 2]}" for seed in range(100)}
             async with started(MicrosoftVision, tmp_path) as provider, asyncio.TaskGroup() as group:
@@ -348,15 +346,13 @@ class TestManyAtOnce:
         assert len(service.calls) == 7
         assert {error.reason for error in outcomes if isinstance(error, Unavailable)} == {"budget_exhausted"}
 
-    async def test_a_cancelled_call_does_not_close_a_circuit_that_it_probes(
-        self, service: FakeMicrosoft, tmp_path: Path
-    ) -> None:
+    async def test_a_cancelled_probe_does_not_close_the_circuit(self, service: FakeMicrosoft, tmp_path: Path) -> None:
         once = microsoft(service.url, maximum_number_of_attempts=1)
-        service.always = instead(503, {})
+        service.always = respond_with(503, {})
         async with started(MicrosoftVision, tmp_path, failures_to_open_circuit=1, circuit_open_s=0.2) as provider:
             await outcome_of(provider, once)
             await until(lambda: provider.circuits() == {"acme": "half_open"})
-            service.always = Trouble(delay_s=5)
+            service.always = Fault(delay_s=5)
             probe = asyncio.create_task(provider.tag(image_of(picture(1)), once))
             await until(lambda: len(service.calls) == 2)
             probe.cancel()
@@ -371,12 +367,16 @@ async def test_the_key_is_in_no_log_line_and_no_error(
     service: FakeMicrosoft, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level("DEBUG")
-    said = []
+    outputs = []
     for response in (nested(401, "401", f"key {MARKER_KEY} is wrong"), nested(503, "503", MARKER_KEY)):
         service.refusals[MARKER_KEY] = response
         async with started(MicrosoftVision, tmp_path) as provider:
             error = await outcome_of(provider, microsoft(service.url, maximum_number_of_attempts=2))
-            said += [repr(error), repr(error.__context__), repr(await provider.check("acme", microsoft(service.url)))]
-    everything = "\n".join([*said, caplog.text, *capfd.readouterr()])
+            outputs += [
+                repr(error),
+                repr(error.__context__),
+                repr(await provider.check("acme", microsoft(service.url))),
+            ]
+    everything = "\n".join([*outputs, caplog.text, *capfd.readouterr()])
     assert MARKER_KEY not in everything
     assert "[key]" in everything

@@ -1,4 +1,4 @@
-"""The cloud services as the DMS meets them: beside TensorFlow, busy, down for a while, late, and paid by the month."""
+"""The cloud services as the DMS sees them: together with TensorFlow, busy, temporarily down, late, and on a budget."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.support import fake_google
 from tests.support.cloud import picture
 from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
-from tests.support.fake_service import CLOSE, Trouble
+from tests.support.fake_service import CLOSE, Fault
 from tests.support.monitoring import fetch, http_url, total
 from tests.support.service import until
-from tests.support.tenants import LOCAL, Tenancy, asking_google, asking_microsoft, key, tenancy
+from tests.support.tenants import LOCAL, Tenancy, google_table, key, microsoft_table, tenancy
 
 
 class Clouds:
-    """A service of its own for each instance that misuses one."""
+    """The fake services: each instance has its own."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -32,16 +32,16 @@ class Clouds:
         self.microsofts: dict[str, FakeMicrosoft] = {}
 
     def google(self, instance: str, **more: Any) -> dict[str, Any]:
-        """A Google of an instance's own, and the table that asks it."""
+        """Start a Google for an instance; returns the settings that enable it."""
         service = self._stack.enter_context(FakeGoogle(key(instance)))
         self.googles[instance] = service
-        return asking_google(service.url, key(instance), **more)
+        return google_table(service.url, key(instance), **more)
 
     def microsoft(self, instance: str, path: str = "", **more: Any) -> dict[str, Any]:
-        """The same with Microsoft."""
+        """The same for Microsoft."""
         service = self._stack.enter_context(FakeMicrosoft(key(instance)))
         self.microsofts[instance] = service
-        return asking_microsoft(service.url + path, key(instance), **more)
+        return microsoft_table(service.url + path, key(instance), **more)
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,11 @@ def it(
         },
         "refused": {"google_cloud_vision": clouds.google("refused")},
         "partial": {"google_cloud_vision": clouds.google("partial")},
-        "spent": {"google_cloud_vision": clouds.google("spent", calls_per_month=1)},
-        "spent-beside": {"tensorflow": LOCAL, "google_cloud_vision": clouds.google("spent-beside", calls_per_month=0)},
+        "exhausted": {"google_cloud_vision": clouds.google("exhausted", calls_per_month=1)},
+        "exhausted-with-model": {
+            "tensorflow": LOCAL,
+            "google_cloud_vision": clouds.google("exhausted-with-model", calls_per_month=0),
+        },
     }
     folder = tmp_path_factory.mktemp("cloud")
     sources = {"path_roots": [str(photographs["coffee"].parent), str(folder)]}
@@ -100,16 +103,16 @@ def providers_of_tags(data: dict[str, Any]) -> set[str]:
 
 
 def model_images(it: Tenancy) -> int:
-    """Images that the model child has looked at."""
+    """Images that the model child has processed."""
     children = (it.service.status() or {})["children"]
     return sum(child["images_done"] for child in children if child["name"].startswith("model"))
 
 
-def test_three_providers_give_one_result_with_the_tags_of_all_merged_and_ordered(
+def test_three_providers_give_one_result_with_all_their_tags_merged_and_ordered(
     it: Tenancy, clouds: Clouds, photographs: dict[str, Path]
 ) -> None:
-    # Given an instance with all three providers on
-    # When an image of a cat comes
+    # Given an instance with all three providers enabled
+    # When an image of a cat is published
     event = it.dms.publish({"path": str(photographs["chelsea"])}, instance="three")
     (data,) = it.one_result(event)
     # Then there is one result, with tags of all three, best first, and no name twice
@@ -119,10 +122,10 @@ def test_three_providers_give_one_result_with_the_tags_of_all_merged_and_ordered
     assert tags == sorted(tags, key=lambda tag: (-tag["confidence"], tag["name"].casefold()))
     names = [tag["name"].casefold() for tag in tags]
     assert len(names) == len(set(names))
-    # And where two services say the same, the surer one is kept
+    # And where two services suggest the same name, the higher confidence is kept
     (both,) = [tag for tag in tags if tag["name"].startswith("image ")]
     assert (both["provider"], both["confidence"]) == ("microsoft_vision", 0.999)
-    # And what each provider answered, and in how long, stands in it
+    # And it reports what each provider answered, and how long that took
     for report in data["providers"]:
         assert report["status"] == "ok"
         assert 0 < report["duration_s"] < 30
@@ -130,16 +133,16 @@ def test_three_providers_give_one_result_with_the_tags_of_all_merged_and_ordered
     assert [len(clouds.googles["three"].calls), len(clouds.microsofts["three"].calls)] == [1, 1]
 
 
-def test_google_that_asks_for_two_seconds_three_times_gets_them_and_gives_one_result(
+def test_a_google_that_asks_for_two_seconds_three_times_gets_them_and_there_is_one_result(
     it: Tenancy, clouds: Clouds
 ) -> None:
     # Given a Google that answers 429 with Retry-After: 2 three times
     google = clouds.googles["busy"]
     google.next(*[fake_google.too_many("2")] * 3)
-    # When an image comes
+    # When an image is published
     event = it.dms.publish(inline(picture(1)), instance="busy")
     (data,) = it.one_result(event)
-    # Then the fourth call was answered, each at least two seconds after the one before
+    # Then the fourth call was answered, each call at least two seconds after the one before
     assert [call.status for call in google.calls] == [429, 429, 429, 200]
     assert min(google.gaps_s) >= 2
     assert (data["status"], data["complete"], statuses(data)) == ("tagged", True, {"google_cloud_vision": "ok"})
@@ -149,16 +152,16 @@ def test_google_that_asks_for_two_seconds_three_times_gets_them_and_gives_one_re
 def test_while_google_is_down_the_other_tags_go_out_at_once_and_googles_follow(
     it: Tenancy, clouds: Clouds, photographs: dict[str, Path]
 ) -> None:
-    # Given a Google that breaks every connection off
+    # Given a Google that closes every connection
     google = clouds.googles["down"]
     google.always = CLOSE
     seen_before, images_before = len(it.dms.seen), model_images(it)
-    # When images come
-    began_s = time.monotonic()
+    # When images are published
+    started_s = time.monotonic()
     events = [it.dms.publish({"path": str(photographs[name])}, instance="down") for name in ("chelsea", "coffee")]
     first = it.dms.results_of(events)
-    took_s = time.monotonic() - began_s
-    # Then the tags of the other two are there at once, and said not to be all
+    took_s = time.monotonic() - started_s
+    # Then the tags of the other two are published at once, in an incomplete result
     assert took_s < 10
     for event in events:
         (message,) = first[event]
@@ -166,8 +169,8 @@ def test_while_google_is_down_the_other_tags_go_out_at_once_and_googles_follow(
         assert providers_of_tags(message.data) == {"tensorflow", "microsoft_vision"}
         assert reports(message.data)["google_cloud_vision"]["status"] == "unavailable"
         assert reports(message.data)["google_cloud_vision"]["reason"] in {"connection_lost", "circuit_open"}
-    # And when Google returns after several attempts, the tags of all three follow
-    until(lambda: len(google.calls) >= 4 and time.monotonic() - began_s > 8, "it was asked again while it was down")
+    # And when Google recovers after several attempts, the tags of all three follow
+    until(lambda: len(google.calls) >= 4 and time.monotonic() - started_s > 8, "it was asked again while it was down")
     google.always = None
     second = it.dms.results_of(events)
     for event in events:
@@ -175,18 +178,18 @@ def test_while_google_is_down_the_other_tags_go_out_at_once_and_googles_follow(
         assert (after.data["status"], after.data["complete"]) == ("tagged", True)
         assert providers_of_tags(after.data) == {"tensorflow", "google_cloud_vision", "microsoft_vision"}
         assert set(statuses(after.data).values()) == {"ok"}
-        # And nobody but Google was asked a second time
+        # And no provider but Google was asked a second time
         for other in ("tensorflow", "microsoft_vision"):
             assert reports(after.data)[other] == reports(before.data)[other]
         assert before.properties.message_id != after.properties.message_id
     assert model_images(it) - images_before == 2
     assert len(clouds.microsofts["down"].calls) == 2
-    # And the DMS was told twice for each, no more, and nothing is left anywhere
+    # And the DMS received two results for each, no more, and every queue is empty
     assert len(it.dms.seen) - seen_before == 4
     assert {it.dms.depth(queue) for queue in ("images.live", "results", "dead-letters")} == {0}
 
 
-def test_an_event_that_comes_twice_while_google_is_down_gives_the_same_two_ids_twice(
+def test_an_event_published_twice_while_google_is_down_gives_the_same_two_ids_twice(
     it: Tenancy, clouds: Clouds, photographs: dict[str, Path]
 ) -> None:
     google = clouds.googles["gone"]
@@ -194,7 +197,7 @@ def test_an_event_that_comes_twice_while_google_is_down_gives_the_same_two_ids_t
     body = json.dumps(
         {
             "specversion": "1.0",
-            "id": "comes-twice",
+            "id": "published-twice",
             "source": "/dms",
             "type": "dms.image.uploaded.v1",
             "data": {
@@ -217,28 +220,28 @@ def test_an_event_that_comes_twice_while_google_is_down_gives_the_same_two_ids_t
     assert partial_ids != complete_ids
 
 
-def test_a_provider_that_is_late_holds_up_nobody_and_its_tags_follow(
+def test_a_late_provider_does_not_delay_the_others_and_its_tags_follow(
     it: Tenancy, clouds: Clouds, photographs: dict[str, Path]
 ) -> None:
     # Given a Google that takes five seconds, and an instance that waits half a second
     google = clouds.googles["slow"]
-    google.next(Trouble(stall_mid_body_s=5))
-    # When an image comes
-    began_s = time.monotonic()
+    google.next(Fault(stall_mid_body_s=5))
+    # When an image is published
+    started_s = time.monotonic()
     event = it.dms.publish({"path": str(photographs["coffee"])}, instance="slow")
-    # Then TensorFlow's tags are there before Google's, with a word about who is late
+    # Then TensorFlow's tags are published before Google's, in a result that names the late provider
     (early,) = it.one_result(event)
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - started_s < 5
     assert (early["complete"], providers_of_tags(early)) == (False, {"tensorflow"})
     assert reports(early)["google_cloud_vision"]["reason"] == "late"
     # And the supplement follows by itself, from the same call
-    (whole,) = it.one_result(event)
-    assert (whole["complete"], providers_of_tags(whole)) == (True, {"tensorflow", "google_cloud_vision"})
-    assert reports(whole)["google_cloud_vision"]["duration_s"] > 4.9
+    (complete,) = it.one_result(event)
+    assert (complete["complete"], providers_of_tags(complete)) == (True, {"tensorflow", "google_cloud_vision"})
+    assert reports(complete)["google_cloud_vision"]["duration_s"] > 4.9
     assert len(google.calls) == 1
 
 
-def test_labels_that_come_with_an_error_are_kept_and_the_result_says_so(it: Tenancy, clouds: Clouds) -> None:
+def test_labels_that_come_with_an_error_are_kept_and_the_result_notes_it(it: Tenancy, clouds: Clouds) -> None:
     image = picture(7)
     labels = [{"mid": "/m/1", "description": "Freight car", "score": 0.9, "topicality": 0.9}]
     clouds.googles["partial"].image_errors[image] = {
@@ -253,7 +256,7 @@ def test_labels_that_come_with_an_error_are_kept_and_the_result_says_so(it: Tena
     assert "only a part of its labels: Some labels could not be made." in report["message"]
 
 
-def test_labels_that_make_no_sense_are_left_out_and_the_result_says_so(it: Tenancy, clouds: Clouds) -> None:
+def test_unusable_labels_are_left_out_and_the_result_notes_it(it: Tenancy, clouds: Clouds) -> None:
     clouds.googles["partial"].labels = [
         {"description": "Freight car", "score": 0.9},
         {"description": "Rolling stock", "score": float("nan")},
@@ -277,7 +280,7 @@ def test_an_answer_without_labels_is_an_answer(it: Tenancy, clouds: Clouds) -> N
     assert it.dms.depth("dead-letters") == 0
 
 
-def test_a_refused_key_of_an_instance_with_nobody_else_fails_its_events_and_says_what_to_do(
+def test_a_refused_key_of_an_instance_without_another_provider_fails_its_events_with_what_to_do(
     it: Tenancy, clouds: Clouds
 ) -> None:
     google = clouds.googles["refused"]
@@ -289,10 +292,10 @@ def test_a_refused_key_of_an_instance_with_nobody_else_fails_its_events_and_says
     for data in found:
         assert (data["status"], data["reason"], data["complete"]) == ("failed", "google_key_refused", True)
         assert "set `google_cloud_vision.api_key`" in data["message"]
-    letters = [until(lambda: it.dms.take("dead-letters"), "a dead letter came") for _ in events]
+    letters = [until(lambda: it.dms.take("dead-letters"), "a dead letter arrived") for _ in events]
     assert {letter.properties.headers["x-autotag-reason"] for letter in letters} == {"google_key_refused"}
     assert all("google_cloud_vision.api_key" in letter.properties.headers["x-autotag-message"] for letter in letters)
-    # One call found it out; the others were spared.
+    # One call was refused; most of the others were not made.
     assert len(google.calls) < len(events)
     metrics = fetch(f"{http_url(it.service)}/metrics").body
     assert total(metrics, "autotag_provider_calls_total", dms_instance="refused", outcome="google_key_refused") >= 1
@@ -300,10 +303,10 @@ def test_a_refused_key_of_an_instance_with_nobody_else_fails_its_events_and_says
     assert total(metrics, "autotag_provider_replies_total", **replies) == len(events)
 
 
-def test_where_the_budget_is_used_up_the_others_tags_go_out_and_that_is_all(
+def test_with_an_exhausted_budget_the_other_providers_tags_make_the_final_result(
     it: Tenancy, clouds: Clouds, photographs: dict[str, Path]
 ) -> None:
-    event = it.dms.publish({"path": str(photographs["coffee"])}, instance="spent-beside")
+    event = it.dms.publish({"path": str(photographs["coffee"])}, instance="exhausted-with-model")
 
     (data,) = it.one_result(event)
 
@@ -311,23 +314,28 @@ def test_where_the_budget_is_used_up_the_others_tags_go_out_and_that_is_all(
     assert statuses(data) == {"tensorflow": "ok", "google_cloud_vision": "unavailable"}
     assert reports(data)["google_cloud_vision"]["reason"] == "budget_exhausted"
     assert "the budget renews at" in reports(data)["google_cloud_vision"]["message"]
-    assert clouds.googles["spent-beside"].calls == []
+    assert clouds.googles["exhausted-with-model"].calls == []
 
 
-def test_where_the_budget_was_the_only_hope_events_wait_until_there_is_more(it: Tenancy, clouds: Clouds) -> None:
-    # Given an instance that has Google only, and one call left
-    google = clouds.googles["spent"]
-    events = [it.dms.publish(inline(picture(seed)), instance="spent") for seed in range(30, 33)]
-    # When that is spent
+def test_with_an_exhausted_budget_and_no_other_provider_events_wait_until_it_is_raised(
+    it: Tenancy, clouds: Clouds
+) -> None:
+    # Given an instance with Google only, and one call left
+    google = clouds.googles["exhausted"]
+    events = [it.dms.publish(inline(picture(seed)), instance="exhausted") for seed in range(30, 33)]
+    # When that call is made
     (first,) = it.dms.results(1)
-    # Then the others wait, and are neither failed nor answered without tags, however often they come back
-    until(lambda: it.service.logged().count('"reason": "budget_exhausted"') >= 4, "the others came back and wait on")
+    # Then the other events wait: they neither fail nor get a result without tags, however often they are redelivered
+    until(
+        lambda: it.service.logged().count('"reason": "budget_exhausted"') >= 4,
+        "the others were redelivered and still wait",
+    )
     assert (it.dms.take("results"), it.dms.depth("dead-letters")) == (None, 0)
     assert sum(google.batch_sizes) == 1
     # And when the budget is raised they are tagged too
     instances = it.settings["instances"]
-    raised = instances["spent"]["google_cloud_vision"] | {"calls_per_month": 3}
-    it.reload(instances=instances | {"spent": {"google_cloud_vision": raised}})
+    raised = instances["exhausted"]["google_cloud_vision"] | {"calls_per_month": 3}
+    it.reload(instances=instances | {"exhausted": {"google_cloud_vision": raised}})
     rest = it.dms.results(2)
     assert sorted(message.data["event_id"] for message in (first, *rest)) == sorted(events)
     assert {message.data["status"] for message in (first, *rest)} == {"tagged"}

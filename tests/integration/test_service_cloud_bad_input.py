@@ -1,4 +1,4 @@
-"""What is wrong with one instance's service, key or endpoint: its results and `autotag check` say so; nobody stops."""
+"""A fault of one instance's service, key or endpoint is in its results and in `autotag check`, and affects no other."""
 
 from __future__ import annotations
 
@@ -16,90 +16,89 @@ import pytest
 from tests.support import fake_google, fake_microsoft
 from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
-from tests.support.fake_service import CLOSE, GARBAGE, HTML_PAGE, FakeService, Response, Trouble, instead
-from tests.support.tenants import LOCAL, Tenancy, asking_google, asking_microsoft, key, tenancy
-from worker.diagnostics.preflight import ProviderCheck, check_instance
+from tests.support.fake_service import CLOSE, GARBAGE, HTML_PAGE, FakeService, Fault, Response, respond_with
+from tests.support.tenants import LOCAL, Tenancy, google_table, key, microsoft_table, tenancy
+from worker.diagnostics.preflight import CheckResult, check_instance
 from worker.settings import load_settings
 
 
 @dataclass(frozen=True)
-class Fault:
-    """What is wrong for one instance. `reason` stands in its results, `said` in what `autotag check` says."""
+class BrokenInstance:
+    """An instance with one fault. Its results have this `reason`; they and `autotag check` have `message`, or more."""
 
     reason: str
-    said: str
+    message: str
     provider: str = "google_cloud_vision"
     refusal: Response | None = None
-    trouble: Trouble | None = None
+    fault: Fault | None = None
     endpoint: str = "{url}"
     right_key: bool = True
     more: dict[str, Any] = field(default_factory=dict)
     unavailable: bool = False
 
 
-def labels(*pairs: tuple[object, object]) -> Trouble:
-    """A Google that gives these labels."""
+def labels(*pairs: tuple[object, object]) -> Fault:
+    """A Google that responds with these labels."""
     found = [{"mid": "/m/1", "description": name, "score": score, "topicality": 0.5} for name, score in pairs]
-    return instead(200, {"responses": [{"labelAnnotations": found}]})
+    return respond_with(200, {"responses": [{"labelAnnotations": found}]})
 
 
-def in_google(reason: str, said: str, **more: Any) -> Fault:
-    return Fault(reason, said, **more)
+def google_case(reason: str, message: str, **more: Any) -> BrokenInstance:
+    return BrokenInstance(reason, message, **more)
 
 
-def in_microsoft(reason: str, said: str, **more: Any) -> Fault:
-    return Fault(reason, said, "microsoft_vision", **more)
+def microsoft_case(reason: str, message: str, **more: Any) -> BrokenInstance:
+    return BrokenInstance(reason, message, "microsoft_vision", **more)
 
 
-GOOGLE_SAYS = fake_google.error
-FAULTS = {
-    "google-key-wrong": in_google("google_key_refused", "set `google_cloud_vision.api_key`", right_key=False),
-    "google-key-empty": in_google("key_missing", "without a key", more={"api_key": ""}),
-    "google-project": in_google(
+BROKEN = {
+    "google-key-wrong": google_case("google_key_refused", "set `google_cloud_vision.api_key`", right_key=False),
+    "google-key-empty": google_case("key_missing", "without a key", more={"api_key": ""}),
+    "google-project": google_case(
         "google_project_refused",
         "see to the state of the key's project",
-        refusal=GOOGLE_SAYS(403, "Project does not match.", "PERMISSION_DENIED", "CONSUMER_INVALID"),
+        refusal=fake_google.error(403, "Project does not match.", "PERMISSION_DENIED", "CONSUMER_INVALID"),
     ),
-    "google-disabled": in_google("api_not_enabled", "enable the Cloud Vision API", refusal=fake_google.API_DISABLED),
-    "google-billing": in_google("billing_disabled", "enable billing", refusal=fake_google.BILLING_DISABLED),
-    "google-restricted": in_google(
+    "google-disabled": google_case("api_not_enabled", "enable the Cloud Vision API", refusal=fake_google.API_DISABLED),
+    "google-billing": google_case("billing_disabled", "enable billing", refusal=fake_google.BILLING_DISABLED),
+    "google-restricted": google_case(
         "google_key_restricted", "allow the key this API", refusal=fake_google.KEY_RESTRICTED
     ),
-    "google-path": in_google("endpoint_unknown", "its path '/v9/labels'", endpoint="{url}/v9/labels"),
-    "google-project-path": in_google(
+    "google-path": google_case("endpoint_unknown", "its path '/v9/labels'", endpoint="{url}/v9/labels"),
+    "google-project-path": google_case(
         "endpoint_unknown", "correct `google_cloud_vision.endpoint`", endpoint="{url}/v1/projects/Our.Archive"
     ),
-    "google-unreachable": in_google("unreachable", "could not be reached", endpoint="{nowhere}"),
-    "google-quota": in_google("quota_exhausted", "asks for fewer calls", trouble=fake_google.too_many()),
-    "google-html": in_google("garbled_answer", "is no annotation", trouble=HTML_PAGE),
-    "google-garbage": in_google("connection_lost", "broke the connection off", trouble=GARBAGE),
-    "google-closes": in_google("connection_lost", "broke the connection off", trouble=CLOSE),
-    "google-nan": in_google("garbled_answer", "no number from 0 to 1", trouble=labels(("cat", float("nan")))),
-    "google-long": in_google("garbled_answer", "longer than 255 characters", trouble=labels(("x" * 10_000, 0.9))),
-    "microsoft-key-wrong": in_microsoft("microsoft_key_refused", "set `microsoft_vision.api_key`", right_key=False),
-    "microsoft-key-empty": in_microsoft("key_missing", "without a key", more={"api_key": ""}),
-    "microsoft-path": in_microsoft("endpoint_unknown", "/vision/v3.9", endpoint="{url}/vision/v3.9"),
-    "microsoft-elsewhere": in_microsoft(
+    "google-unreachable": google_case("unreachable", "could not be reached", endpoint="{unreachable}"),
+    "google-quota": google_case("quota_exhausted", "asks for fewer calls", fault=fake_google.too_many()),
+    "google-html": google_case("garbled_answer", "is no annotation", fault=HTML_PAGE),
+    "google-garbage": google_case("connection_lost", "broke the connection off", fault=GARBAGE),
+    "google-closes": google_case("connection_lost", "broke the connection off", fault=CLOSE),
+    "google-nan": google_case("garbled_answer", "no number from 0 to 1", fault=labels(("cat", float("nan")))),
+    "google-long": google_case("garbled_answer", "longer than 255 characters", fault=labels(("x" * 10_000, 0.9))),
+    "microsoft-key-wrong": microsoft_case("microsoft_key_refused", "set `microsoft_vision.api_key`", right_key=False),
+    "microsoft-key-empty": microsoft_case("key_missing", "without a key", more={"api_key": ""}),
+    "microsoft-path": microsoft_case("endpoint_unknown", "/vision/v3.9", endpoint="{url}/vision/v3.9"),
+    "microsoft-elsewhere": microsoft_case(
         "endpoint_unknown", "correct `microsoft_vision.api_endpoint`", endpoint="{url}/gateway"
     ),
-    "microsoft-retired": in_microsoft(
+    "microsoft-retired": microsoft_case(
         "api_retired",
         "use the resource's endpoint without a path",
         endpoint="{url}/vision/v2.0",
         refusal=fake_microsoft.RETIRED,
     ),
-    "microsoft-unreachable": in_microsoft("unreachable", "could not be reached", endpoint="{nowhere}"),
-    "microsoft-quota": in_microsoft(
+    "microsoft-unreachable": microsoft_case("unreachable", "could not be reached", endpoint="{unreachable}"),
+    "microsoft-quota": microsoft_case(
         "quota_used_up", "the quota of instance", refusal=fake_microsoft.OUT_OF_QUOTA, unavailable=True
     ),
-    "microsoft-html": in_microsoft("garbled_answer", "holds no tags", trouble=HTML_PAGE),
-    "microsoft-missing": in_microsoft(
+    "microsoft-html": microsoft_case("garbled_answer", "holds no tags", fault=HTML_PAGE),
+    "microsoft-missing": microsoft_case(
         "garbled_answer",
         "a confidence is missing",
-        trouble=instead(200, {"modelVersion": "1", "metadata": {}, "tagsResult": {"values": [{"name": "cat"}]}}),
+        fault=respond_with(200, {"modelVersion": "1", "metadata": {}, "tagsResult": {"values": [{"name": "cat"}]}}),
     ),
 }
-SOUND = {
+VALID_ENDPOINTS = {
     "google-slash": "{url}/",
     "google-version": "{url}/v1",
     "google-whole": "{url}/v1/images:annotate",
@@ -109,35 +108,35 @@ SOUND = {
     "microsoft-tag": "{url}/vision/v3.2/tag",
     "microsoft-analyze": "{url}/computervision/imageanalysis:analyze",
 }
-"""Endpoints as people write them; all are taken."""
+"""The ways to write an endpoint; all are accepted."""
 
 
 def table(service: FakeService, endpoint: str, api_key: str, more: dict[str, Any]) -> dict[str, Any]:
-    asking = asking_google if isinstance(service, FakeGoogle) else asking_microsoft
-    return asking(endpoint, api_key) | {"maximum_number_of_attempts": 1} | more
+    make_table = google_table if isinstance(service, FakeGoogle) else microsoft_table
+    return make_table(endpoint, api_key) | {"maximum_number_of_attempts": 1} | more
 
 
 @pytest.fixture(scope="module")
 def instances() -> Iterator[dict[str, dict[str, Any]]]:
-    """An instance for each fault and each way to write an endpoint; TensorFlow is on for all."""
-    with ExitStack() as stack, socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
-        nowhere = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    """An instance for each fault, with TensorFlow, and for each way to write an endpoint."""
+    with ExitStack() as stack, socket.socket() as not_listening:
+        not_listening.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        unreachable = f"http://127.0.0.1:{not_listening.getsockname()[1]}"
         made = {}
-        for name, fault in FAULTS.items():
-            kind = FakeGoogle if fault.provider == "google_cloud_vision" else FakeMicrosoft
-            service = stack.enter_context(kind(key(name)) if fault.right_key else kind())
-            service.always = fault.trouble
-            if fault.refusal is not None:
-                service.refusals[key(name)] = fault.refusal
-            endpoint = fault.endpoint.format(url=service.url, nowhere=nowhere)
-            made[name] = {"tensorflow": LOCAL, fault.provider: table(service, endpoint, key(name), fault.more)}
-        google = stack.enter_context(FakeGoogle(key("sound")))
-        microsoft = stack.enter_context(FakeMicrosoft(key("sound")))
-        for name, endpoint in SOUND.items():
+        for name, broken in BROKEN.items():
+            kind = FakeGoogle if broken.provider == "google_cloud_vision" else FakeMicrosoft
+            service = stack.enter_context(kind(key(name)) if broken.right_key else kind())
+            service.always = broken.fault
+            if broken.refusal is not None:
+                service.refusals[key(name)] = broken.refusal
+            endpoint = broken.endpoint.format(url=service.url, unreachable=unreachable)
+            made[name] = {"tensorflow": LOCAL, broken.provider: table(service, endpoint, key(name), broken.more)}
+        google = stack.enter_context(FakeGoogle(key("valid")))
+        microsoft = stack.enter_context(FakeMicrosoft(key("valid")))
+        for name, endpoint in VALID_ENDPOINTS.items():
             service = google if name.startswith("google") else microsoft
             provider = "google_cloud_vision" if service is google else "microsoft_vision"
-            made[name] = {provider: table(service, endpoint.format(url=service.url), key("sound"), {})}
+            made[name] = {provider: table(service, endpoint.format(url=service.url), key("valid"), {})}
         yield made
 
 
@@ -156,90 +155,90 @@ def it(
         yield tenants
 
 
-def test_each_fault_stands_in_the_results_of_its_instance_and_stops_no_other_provider_or_instance(
+def test_each_fault_is_reported_in_the_results_of_its_instance_and_stops_no_other_provider_or_instance(
     it: Tenancy, photographs: dict[str, Path]
 ) -> None:
-    # Given an event for every instance, sound or not
-    events = {it.dms.publish({"path": str(photographs["coffee"])}, instance=name): name for name in FAULTS}
-    sound = {it.dms.publish({"path": str(photographs["coffee"])}, instance=name): name for name in SOUND}
-    # When all have their last word
+    # Given an event for every instance, broken or not
+    events = {it.dms.publish({"path": str(photographs["coffee"])}, instance=name): name for name in BROKEN}
+    valid = {it.dms.publish({"path": str(photographs["coffee"])}, instance=name): name for name in VALID_ENDPOINTS}
+    # When all have their final result
     final: dict[str, dict[str, Any]] = {}
-    while len(final) < len(events) + len(sound):
+    while len(final) < len(events) + len(valid):
         (message,) = it.dms.results(1)
         if message.data["complete"]:
-            assert message.data["event_id"] not in final, "there is one last word for each"
+            assert message.data["event_id"] not in final, "there is one final result for each"
             final[message.data["event_id"]] = message.data
     # Then TensorFlow's tags are there for each, and beside them why the other provider has none
     for event, name in events.items():
-        data, fault = final[event], FAULTS[name]
+        data, broken = final[event], BROKEN[name]
         assert "espresso" in {tag["name"] for tag in data["tags"]}, name
-        (report,) = [report for report in data["providers"] if report["name"] == fault.provider]
-        expected = ("unavailable" if fault.unavailable else "failed", fault.reason)
+        (report,) = [report for report in data["providers"] if report["name"] == broken.provider]
+        expected = ("unavailable" if broken.unavailable else "failed", broken.reason)
         assert (report["status"], report["reason"]) == expected, name
-        assert fault.said in report["message"], name
-    # And every way to write an endpoint that is sound works
-    for event, name in sound.items():
+        assert broken.message in report["message"], name
+    # And every way to write an endpoint works
+    for event, name in valid.items():
         assert (final[event]["status"], final[event]["message"]) == ("tagged", None), name
     assert it.dms.depth("dead-letters") == 0
 
 
-async def checked(it: Tenancy, name: str) -> list[ProviderCheck]:
+async def checked(it: Tenancy, name: str) -> list[CheckResult]:
     settings = load_settings(it.service.log.parent / "autotag.toml", environ={}).settings
-    return [finding async for finding in check_instance(settings, name)]
+    return [check async for check in check_instance(settings, name)]
 
 
-@pytest.mark.parametrize("name", FAULTS)
-async def test_autotag_check_says_what_is_wrong(it: Tenancy, name: str) -> None:
-    findings = await checked(it, name)
+@pytest.mark.parametrize("name", BROKEN)
+async def test_autotag_check_reports_what_is_wrong(it: Tenancy, name: str) -> None:
+    checks = await checked(it, name)
 
-    (wrong,) = [finding for finding in findings if finding.status == "failed"]
-    assert wrong.subject == FAULTS[name].provider
+    (wrong,) = [check for check in checks if check.status == "failed"]
+    assert wrong.subject == BROKEN[name].provider
     assert wrong.message.startswith(f"{name}: ")
-    assert FAULTS[name].said in wrong.message
+    assert BROKEN[name].message in wrong.message
 
 
-@pytest.mark.parametrize("name", SOUND)
-async def test_autotag_check_finds_nothing_wrong_with_what_is_sound(it: Tenancy, name: str) -> None:
-    (finding,) = await checked(it, name)
-    assert finding.status == "ok"
-    assert " answered in " in finding.message
+@pytest.mark.parametrize("name", VALID_ENDPOINTS)
+async def test_autotag_check_finds_nothing_wrong_with_a_valid_endpoint(it: Tenancy, name: str) -> None:
+    (check,) = await checked(it, name)
+    assert check.status == "ok"
+    assert " answered in " in check.message
 
 
-def test_autotag_check_ends_with_a_failure_and_its_words(it: Tenancy) -> None:
-    ended = it.service.autotag("check", "--instance", "google-disabled", "--json")
+def test_autotag_check_exits_with_1_and_the_message(it: Tenancy) -> None:
+    process = it.service.autotag("check", "--instance", "google-disabled", "--json")
 
-    findings = [json.loads(line) for line in ended.stdout.splitlines()]
-    failed = {each["subject"]: each["message"] for each in findings if each["status"] == "failed"}
-    assert ended.returncode == 1
+    checks = [json.loads(line) for line in process.stdout.splitlines()]
+    failed = {each["subject"]: each["message"] for each in checks if each["status"] == "failed"}
+    assert process.returncode == 1
     assert "google-disabled: Google Cloud Vision refused the call" in failed["google_cloud_vision"]
     assert "enable the Cloud Vision API in the key's project" in failed["google_cloud_vision"]
-    # What the settings of other instances show by themselves is said too, each thing once.
-    messages = [each["message"] for each in findings]
+    # Problems visible in the settings of other instances are reported too, each one once.
+    messages = [each["message"] for each in checks]
     assert len(messages) == len(set(messages))
     assert any(message.startswith("google-key-empty: ") and "without a key" in message for message in messages)
 
 
 @pytest.mark.parametrize(
-    ("cloud", "said"),
+    ("cloud", "message"),
     [
         ({"allow_plain_http_endpoints": False}, "with http:// key and images would travel in the clear"),
         ({"allow_private_endpoints": False}, "is not on the public network"),
     ],
 )
-async def test_autotag_check_says_when_an_endpoint_is_not_allowed(
-    it: Tenancy, tmp_path: Path, cloud: dict[str, bool], said: str
+async def test_autotag_check_reports_an_endpoint_that_is_not_allowed(
+    it: Tenancy, tmp_path: Path, cloud: dict[str, bool], message: str
 ) -> None:
     settings = load_settings(it.service.log.parent / "autotag.toml", environ={}).settings
     stricter = settings.model_copy(update={"cloud": settings.cloud.model_copy(update=cloud)})
 
-    (finding,) = [each async for each in check_instance(stricter, "google-slash")]
+    (check,) = [each async for each in check_instance(stricter, "google-slash")]
 
-    assert finding.status == "failed"
-    assert said in finding.message
+    assert check.status == "failed"
+    assert message in check.message
 
 
-async def test_autotag_check_knows_who_has_no_service_on(it: Tenancy) -> None:
-    findings = await checked(it, "nobody-knows-me")
-    assert [finding.status for finding in findings] == ["warning", "ok"]
-    assert "the defaults hold for it" in findings[0].message
-    assert "no provider that calls a service is on" in findings[1].message
+async def test_autotag_check_reports_an_instance_without_a_cloud_service(it: Tenancy) -> None:
+    checks = await checked(it, "unknown-instance")
+    assert [check.status for check in checks] == ["warning", "ok"]
+    assert "the defaults hold for it" in checks[0].message
+    assert "no provider that calls a service is on" in checks[1].message

@@ -1,4 +1,4 @@
-"""Keys go to their own service and nowhere else: a marked key is searched for in everything that comes out."""
+"""Keys are sent to their own service and nowhere else: all output is searched for marked keys."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from tests.support import fake_google, fake_microsoft
 from tests.support.cloud import picture
 from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
-from tests.support.fake_service import CLOSE, GARBAGE, Call, FakeService, Response, Trouble
+from tests.support.fake_service import CLOSE, GARBAGE, Call, FakeService, Fault, Response
 from tests.support.monitoring import fetch, http_url
 from tests.support.service import until
-from tests.support.tenants import KEY_MARK, LOCAL, Tenancy, asking_google, asking_microsoft, key, tenancy
+from tests.support.tenants import KEY_MARK, LOCAL, Tenancy, google_table, key, microsoft_table, tenancy
 
-CLUMSY_PROVIDER = """
-class Clumsy:
-    name = "clumsy"
+FAILING_PROVIDER = """
+class Failing:
+    name = "failing"
 
     def __init__(self, context):
         self.settings = context.settings
 
     def enabled(self, instance):
-        return bool(instance.providers.get("clumsy", {}).get("enabled"))
+        return bool(instance.providers.get("failing", {}).get("enabled"))
 
     def pixel_recipe(self):
         return None
@@ -41,7 +41,7 @@ class Clumsy:
         return None
 
     async def tag(self, image, instance):
-        password = instance.provider_secrets["clumsy"]["password"].get_secret_value()
+        password = instance.provider_secrets["failing"]["password"].get_secret_value()
         return answer_of(image, instance, {"authorization": password})
 
     async def start(self):
@@ -52,13 +52,13 @@ class Clumsy:
 
 
 def answer_of(image, instance, headers):
-    raise RuntimeError(f"{image.asset_id} was too much, with {instance!r}")
+    raise RuntimeError(f"deliberate failure for {image.asset_id}, with {instance!r}")
 """
-"""A provider of somebody's own that fails while a secret is in its hands."""
+"""A third-party provider that raises while local variables hold a secret."""
 
 
 class Collector(FakeService):
-    """Takes spans."""
+    """An OpenTelemetry collector."""
 
     def answer(self, call: Call) -> Response:
         return Response(200, b"", {"Content-Type": "application/x-protobuf"})
@@ -80,8 +80,8 @@ def microsoft() -> Iterator[FakeMicrosoft]:
 
 
 @pytest.fixture(scope="module")
-def strangers() -> Iterator[tuple[FakeGoogle, FakeMicrosoft]]:
-    """Services that know nobody's key."""
+def refusing_services() -> Iterator[tuple[FakeGoogle, FakeMicrosoft]]:
+    """Services that accept no key."""
     with FakeGoogle() as google, FakeMicrosoft() as microsoft:
         yield google, microsoft
 
@@ -92,13 +92,13 @@ def collector() -> Iterator[Collector]:
         yield service
 
 
-def install_clumsy(folder: Path) -> None:
-    """As pip would: the module, and beside it what says that there is an entry point."""
-    about = folder / "autotag_clumsy-1.dist-info"
-    about.mkdir(parents=True)
-    (folder / "autotag_clumsy.py").write_text(CLUMSY_PROVIDER)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: autotag-clumsy\nVersion: 1\n")
-    (about / "entry_points.txt").write_text("[autotag.providers]\nclumsy = autotag_clumsy:Clumsy\n")
+def install_failing(folder: Path) -> None:
+    """Install as pip would: the module, and the metadata with the entry point."""
+    metadata = folder / "autotag_failing-1.dist-info"
+    metadata.mkdir(parents=True)
+    (folder / "autotag_failing.py").write_text(FAILING_PROVIDER)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: autotag-failing\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text("[autotag.providers]\nfailing = autotag_failing:Failing\n")
 
 
 @pytest.fixture(scope="module")
@@ -106,27 +106,27 @@ def it(
     broker: str,
     google: FakeGoogle,
     microsoft: FakeMicrosoft,
-    strangers: tuple[FakeGoogle, FakeMicrosoft],
+    refusing_services: tuple[FakeGoogle, FakeMicrosoft],
     collector: Collector,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Tenancy]:
     folder = tmp_path_factory.mktemp("keys")
-    install_clumsy(folder / "packages")
+    install_failing(folder / "packages")
     both = {
         "tensorflow": LOCAL,
-        "google_cloud_vision": asking_google(google.url, maximum_number_of_attempts=2, retry_total_s=3),
-        "microsoft_vision": asking_microsoft(microsoft.url, key("microsoft"), maximum_number_of_attempts=2),
+        "google_cloud_vision": google_table(google.url, maximum_number_of_attempts=2, retry_total_s=3),
+        "microsoft_vision": microsoft_table(microsoft.url, key("microsoft"), maximum_number_of_attempts=2),
     }
     instances = {
         "acme": both,
         "wrong": {
-            "google_cloud_vision": asking_google(strangers[0].url, key("wrong-google")),
-            "microsoft_vision": asking_microsoft(strangers[1].url, key("wrong-microsoft")),
+            "google_cloud_vision": google_table(refusing_services[0].url, key("wrong-google")),
+            "microsoft_vision": microsoft_table(refusing_services[1].url, key("wrong-microsoft")),
         },
-        "clumsy": {
+        "failing": {
             "tensorflow": LOCAL,
-            "providers": {"clumsy": {"enabled": True}},
-            "provider_secrets": {"clumsy": {"password": key("clumsy")}},
+            "providers": {"failing": {"enabled": True}},
+            "provider_secrets": {"failing": {"password": key("failing")}},
         },
     }
     with ExitStack() as stack:
@@ -149,7 +149,7 @@ def it(
 
 
 def cache_with_models(folder: Path) -> Path:
-    """A cache directory of this test's own, in which the models are those of everybody."""
+    """A cache directory of this test's own, with a link to the shared models."""
     from worker.settings import Settings
 
     shared = Path(os.environ.get("AUTOTAG_CACHE_DIR") or Settings().cache_dir)
@@ -164,52 +164,52 @@ def files_below(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield str(file), file.read_bytes()
 
 
-def repeating_the_key(name: str) -> tuple[Trouble, Trouble]:
-    """Errors of services that quote what they were sent, in the message and in a header."""
-    said = f"The key {key(name)} is not welcome here"
-    odd = Response(500, said.encode(), {"Content-Type": f"text/{key(name)}", "Retry-After": key(name)})
-    google_error = fake_google.error(400, said, "INVALID_ARGUMENT", "API_KEY_INVALID")
-    return Trouble(odd), Trouble(google_error if "google" in name else fake_microsoft.nested(401, "401", said))
+def repeating_the_key(name: str) -> tuple[Fault, Fault]:
+    """Error responses that repeat the key, in the message and in a header."""
+    message = f"The key {key(name)} is not welcome here"
+    unusual = Response(500, message.encode(), {"Content-Type": f"text/{key(name)}", "Retry-After": key(name)})
+    google_error = fake_google.error(400, message, "INVALID_ARGUMENT", "API_KEY_INVALID")
+    return Fault(unusual), Fault(google_error if "google" in name else fake_microsoft.nested(401, "401", message))
 
 
-def test_no_key_is_in_anything_that_comes_out(
+def test_no_key_is_in_any_output(
     it: Tenancy,
     google: FakeGoogle,
     microsoft: FakeMicrosoft,
-    strangers: tuple[FakeGoogle, FakeMicrosoft],
+    refusing_services: tuple[FakeGoogle, FakeMicrosoft],
     collector: Collector,
 ) -> None:
     outputs: dict[str, bytes | str] = {}
     content = [{"base64": base64.b64encode(picture(seed)).decode()} for seed in range(40)]
-    # Given events for which all goes well, and everything that can go wrong
-    google.next(*repeating_the_key("google"), GARBAGE, CLOSE, Trouble(Response(200, b"<!doctype html>", {})))
-    microsoft.next(*repeating_the_key("microsoft"), GARBAGE, CLOSE, Trouble(stall_mid_body_s=1))
+    # Given events that succeed, and events for everything that can go wrong
+    google.next(*repeating_the_key("google"), GARBAGE, CLOSE, Fault(Response(200, b"<!doctype html>", {})))
+    microsoft.next(*repeating_the_key("microsoft"), GARBAGE, CLOSE, Fault(stall_mid_body_s=1))
     events = [it.dms.publish(each, instance="acme") for each in content[:8]]
     events += [it.dms.publish(each, instance="wrong") for each in content[8:12]]
-    events += [it.dms.publish(each, instance="clumsy") for each in content[12:14]]
+    events += [it.dms.publish(each, instance="failing") for each in content[12:14]]
     it.dms.results_of(events)
-    until(lambda: it.dms.take("dead-letters"), "a dead letter came")
-    until(lambda: "was too much" in it.service.logged(), "the clumsy provider has failed")
-    # When settings are reloaded, some of them wrong, and every command has been asked
-    it.reload_in_vain(defaults={"google_cloud_vision": {"enabled": True, "api_key": f"{KEY_MARK} with blanks"}})
+    until(lambda: it.dms.take("dead-letters"), "a dead letter arrived")
+    until(lambda: "deliberate failure" in it.service.logged(), "the failing provider has failed")
+    # When settings are reloaded, some of them wrong, and every command has been run
+    it.reload_refused(defaults={"google_cloud_vision": {"enabled": True, "api_key": f"{KEY_MARK} with blanks"}})
     it.reload(defaults={"sites": {"elsewhere": False}})
     for words in (
         ("config", "show"),
         ("config", "show", "--json"),
         ("config", "show", "--instance", "acme"),
-        ("config", "show", "--instance", "clumsy", "--json"),
+        ("config", "show", "--instance", "failing", "--json"),
         ("check", "--instance", "acme"),
         ("check", "--instance", "wrong", "--json"),
         ("status", "--json"),
         ("dead-letters", "list"),
     ):
-        ended = it.service.autotag(*words)
-        assert ended.returncode in (0, 1), (words, ended.stderr)  # it ran, whatever it found
-        outputs[" ".join(words)] = ended.stdout + ended.stderr
+        process = it.service.autotag(*words)
+        assert process.returncode in (0, 1), (words, process.stderr)  # it ran, whatever the outcome
+        outputs[" ".join(words)] = process.stdout + process.stderr
     for page in ("/", "/metrics", "/readyz", "/status.json"):
         outputs[page] = fetch(f"{http_url(it.service)}{page}").body
-    until(lambda: len(collector.calls) > 2, "spans came")
-    # Then no key is in any of it, nor in logs, messages, spans, files that are kept, or what the children know
+    until(lambda: len(collector.calls) > 2, "spans arrived")
+    # Then no key is in any of it, nor in logs, messages, spans, stored files, or the children's processes
     outputs["log"] = it.service.logged()
     outputs["status"] = json.dumps(it.service.status())
     outputs["spans"] = b"".join(call.body for call in collector.calls)
@@ -221,11 +221,11 @@ def test_no_key_is_in_anything_that_comes_out(
         outputs[f"child {child.pid}"] = json.dumps([child.cmdline(), child.environ()])
     found = {name: text if isinstance(text, bytes) else text.encode() for name, text in outputs.items()}
     assert [name for name, text in found.items() if KEY_MARK.encode() in text] == []
-    # And the search would have found them: all of it has been said
+    # And the search covered what it should: the redacted texts are there
     assert len(outputs["spans"]) > 1000
     assert "[key] is not welcome here" in str(outputs["log"])
-    assert "********" in str(outputs["config show --instance clumsy --json"])
+    assert "********" in str(outputs["config show --instance failing --json"])
     assert "google_key_refused" in str(outputs["/metrics"])
     assert any("cloud-answers" in name for name in outputs)
-    used = {each for service in (google, microsoft, *strangers) for each in service.keys}
+    used = {each for service in (google, microsoft, *refusing_services) for each in service.keys}
     assert used == {key(name) for name in ("google", "microsoft", "wrong-google", "wrong-microsoft")}

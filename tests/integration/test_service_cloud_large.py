@@ -1,4 +1,4 @@
-"""Images far beyond what the cloud services take: each gets a JPEG within its limits, and nobody is left out."""
+"""Images far beyond the limits of the cloud services: each service gets a JPEG within its limits."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from PIL import Image
 
 from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
-from tests.support.tenants import LOCAL, Tenancy, asking_google, asking_microsoft, key, tenancy
+from tests.support.tenants import LOCAL, Tenancy, google_table, key, microsoft_table, tenancy
 
 WIDTH, HEIGHT = 7072, 7070
-assert 49_990_000 < WIDTH * HEIGHT <= 50_000_000, "as close to `decoder.maximum_pixels` as a picture gets"
+assert 49_990_000 < WIDTH * HEIGHT <= 50_000_000, "as close to `decoder.maximum_pixels` as possible"
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,8 @@ def it(broker: str, folder: Path, google: FakeGoogle, microsoft: FakeMicrosoft) 
     instance = {
         "provider_wait_s": 60,
         "tensorflow": LOCAL,
-        "google_cloud_vision": asking_google(google.url, key("google")),
-        "microsoft_vision": asking_microsoft(f"{microsoft.url}/vision/v3.2", key("microsoft")),
+        "google_cloud_vision": google_table(google.url, key("google")),
+        "microsoft_vision": microsoft_table(f"{microsoft.url}/vision/v3.2", key("microsoft")),
     }
     prefix = f"test-large-{os.getpid()}"
     sources = {"path_roots": [str(folder)]}
@@ -51,19 +51,19 @@ def it(broker: str, folder: Path, google: FakeGoogle, microsoft: FakeMicrosoft) 
 
 
 def noise(width: int, height: int) -> Image.Image:
-    """A picture that no format can make small."""
+    """A picture that no format can compress."""
     return Image.frombytes("RGB", (width, height), os.urandom(width * height * 3))
 
 
 def sent_to(service: FakeGoogle | FakeMicrosoft) -> Image.Image:
-    """The last image that a service was sent."""
+    """The last image that was sent to a service."""
     call = service.calls[-1]
     if isinstance(service, FakeGoogle):
         return Image.open(BytesIO(base64.b64decode(call.json()["requests"][0]["image"]["content"])))
     return Image.open(BytesIO(call.body))
 
 
-def looked_at_by_all_three(
+def assert_tagged_by_all_three(
     it: Tenancy, google: FakeGoogle, microsoft: FakeMicrosoft, file: Path, form: str, size: tuple[int, int]
 ) -> None:
     event = it.dms.publish({"path": str(file)}, instance="acme")
@@ -89,19 +89,19 @@ def looked_at_by_all_three(
 def test_a_jpeg_of_30_megabytes_and_50_megapixels_is_tagged_by_all_three(
     it: Tenancy, google: FakeGoogle, microsoft: FakeMicrosoft, folder: Path, progressive: bool
 ) -> None:
-    # A progressive one costs most: all its coefficients have to be held before there is a single pixel.
+    # A progressive one is the most expensive: all coefficients are held in memory before the first pixel is decoded.
     file = folder / "large.jpg"
     noise(WIDTH, HEIGHT).save(file, "JPEG", quality=79 if progressive else 75, progressive=progressive)
     assert 29_000_000 < file.stat().st_size < 33_000_000
 
-    looked_at_by_all_three(it, google, microsoft, file, "JPEG", (WIDTH, HEIGHT))
+    assert_tagged_by_all_three(it, google, microsoft, file, "JPEG", (WIDTH, HEIGHT))
 
 
-def test_a_png_of_24_megabytes_is_made_a_jpeg_for_the_services(
+def test_a_png_of_24_megabytes_is_sent_to_the_services_as_a_jpeg(
     it: Tenancy, google: FakeGoogle, microsoft: FakeMicrosoft, folder: Path
 ) -> None:
     file = folder / "large.png"
     noise(2900, 2760).save(file, "PNG", compress_level=1)
     assert 23_000_000 < file.stat().st_size < 26_000_000
 
-    looked_at_by_all_three(it, google, microsoft, file, "PNG", (2900, 2760))
+    assert_tagged_by_all_three(it, google, microsoft, file, "PNG", (2900, 2760))

@@ -1,4 +1,4 @@
-"""Virtual instances in one running service: each with its own switches, thresholds and keys, also while they change."""
+"""Virtual instances in one running service: each with its own switches, thresholds and keys, also across reloads."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import pytest
 from tests.support.cloud import picture
 from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
-from tests.support.fake_service import Trouble
+from tests.support.fake_service import Fault
 from tests.support.service import until
-from tests.support.tenants import LOCAL, Tenancy, asking_google, asking_microsoft, key, tenancy
+from tests.support.tenants import LOCAL, Tenancy, google_table, key, microsoft_table, tenancy
 
 
 class Clouds:
-    """The services: one of each kind for everybody, and a Google of their own for `gamma` and `delta`."""
+    """The fake services: one of each kind shared by most instances, and a separate Google for `gamma` and `delta`."""
 
     def __init__(self, stack: ExitStack) -> None:
         names = ("acme", "beta", "old", "limited")
@@ -46,26 +46,26 @@ def it(
     google, microsoft = clouds.google.url, clouds.microsoft.url
     instances: dict[str, dict[str, Any]] = {
         "acme": {
-            "google_cloud_vision": asking_google(google, confidence_threshold=0.9),  # its key is a secret, see below
-            "microsoft_vision": asking_microsoft(microsoft, key("acme"), language="ja"),
+            "google_cloud_vision": google_table(google, confidence_threshold=0.9),  # its key is a secret, see below
+            "microsoft_vision": microsoft_table(microsoft, key("acme"), language="ja"),
         },
         "beta": {
             "tensorflow": LOCAL | {"confidence_threshold": 0.05},
-            "google_cloud_vision": asking_google(google, key("beta"), maximum_number_of_results=2),
-            "microsoft_vision": asking_microsoft(microsoft, key("beta"), confidence_threshold=0.6),
+            "google_cloud_vision": google_table(google, key("beta"), maximum_number_of_results=2),
+            "microsoft_vision": microsoft_table(microsoft, key("beta"), confidence_threshold=0.6),
         },
-        "old": {"microsoft_vision": asking_microsoft(f"{microsoft}/vision/v2.0/", key("old"))},
-        "keyless": {"google_cloud_vision": asking_google(google)},
+        "old": {"microsoft_vision": microsoft_table(f"{microsoft}/vision/v2.0/", key("old"))},
+        "keyless": {"google_cloud_vision": google_table(google)},
         "limited": {
             "maximum_number_of_tags_per_asset": 2,
-            "google_cloud_vision": asking_google(google, key("limited")),
+            "google_cloud_vision": google_table(google, key("limited")),
             "sites": {"intranet": False},
         },
-        "off": {"enabled": False, "google_cloud_vision": asking_google(google, key("acme"))},
-        "gamma": {"google_cloud_vision": asking_google(clouds.gamma.url, key("gamma"), confidence_threshold=0.9)},
-        "delta": {"google_cloud_vision": asking_google(clouds.delta.url, key("delta"))},
+        "off": {"enabled": False, "google_cloud_vision": google_table(google, key("acme"))},
+        "gamma": {"google_cloud_vision": google_table(clouds.gamma.url, key("gamma"), confidence_threshold=0.9)},
+        "delta": {"google_cloud_vision": google_table(clouds.delta.url, key("delta"))},
     }
-    # The defaults have TensorFlow on; each instance but one has it off.
+    # TensorFlow is on in the defaults and off in all instances except `beta`.
     instances = {name: {"tensorflow": {"enabled": False}} | each for name, each in instances.items()}
     folder = tmp_path_factory.mktemp("instances")
     with tenancy(
@@ -86,14 +86,14 @@ def inline(image: bytes) -> dict[str, str]:
 
 
 def digest(image: bytes) -> str:
-    """As the fakes name an image."""
+    """The name that the fakes give to an image."""
     return f"image {hashlib.sha256(image).hexdigest()[:12]}"
 
 
 def test_among_200_mixed_events_each_call_has_its_own_instances_key_and_each_result_its_settings(
     it: Tenancy, clouds: Clouds
 ) -> None:
-    # Given 200 events of two instances with other keys and thresholds, all at once and in no order
+    # Given 200 events of two instances with different keys and thresholds, all at once and in random order
     images = {digest(image): image for image in map(picture, range(1000, 1200))}
     owners = {name: ("acme", "beta")[number % 2] for number, name in enumerate(images)}
     order = list(images)
@@ -140,7 +140,7 @@ def test_among_200_mixed_events_each_call_has_its_own_instances_key_and_each_res
             assert ("microsoft_vision", name) in cloud
 
 
-def test_the_systems_limit_holds_unless_the_instance_has_a_lower_one_and_the_best_are_kept(it: Tenancy) -> None:
+def test_the_systems_limit_holds_unless_the_instance_has_a_lower_one_and_the_best_tags_are_kept(it: Tenancy) -> None:
     by_instance, by_system = (
         it.dms.publish(inline(picture(1)), instance="limited"),
         it.dms.publish(inline(picture(2)), instance="beta"),
@@ -153,26 +153,26 @@ def test_the_systems_limit_holds_unless_the_instance_has_a_lower_one_and_the_bes
     assert four["tags"][0]["confidence"] == 0.999
 
 
-def test_switches_of_system_instance_and_site_and_strangers(it: Tenancy, photographs: dict[str, Path]) -> None:
+def test_switches_of_system_instance_and_site_and_unknown_instances(it: Tenancy, photographs: dict[str, Path]) -> None:
     image = {"path": str(photographs["coffee"])}
-    site, other_site, off, stranger = it.one_result(
+    site, other_site, off, unknown = it.one_result(
         it.dms.publish(image, instance="limited", site="intranet"),
         it.dms.publish(image, instance="limited", site="public"),
         it.dms.publish(image, instance="off"),
-        it.dms.publish(image, instance="nobody.knows"),
+        it.dms.publish(image, instance="unknown.example"),
     )
 
     assert (site["status"], site["reason"]) == ("skipped", "site_disabled")
     assert other_site["status"] == "tagged"
     assert (off["status"], off["reason"]) == ("skipped", "instance_disabled")
-    # The defaults hold for an instance that nobody has named, until the settings say otherwise.
-    assert (stranger["status"], stranger["instance"]) == ("tagged", "nobody.knows")
+    # The defaults hold for an instance that is not in the settings, unless `unknown_instances` is `skip`.
+    assert (unknown["status"], unknown["instance"]) == ("tagged", "unknown.example")
     it.reload(unknown_instances="skip")
-    (stranger,) = it.one_result(it.dms.publish(image, instance="nobody.knows"))
-    assert (stranger["status"], stranger["reason"]) == ("skipped", "unknown_instance")
+    (unknown,) = it.one_result(it.dms.publish(image, instance="unknown.example"))
+    assert (unknown["status"], unknown["reason"]) == ("skipped", "unknown_instance")
 
 
-def test_an_instance_without_a_key_fails_by_itself_and_is_told_of_at_the_start(
+def test_an_instance_without_a_key_fails_alone_and_is_reported_at_start(
     it: Tenancy, photographs: dict[str, Path]
 ) -> None:
     image = {"path": str(photographs["coffee"])}
@@ -183,13 +183,13 @@ def test_an_instance_without_a_key_fails_by_itself_and_is_told_of_at_the_start(
 
     assert (keyless["status"], keyless["reason"], limited["status"]) == ("failed", "key_missing", "tagged")
     assert "set instances.keyless.google_cloud_vision.api_key or the secret" in keyless["message"]
-    letter = until(lambda: it.dms.take("dead-letters"), "a dead letter came")
+    letter = until(lambda: it.dms.take("dead-letters"), "a dead letter arrived")
     assert letter.properties.headers["x-autotag-instance"] == "keyless"
     before_the_first_event = it.service.logged().partition('"event": "ready to take events"')[0]
     assert "without a key; set instances.keyless.google_cloud_vision.api_key" in before_the_first_event
 
 
-def test_a_retired_api_is_still_spoken_and_warned_of_at_start_and_reload(it: Tenancy) -> None:
+def test_a_retired_api_still_works_with_a_warning_at_start_and_reload(it: Tenancy) -> None:
     (data,) = it.one_result(it.dms.publish(inline(picture(5)), instance="old"))
     assert (data["status"], data["providers"][0]["model"]) == ("tagged", "microsoft_vision/2.0")
 
@@ -197,24 +197,24 @@ def test_a_retired_api_is_still_spoken_and_warned_of_at_start_and_reload(it: Ten
     assert warning in it.service.logged().partition('"event": "ready to take events"')[0]
     before = it.service.logged().count(warning)
     it.reload()
-    until(lambda: it.service.logged().count(warning) == before + 1, "it warned again")
+    until(lambda: it.service.logged().count(warning) == before + 1, "another warning is logged")
 
 
 def test_a_reload_of_one_instance_touches_no_call_in_flight(it: Tenancy, clouds: Clouds) -> None:
-    # Given calls under way for two instances
-    clouds.gamma.next(Trouble(stall_mid_body_s=2))
-    clouds.delta.next(Trouble(stall_mid_body_s=2))
+    # Given calls in flight for two instances
+    clouds.gamma.next(Fault(stall_mid_body_s=2))
+    clouds.delta.next(Fault(stall_mid_body_s=2))
     in_flight = {name: it.dms.publish(inline(picture(6)), instance=name) for name in ("gamma", "delta")}
     until(lambda: clouds.gamma.calls and clouds.delta.calls, "both were called")
-    # When one of them gets another key and threshold, and an event under these
+    # When one of them gets another key and threshold, and an event with these
     instances = it.settings["instances"]
-    changed = asking_google(clouds.gamma.url, key("gamma-new"), confidence_threshold=0.5)
+    changed = google_table(clouds.gamma.url, key("gamma-new"), confidence_threshold=0.5)
     it.reload(instances=instances | {"gamma": instances["gamma"] | {"google_cloud_vision": changed}})
-    assert it.dms.take("results") is None, "the calls were under way all the time"
+    assert it.dms.take("results") is None, "the calls were in flight all the time"
     (new,) = it.one_result(it.dms.publish(inline(picture(7)), instance="gamma"))
-    # Then the new event went out under the new key and its result follows the new threshold
+    # Then the new event was sent with the new key and its result has the new threshold
     assert [tag["confidence"] for tag in new["tags"]] == [0.95, 0.8125, 0.5]
-    # And the calls under way were answered as they began, once each
+    # And the calls in flight ended with the settings they began with, once each
     old, other = it.one_result(*in_flight.values())
     assert [tag["confidence"] for tag in old["tags"]] == [0.95]
     assert [tag["confidence"] for tag in other["tags"]] == [0.95, 0.8125, 0.5]
@@ -222,20 +222,18 @@ def test_a_reload_of_one_instance_touches_no_call_in_flight(it: Tenancy, clouds:
     assert clouds.delta.keys == [key("delta")]
 
 
-def test_a_change_that_is_wrong_is_refused_with_the_reason_and_the_old_settings_stay(
-    it: Tenancy, clouds: Clouds
-) -> None:
+def test_an_invalid_change_is_refused_with_the_reason_and_the_old_settings_stay(it: Tenancy, clouds: Clouds) -> None:
     instances = it.settings["instances"]
     wrong = instances["delta"]["google_cloud_vision"] | {"confidence_threshold": 1.5}
 
-    said = it.reload_in_vain(instances=instances | {"delta": {"google_cloud_vision": wrong}})
+    line = it.reload_refused(instances=instances | {"delta": {"google_cloud_vision": wrong}})
 
-    assert "instances.delta.google_cloud_vision.confidence_threshold = 1.5: must be a number from 0 to 1" in said
+    assert "instances.delta.google_cloud_vision.confidence_threshold = 1.5: must be a number from 0 to 1" in line
     (data,) = it.one_result(it.dms.publish(inline(picture(8)), instance="delta"))
     assert data["status"] == "tagged"
 
 
-def test_a_provider_that_nobody_wanted_at_the_start_is_switched_on_by_a_reload(
+def test_a_provider_that_no_instance_used_at_start_is_enabled_by_a_reload(
     broker: str, photographs: dict[str, Path], tmp_path: Path
 ) -> None:
     image = {"path": str(photographs["chelsea"])}
@@ -254,11 +252,11 @@ def test_a_provider_that_nobody_wanted_at_the_start_is_switched_on_by_a_reload(
     ):
         (before,) = it.one_result(it.dms.publish(image, instance="acme"))
         assert [report["name"] for report in before["providers"]] == ["tensorflow"]
-        # When Google is switched on, at an address that the cloud settings do not allow
-        both = {"tensorflow": LOCAL, "google_cloud_vision": asking_google(google.url, key("acme"))}
+        # When Google is enabled, at an address that the cloud settings do not allow
+        both = {"tensorflow": LOCAL, "google_cloud_vision": google_table(google.url, key("acme"))}
         it.reload(instances={"acme": both})
         (refused,) = it.one_result(it.dms.publish(image, instance="acme"))
-        # Then it is asked for, and says what is wrong, beside the others' tags
+        # Then it is asked, and its error is reported beside the other provider's tags
         reasons = {report["name"]: report["reason"] for report in refused["providers"]}
         assert reasons == {"tensorflow": None, "google_cloud_vision": "endpoint_not_public"}
         assert (refused["status"], refused["complete"], google.calls) == ("tagged", True, [])
@@ -267,7 +265,7 @@ def test_a_provider_that_nobody_wanted_at_the_start_is_switched_on_by_a_reload(
         (tagged,) = it.one_result(it.dms.publish(image, instance="acme"))
         assert {report["status"] for report in tagged["providers"]} == {"ok"}
         assert google.keys == [key("acme")]
-        # And when nobody wants it any more, it is asked no more
+        # And when no instance uses it any more, it is not asked
         it.reload(instances=instances)
         (after,) = it.one_result(it.dms.publish(image, instance="acme"))
         assert [report["name"] for report in after["providers"]] == ["tensorflow"]

@@ -1,4 +1,4 @@
-"""Images and settings for tests of the providers that ask a service."""
+"""Images and settings for tests of the cloud providers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from worker.providers.registry import ProviderContext
 from worker.settings import InstanceSettings, Settings
 
 MARKER_KEY = "AIzaMARKER-0123456789-never-to-be-seen"
-"""A key that is searched for in everything that is written."""
+"""A key that tests search for in all output."""
 
 _P = TypeVar("_P", bound=Provider)
 
@@ -40,7 +40,7 @@ def image_of(
     shrink: Callable[[JpegLimits], Awaitable[bytes]] | None = None,
     facts: ImageFacts | None = None,
 ) -> Image:
-    """An image as the pipeline hands it to providers. Its memory is freed with the process."""
+    """An image as the tagger passes it to providers. Its memory is freed with the process."""
     if facts is None:
         with Pillow.open(io.BytesIO(data)) as opened:
             form, width, height = str(opened.format), opened.width, opened.height
@@ -52,12 +52,12 @@ def image_of(
         facts=facts,
         mime_type=f"image/{facts.format.lower()}",
         pixels_fd=None,
-        shrink=shrink or never_shrunk,
+        shrink=shrink or refuse_to_shrink,
     )
 
 
-async def never_shrunk(limits: JpegLimits) -> bytes:
-    raise AssertionError(f"nobody should have asked for a smaller JPEG within {limits}")
+async def refuse_to_shrink(limits: JpegLimits) -> bytes:
+    raise AssertionError(f"unexpected request for a smaller JPEG within {limits}")
 
 
 def google(url: str, key: str = MARKER_KEY, **more: Any) -> InstanceSettings:
@@ -75,6 +75,7 @@ def microsoft(url: str | None, key: str = MARKER_KEY, **more: Any) -> InstanceSe
 
 
 QUICK: dict[str, Any] = {
+    # Settings of the table `cloud` for a fake on this machine, with short waits.
     "allow_private_endpoints": True,
     "allow_plain_http_endpoints": True,
     "retry_minimum_wait_s": 0.01,
@@ -84,7 +85,7 @@ QUICK: dict[str, Any] = {
 
 @asynccontextmanager
 async def started(kind: Callable[[ProviderContext], _P], directory: Path, **cloud: Any) -> AsyncIterator[_P]:
-    """A provider, ready to be asked. `cloud` are settings of that table over the quick ones."""
+    """A started provider. `cloud` are settings of that table, in addition to those of `QUICK`."""
     settings = Settings.model_validate(
         {"cache_dir": directory / "cache", "state_dir": directory / "state", "cloud": {**QUICK, **cloud}}
     )

@@ -1,6 +1,6 @@
-"""Google Cloud Vision as its documentation describes it, for tests: strict about requests, honest in its answers.
+"""A fake Google Cloud Vision that follows its documentation and validates requests strictly.
 
-The labels it gives are made from the image's digest, so that a test can tell whether an answer came to its own image.
+Its labels are derived from the image's digest, so that a test can check that an answer belongs to its own image.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import re
 from typing import Any
 
-from tests.support.fake_service import Call, FakeService, Response, Trouble, instead
+from tests.support.fake_service import Call, FakeService, Fault, Response, respond_with
 
 MAXIMUM_JSON_BYTES = 10_000_000
 MAXIMUM_IMAGES = 16
@@ -22,7 +22,7 @@ _DOMAIN = "type.googleapis.com/google.rpc."
 
 
 def error(code: int, message: str, status: str, reason: str | None = None, **headers: str) -> Response:
-    """An error as Google's HTTP front end words it, with a google.rpc.ErrorInfo when there is a reason."""
+    """An error in the format of Google's HTTP front end, with a google.rpc.ErrorInfo if there is a reason."""
     tree: dict[str, Any] = {"code": code, "message": message, "status": status}
     if reason is not None:
         metadata = {"service": "vision.googleapis.com", "consumer": "projects/123456789012"}
@@ -32,13 +32,15 @@ def error(code: int, message: str, status: str, reason: str | None = None, **hea
     return Response.json(code, {"error": tree}, **headers)
 
 
-def too_many(retry_after: str | None = None) -> Trouble:
+def too_many(retry_after: str | None = None) -> Fault:
     headers = {"Retry_After": retry_after} if retry_after is not None else {}
-    return Trouble(error(429, "Quota exceeded for quota metric 'Requests'.", "RESOURCE_EXHAUSTED", **headers))
+    return Fault(error(429, "Quota exceeded for quota metric 'Requests'.", "RESOURCE_EXHAUSTED", **headers))
 
 
-def unavailable() -> Trouble:
-    return instead(503, {"error": {"code": 503, "message": "The service is unavailable.", "status": "UNAVAILABLE"}})
+def unavailable() -> Fault:
+    return respond_with(
+        503, {"error": {"code": 503, "message": "The service is unavailable.", "status": "UNAVAILABLE"}}
+    )
 
 
 API_DISABLED = error(
@@ -56,7 +58,7 @@ KEY_RESTRICTED = error(
 
 
 class FakeGoogle(FakeService):
-    """Takes the keys it is given. `refusals` gives a key a way to be refused; `labels` replaces what it sees."""
+    """Accepts `keys`. `refusals` maps a key to its error response; `labels` replaces the labels of every image."""
 
     def __init__(self, *keys: str) -> None:
         super().__init__()
@@ -64,7 +66,7 @@ class FakeGoogle(FakeService):
         self.refusals: dict[str, Response] = {}
         self.labels: list[dict[str, Any]] | None = None
         self.image_errors: dict[bytes, dict[str, Any]] = {}
-        """What an image that contains these bytes gets in its part of the answer."""
+        """The part of the response for images that contain these bytes."""
 
     def key_of(self, call: Call) -> str | None:
         return call.headers.get("x-goog-api-key")

@@ -1,6 +1,6 @@
-"""Microsoft's vision service in its generations, as its documentation describes them, for tests.
+"""A fake of Microsoft's vision service in its generations that follows its documentation.
 
-`/vision/v2.0` (and 2.1, 3.0, 3.1), `/vision/v3.2` and Image Analysis 4.0 are all served; the path decides.
+It implements `/vision/v2.0` (and 2.1, 3.0, 3.1), `/vision/v3.2` and Image Analysis 4.0; the path selects one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from tests.support.fake_service import Call, FakeService, Response, Trouble
+from tests.support.fake_service import Call, FakeService, Fault, Response
 
 KEY_HEADER = "ocp-apim-subscription-key"
 _V3 = re.compile(r"/vision/v(?P<version>2\.0|2\.1|3\.0|3\.1|3\.2)/tag")
@@ -38,9 +38,9 @@ def flat(status: int, code: str, message: str) -> Response:
     )
 
 
-def too_many(retry_after: str) -> Trouble:
+def too_many(retry_after: str) -> Fault:
     message = f"Requests to the Computer Vision API have exceeded rate limit. Please retry after {retry_after} seconds."
-    return Trouble(nested(429, "429", message, Retry_After=retry_after))
+    return Fault(nested(429, "429", message, Retry_After=retry_after))
 
 
 OUT_OF_QUOTA = Response.json(
@@ -51,7 +51,7 @@ RETIRED = nested(410, "410", "This API version has been retired.")
 
 
 class FakeMicrosoft(FakeService):
-    """Takes the keys it is given. `refusals` gives a key a way to be refused; `tags` replaces what it sees."""
+    """Accepts `keys`. `refusals` maps a key to its error response; `tags` replaces the tags of every image."""
 
     def __init__(self, *keys: str) -> None:
         super().__init__()

@@ -1,7 +1,6 @@
-"""A real HTTP server that stands in for a cloud service: it records every call, and does on demand what services do.
+"""A real HTTP server that stands in for a cloud service: it records every call and injects faults on demand.
 
-What it answers when nothing else is asked of it is up to the fakes made from it. It runs in threads of its own, so that
-tests of any kind can use it.
+Subclasses implement the normal responses. It runs in threads of its own, so that tests of any kind can use it.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 @dataclass(slots=True)
 class Call:
-    """One request as it came in, and what was answered."""
+    """One recorded request, and the status of its response."""
 
     at_s: float
     method: str
@@ -41,7 +40,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole answer, honest or not."""
+    """A complete HTTP response."""
 
     status: int
     body: bytes
@@ -54,8 +53,12 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """What goes wrong with one call. Without `response` the service answers honestly, after `delay_s`."""
+class Fault:
+    """What happens to one call. Without `response`, `close` or `raw` the response is the normal one, after `delay_s`.
+
+    `stall_mid_body_s` is a pause in the middle of the body. `close` ends the connection without a response; `raw` sends
+    these bytes before that.
+    """
 
     response: Response | None = None
     delay_s: float = 0.0
@@ -64,13 +67,13 @@ class Trouble:
     raw: bytes | None = None
 
 
-def instead(status: int, tree: object, **headers: str) -> Trouble:
-    return Trouble(Response.json(status, tree, **headers))
+def respond_with(status: int, tree: object, **headers: str) -> Fault:
+    return Fault(Response.json(status, tree, **headers))
 
 
-HTML_PAGE = Trouble(Response(200, b"<!doctype html><title>Welcome</title>", {"Content-Type": "text/html"}))
-CLOSE = Trouble(close=True)
-GARBAGE = Trouble(raw=b"\x16\x03\x01 this is no HTTP at all\r\n\r\n")
+HTML_PAGE = Fault(Response(200, b"<!doctype html><title>Welcome</title>", {"Content-Type": "text/html"}))
+CLOSE = Fault(close=True)
+GARBAGE = Fault(raw=b"\x16\x03\x01 this is no HTTP at all\r\n\r\n")
 
 
 class FakeService(ABC):
@@ -78,25 +81,25 @@ class FakeService(ABC):
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
-        self.always: Trouble | None = None
-        self._troubles: deque[Trouble] = deque()
+        self.always: Fault | None = None
+        self._faults: deque[Fault] = deque()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._server: ThreadingHTTPServer | None = None
         self._at_once = 0
-        self.most_at_once = 0
+        self.maximum_concurrent_calls = 0
 
     @abstractmethod
     def answer(self, call: Call) -> Response:
-        """The honest answer."""
+        """The normal response."""
 
     @abstractmethod
     def key_of(self, call: Call) -> str | None:
-        """The key a call came with."""
+        """The key that a call was made with."""
 
-    def next(self, *troubles: Trouble) -> None:
-        """Let the next calls end so, one each."""
-        self._troubles.extend(troubles)
+    def next(self, *faults: Fault) -> None:
+        """Inject these faults into the next calls, one each; `always` holds for the calls after them."""
+        self._faults.extend(faults)
 
     @property
     def keys(self) -> list[str | None]:
@@ -107,23 +110,23 @@ class FakeService(ABC):
         """Seconds between each call and the next."""
         return [later.at_s - earlier.at_s for earlier, later in zip(self.calls, self.calls[1:], strict=False)]
 
-    def take(self, call: Call) -> Trouble:
-        """Record a call, and say how it ends: always with a response, unless there is to be none."""
+    def handle(self, call: Call) -> Fault:
+        """Record a call, and return its outcome, which has a response unless there is to be none."""
         with self._lock:
             self.calls.append(call)
-            trouble = self._troubles.popleft() if self._troubles else (self.always or Trouble())
-        self._stopping.wait(trouble.delay_s)
-        if trouble.response is None and not trouble.close and trouble.raw is None:
-            trouble = Trouble(self.answer(call), stall_mid_body_s=trouble.stall_mid_body_s)
-        if trouble.response is not None:
-            call.status = trouble.response.status
-        return trouble
+            fault = self._faults.popleft() if self._faults else (self.always or Fault())
+        self._stopping.wait(fault.delay_s)
+        if fault.response is None and not fault.close and fault.raw is None:
+            fault = Fault(self.answer(call), stall_mid_body_s=fault.stall_mid_body_s)
+        if fault.response is not None:
+            call.status = fault.response.status
+        return fault
 
     @contextmanager
-    def busy(self) -> Iterator[None]:
+    def counting_concurrency(self) -> Iterator[None]:
         with self._lock:
             self._at_once += 1
-            self.most_at_once = max(self.most_at_once, self._at_once)
+            self.maximum_concurrent_calls = max(self.maximum_concurrent_calls, self._at_once)
         try:
             yield
         finally:
@@ -173,38 +176,38 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 30
 
     def do_POST(self) -> None:
-        with self.service.busy():
+        with self.service.counting_concurrency():
             self._post()
 
     do_GET = do_POST  # noqa: N815 - http.server's way of naming
 
     def _post(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        trouble = self.service.take(_call(self.command, self.path, dict(self.headers.items()), body, "1.1"))
-        with suppress(ConnectionError):  # the client may have given up
-            self._send(trouble)
+        fault = self.service.handle(_call(self.command, self.path, dict(self.headers.items()), body, "1.1"))
+        with suppress(ConnectionError):  # the client may have disconnected
+            self._send(fault)
 
-    def _send(self, trouble: Trouble) -> None:
-        if trouble.raw is not None or trouble.close:
-            self.wfile.write(trouble.raw or b"")
+    def _send(self, fault: Fault) -> None:
+        if fault.raw is not None or fault.close:
+            self.wfile.write(fault.raw or b"")
             self.close_connection = True
             with suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
             return
-        response = trouble.response
+        response = fault.response
         assert response is not None
         self.send_response(response.status)
         for name, value in {**response.headers, "Content-Length": str(len(response.body))}.items():
             self.send_header(name, value)
         self.end_headers()
-        middle = len(response.body) // 2 if trouble.stall_mid_body_s else len(response.body)
+        middle = len(response.body) // 2 if fault.stall_mid_body_s else len(response.body)
         self.wfile.write(response.body[:middle])
         self.wfile.flush()
-        self.service.wait(trouble.stall_mid_body_s)
+        self.service.wait(fault.stall_mid_body_s)
         self.wfile.write(response.body[middle:])
 
     def log_message(self, *_what: object) -> None:
-        """Say nothing: keys are not to stand in the test's output by this way."""
+        """Log nothing: keys must not get into the test's output here."""
 
 
 def _call(method: str, target: str, headers: dict[str, str], body: bytes, protocol: str) -> Call:
@@ -222,7 +225,7 @@ def _call(method: str, target: str, headers: dict[str, str], body: bytes, protoc
 
 @contextmanager
 def over_http2(service: FakeService, certificate: Path, key: Path) -> Iterator[str]:
-    """The same service over TLS with HTTP/2; honest answers and whole responses only. Gives its address."""
+    """The same service over TLS with HTTP/2, for complete responses only. Yields its address."""
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
 
@@ -231,17 +234,17 @@ def over_http2(service: FakeService, certificate: Path, key: Path) -> Iterator[s
             return
         body = b""
         while True:
-            part = await receive()
-            body += part.get("body", b"")
-            if not part.get("more_body"):
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
                 break
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         target = scope["raw_path"].decode() + ("?" + scope["query_string"].decode() if scope["query_string"] else "")
         call = _call(scope["method"], target, headers, body, scope["http_version"])
-        response = (await asyncio.to_thread(service.take, call)).response
+        response = (await asyncio.to_thread(service.handle, call)).response
         assert response is not None
-        named = [(name.lower().encode(), value.encode()) for name, value in response.headers.items()]
-        await send({"type": "http.response.start", "status": response.status, "headers": named})
+        raw_headers = [(name.lower().encode(), value.encode()) for name, value in response.headers.items()]
+        await send({"type": "http.response.start", "status": response.status, "headers": raw_headers})
         await send({"type": "http.response.body", "body": response.body})
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -266,4 +269,4 @@ def over_http2(service: FakeService, certificate: Path, key: Path) -> Iterator[s
         finally:
             loop.call_soon_threadsafe(stop.set)
             thread.join(10)
-            listening.detach()  # closed by hypercorn, which took it over
+            listening.detach()  # hypercorn owns the socket and has closed it

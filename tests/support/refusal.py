@@ -1,4 +1,4 @@
-"""`python -m tests.support.refusal PACKAGE`: prints why a runtime refuses a package."""
+"""`python -m tests.support.refusal PACKAGE`: prints why a runtime refuses a model package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A provider that does as it is told, for tests of what happens around providers."""
+"""A provider with scripted replies, for tests of the code around providers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from worker.settings import InstanceSettings
 
 
 class ScriptedProvider:
-    """Answers with `suggestions` after `delay_s`, or raises `error`. `asked` counts the calls."""
+    """Answers with `suggestions` after `delay_s`, or raises `error`. `asked` counts the calls of `tag`."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A running service with many virtual instances: its settings file and secrets, which a test may change meanwhile."""
+"""A running service with many virtual instances, whose settings file and secrets a test may change and reload."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tests.support.service import Dms, Message, RunningService, running_service,
 from worker.amqp.topology import topology
 
 DELAYS_S = (1, 3, 5)
-"""Of the retry lanes: what takes minutes in production takes seconds here."""
+"""The delays of the retry lanes: seconds instead of minutes."""
 
 KEY_MARK = "AIzaMARKER"
-"""Begins every key; it must be found nowhere."""
+"""The beginning of every key; tests search for it in all output."""
 
 QUICK_CLOUD: dict[str, Any] = {
     "allow_private_endpoints": True,
@@ -31,26 +31,26 @@ QUICK_CLOUD: dict[str, Any] = {
 
 
 def key(name: str) -> str:
-    """A key as Google's look."""
+    """A key in the format of Google's."""
     return f"{KEY_MARK}-{name}-0123456789"
 
 
-def asking_google(url: str, api_key: str | None = None, **more: Any) -> dict[str, Any]:
-    """A table that switches Google on."""
+def google_table(url: str, api_key: str | None = None, **more: Any) -> dict[str, Any]:
+    """Settings that enable Google Cloud Vision at `url`."""
     return {"enabled": True, "endpoint": url, **({"api_key": api_key} if api_key is not None else {}), **more}
 
 
-def asking_microsoft(url: str, api_key: str | None = None, **more: Any) -> dict[str, Any]:
-    """A table that switches Microsoft on."""
+def microsoft_table(url: str, api_key: str | None = None, **more: Any) -> dict[str, Any]:
+    """Settings that enable Microsoft's vision service at `url`."""
     return {"enabled": True, "api_endpoint": url, **({"api_key": api_key} if api_key is not None else {}), **more}
 
 
 LOCAL: dict[str, Any] = {"enabled": True}
-"""A table that switches TensorFlow on."""
+"""Settings that enable TensorFlow."""
 
 
 def as_toml(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> str:
-    """A tree of settings as TOML writes it; JSON's texts, numbers and lists are TOML's too."""
+    """A tree of settings as TOML; JSON's strings, numbers and lists are valid TOML."""
     lines = [f"{json.dumps(name)} = {json.dumps(each)}" for name, each in tree.items() if not isinstance(each, dict)]
     parts = ["\n".join(lines)]
     for name, each in tree.items():
@@ -61,49 +61,49 @@ def as_toml(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> str:
 
 
 class Tenancy:
-    """One `autotag run`, the DMS beside it, and all that the DMS has seen."""
+    """One `autotag run`, and a DMS that records every message it receives."""
 
-    def __init__(self, service: RunningService, dms: Observed, folder: Path, tree: dict[str, Any]) -> None:
+    def __init__(self, service: RunningService, dms: RecordingDms, folder: Path, tree: dict[str, Any]) -> None:
         self.service = service
         self.dms = dms
         self.settings = tree
         self._folder = folder
 
     def rewrite(self, **changes: Any) -> None:
-        """Write the settings file anew, with tables of the top level replaced; nothing is told to the service."""
+        """Rewrite the settings file, with top-level tables replaced; the service is not signalled."""
         self.settings = self.settings | changes
         (self._folder / "autotag.toml").write_text(as_toml(self.settings))
 
     def reload(self, **changes: Any) -> None:
-        """The same, then SIGHUP; returns when the service has taken the settings."""
-        self._hang_up(changes, "settings reloaded")
+        """`rewrite`, then SIGHUP; returns when the service has reloaded the settings."""
+        self._send_sighup(changes, "settings reloaded")
 
-    def reload_in_vain(self, **changes: Any) -> str:
-        """The same, for settings that must be refused; what the log said."""
+    def reload_refused(self, **changes: Any) -> str:
+        """The same for settings that must be refused; returns the log line."""
         before = self.settings
-        line = self._hang_up(changes, "reload refused")
+        line = self._send_sighup(changes, "reload refused")
         self.settings = before
         return line
 
-    def _hang_up(self, changes: dict[str, Any], event: str) -> str:
-        def said() -> list[str]:
+    def _send_sighup(self, changes: dict[str, Any], event: str) -> str:
+        def lines() -> list[str]:
             return [line for line in self.service.logged().splitlines() if re.search(f'"event": "{event}', line)]
 
-        before = len(said())
+        before = len(lines())
         self.rewrite(**changes)
         self.service.process.send_signal(signal.SIGHUP)
-        until(lambda: len(said()) > before, f"it said: {event}")
-        return said()[-1]
+        until(lambda: len(lines()) > before, f"the log has another {event!r}")
+        return lines()[-1]
 
     def one_result(self, *events: str, within_s: float = 60) -> list[dict[str, Any]]:
-        """The only result of each event, in their order."""
+        """The only result of each event, in the order of `events`."""
         found = self.dms.results_of(events, within_s=within_s)
         assert {event: len(found[event]) for event in events} == dict.fromkeys(events, 1)
         return [found[event][0].data for event in events]
 
 
-class Observed(Dms):
-    """A DMS that keeps all it was told."""
+class RecordingDms(Dms):
+    """A DMS that records every message it receives."""
 
     def __init__(self, url: str, prefix: str) -> None:
         super().__init__(url, prefix)
@@ -116,7 +116,7 @@ class Observed(Dms):
         return message
 
     def remove_queues(self) -> None:
-        """Take away what the service has declared."""
+        """Delete the queues and exchanges that the service has declared."""
         layout = topology(self.prefix, DELAYS_S)
         for queue in layout.queues:
             self._channel.queue_delete(queue.name)
@@ -136,7 +136,7 @@ def tenancy(
     environment: Mapping[str, str] | None = None,
     **more: Any,
 ) -> Iterator[Tenancy]:
-    """A service whose settings come from a file and a secrets directory, ready; it must end in good order.
+    """A ready service with settings from a file and a secrets directory; it must exit with 0 at the end.
 
     `more` are further tables of the file.
     """
@@ -159,7 +159,7 @@ def tenancy(
     } | dict(environment or {})
     with running_service(url, prefix, folder, **environment) as service:
         service.ready(within_s=120)
-        dms = Observed(url, prefix)
+        dms = RecordingDms(url, prefix)
         try:
             yield Tenancy(service, dms, folder, tree)
             assert service.stop() == 0

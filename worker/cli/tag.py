@@ -63,10 +63,10 @@ def tag(
 
 def _settings_for(settings: Settings, instance: str, model: str | None, threshold: float | None) -> Settings:
     """The settings as the options change them: with no provider on, the local model is."""
-    from worker.providers.registry import make_wanted
+    from worker.providers.registry import make_enabled
 
     found = settings.instance(instance) or settings.defaults
-    nothing_on = not (found.tensorflow.enabled or any(each.enabled(found) for each in make_wanted(settings)))
+    nothing_on = not (found.tensorflow.enabled or any(each.enabled(found) for each in make_enabled(settings)))
     local: dict[str, Any] = {} if threshold is None else {"confidence_threshold": threshold}
     if nothing_on or model is not None:
         local["enabled"] = True

@@ -17,7 +17,7 @@ from worker.models.catalogue import BUILT_IN, find
 from worker.models.manifest import ModelMissing
 from worker.operations.metrics import Metrics
 from worker.providers.checks import Checkable, Severity
-from worker.providers.registry import make_wanted
+from worker.providers.registry import make_enabled
 from worker.settings import Settings
 from worker.supervision.decoder_pool import DecoderPool
 
@@ -82,14 +82,14 @@ async def check_instance(settings: Settings, name: str) -> AsyncIterator[CheckRe
 
 def _providers(settings: Settings) -> Iterator[CheckResult]:
     """What the settings alone show, of every instance; `check_instance` makes the calls."""
-    for found in review_providers(settings, make_wanted(settings)):
+    for found in review_providers(settings, make_enabled(settings)):
         yield CheckResult(found.provider, _STATUS[found.severity], f"{found.instance}: {found.message}")
 
 
 async def _switches(settings: Settings) -> CheckResult:
     if not settings.enabled:
         return CheckResult("switches", "warning", "`enabled` is off: every event will be answered `skipped`")
-    others = make_wanted(settings)
+    others = make_enabled(settings)
     on = {
         name: ["tensorflow"] * each.tensorflow.enabled + [other.name for other in others if other.enabled(each)]
         for name, each in settings.by_instance().items()

@@ -1,1 +1,1 @@
-"""What can tag an image: the local model, the cloud services, and providers of other packages."""
+"""Image taggers: the local model, the cloud services, and third-party providers."""

@@ -1,8 +1,8 @@
-"""What a provider is: something that looks at one image and suggests tags for it.
+"""The provider interface: a provider analyses one image and suggests tags for it.
 
-A provider decides nothing about events: it answers, or it raises one of the errors of `worker.errors`, and the
-pipeline does the rest. `CannotBeDone` means that it will never take this image, `TryLater` that it is down for now,
-`Misconfigured` that an operator must act (a refused key), `Unavailable` that it has been switched off by a fault.
+A provider decides nothing about events: it returns an answer or raises one of the errors of `worker.errors`, and the
+pipeline does the rest. `CannotBeDone` means that it will never accept this image, `TryLater` that it is down for now,
+`Misconfigured` that an operator must act (a refused key), `Unavailable` that a fault has disabled it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from worker.messages import ImageFacts
 from worker.settings import InstanceSettings
 
 TENSORFLOW = "tensorflow"
-"""The name of the local model's provider; all others ask a service."""
+"""The name of the provider that runs the local model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """A name that a provider suggests, with its confidence from 0 to 1."""
+    """A tag name suggested by a provider, with a confidence from 0 to 1."""
 
     name: str
     confidence: float
@@ -30,9 +30,9 @@ class Suggestion:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a provider says of one image. `model` names what answered, so that a result can be traced to it.
+    """A provider's suggestions for one image. `model` identifies what produced them, so that results are traceable.
 
-    `note` tells people what is wanting in an answer that is not whole.
+    `note` describes for people what is missing from an incomplete answer; it is None for a complete one.
     """
 
     suggestions: tuple[Suggestion, ...]
@@ -42,10 +42,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image on its way through the providers.
+    """One image as it is passed to the providers.
 
-    `pixels_fd` holds the model's input where the model is wanted: rows of RGB bytes, size x size x 3, top to bottom.
-    `shrink` has a decoder child make a JPEG within limits. Providers read, and close nothing.
+    `pixels_fd` holds the model's input if a provider asked for it by `pixel_recipe`, else it is None: rows of RGB
+    bytes, size x size x 3, top to bottom. `shrink` makes a decoder child encode a JPEG within limits; it raises
+    CannotBeDone. The caller owns `content` and `pixels_fd`: providers read from them and never close them.
     """
 
     asset_id: str
@@ -58,34 +59,34 @@ class Image:
 
 
 class Provider(Protocol):
-    """One way to tag an image; found by name in the entry-point group `autotag.providers`."""
+    """One way to tag an image. Third-party providers are found in the entry-point group `autotag.providers`."""
 
     name: str
 
     def enabled(self, instance: InstanceSettings) -> bool:
-        """Whether this instance has switched the provider on."""
+        """Whether this instance has enabled the provider. Must not raise."""
         ...
 
     def pixel_recipe(self) -> PixelRecipe | None:
-        """How `Image.pixels_fd` must be made for it, or None when it has no use for pixels."""
+        """How `Image.pixels_fd` must be prepared for the provider, or None if it needs no pixels."""
         ...
 
     def refuses(self, mime_type: str, instance: InstanceSettings) -> str | None:
-        """Why it does not take images of this type, or None when it does."""
+        """Why the provider does not accept images of this type, or None if it does."""
         ...
 
     def unusable(self, instance: InstanceSettings) -> str | None:
-        """Why it could answer nothing at all at present, or None. Asked before an event is begun; costs nothing."""
+        """Why the provider cannot answer at all at present, or None. Called before an event is processed; cheap."""
         ...
 
     async def tag(self, image: Image, instance: InstanceSettings) -> Answer:
-        """Look at the image. Raises CannotBeDone, TryLater, Misconfigured or Unavailable."""
+        """Suggest tags for the image. Raises CannotBeDone, TryLater, Misconfigured or Unavailable."""
         ...
 
     async def start(self) -> None:
-        """Take up what it needs; returns soon (a model may go on loading behind it)."""
+        """Acquire resources. Returns quickly; a model may go on loading in the background."""
         ...
 
     async def close(self) -> None:
-        """Let go of everything it took."""
+        """Release all resources acquired by `start`."""
         ...

@@ -1,4 +1,7 @@
-"""What a look at one instance's settings, or one real call, says of a provider: for `autotag check` and for the log."""
+"""Checks of a provider for one instance, by its settings or by one real call: for `autotag check` and the log.
+
+Also the optional protocols that a provider may implement beyond `Provider`: `Checkable` and `Metered`.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,18 @@ from worker.settings import InstanceSettings
 
 
 class Severity(StrEnum):
-    """How bad a finding is."""
+    """How serious the outcome of a check is."""
 
     OK = "ok"
     WARNING = "warning"
-    """It works, and will not for ever."""
+    """It works now, but will stop working in future."""
     ERROR = "error"
-    """It does not work until somebody acts."""
+    """It does not work until an operator acts."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderCheck:
-    """One thing that was found. `reason` is a fixed word for programs; `message` says what it is and what to do."""
+    """The outcome of one check. `reason` is a fixed word for programs; `message` explains it and what to do."""
 
     provider: str
     instance: str
@@ -32,35 +35,35 @@ class ProviderCheck:
 
 @runtime_checkable
 class Metered(Protocol):
-    """A provider whose calls are counted and may be cut off, by instance."""
+    """A provider with a call budget and a circuit breaker for each instance."""
 
     name: str
 
     def enabled(self, instance: InstanceSettings) -> bool:
-        """Whether this instance has switched the provider on."""
+        """Whether this instance has enabled the provider."""
         ...
 
     def circuits(self) -> dict[str, str]:
-        """State of the circuit of each instance that has asked so far: `closed`, `open` or `half_open`."""
+        """State of each instance's circuit: `closed`, `open` or `half_open`. Instances without calls are absent."""
         ...
 
     def calls_limit(self, instance: InstanceSettings) -> int | None:
-        """Calls that an instance may make in a month; None where nothing limits them."""
+        """Calls that an instance may make in a month; None without a limit."""
         ...
 
     async def calls_used(self, instance: str) -> int:
-        """Calls of an instance this month. Raises TryLater when the count can't be read."""
+        """Calls of an instance this month. Raises TryLater if the count can't be read."""
         ...
 
 
 @runtime_checkable
 class Checkable(Protocol):
-    """A provider that can say beforehand what is wrong with it."""
+    """A provider that can be checked before any event arrives."""
 
     def review(self, name: str, instance: InstanceSettings) -> list[ProviderCheck]:
-        """What the settings of the instance called `name` alone give away. Costs nothing; for start and reload."""
+        """Problems visible in the settings of the instance `name` alone. Makes no call; for start and reload."""
         ...
 
     async def check(self, name: str, instance: InstanceSettings) -> list[ProviderCheck]:
-        """The same, and what one cheap real call says. The provider must have been started."""
+        """The same, and the outcome of one cheap real call. The provider must have been started."""
         ...

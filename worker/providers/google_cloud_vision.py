@@ -1,6 +1,6 @@
-"""Google Cloud Vision: labels from `images:annotate`, several images of one instance a call where they wait together.
+"""Google Cloud Vision: labels from `images:annotate`. Queued images of one instance are sent in batches.
 
-Requests, answers and limits: https://cloud.google.com/vision/docs/reference/rest/v1/images/annotate and
+Requests, responses and limits: https://cloud.google.com/vision/docs/reference/rest/v1/images/annotate and
 https://cloud.google.com/vision/quotas.
 """
 
@@ -20,12 +20,12 @@ from worker.providers.base import Answer
 from worker.providers.cloud.account_client import Account, AccountClient, AccountRules
 from worker.providers.cloud.batching import Batcher, BatchLimits
 from worker.providers.cloud.budget import CallBudget
-from worker.providers.cloud.faults import GARBLED_ANSWER, ServiceFailed
+from worker.providers.cloud.errors import GARBLED_ANSWER, ServiceFailed
 from worker.providers.cloud.http_client import KeyHeader
 from worker.providers.cloud.payload import Payload, ServiceLimits
-from worker.providers.cloud.provider import CloudProvider, Target
-from worker.providers.cloud.suggestions import suggestions_of
-from worker.providers.google_errors import call_error, image_error
+from worker.providers.cloud.provider import CloudProvider, Endpoint
+from worker.providers.cloud.suggestions import parse_suggestions
+from worker.providers.google_errors import SERVICE, call_error, image_error
 from worker.settings import GoogleCloudVisionSettings, InstanceSettings
 
 MODEL = "builtin/stable"
@@ -33,19 +33,19 @@ MODEL = "builtin/stable"
 
 MAXIMUM_IMAGES = 16
 MAXIMUM_JSON_BYTES = 10_000_000
-"""The quota page says 10 MB; the service's own error speaks of 10 485 760 bytes. The smaller of the two is safe."""
+"""The quota page documents 10 MB; the service's own error names 10 485 760 bytes. The smaller limit is safe."""
 
 _REQUEST_BYTES = 256
-"""More than one request takes besides its image."""
+"""An upper bound for the JSON of one image's request without the image."""
 _MAXIMUM_IMAGE_BYTES = (MAXIMUM_JSON_BYTES - 2 * _REQUEST_BYTES) // 4 * 3
 
 _LIMITS = ServiceLimits(
-    service="Google Cloud Vision",
+    service=SERVICE,
     formats=frozenset({"BMP", "GIF", "ICO", "JPEG", "PNG", "TIFF", "WEBP"}),
     maximum_bytes=_MAXIMUM_IMAGE_BYTES,
     minimum_side=1,
-    maximum_side=1_000_000,  # it resizes what has more than 75 megapixels by itself
-    # 640 x 480 is enough for labels (https://cloud.google.com/vision/docs/supported-files); more only takes longer.
+    maximum_side=1_000_000,  # the service itself scales down images of more than 75 megapixels
+    # 640 x 480 is enough for labels (https://cloud.google.com/vision/docs/supported-files); more is only slower.
     jpeg=JpegLimits(maximum_bytes=_MAXIMUM_IMAGE_BYTES, maximum_width=2048, maximum_height=2048),
 )
 _MIME_TYPES = frozenset(
@@ -55,8 +55,8 @@ _PATH = re.compile(r"(?:/v1(?P<parent>/projects/[^/]+(?:/locations/[^/]+)?)?(?:/
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What is wanted of one image."""
+class _Annotation:
+    """The request to annotate one image."""
 
     payload: Payload
     maximum_number_of_results: int
@@ -64,44 +64,44 @@ class _Wanted:
 
 
 class GoogleAccountClient(AccountClient):
-    """A client whose images travel together where they wait."""
+    """A client that sends queued images of its account in batches."""
 
     def __init__(
         self,
         account: Account,
         rules: AccountRules,
         budget: CallBudget,
-        annotate: Callable[[Account, list[_Wanted]], Awaitable[list[Answer | AutotagError]]],
+        annotate: Callable[[Account, list[_Annotation]], Awaitable[list[Answer | AutotagError]]],
     ) -> None:
         super().__init__(account, rules, budget)
-        self.batcher: Batcher[_Wanted, Answer] = Batcher(
+        self.batcher: Batcher[_Annotation, Answer] = Batcher(
             self,
-            lambda wanted: annotate(account, wanted),
+            lambda annotations: annotate(account, annotations),
             BatchLimits(MAXIMUM_IMAGES, MAXIMUM_JSON_BYTES - _REQUEST_BYTES),
             maximum_calls=rules.maximum_calls_at_once,
         )
 
     async def close(self) -> None:
-        """Break off its calls."""
+        """Cancel the calls in flight; their images fail with TryLater."""
         await self.batcher.close()
 
 
 class GoogleCloudVision(CloudProvider[GoogleCloudVisionSettings, GoogleAccountClient]):
-    """Names what Google Cloud Vision says of an image."""
+    """Suggests the labels that Google Cloud Vision detects."""
 
     name: ClassVar[str] = "google_cloud_vision"
-    service: ClassVar[str] = "Google Cloud Vision"
+    service: ClassVar[str] = SERVICE
 
     def section(self, instance: InstanceSettings) -> GoogleCloudVisionSettings:
-        """`google_cloud_vision` of an instance."""
+        """The table `google_cloud_vision` of an instance."""
         return instance.google_cloud_vision
 
-    def target(self, section: GoogleCloudVisionSettings) -> Target:
-        """The address of `images:annotate` at a plain, a regional or a project's own endpoint.
+    def endpoint(self, section: GoogleCloudVisionSettings) -> Endpoint:
+        """`images:annotate` at the global, a regional or a project's own endpoint.
 
-        `https://eu-vision.googleapis.com/v1/projects/NAME/locations/eu` keeps the work in the European Union.
+        `https://eu-vision.googleapis.com/v1/projects/NAME/locations/eu` keeps the processing in the European Union.
         """
-        parts = self.parsed_endpoint(section.endpoint, "endpoint")
+        parts = self.parse_endpoint(section.endpoint, "endpoint")
         path = _PATH.fullmatch(parts.path)
         if path is None:
             raise Misconfigured(
@@ -110,81 +110,86 @@ class GoogleCloudVision(CloudProvider[GoogleCloudVisionSettings, GoogleAccountCl
                 reason="endpoint_unknown",
             )
         url = f"{parts.scheme}://{parts.netloc}/v1{path['parent'] or ''}/images:annotate"
-        return Target(url, f"v1 {MODEL}", _LIMITS, _MIME_TYPES)
+        return Endpoint(url, f"v1 {MODEL}", _LIMITS, _MIME_TYPES)
 
-    def influences(self, section: GoogleCloudVisionSettings) -> list[object]:
-        """How many labels are asked for."""
+    def answer_settings(self, section: GoogleCloudVisionSettings) -> list[object]:
+        """The number of labels requested."""
         return [section.maximum_number_of_results]
 
     def make_account_client(self, account: Account, rules: AccountRules, budget: CallBudget) -> GoogleAccountClient:
-        """A client with a batcher."""
+        """A client that batches images."""
         return GoogleAccountClient(account, rules, budget, self._annotate)
 
-    async def ask(
-        self, client: GoogleAccountClient, target: Target, section: GoogleCloudVisionSettings, payload: Payload
+    async def request_tags(
+        self, client: GoogleAccountClient, endpoint: Endpoint, section: GoogleCloudVisionSettings, payload: Payload
     ) -> Answer:
-        """Put the image among those that wait, and wait for its answer."""
-        wanted = _Wanted(payload, section.maximum_number_of_results, section.timeout_s)
-        return await client.batcher.submit(wanted, _json_bytes(payload.size_bytes))
+        """Queue the image for the next batch, and wait for its answer."""
+        annotation = _Annotation(payload, section.maximum_number_of_results, section.timeout_s)
+        return await client.batcher.submit(annotation, _json_bytes(payload.size_bytes))
 
-    async def _annotate(self, account: Account, wanted: list[_Wanted]) -> list[Answer | AutotagError]:
+    async def _annotate(self, account: Account, annotations: list[_Annotation]) -> list[Answer | AutotagError]:
         key = KeyHeader("X-Goog-Api-Key", account.key)
-        images = await asyncio.gather(*(each.payload.read() for each in wanted))
-        body = await asyncio.to_thread(_request, images, [each.maximum_number_of_results for each in wanted])
-        timeout_s = max(each.timeout_s for each in wanted)
-        answer = await self.http.post(account.url, key, body, content_type="application/json", timeout_s=timeout_s)
-        tree = answer.tree()
-        if answer.status != 200:
-            raise call_error(answer, key, account.instance)
-        responses = tree.get("responses") if tree is not None else None
-        if not isinstance(responses, list) or len(responses) != len(wanted):
+        images = await asyncio.gather(*(each.payload.read() for each in annotations))
+        body = await asyncio.to_thread(_request_body, images, [each.maximum_number_of_results for each in annotations])
+        timeout_s = max(each.timeout_s for each in annotations)
+        response = await self.http_client.post(
+            account.url, key, body, content_type="application/json", timeout_s=timeout_s
+        )
+        tree = response.json_object()
+        if response.status != 200:
+            raise call_error(response, key, account.instance)
+        parts = tree.get("responses") if tree is not None else None
+        if not isinstance(parts, list) or len(parts) != len(annotations):
             raise ServiceFailed(
-                f"Google Cloud Vision answered 200 with {answer.content_type} that is no annotation of {len(wanted)} "
+                f"{SERVICE} answered 200 with {response.content_type} that is no annotation of {len(annotations)} "
                 "images; is `google_cloud_vision.endpoint` right?",
                 reason=GARBLED_ANSWER,
             )
-        return [_read(each, one.payload.image.asset_id, key) for each, one in zip(responses, wanted, strict=True)]
+        return [
+            _parse_annotation(part, annotation.payload.image.asset_id, key)
+            for part, annotation in zip(parts, annotations, strict=True)
+        ]
 
 
 def _json_bytes(image_bytes: int) -> int:
     return (image_bytes + 2) // 3 * 4 + _REQUEST_BYTES
 
 
-def _request(images: list[bytes], maximum_numbers_of_results: list[int]) -> bytes:
+def _request_body(images: list[bytes], maximum_numbers_of_results: list[int]) -> bytes:
     return json.dumps(
         {
             "requests": [
                 {
                     "image": {"content": binascii.b2a_base64(image, newline=False).decode("ascii")},
-                    "features": [{"type": "LABEL_DETECTION", "maxResults": most}],
+                    "features": [{"type": "LABEL_DETECTION", "maxResults": maximum}],
                 }
-                for image, most in zip(images, maximum_numbers_of_results, strict=True)
+                for image, maximum in zip(images, maximum_numbers_of_results, strict=True)
             ]
         },
         separators=(",", ":"),
     ).encode("ascii")
 
 
-def _read(response: object, asset_id: str, key: KeyHeader) -> Answer | AutotagError:
-    """One image's part of an answer. Labels that came with an error are right all the same, says the service."""
-    if not isinstance(response, dict):
-        return ServiceFailed("Google Cloud Vision sent no annotation where one belongs", reason=GARBLED_ANSWER)
-    labels = response.get("labelAnnotations")
-    error = response.get("error")
+def _parse_annotation(part: object, asset_id: str, key: KeyHeader) -> Answer | AutotagError:
+    """The answer in one image's part of a response. Labels next to an error are valid, according to the reference."""
+    if not isinstance(part, dict):
+        return ServiceFailed(f"{SERVICE} sent no annotation where one belongs", reason=GARBLED_ANSWER)
+    labels = part.get("labelAnnotations")
+    error = part.get("error")
     if error and not labels:
         return image_error(error if isinstance(error, dict) else {}, asset_id, key)
     if labels is not None and not isinstance(labels, list):
-        return ServiceFailed("Google Cloud Vision sent labels in no known form", reason=GARBLED_ANSWER)
+        return ServiceFailed(f"{SERVICE} sent labels in no known form", reason=GARBLED_ANSWER)
     try:
-        # Proto3's JSON leaves a score of 0 out.
+        # The JSON mapping of proto3 omits a score of 0.
         pairs = [
             (label.get("description"), label.get("score", 0.0)) if isinstance(label, dict) else (None, None)
             for label in labels or []
         ]
-        suggestions, note = suggestions_of("Google Cloud Vision", pairs)
-    except ServiceFailed as fault:
-        return fault
+        suggestions, note = parse_suggestions(SERVICE, pairs)
+    except ServiceFailed as failure:
+        return failure
     if error:
-        said = key.without_key(str(error.get("message", ""))) if isinstance(error, dict) else ""
-        note = f"Google Cloud Vision gave only a part of its labels: {said}"
+        message = key.redact(str(error.get("message", ""))) if isinstance(error, dict) else ""
+        note = f"{SERVICE} gave only a part of its labels: {message}"
     return Answer(suggestions, f"{GoogleCloudVision.name}/v1 {MODEL}", note)

@@ -1,6 +1,6 @@
-"""What Google's errors mean for an image, an operator, and the next call.
+"""Translates Google's errors into those of Autotag: what they mean for an image, an operator, and the next call.
 
-Two kinds come: a whole call refused with an HTTP status, and single images refused inside an answer with status 200.
+There are two kinds: a whole call refused with an HTTP status, and single images refused in a response with status 200.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from worker.errors import AutotagError, CannotBeDone, Misconfigured
-from worker.providers.cloud.faults import GARBLED_ANSWER, ServiceFailed, SlowDown, passing_fault
-from worker.providers.cloud.http_client import HttpAnswer, KeyHeader
-from worker.providers.cloud.retry_after import LONGEST_S, retry_after_s
+from worker.providers.cloud.errors import GARBLED_ANSWER, RateLimited, ServiceFailed, transient_error
+from worker.providers.cloud.http_client import HttpResponse, KeyHeader
+from worker.providers.cloud.retry_after import MAXIMUM_RETRY_AFTER_S, retry_after_s
 
-_SERVICE = "Google Cloud Vision"
+SERVICE = "Google Cloud Vision"
+"""The service's name in messages for people."""
 
 REASONS = {
     "API_KEY_INVALID": "google_key_refused",
@@ -32,7 +33,7 @@ REASONS = {
     "RESOURCE_PROJECT_INVALID": "google_project_refused",
     "USER_PROJECT_DENIED": "google_project_refused",
 }
-"""Our reason for each `reason` of a google.rpc.ErrorInfo that an operator can mend; they are google.api.ErrorReason:
+"""Our reason for each `reason` of a google.rpc.ErrorInfo that an operator can fix. The keys are google.api.ErrorReason:
 https://github.com/googleapis/googleapis/blob/master/google/api/error_reason.proto"""
 
 _ADVICE = {
@@ -46,50 +47,52 @@ _ADVICE = {
 }
 
 
-def call_error(answer: HttpAnswer, key: KeyHeader, instance: str) -> AutotagError:
-    """The error for a call that ended in a status other than 200."""
-    error = (answer.tree() or {}).get("error")
+def call_error(response: HttpResponse, key: KeyHeader, instance: str) -> AutotagError:
+    """The error for a response with a status other than 200."""
+    error = (response.json_object() or {}).get("error")
     error = error if isinstance(error, dict) else {}
     details = [detail for detail in error.get("details") or [] if isinstance(detail, dict)]
-    said = key.without_key(str(error.get("message") or f"no explanation, {answer.content_type}"))
-    after_s = max(retry_after_s(answer.headers.get("retry-after")), _retry_delay_s(details))
-    passing = passing_fault(_SERVICE, answer.status, after_s, said)
-    if passing is not None:
-        return passing
-    if reason := _operators_matter(answer.status, details, said):
+    message = key.redact(str(error.get("message") or f"no explanation, {response.content_type}"))
+    after_s = max(retry_after_s(response.headers.get("retry-after")), _retry_delay_s(details))
+    status = response.status
+    transient = transient_error(SERVICE, status, after_s, message)
+    if transient is not None:
+        return transient
+    if reason := _operator_reason(status, details, message):
         return Misconfigured(
-            f"{_SERVICE} refused the call of instance {instance} (HTTP {answer.status}): {said}; {_ADVICE[reason]}",
+            f"{SERVICE} refused the call of instance {instance} (HTTP {status}): {message}; {_ADVICE[reason]}",
             reason=reason,
         )
-    if answer.status == 413 or "payload size" in said:
-        return CannotBeDone(f"{_SERVICE} found the request too large: {said}", reason="image_too_large")
-    if answer.status >= 400:
-        return CannotBeDone(f"{_SERVICE} refused the request (HTTP {answer.status}): {said}", reason="request_refused")
-    return ServiceFailed(f"{_SERVICE} answered with HTTP {answer.status}", reason=GARBLED_ANSWER)
+    if status == 413 or "payload size" in message:
+        return CannotBeDone(f"{SERVICE} found the request too large: {message}", reason="image_too_large")
+    if status >= 400:
+        return CannotBeDone(f"{SERVICE} refused the request (HTTP {status}): {message}", reason="request_refused")
+    return ServiceFailed(f"{SERVICE} answered with HTTP {status}", reason=GARBLED_ANSWER)
 
 
 def image_error(error: dict[str, Any], asset_id: str, key: KeyHeader) -> AutotagError:
-    """The error for one image, from the google.rpc.Status in its part of the answer.
+    """The error for one image, from the google.rpc.Status in its part of the response.
 
     The codes are google.rpc.Code: https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto
     """
-    said = key.without_key(str(error.get("message", "")))
+    message = key.redact(str(error.get("message", "")))
     match error.get("code"):
         case 3 | 5 | 9 | 11 | 12:  # INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, OUT_OF_RANGE, UNIMPLEMENTED
-            return CannotBeDone(f"{_SERVICE} can't tag {asset_id}: {said}", reason="image_refused")
+            return CannotBeDone(f"{SERVICE} can't tag {asset_id}: {message}", reason="image_refused")
         case 7 | 16:  # PERMISSION_DENIED, UNAUTHENTICATED
-            return Misconfigured(f"{_SERVICE} refused: {said}; {_ADVICE['google_refused']}", reason="google_refused")
+            return Misconfigured(f"{SERVICE} refused: {message}; {_ADVICE['google_refused']}", reason="google_refused")
         case 8:  # RESOURCE_EXHAUSTED
-            return SlowDown(f"{_SERVICE} asks for fewer images: {said}", reason="quota_exhausted")
+            return RateLimited(f"{SERVICE} asks for fewer images: {message}", reason="quota_exhausted")
         case code:
-            return ServiceFailed(f"{_SERVICE} failed with code {code}: {said}", reason="service_failed")
+            return ServiceFailed(f"{SERVICE} failed with code {code}: {message}", reason="service_failed")
 
 
-def _operators_matter(status: int, details: list[dict[str, Any]], said: str) -> str | None:
+def _operator_reason(status: int, details: list[dict[str, Any]], message: str) -> str | None:
+    """The reason of an error that only an operator can fix; None for every other error."""
     for detail in details:
         if reason := REASONS.get(str(detail.get("reason"))):
             return reason
-    if "API key not valid" in said or (status == 401):
+    if "API key not valid" in message or status == 401:
         return "google_key_refused"
     if status == 403:
         return "google_refused"
@@ -97,9 +100,9 @@ def _operators_matter(status: int, details: list[dict[str, Any]], said: str) -> 
 
 
 def _retry_delay_s(details: list[dict[str, Any]]) -> float:
-    """A google.rpc.RetryInfo says it inside the body: `"retryDelay": "26s"`."""
+    """The wait from a google.rpc.RetryInfo in the body, such as `"retryDelay": "26s"`; 0 without one."""
     for detail in details:
         text = str(detail.get("retryDelay", ""))
         if text.endswith("s") and text[:-1].replace(".", "", 1).isdecimal():
-            return min(float(text[:-1]), LONGEST_S)
+            return min(float(text[:-1]), MAXIMUM_RETRY_AFTER_S)
     return 0.0

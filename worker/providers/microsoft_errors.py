@@ -1,7 +1,7 @@
-"""What the errors of Microsoft's vision service mean for an image, an operator, and the next call.
+"""Translates errors of Microsoft's vision service: what they mean for an image, an operator, and the next call.
 
-Three shapes come, whatever the version: `{"error": {"code", "message", "innererror"}}` from the service since 3.x and
-from the gateway before it, `{"code", "message"}` from version 2, `{"statusCode", "message"}` from API Management.
+There are three shapes, whatever the version: `{"error": {"code", "message", "innererror"}}` from the service since 3.x
+and from the gateway before it, `{"code", "message"}` from version 2, `{"statusCode", "message"}` from API Management.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from worker.errors import AutotagError, CannotBeDone, Misconfigured, Unavailable
-from worker.providers.cloud.faults import GARBLED_ANSWER, ServiceFailed, passing_fault
-from worker.providers.cloud.http_client import HttpAnswer, KeyHeader
+from worker.providers.cloud.errors import GARBLED_ANSWER, ServiceFailed, transient_error
+from worker.providers.cloud.http_client import HttpResponse, KeyHeader
 from worker.providers.cloud.retry_after import retry_after_s
 
-_SERVICE = "Microsoft's vision service"
+SERVICE = "Microsoft's vision service"
+"""The service's name in messages for people."""
 
 SETTINGS_CODES = {
     "NotSupportedLanguage": "language_not_supported",
@@ -21,7 +22,7 @@ SETTINGS_CODES = {
     "NotSupportedVisualFeature": "feature_not_supported",
     "InvalidModel": "model_not_supported",
 }
-"""Codes under HTTP 400 that no other image would change. All other codes under 400 are taken to be about the image."""
+"""Codes with HTTP 400 that do not depend on the image. All other codes with 400 are taken to be about the image."""
 
 _ADVICE = {
     "microsoft_key_refused": "set `microsoft_vision.api_key` to a key of the resource that `api_endpoint` names",
@@ -34,25 +35,26 @@ _ADVICE = {
 }
 
 
-def call_error(answer: HttpAnswer, key: KeyHeader, *, instance: str, asset_id: str, retired: bool) -> AutotagError:
-    """The error for a call that ended in a status other than 200. `retired`: the version asked for is a retired one."""
-    codes, message = _codes_and_message(answer.tree() or {})
-    said = key.without_key(message or f"no explanation, {answer.content_type}")
-    passing = passing_fault(_SERVICE, answer.status, retry_after_s(answer.headers.get("retry-after")), said)
-    if passing is not None:
-        return passing
-    if answer.status == 403 and "quota" in said.lower():
-        return Unavailable(f"{_SERVICE}: the quota of instance {instance} is used up: {said}", reason="quota_used_up")
-    if reason := _operators_matter(answer.status, codes, retired=retired):
+def call_error(response: HttpResponse, key: KeyHeader, *, instance: str, asset_id: str, retired: bool) -> AutotagError:
+    """The error for a response with a status other than 200. `retired`: whether the API version called is retired."""
+    codes, text = _codes_and_message(response.json_object() or {})
+    message = key.redact(text or f"no explanation, {response.content_type}")
+    status = response.status
+    transient = transient_error(SERVICE, status, retry_after_s(response.headers.get("retry-after")), message)
+    if transient is not None:
+        return transient
+    if status == 403 and "quota" in message.lower():
+        return Unavailable(f"{SERVICE}: the quota of instance {instance} is used up: {message}", reason="quota_used_up")
+    if reason := _operator_reason(status, codes, retired=retired):
         return Misconfigured(
-            f"{_SERVICE} refused the call of instance {instance} (HTTP {answer.status}): {said}; {_ADVICE[reason]}",
+            f"{SERVICE} refused the call of instance {instance} (HTTP {status}): {message}; {_ADVICE[reason]}",
             reason=reason,
         )
-    if answer.status == 413 or "InvalidImageSize" in codes:
-        return CannotBeDone(f"{_SERVICE} does not take the size of {asset_id}: {said}", reason="image_too_large")
-    if answer.status >= 400:
-        return CannotBeDone(f"{_SERVICE} can't tag {asset_id}: {said}", reason="image_refused")
-    return ServiceFailed(f"{_SERVICE} answered with HTTP {answer.status}", reason=GARBLED_ANSWER)
+    if status == 413 or "InvalidImageSize" in codes:
+        return CannotBeDone(f"{SERVICE} does not take the size of {asset_id}: {message}", reason="image_too_large")
+    if status >= 400:
+        return CannotBeDone(f"{SERVICE} can't tag {asset_id}: {message}", reason="image_refused")
+    return ServiceFailed(f"{SERVICE} answered with HTTP {status}", reason=GARBLED_ANSWER)
 
 
 def _codes_and_message(tree: dict[str, Any]) -> tuple[set[str], str]:
@@ -64,7 +66,8 @@ def _codes_and_message(tree: dict[str, Any]) -> tuple[set[str], str]:
     return codes, str(inner.get("message") or error.get("message") or "")
 
 
-def _operators_matter(status: int, codes: set[str], *, retired: bool) -> str | None:
+def _operator_reason(status: int, codes: set[str], *, retired: bool) -> str | None:
+    """The reason of an error that only an operator can fix; None for every other error."""
     match status:
         case 401:
             return "microsoft_key_refused"

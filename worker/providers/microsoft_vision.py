@@ -1,8 +1,8 @@
-"""Microsoft's vision service in its three generations; the endpoint's path says which one is meant.
+"""Microsoft's vision service in its three generations; the endpoint's path selects one.
 
-- `/vision/v2.0` and the other retired versions: `POST …/tag`, as the original spoke it;
+- `/vision/v2.0` and the other retired versions: `POST …/tag`, which Autotag's predecessor used;
 - `/vision/v3.2`: the same with a model version;
-- no path, as the resource's page gives the endpoint: Image Analysis 4.0.
+- no path, as the resource's page shows the endpoint: Image Analysis 4.0.
 
 https://learn.microsoft.com/azure/ai-services/computer-vision/overview-image-analysis
 """
@@ -19,137 +19,139 @@ from worker.images.requests import JpegLimits
 from worker.providers.base import Answer
 from worker.providers.cloud.account_client import Account, AccountClient, AccountRules
 from worker.providers.cloud.budget import CallBudget
-from worker.providers.cloud.faults import GARBLED_ANSWER, ServiceFailed
+from worker.providers.cloud.errors import GARBLED_ANSWER, ServiceFailed
 from worker.providers.cloud.http_client import KeyHeader
 from worker.providers.cloud.payload import Payload, ServiceLimits
-from worker.providers.cloud.provider import CloudProvider, Target
-from worker.providers.cloud.suggestions import suggestions_of
-from worker.providers.microsoft_errors import call_error
+from worker.providers.cloud.provider import CloudProvider, Endpoint
+from worker.providers.cloud.suggestions import parse_suggestions
+from worker.providers.microsoft_errors import SERVICE, call_error
 from worker.settings import InstanceSettings, MicrosoftVisionSettings
 
 API_VERSION = "2023-10-01"
-"""Of Image Analysis 4.0: the newest that its reference and Microsoft's own clients name."""
+"""The API version of Image Analysis 4.0: the newest in its reference and in Microsoft's own clients."""
 
 RETIRED = frozenset({"1.0", "2.0", "2.1", "3.0", "3.1"})
 RETIRED_ON = "2026-09-13"
 CURRENT = frozenset({"3.2"})
 LANGUAGES_BEFORE_3_2 = frozenset({"en", "es", "ja", "pt", "zh"})
 
-_SERVICE = "Microsoft's vision service"
 _PATH_3 = re.compile(r"(?P<base>.*/vision/v(?P<version>[0-9]+\.[0-9]+))(?:/(?:tag|analyze))?/*")
 _PATH_4 = re.compile(r"(?P<base>(?:/[^/]+)*?)(?:/computervision(?:/imageanalysis:analyze)?)?/*")
 
+_LESS_THAN_4_MB = 4 * 1024 * 1024 - 1
+_JPEG = JpegLimits(_LESS_THAN_4_MB, 2048, 2048, minimum_width=64, minimum_height=64)
+"""Within the limits of every generation."""
+
 _MIME_TYPES_3 = frozenset({"image/bmp", "image/gif", "image/jpeg", "image/png"})
 _LIMITS_3 = ServiceLimits(
-    service=_SERVICE,
+    service=SERVICE,
     formats=frozenset({"BMP", "GIF", "JPEG", "PNG"}),
-    maximum_bytes=4 * 1024 * 1024 - 1,  # "less than 4 MB"
+    maximum_bytes=_LESS_THAN_4_MB,
     minimum_side=50,
-    maximum_side=1_000_000,  # these versions name none
-    jpeg=JpegLimits(4 * 1024 * 1024 - 1, 2048, 2048, minimum_width=64, minimum_height=64),
+    maximum_side=1_000_000,  # these versions document none
+    jpeg=_JPEG,
 )
 _LIMITS_4 = ServiceLimits(
-    service=_SERVICE,
+    service=SERVICE,
     formats=frozenset({"BMP", "GIF", "ICO", "JPEG", "MPO", "PNG", "TIFF", "WEBP"}),
     maximum_bytes=20 * 1024 * 1024 - 1,  # "less than 20 MB"
     minimum_side=50,
     maximum_side=16_000,
-    jpeg=JpegLimits(4 * 1024 * 1024 - 1, 2048, 2048, minimum_width=64, minimum_height=64),
+    jpeg=_JPEG,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """One generation of the service, as an endpoint names it: where to POST, without the query."""
+    """One generation of the service: its version, and the URL to POST to, without the query."""
 
     version: str
     url: str
 
     @property
     def retired(self) -> bool:
-        """Whether Microsoft has switched it off."""
+        """Whether Microsoft has retired this version."""
         return self.version in RETIRED
 
 
 class MicrosoftVision(CloudProvider[MicrosoftVisionSettings, AccountClient]):
-    """Names what Microsoft's vision service says of an image."""
+    """Suggests the tags that Microsoft's vision service detects."""
 
     name: ClassVar[str] = "microsoft_vision"
-    service: ClassVar[str] = _SERVICE
+    service: ClassVar[str] = SERVICE
 
     def section(self, instance: InstanceSettings) -> MicrosoftVisionSettings:
-        """`microsoft_vision` of an instance."""
+        """The table `microsoft_vision` of an instance."""
         return instance.microsoft_vision
 
-    def target(self, section: MicrosoftVisionSettings) -> Target:
-        """Where and how to ask, from the endpoint and the language."""
+    def endpoint(self, section: MicrosoftVisionSettings) -> Endpoint:
+        """The address and limits of the generation that `api_endpoint` selects, with the language in the query."""
         api = self._api(section)
         if api.version == "4.0":
             query = {"api-version": API_VERSION, "features": "tags", "language": section.language}
             mime_types = _MIME_TYPES_3 | {"image/tiff", "image/webp", "image/x-icon", "image/mpo"}
-            return Target(f"{api.url}?{urlencode(query)}", f"4.0 {API_VERSION}", _LIMITS_4, mime_types)
+            return Endpoint(f"{api.url}?{urlencode(query)}", f"4.0 {API_VERSION}", _LIMITS_4, mime_types)
         if api.retired and section.language not in LANGUAGES_BEFORE_3_2:
             raise Misconfigured(
                 f"`microsoft_vision.language` is {section.language}; version {api.version} knows "
                 f"{', '.join(sorted(LANGUAGES_BEFORE_3_2))}",
                 reason="language_not_supported",
             )
-        retired = (
-            f"{_SERVICE} {api.version} was retired on {RETIRED_ON}: calls to `{section.api_endpoint}` may be refused "
+        warning = (
+            f"{SERVICE} {api.version} was retired on {RETIRED_ON}: calls to `{section.api_endpoint}` may be refused "
             "at any time; use the resource's endpoint without a path (Image Analysis 4.0) or with /vision/v3.2"
             if api.retired
             else None
         )
         url = f"{api.url}?{urlencode({'language': section.language})}"
-        return Target(url, api.version, _LIMITS_3, _MIME_TYPES_3, retired)
+        return Endpoint(url, api.version, _LIMITS_3, _MIME_TYPES_3, warning)
 
-    def influences(self, section: MicrosoftVisionSettings) -> list[object]:
-        """Nothing besides the address, which holds the language."""
+    def answer_settings(self, section: MicrosoftVisionSettings) -> list[object]:
+        """None: the language is a part of the endpoint's URL."""
         return []
 
     def make_account_client(self, account: Account, rules: AccountRules, budget: CallBudget) -> AccountClient:
-        """A plain client: the service takes one image a call."""
+        """A plain client: the service accepts one image a call."""
         return AccountClient(account, rules, budget)
 
-    async def ask(
-        self, client: AccountClient, target: Target, section: MicrosoftVisionSettings, payload: Payload
+    async def request_tags(
+        self, client: AccountClient, endpoint: Endpoint, section: MicrosoftVisionSettings, payload: Payload
     ) -> Answer:
         """Send the bytes of one image."""
-        return await client.call(lambda: self._analyze(client.account, target, section, payload))
+        return await client.call(lambda: self._analyze(client.account, section, payload))
 
-    async def _analyze(
-        self, account: Account, target: Target, section: MicrosoftVisionSettings, payload: Payload
-    ) -> Answer:
+    async def _analyze(self, account: Account, section: MicrosoftVisionSettings, payload: Payload) -> Answer:
         api = self._api(section)
         key = KeyHeader("Ocp-Apim-Subscription-Key", account.key)
-        answer = await self.http.post(
+        response = await self.http_client.post(
             account.url,
             key,
             await payload.read(),
             content_type="application/octet-stream",
             timeout_s=section.timeout_s,
         )
-        if answer.status != 200:
+        if response.status != 200:
             raise call_error(
-                answer, key, instance=account.instance, asset_id=payload.image.asset_id, retired=api.retired
+                response, key, instance=account.instance, asset_id=payload.image.asset_id, retired=api.retired
             )
-        tags = _tags(answer.tree() or {}, api)
+        tree = response.json_object() or {}
+        tags = _tags(tree, api)
         if tags is None:
             raise ServiceFailed(
-                f"{_SERVICE} answered 200 with {answer.content_type} that holds no tags of version {api.version}; "
+                f"{SERVICE} answered 200 with {response.content_type} that holds no tags of version {api.version}; "
                 "is `microsoft_vision.api_endpoint` right?",
                 reason=GARBLED_ANSWER,
             )
-        suggestions, note = suggestions_of(_SERVICE, tags)
-        return Answer(suggestions, _model(answer.tree() or {}, api), note)
+        suggestions, note = parse_suggestions(SERVICE, tags)
+        return Answer(suggestions, _model(tree, api), note)
 
     def _api(self, section: MicrosoftVisionSettings) -> Api:
         if not section.api_endpoint:
             raise Misconfigured(
-                f"{_SERVICE} is switched on without an endpoint; set `microsoft_vision.api_endpoint`",
+                f"{SERVICE} is switched on without an endpoint; set `microsoft_vision.api_endpoint`",
                 reason="endpoint_missing",
             )
-        parts = self.parsed_endpoint(section.api_endpoint, "api_endpoint")
+        parts = self.parse_endpoint(section.api_endpoint, "api_endpoint")
         origin = f"{parts.scheme}://{parts.netloc}"
         if versioned := _PATH_3.fullmatch(parts.path):
             version = versioned["version"]
@@ -165,7 +167,7 @@ class MicrosoftVision(CloudProvider[MicrosoftVisionSettings, AccountClient]):
 
 
 def _tags(tree: dict[str, Any], api: Api) -> list[tuple[object, object]] | None:
-    """Names with confidences, or None when the answer is not of this version."""
+    """Pairs of name and confidence, or None if the body is not in this version's format."""
     holder = tree.get("tagsResult") if api.version == "4.0" else tree
     tags = holder.get("values" if api.version == "4.0" else "tags") if isinstance(holder, dict) else None
     if not isinstance(tags, list):
@@ -174,6 +176,7 @@ def _tags(tree: dict[str, Any], api: Api) -> list[tuple[object, object]] | None:
 
 
 def _model(tree: dict[str, Any], api: Api) -> str:
+    """The provider, the API version, and the model version where the service reports one."""
     version = tree.get("modelVersion")
     known = isinstance(version, str) and re.fullmatch(r"[0-9A-Za-z.-]{1,40}", version)
     return f"{MicrosoftVision.name}/{api.version}" + (f" {version}" if known else "")

@@ -1,7 +1,7 @@
-"""Which providers there are: those of Autotag in a table, those of others in an entry-point group.
+"""Finds and creates providers: the built-in ones from a table, third-party ones from an entry-point group.
 
-A provider from elsewhere is a package with an entry point in the group `autotag.providers`; its name is the provider's,
-its object is called with `ProviderContext` and gives a Provider. docs/providers.md has an example.
+A third-party provider is a package with an entry point in the group `autotag.providers`. The entry point's name is the
+provider's; its object is called with a `ProviderContext` and returns a Provider. docs/providers.md has an example.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from worker.errors import Misconfigured
-from worker.providers.base import Provider
+from worker.providers.base import TENSORFLOW, Provider
 from worker.providers.cloud.observer import NO_OBSERVER, CallObserver
 from worker.providers.third_party import ThirdPartyProvider
 from worker.settings import Settings
@@ -28,50 +28,50 @@ BUILT_IN: dict[str, str] = {
     "google_cloud_vision": "worker.providers.google_cloud_vision:GoogleCloudVision",
     "microsoft_vision": "worker.providers.microsoft_vision:MicrosoftVision",
 }
-"""Import strings, so that a provider is imported only where it is used. `tensorflow` is not here: it is made from the
-model child's pool, which the composition root owns."""
+"""Import strings by name, so that a provider is imported only where it is used. `tensorflow` is not listed: it is
+created from the model pool, which the engine owns."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderContext:
-    """What a provider is given when it is made: the settings of the whole service, and places for its files.
+    """What a provider is created with: the settings of the whole service, and directories for its files.
 
-    `calls` is told of every call to a service, for the metrics.
+    `call_observer` is notified of every call to a service, for the metrics.
     """
 
     settings: Settings
-    calls: CallObserver = NO_OBSERVER
+    call_observer: CallObserver = NO_OBSERVER
 
     @property
     def cache_dir(self) -> Path:
-        """Where to keep what can be made again."""
+        """Directory for files that can be recreated."""
         return self.settings.cache_dir
 
     @property
     def state_dir(self) -> Path:
-        """Where to keep what must outlive a restart."""
+        """Directory for files that must survive a restart."""
         return self.settings.state_dir
 
 
-Factory = Callable[[ProviderContext], Provider]
+ProviderFactory = Callable[[ProviderContext], Provider]
 
 
 def installed() -> dict[str, EntryPoint]:
-    """Providers of other packages, by name. A name of Autotag's own can't be taken by another package."""
-    reserved = {*BUILT_IN, "tensorflow"}
+    """Entry points of third-party providers, by name. Names of built-in providers are reserved and left out."""
+    reserved = {*BUILT_IN, TENSORFLOW}
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name not in reserved}
 
 
 def names() -> list[str]:
-    """All providers that `make` can make."""
+    """Names of all providers that `make` can create, sorted."""
     return sorted({*BUILT_IN, *installed()})
 
 
 def make(name: str, context: ProviderContext) -> Provider:
-    """The provider of this name, not started yet. Raises Misconfigured when there is none or it can't be made."""
+    """Create a provider by name; it is not started yet. Raises Misconfigured if it does not exist or fails."""
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
-        built_in: Factory = getattr(import_module(module), attribute)
+        built_in: ProviderFactory = getattr(import_module(module), attribute)
         return built_in(context)
     point = installed().get(name)
     if point is None:
@@ -79,29 +79,30 @@ def make(name: str, context: ProviderContext) -> Provider:
     try:
         provider: Provider = point.load()(context)
     except Exception as error:
-        # Somebody else's code: whatever it raises, it is that package which does not work here.
+        # Third-party code may raise anything; every failure here means that the package does not work.
         package = point.dist.name if point.dist else "an unknown package"
         raise Misconfigured(
             f"the provider {name!r} of {package} can't be made: {type(error).__name__}: {error}",
             reason="provider_broken",
         ) from error
-    _check(provider, name)
+    _validate(provider, name)
     return ThirdPartyProvider(provider)
 
 
-def wanted(settings: Settings) -> list[str]:
-    """The built-in providers that at least one instance has switched on; the others are not even imported."""
+def enabled_names(settings: Settings) -> list[str]:
+    """Names of the built-in providers that at least one instance has enabled; the others are not even imported."""
     instances = (settings.defaults, *settings.instances.values())
     return [name for name in BUILT_IN if any(each.enabled and getattr(each, name).enabled for each in instances)]
 
 
-def make_wanted(settings: Settings, calls: CallObserver = NO_OBSERVER) -> list[Provider]:
-    """What this service needs: the wanted ones of Autotag's own, and those of other packages.
+def make_enabled(settings: Settings, call_observer: CallObserver = NO_OBSERVER) -> list[Provider]:
+    """Create the enabled built-in providers and all installed third-party ones.
 
-    One of theirs that can't be made is logged and left out.
+    A third-party provider that can't be created is logged and left out; only its own `enabled` could say whether any
+    instance uses it. Raises Misconfigured for a built-in one.
     """
-    context = ProviderContext(settings, calls)
-    providers = [make(name, context) for name in wanted(settings)]
+    context = ProviderContext(settings, call_observer)
+    providers = [make(name, context) for name in enabled_names(settings)]
     for name in sorted(installed()):
         try:
             providers.append(make(name, context))
@@ -110,9 +111,9 @@ def make_wanted(settings: Settings, calls: CallObserver = NO_OBSERVER) -> list[P
     return providers
 
 
-def _check(provider: Provider, name: str) -> None:
-    needed = ("enabled", "pixel_recipe", "refuses", "unusable", "tag", "start", "close")
-    missing = [each for each in needed if not callable(getattr(provider, each, None))]
+def _validate(provider: Provider, name: str) -> None:
+    required = ("enabled", "pixel_recipe", "refuses", "unusable", "tag", "start", "close")
+    missing = [each for each in required if not callable(getattr(provider, each, None))]
     if missing:
         raise Misconfigured(f"the provider {name!r} lacks {', '.join(missing)}", reason="provider_broken")
     if getattr(provider, "name", None) != name:

@@ -1,6 +1,7 @@
-"""What the providers reply about one image: asked side by side, none waiting for another, and carried over retries.
+"""The providers' replies about one image: collected concurrently, and carried over retries in a message header.
 
-A provider answers or raises; here either becomes a `Reply`, which says besides whether it is worth asking again.
+A provider returns an answer or raises; here either becomes a `Reply`, which also states whether to ask the provider
+again.
 """
 
 from __future__ import annotations
@@ -24,24 +25,24 @@ from worker.settings import InstanceSettings
 
 _log = structlog.get_logger(__name__)
 
+_MAXIMUM_HEADER_BYTES = 64 * 1024
+"""RabbitMQ closes the connection over properties that do not fit into one frame; the publisher's own need room too."""
 
-_MOST_CARRIED_BYTES = 64 * 1024
-"""RabbitMQ ends the connection over properties that do not fit into one frame; the publisher's need room too."""
 
-
-class Again(StrEnum):
+class AskAgain(StrEnum):
     """Whether to ask a provider again about the same image."""
 
     NO = "no"
+    """The reply is final."""
     LATER = "later"
-    """It is down: ask after a delay, and let the other tags go out."""
+    """The provider is down: ask after a delay, and publish the other tags meanwhile."""
     WAIT = "wait"
-    """It is switched off by a fault until somebody acts: asking after a delay would only spend attempts."""
+    """The provider cannot answer until an operator acts or a budget renews: a delayed retry would waste an attempt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One provider's reply about one image. `after_s` is the shortest sensible wait before it is asked again."""
+    """One provider's reply about one image. `after_s` is the shortest sensible wait before asking again."""
 
     provider: str
     status: Literal["ok", "skipped", "failed", "unavailable"]
@@ -50,11 +51,11 @@ class Reply:
     reason: str | None = None
     message: str | None = None
     duration_s: float | None = None
-    again: Again = Again.NO
+    ask_again: AskAgain = AskAgain.NO
     after_s: float = 0.0
 
     def report(self) -> ProviderReport:
-        """The reply as it stands in a result."""
+        """The reply in the form that is published in a result."""
         return ProviderReport(
             name=self.provider,
             status=self.status,
@@ -67,7 +68,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class ProviderReplies:
-    """What is known about one image so far: a reply for each provider, in the providers' order."""
+    """All replies about one image so far: one for each provider, in the providers' order."""
 
     replies: tuple[Reply, ...]
     facts: ImageFacts | None = None
@@ -80,30 +81,31 @@ class ProviderReplies:
     @property
     def pending(self) -> tuple[Reply, ...]:
         """The providers to ask again after a delay, or still being asked."""
-        return tuple(reply for reply in self.replies if reply.again is Again.LATER)
+        return tuple(reply for reply in self.replies if reply.ask_again is AskAgain.LATER)
 
     @property
     def suspended(self) -> tuple[Reply, ...]:
         """The providers that cannot answer until an operator acts or a budget renews."""
-        return tuple(reply for reply in self.replies if reply.again is Again.WAIT)
+        return tuple(reply for reply in self.replies if reply.ask_again is AskAgain.WAIT)
 
     @property
     def settled(self) -> frozenset[str]:
         """Names of the providers that are not asked again."""
-        return frozenset(reply.provider for reply in self.replies if reply.again is Again.NO)
+        return frozenset(reply.provider for reply in self.replies if reply.ask_again is AskAgain.NO)
 
     def final(self) -> ProviderReplies:
         """The same replies when no further attempt follows: a pending provider counts as failed."""
         return replace(
             self,
             replies=tuple(
-                replace(r, status="failed", again=Again.NO) if r.again is Again.LATER else r for r in self.replies
+                replace(r, status="failed", ask_again=AskAgain.NO) if r.ask_again is AskAgain.LATER else r
+                for r in self.replies
             ),
         )
 
 
-class Asking:
-    """Providers being asked about one image, in parallel. Leaving the context calls off whoever has not replied."""
+class ConcurrentRequests:
+    """Requests to several providers about one image, in parallel. Leaving the context cancels unfinished ones."""
 
     def __init__(self, providers: Iterable[Provider], image: Image, instance: InstanceSettings) -> None:
         self._tasks = {provider.name: asyncio.create_task(ask(provider, image, instance)) for provider in providers}
@@ -118,22 +120,22 @@ class Asking:
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    async def within(self, wait_s: float) -> list[Reply]:
-        """The replies that came in time: within `wait_s` seconds and, if nobody has answered by then, until one has."""
+    async def replies_within(self, wait_s: float) -> list[Reply]:
+        """The replies after `wait_s` seconds; if no provider has answered by then, wait until one has or all failed."""
         if not self._tasks:
             return []
-        done, late = await asyncio.wait(self._tasks.values(), timeout=wait_s)
-        while late and not any(task.result().status == "ok" for task in done):
-            done, late = await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
+        done, running = await asyncio.wait(self._tasks.values(), timeout=wait_s)
+        while running and not any(task.result().status == "ok" for task in done):
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         return self._replies()
 
     @property
-    def late(self) -> list[str]:
+    def outstanding(self) -> list[str]:
         """Names of the providers that have not replied yet."""
         return [name for name, task in self._tasks.items() if not task.done()]
 
-    async def all(self) -> list[Reply]:
-        """Every reply. Each provider bounds its own time."""
+    async def all_replies(self) -> list[Reply]:
+        """Every reply, once all are there. Each provider must bound its own time."""
         if self._tasks:
             await asyncio.wait(self._tasks.values())
         return self._replies()
@@ -143,11 +145,11 @@ class Asking:
 
 
 async def ask(provider: Provider, image: Image, instance: InstanceSettings) -> Reply:
-    """One provider's reply about one image; whatever it raises becomes a part of that."""
+    """Ask one provider about one image. Every exception but cancellation becomes a reply."""
     started_s = time.monotonic()
 
     def reply(
-        status: Literal["failed", "unavailable"], error: AutotagError, again: Again, after_s: float = 0.0
+        status: Literal["failed", "unavailable"], error: AutotagError, ask_again: AskAgain, after_s: float = 0.0
     ) -> Reply:
         took_s = time.monotonic() - started_s
         return Reply(
@@ -156,7 +158,7 @@ async def ask(provider: Provider, image: Image, instance: InstanceSettings) -> R
             reason=error.reason,
             message=str(error),
             duration_s=took_s,
-            again=again,
+            ask_again=ask_again,
             after_s=after_s,
         )
 
@@ -164,45 +166,46 @@ async def ask(provider: Provider, image: Image, instance: InstanceSettings) -> R
         with tracing.span(f"provider {provider.name}"):
             answer = await provider.tag(image, instance)
     except TryLater as error:
-        return reply("unavailable", error, Again.LATER, error.after_s)
+        return reply("unavailable", error, AskAgain.LATER, error.after_s)
     except Unavailable as error:
-        return reply("unavailable", error, Again.WAIT, error.after_s)
-    except AutotagError as error:  # the image is refused, or the operator must act: asking again changes nothing
-        return reply("failed", error, Again.NO)
+        return reply("unavailable", error, AskAgain.WAIT, error.after_s)
+    except AutotagError as error:  # the image is refused, or an operator must act: asking again changes nothing
+        return reply("failed", error, AskAgain.NO)
     except Exception as error:  # noqa: BLE001
-        # A provider may be somebody else's code: what it gets wrong must not take the other providers' tags with it.
+        # A provider may be third-party code: its bugs must not cost the other providers' tags.
         _log.exception("provider raised", provider=provider.name, asset_id=image.asset_id)
         unexpected = TryLater(
             f"{type(error).__name__} in {provider.name}; the log has the details", reason="provider_raised"
         )
-        return reply("unavailable", unexpected, Again.LATER)
+        return reply("unavailable", unexpected, AskAgain.LATER)
     took_s = time.monotonic() - started_s
     return Reply(provider.name, "ok", answer.suggestions, answer.model, message=answer.note, duration_s=took_s)
 
 
-def late(provider: str) -> Reply:
-    """What stands for a provider that has not replied in time."""
-    return Reply(provider, "unavailable", reason="late", message=f"{provider} has not replied yet", again=Again.LATER)
+def late_reply(provider: str) -> Reply:
+    """The placeholder for a provider that has not replied in time."""
+    message = f"{provider} has not replied yet"
+    return Reply(provider, "unavailable", reason="late", message=message, ask_again=AskAgain.LATER)
 
 
 def pack(replies: Iterable[Reply]) -> str:
-    """The replies that need no asking again, as text for a message header, to be carried over a retry.
+    """The settled replies as JSON text for a message header, to be carried over a retry.
 
-    A provider whose reply has no room in a header is asked again with the others.
+    A reply that does not fit into the header is left out; its provider is asked again with the pending ones.
     """
     packed: list[str] = []
-    room = _MOST_CARRIED_BYTES
+    room_bytes = _MAXIMUM_HEADER_BYTES
     for reply in replies:
-        if reply.again is not Again.NO:
+        if reply.ask_again is not AskAgain.NO:
             continue
-        one = json.dumps(_packed(reply), separators=(",", ":"))
-        if len(one) < room:
-            packed.append(one)
-            room -= len(one) + 1
+        text = json.dumps(_pack_one(reply), separators=(",", ":"))
+        if len(text) < room_bytes:
+            packed.append(text)
+            room_bytes -= len(text) + 1  # and a comma
     return f"[{','.join(packed)}]"
 
 
-def _packed(reply: Reply) -> dict[str, object]:
+def _pack_one(reply: Reply) -> dict[str, object]:
     return {
         "provider": reply.provider,
         "status": reply.status,
@@ -215,7 +218,7 @@ def _packed(reply: Reply) -> dict[str, object]:
 
 
 def unpack(header: object) -> dict[str, Reply]:
-    """What `pack` wrote, by provider. A header that is absent or was not written by us means that nothing is known."""
+    """The replies packed by `pack`, by provider name. Empty if the header is absent or not in that format."""
     if isinstance(header, bytes):
         header = header.decode("utf-8", "replace")
     if not isinstance(header, str):

@@ -1,4 +1,4 @@
-"""The local model: pixels go to the supervised model child, labels with a confidence come back."""
+"""The provider for the local model: sends pixels to the model child and maps its scores to labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from worker.supervision.model_pool import ModelPool
 
 
 class TensorFlow:
-    """Names what a model package's labels say of an image; takes every format that a decoder reads."""
+    """Suggests the labels of a model package; accepts every format that a decoder reads."""
 
     name = TENSORFLOW
 
@@ -21,23 +21,23 @@ class TensorFlow:
         self._recipe = package.manifest.recipe()
 
     def enabled(self, instance: InstanceSettings) -> bool:
-        """Whether this instance has switched the local model on."""
+        """Whether this instance has enabled the local model."""
         return instance.tensorflow.enabled
 
     def pixel_recipe(self) -> PixelRecipe | None:
-        """The model's input."""
+        """The input that the model package asks for."""
         return self._recipe
 
     def refuses(self, mime_type: str, instance: InstanceSettings) -> str | None:
-        """Nothing that a decoder can read."""
+        """None: every format that a decoder reads is accepted."""
         return None
 
     def unusable(self, instance: InstanceSettings) -> str | None:
-        """The reason for which the model has been disabled, if it has."""
+        """Why the model pool has been disabled, or None."""
         return self._pool.disabled_reason
 
     async def tag(self, image: Image, instance: InstanceSettings) -> Answer:
-        """The labels at or above the instance's threshold, best first. Raises Unavailable when disabled."""
+        """The labels at or above the instance's threshold, best first. Raises Unavailable if the pool is disabled."""
         if image.pixels_fd is None:
             raise ValueError(f"{image.asset_id} came without the pixels that pixel_recipe asks for")
         scores = await self._pool.score(image.pixels_fd, instance.tensorflow.confidence_threshold, image.asset_id)
@@ -45,9 +45,9 @@ class TensorFlow:
         return Answer(suggestions, self._package.identity)
 
     async def start(self) -> None:
-        """Launch the model child; images wait until it is ready."""
+        """Launch the model children; images wait until one is ready."""
         await self._pool.start()
 
     async def close(self) -> None:
-        """Stop the model child."""
+        """Stop the model children."""
         await self._pool.close()

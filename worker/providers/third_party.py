@@ -1,7 +1,8 @@
-"""A provider of another package, kept from taking the others' tags, or the whole service, down with it.
+"""A wrapper around a third-party provider that keeps its exceptions away from other providers and the service.
 
-What `tag` raises is turned into a reply by whoever asks. The questions besides are asked for every event and at start,
-where an exception would be everybody's: here it is logged, once, and the provider counts as on and willing.
+What `tag` raises is turned into a reply by its caller (`worker.providers.replies`). The other methods are called for
+every event and at start, where an exception would affect all providers: here it is logged, once for each method, and
+a default is returned that counts the provider as enabled and usable.
 """
 
 from __future__ import annotations
@@ -21,31 +22,31 @@ T = TypeVar("T")
 
 
 class ThirdPartyProvider:
-    """Stands before a provider and passes everything on."""
+    """Delegates every call to the wrapped provider."""
 
     def __init__(self, provider: Provider) -> None:
         self.name = provider.name
         self._provider = provider
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     def enabled(self, instance: InstanceSettings) -> bool:
-        """What the provider says; on when it raises, so that `tag` can tell what is wrong."""
-        return self._ask(lambda: self._provider.enabled(instance), "enabled", True)
+        """The provider's value; True if it raises, so that `tag` can report what is wrong."""
+        return self._call(lambda: self._provider.enabled(instance), "enabled", True)
 
     def pixel_recipe(self) -> PixelRecipe | None:
-        """What the provider says; none when it raises."""
-        return self._ask(self._provider.pixel_recipe, "pixel_recipe", None)
+        """The provider's value; None if it raises."""
+        return self._call(self._provider.pixel_recipe, "pixel_recipe", None)
 
     def refuses(self, mime_type: str, instance: InstanceSettings) -> str | None:
-        """What the provider says; no refusal when it raises."""
-        return self._ask(lambda: self._provider.refuses(mime_type, instance), "refuses", None)
+        """The provider's value; None, no refusal, if it raises."""
+        return self._call(lambda: self._provider.refuses(mime_type, instance), "refuses", None)
 
     def unusable(self, instance: InstanceSettings) -> str | None:
-        """What the provider says; usable when it raises."""
-        return self._ask(lambda: self._provider.unusable(instance), "unusable", None)
+        """The provider's value; None, usable, if it raises."""
+        return self._call(lambda: self._provider.unusable(instance), "unusable", None)
 
     async def tag(self, image: Image, instance: InstanceSettings) -> Answer:
-        """What the provider says, or raises."""
+        """The provider's answer, or its exception."""
         return await self._provider.tag(image, instance)
 
     async def start(self) -> None:
@@ -57,14 +58,14 @@ class ThirdPartyProvider:
         await self._provider.close()
 
     def __getattr__(self, name: str) -> Any:
-        """What it can do besides, such as `check`."""
+        """Optional methods of the provider, such as `check`."""
         return getattr(self._provider, name)
 
-    def _ask(self, question: Callable[[], T], called: str, otherwise: T) -> T:
+    def _call(self, function: Callable[[], T], method: str, default: T) -> T:
         try:
-            return question()
-        except Exception:  # noqa: BLE001 - somebody else's code, asked where its mistake would be everybody's
-            if called not in self._told:
-                self._told.add(called)
-                _log.exception("provider raised where it must not", provider=self.name, method=called)
-            return otherwise
+            return function()
+        except Exception:  # noqa: BLE001 - third-party code, called where an exception would affect every provider
+            if method not in self._logged:
+                self._logged.add(method)
+                _log.exception("provider raised where it must not", provider=self.name, method=method)
+            return default

@@ -18,7 +18,7 @@ from worker.images.requests import JpegLimits, PixelRecipe
 from worker.messages import Result
 from worker.operations.metrics import EventMetrics
 from worker.providers.base import Image, Provider
-from worker.providers.replies import Asking, ProviderReplies, Reply, ask, late
+from worker.providers.replies import ConcurrentRequests, ProviderReplies, Reply, ask, late_reply
 from worker.settings import InstanceSettings
 from worker.supervision.decoder_pool import Decoded
 from worker.tagging import results
@@ -135,17 +135,17 @@ class Tagger:
 
             def in_order(replies: list[Reply]) -> ProviderReplies:
                 found = known | {reply.provider: reply for reply in replies}
-                ordered = (found.get(provider.name) or late(provider.name) for provider in enabled)
+                ordered = (found.get(provider.name) or late_reply(provider.name) for provider in enabled)
                 return ProviderReplies(tuple(ordered), decoded.facts)
 
             if len(asked) == 1:  # no other provider's tags are held up
                 replies = [await ask(asked[0], image, instance)]
             else:
-                async with Asking(asked, image, instance) as asking:
-                    so_far = in_order(await asking.within(instance.provider_wait_s))
-                    if asking.late and so_far.answered:
+                async with ConcurrentRequests(asked, image, instance) as requests:
+                    so_far = in_order(await requests.replies_within(instance.provider_wait_s))
+                    if requests.outstanding and so_far.answered:
                         await report_partial(so_far)
-                    replies = await asking.all()
+                    replies = await requests.all_replies()
             for reply in replies:
                 self._metrics.replied(reply)
             return in_order(replies)

@@ -1,4 +1,4 @@
-"""What the services' owners publish of their interfaces, held against what we send and read, and what the fakes say.
+"""Our requests, our parsing and the fakes are checked against the interface definitions that the vendors publish.
 
 Google's are the protobuf types of `google-cloud-vision`; Microsoft's are the models and request builders of its two
 Python clients, which are generated from the published API descriptions.
@@ -44,21 +44,21 @@ def call(method: str, url: str, headers: dict[str, str], body: bytes) -> Call:
 
 class TestGoogle:
     def test_our_request_is_one_of_the_service(self) -> None:
-        body = google_cloud_vision._request(IMAGES, [10, 50])
+        body = google_cloud_vision._request_body(IMAGES, [10, 50])
         message = json_format.Parse(body, vision.BatchAnnotateImagesRequest()._pb)
         assert [request.image.content for request in message.requests] == IMAGES
         assert [
             (feature.type_, feature.max_results) for request in message.requests for feature in request.features
         ] == [(vision.Feature.Type.LABEL_DETECTION, 10), (vision.Feature.Type.LABEL_DETECTION, 50)]
 
-    def test_the_fake_answers_as_the_service_would(self) -> None:
+    def test_the_fakes_response_is_one_of_the_service(self) -> None:
         service = FakeGoogle("k")
         service.image_errors[IMAGES[1]] = {
             "labelAnnotations": labels_of(IMAGES[1]),
             "error": {"code": 14, "message": "partly", "details": []},
         }
         headers = {"x-goog-api-key": "k", "content-type": "application/json"}
-        body = google_cloud_vision._request([*IMAGES, b"bad"], [2, 2, 2])
+        body = google_cloud_vision._request_body([*IMAGES, b"bad"], [2, 2, 2])
         response = service.answer(call("POST", "https://x/v1/images:annotate", headers, body))
         message = json_format.Parse(response.body, vision.BatchAnnotateImagesResponse()._pb)
         assert len(message.responses) == 3
@@ -74,7 +74,7 @@ class TestGoogle:
             ]
         )
         tree = json_format.MessageToDict(message._pb)
-        answer = google_cloud_vision._read(
+        answer = google_cloud_vision._parse_annotation(
             tree, "asset", KeyHeader("X", google("https://x").google_cloud_vision.api_key)
         )
         assert [(each.name, each.confidence) for each in answer.suggestions] == [("Train", 0.75), ("Fog", 0.0)]
@@ -82,7 +82,7 @@ class TestGoogle:
     @pytest.mark.parametrize("number", [value.number for value in code_pb2.Code.DESCRIPTOR.values if value.number])
     def test_every_code_of_an_image_has_a_meaning(self, number: int) -> None:
         key = KeyHeader("X", google("https://x").google_cloud_vision.api_key)
-        error = google_errors.image_error({"code": number, "message": "so"}, "asset", key)
+        error = google_errors.image_error({"code": number, "message": "because"}, "asset", key)
         never = {"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RANGE", "UNIMPLEMENTED"}
         refused = {"PERMISSION_DENIED", "UNAUTHENTICATED"}
         name = code_pb2.Code.Name(number)
@@ -106,10 +106,10 @@ def provider() -> MicrosoftVision:
 HEADERS = {"ocp-apim-subscription-key": "k", "content-type": "application/octet-stream"}
 
 
-def answered(path: str) -> tuple[Call, Response]:
-    """What the fake answers to the request that we make for an endpoint."""
-    target = provider().target(microsoft("https://westeurope.api.cognitive.microsoft.com" + path).microsoft_vision)
-    made = call("POST", target.url, HEADERS, IMAGES[0])
+def exchange(path: str) -> tuple[Call, Response]:
+    """The request that we make for an endpoint, and the fake's response."""
+    endpoint = provider().endpoint(microsoft("https://westeurope.api.cognitive.microsoft.com" + path).microsoft_vision)
+    made = call("POST", endpoint.url, HEADERS, IMAGES[0])
     return made, FakeMicrosoft("k").answer(made)
 
 
@@ -118,14 +118,14 @@ class TestImageAnalysis4:
         theirs = build_image_analysis_analyze_from_image_data_request(
             visual_features=[analysis.VisualFeatures.TAGS], language="en", content_type="application/octet-stream"
         )
-        ours, _ = answered("")
+        ours, _ = exchange("")
         assert ours.path == "/computervision" + urlsplit(theirs.url).path
         assert ours.query == {**dict(parse_qsl(urlsplit(theirs.url).query)), "features": "tags"}
         assert ours.headers["content-type"] == theirs.headers["content-type"]
         assert ours.query["api-version"] == microsoft_vision.API_VERSION
 
     def test_the_fake_answers_in_microsofts_model(self) -> None:
-        _, response = answered("")
+        _, response = exchange("")
         result = analysis.ImageAnalysisResult(json.loads(response.body))
         assert response.status == 200
         assert result.model_version == "2023-10-01"
@@ -146,13 +146,13 @@ class TestImageAnalysis4:
 
 class TestComputerVision32:
     def test_our_request_is_the_one_that_microsofts_client_makes(self) -> None:
-        ours, _ = answered("/vision/v3.2")
+        ours, _ = exchange("/vision/v3.2")
         assert ours.path == "/vision/v3.2" + ComputerVisionClientOperationsMixin.tag_image_in_stream.metadata["url"]
         assert set(ours.query) <= {"language", "model-version"}
 
     @pytest.mark.parametrize("path", ["/vision/v2.0", "/vision/v3.2"])
     def test_the_fake_answers_in_microsofts_model(self, path: str) -> None:
-        _, response = answered(path)
+        _, response = exchange(path)
         tree = json.loads(response.body)
         result = self._deserialize("TagResult", tree)
         assert [tag.name for tag in result.tags][1:] == ["train", "outdoor"]

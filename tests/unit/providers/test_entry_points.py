@@ -1,4 +1,4 @@
-"""What the command line makes of a provider that another package brings."""
+"""How the command line treats a third-party provider."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from worker.settings import InstanceSettings, Settings
 
 
 class Mine(ScriptedProvider):
-    def __init__(self, _surroundings: ProviderContext) -> None:
+    def __init__(self, _context: ProviderContext) -> None:
         super().__init__("mine")
 
     def enabled(self, instance: InstanceSettings) -> bool:
@@ -31,12 +31,12 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 ON = Settings(instances={"acme": {"providers": {"mine": {}}}})
 
 
-async def test_the_check_of_the_switches_names_it() -> None:
-    finding = await preflight._switches(ON)
-    assert (finding.status, finding.message) == ("ok", "defaults: none; acme: mine")
+async def test_the_check_of_the_switches_lists_it() -> None:
+    check = await preflight._switches(ON)
+    assert (check.status, check.message) == ("ok", "defaults: none; acme: mine")
 
 
-@pytest.mark.parametrize(("instance", "local"), [("acme", False), ("stranger", True)])
-def test_the_local_model_tags_a_file_only_where_nobody_else_would(instance: str, local: bool) -> None:
+@pytest.mark.parametrize(("instance", "local"), [("acme", False), ("unknown", True)])
+def test_the_local_model_tags_a_file_only_where_no_other_provider_would(instance: str, local: bool) -> None:
     settings = _settings_for(ON, instance, model=None, threshold=None)
     assert settings.instances[instance].tensorflow.enabled == local

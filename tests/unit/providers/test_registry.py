@@ -1,4 +1,4 @@
-"""CheckResult providers by name: Autotag's own, and those of other packages."""
+"""Providers are found by name: the built-in ones, and those of other packages."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 from worker.errors import Misconfigured
 from worker.providers import registry
 from worker.providers.checks import Checkable
-from worker.providers.registry import ProviderContext, make, make_wanted, wanted
+from worker.providers.registry import ProviderContext, enabled_names, make, make_enabled
 from worker.settings import Settings
 
 HERE = "tests.unit.providers.test_registry"
 
 
 class Complete:
-    """Has everything that a provider has, and is called `complete`."""
+    """Has all methods of a provider, and the name `complete`."""
 
     name = "complete"
 
@@ -33,13 +33,13 @@ class Complete:
     def close(self) -> None: ...
 
 
-class Half:
-    name = "half"
+class Incomplete:
+    name = "incomplete"
 
     def __init__(self, context: ProviderContext) -> None: ...
 
 
-def explosive(context: ProviderContext) -> None:
+def failing_factory(context: ProviderContext) -> None:
     raise RuntimeError("no luck today")
 
 
@@ -51,33 +51,31 @@ def context(tmp_path: Path) -> ProviderContext:
 @pytest.fixture
 def packages(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Entry points of other packages, by name."""
-    there: dict[str, str] = {}
+    installed: dict[str, str] = {}
 
     def entry_points(*, group: str) -> list[EntryPoint]:
-        return [EntryPoint(name, value, group) for name, value in there.items()]
+        return [EntryPoint(name, value, group) for name, value in installed.items()]
 
     monkeypatch.setattr(registry, "entry_points", entry_points)
-    return there
+    return installed
 
 
-def test_only_what_an_instance_has_switched_on_is_made(tmp_path: Path, packages: dict[str, str]) -> None:
+def test_only_providers_that_an_instance_has_enabled_are_created(tmp_path: Path, packages: dict[str, str]) -> None:
     on = {"enabled": True, "api_key": "k", "api_endpoint": "https://x.example"}
     settings = Settings.model_validate(
         {"state_dir": tmp_path, "cache_dir": tmp_path, "instances": {"acme": {"microsoft_vision": on}}}
     )
-    (provider,) = make_wanted(settings)
+    (provider,) = make_enabled(settings)
     assert provider.name == "microsoft_vision"
     assert isinstance(provider, Checkable)
-    assert wanted(Settings()) == []
+    assert enabled_names(Settings()) == []
 
 
-def test_the_cloud_providers_are_there(context: ProviderContext, packages: dict[str, str]) -> None:
+def test_the_cloud_providers_can_be_created_and_checked(context: ProviderContext, packages: dict[str, str]) -> None:
     assert all(isinstance(make(name, context), Checkable) for name in registry.BUILT_IN)
 
 
-def test_one_of_another_package_is_made_with_its_surroundings(
-    context: ProviderContext, packages: dict[str, str]
-) -> None:
+def test_a_third_party_provider_is_created_with_its_context(context: ProviderContext, packages: dict[str, str]) -> None:
     packages["complete"] = f"{HERE}:Complete"
     provider = make("complete", context)
     assert provider.context is context  # type: ignore[attr-defined]
@@ -89,27 +87,29 @@ def test_one_of_another_package_is_made_with_its_surroundings(
     [
         ("gone", "no_such_package:Provider", "ModuleNotFoundError"),
         ("gone", f"{HERE}:Nothing", "AttributeError"),
-        ("explosive", f"{HERE}:explosive", "no luck today"),
-        ("half", f"{HERE}:Half", "lacks enabled"),
+        ("failing", f"{HERE}:failing_factory", "no luck today"),
+        ("incomplete", f"{HERE}:Incomplete", "lacks enabled"),
         ("another", f"{HERE}:Complete", "calls itself 'complete'"),
     ],
 )
-def test_one_that_does_not_work_is_told_and_leaves_the_others_alone(
+def test_one_that_does_not_work_is_reported_and_does_not_affect_the_others(
     context: ProviderContext, packages: dict[str, str], name: str, value: str, message: str
 ) -> None:
     packages |= {name: value, "complete": f"{HERE}:Complete"}
     with pytest.raises(Misconfigured, match=message) as caught:
         make(name, context)
     assert caught.value.reason == "provider_broken"
-    assert [provider.name for provider in make_wanted(context.settings)] == ["complete"]
+    assert [provider.name for provider in make_enabled(context.settings)] == ["complete"]
 
 
 @pytest.mark.parametrize("name", ["google_cloud_vision", "tensorflow"])
-def test_a_name_of_autotags_own_can_not_be_taken(context: ProviderContext, packages: dict[str, str], name: str) -> None:
+def test_the_name_of_a_built_in_provider_is_reserved(
+    context: ProviderContext, packages: dict[str, str], name: str
+) -> None:
     packages[name] = f"{HERE}:Complete"
     assert registry.installed() == {}
 
 
-def test_an_unknown_name_is_told_with_those_that_there_are(context: ProviderContext, packages: dict[str, str]) -> None:
+def test_an_unknown_name_is_reported_with_the_known_ones(context: ProviderContext, packages: dict[str, str]) -> None:
     with pytest.raises(Misconfigured, match="google_cloud_vision, microsoft_vision"):
         make("bing", context)

@@ -1,4 +1,4 @@
-"""Providers are asked side by side; what each replies, and whether it is worth asking again, is kept apart."""
+"""Providers are asked concurrently; each reply states by itself whether to ask that provider again."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from worker.images.content import Content
 from worker.images.requests import JpegLimits
 from worker.messages import ImageFacts
 from worker.providers.base import Image, Suggestion
-from worker.providers.replies import Again, Asking, Reply, pack, unpack
+from worker.providers.replies import AskAgain, ConcurrentRequests, Reply, pack, unpack
 from worker.settings import InstanceSettings
 
 
-async def no_shrinking(limits: JpegLimits) -> bytes:
+async def refuse_to_shrink(limits: JpegLimits) -> bytes:
     raise AssertionError("nothing here sends JPEGs")
 
 
@@ -24,85 +24,88 @@ async def no_shrinking(limits: JpegLimits) -> bytes:
 def image() -> Image:
     with Content.from_bytes(b"bytes of an image", "test") as content:
         facts = ImageFacts(format="JPEG", width=1, height=1, sha256="0" * 64)
-        yield Image("a-1", "default", content, facts, "image/jpeg", None, no_shrinking)
+        yield Image("a-1", "default", content, facts, "image/jpeg", None, refuse_to_shrink)
 
 
 async def test_a_late_provider_does_not_hold_up_the_others(image: Image) -> None:
-    # Given one provider that answers at once and one that takes its time
+    # Given one provider that answers at once and a slow one
     quick, slow = ScriptedProvider("quick", ("cat", 0.9)), ScriptedProvider("slow", ("animal", 0.8), delay_s=0.2)
-    async with Asking([quick, slow], image, InstanceSettings()) as asking:
+    async with ConcurrentRequests([quick, slow], image, InstanceSettings()) as requests:
         # When the wait for the slow one is over
-        in_time = await asking.within(0.02)
-        # Then the quick one's reply is there, and the other is known to be late
+        in_time = await requests.replies_within(0.02)
+        # Then the quick one's reply is there, and the other is outstanding
         assert [reply.provider for reply in in_time] == ["quick"]
-        assert asking.late == ["slow"]
+        assert requests.outstanding == ["slow"]
         # And in the end both have replied
-        assert [(reply.provider, reply.status) for reply in await asking.all()] == [("quick", "ok"), ("slow", "ok")]
-        assert asking.late == []
+        assert [(reply.provider, reply.status) for reply in await requests.all_replies()] == [
+            ("quick", "ok"),
+            ("slow", "ok"),
+        ]
+        assert requests.outstanding == []
 
 
-async def test_when_nobody_is_in_time_the_first_reply_ends_the_wait(image: Image) -> None:
+async def test_when_no_provider_is_in_time_the_first_answer_ends_the_wait(image: Image) -> None:
     slow, slower = ScriptedProvider("slow", delay_s=0.05), ScriptedProvider("slower", delay_s=5)
-    async with Asking([slow, slower], image, InstanceSettings()) as asking:
-        assert [reply.provider for reply in await asking.within(0.0)] == ["slow"]
+    async with ConcurrentRequests([slow, slower], image, InstanceSettings()) as requests:
+        assert [reply.provider for reply in await requests.replies_within(0.0)] == ["slow"]
 
 
 async def test_a_failure_that_comes_first_does_not_end_the_wait_for_an_answer(image: Image) -> None:
-    # Given nobody who replies in time, then a failure, then an answer, then one who takes very long
+    # Given no provider that replies in time, then a failure, then an answer, then a very slow one
     providers = [
         ScriptedProvider("failing", error=TryLater("down", reason="down"), delay_s=0.02),
         ScriptedProvider("answering", ("cat", 0.9), delay_s=0.05),
         ScriptedProvider("slowest", delay_s=60),
     ]
-    async with Asking(providers, image, InstanceSettings()) as asking:
+    async with ConcurrentRequests(providers, image, InstanceSettings()) as requests:
         # When the wait ends
-        replies = await asking.within(0.0)
+        replies = await requests.replies_within(0.0)
         # Then the answer is there, and was not held up by the slowest
         assert [(reply.provider, reply.status) for reply in replies] == [
             ("failing", "unavailable"),
             ("answering", "ok"),
         ]
-        assert asking.late == ["slowest"]
+        assert requests.outstanding == ["slowest"]
 
 
-async def test_leaving_calls_off_whoever_has_not_replied(image: Image) -> None:
+async def test_leaving_cancels_the_outstanding_requests(image: Image) -> None:
     before = asyncio.all_tasks()
-    async with Asking([ScriptedProvider("slow", delay_s=60)], image, InstanceSettings()):
+    async with ConcurrentRequests([ScriptedProvider("slow", delay_s=60)], image, InstanceSettings()):
         await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "again"),
+    ("error", "status", "ask_again"),
     [
-        (CannotBeDone("no", reason="refused"), "failed", Again.NO),
-        (Misconfigured("key refused", reason="key_refused"), "failed", Again.NO),
-        (TryLater("down", reason="down", after_s=7), "unavailable", Again.LATER),
-        (Unavailable("off", reason="model_disabled"), "unavailable", Again.WAIT),
-        (RuntimeError("a mistake of somebody's"), "unavailable", Again.LATER),
+        (CannotBeDone("no", reason="refused"), "failed", AskAgain.NO),
+        (Misconfigured("key refused", reason="key_refused"), "failed", AskAgain.NO),
+        (TryLater("down", reason="down", after_s=7), "unavailable", AskAgain.LATER),
+        (Unavailable("off", reason="model_disabled"), "unavailable", AskAgain.WAIT),
+        (RuntimeError("a bug"), "unavailable", AskAgain.LATER),
     ],
 )
 async def test_an_error_becomes_a_reply_and_leaves_the_other_providers_tags(
-    image: Image, error: Exception, status: str, again: Again
+    image: Image, error: Exception, status: str, ask_again: AskAgain
 ) -> None:
-    broken, sound = ScriptedProvider("broken", error=error), ScriptedProvider("sound", ("cat", 0.9))
-    async with Asking([broken, sound], image, InstanceSettings()) as asking:
-        first, second = await asking.all()
-    assert (first.status, first.again) == (status, again)
+    broken, working = ScriptedProvider("broken", error=error), ScriptedProvider("working", ("cat", 0.9))
+    async with ConcurrentRequests([broken, working], image, InstanceSettings()) as requests:
+        first, second = await requests.all_replies()
+    assert (first.status, first.ask_again) == (status, ask_again)
     assert first.after_s == (7 if isinstance(error, TryLater) and not isinstance(error, RuntimeError) else 0)
     assert second.status == "ok"
 
 
-def test_replies_survive_a_retry_but_for_those_to_be_asked_again() -> None:
+def test_replies_survive_a_retry_except_those_to_be_asked_again() -> None:
     done = Reply("tensorflow", "ok", (Suggestion("cat", 0.9),), "lite2@abc", duration_s=0.1)
     refused = Reply("google_cloud_vision", "failed", reason="key_refused", message="…")
-    down = Reply("microsoft_vision", "unavailable", again=Again.LATER)
+    down = Reply("microsoft_vision", "unavailable", ask_again=AskAgain.LATER)
 
     assert unpack(pack([done, refused, down])) == {"tensorflow": done, "google_cloud_vision": refused}
     assert unpack(pack([done]).encode()) == {"tensorflow": done}
 
 
-def test_what_has_no_room_in_a_header_is_asked_again() -> None:
+def test_a_reply_that_does_not_fit_into_the_header_is_asked_again() -> None:
     big = Reply("big", "ok", tuple(Suggestion(f"label {number}" * 20, 0.5) for number in range(1000)))
     small = Reply("small", "ok", (Suggestion("cat", 0.9),))
     header = pack([big, small])
@@ -110,7 +113,7 @@ def test_what_has_no_room_in_a_header_is_asked_again() -> None:
     assert unpack(header) == {"small": small}
 
 
-def test_what_is_wanting_in_an_answer_stands_in_the_result() -> None:
+def test_the_note_of_an_incomplete_answer_is_in_the_result() -> None:
     reply = Reply("google_cloud_vision", "ok", model="v1", message="only a part of the labels came")
     assert reply.report().message == "only a part of the labels came"
     assert unpack(pack([reply])) == {"google_cloud_vision": reply}
@@ -119,5 +122,5 @@ def test_what_is_wanting_in_an_answer_stands_in_the_result() -> None:
 @pytest.mark.parametrize(
     "header", [None, 7, "", "no json", "{}", "[1]", '[{"provider": "x"}]', '[{"a":1,"suggestions":[]}]']
 )
-def test_a_header_that_is_not_ours_means_that_nothing_is_known(header: object) -> None:
+def test_a_header_in_another_format_holds_no_replies(header: object) -> None:
     assert unpack(header) == {}

@@ -1,4 +1,4 @@
-"""A provider of another package that raises where it must not costs only its own tags."""
+"""A third-party provider that raises where it must not loses only its own tags."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ class Broken(ScriptedProvider):
         return 7
 
 
-def test_what_it_raises_is_logged_once_and_it_counts_as_on_and_willing() -> None:
-    guarded = ThirdPartyProvider(Broken("mine"))
+def test_what_it_raises_is_logged_once_and_it_counts_as_enabled_and_usable() -> None:
+    wrapped = ThirdPartyProvider(Broken("mine"))
     with capture_logs() as lines:
         answers = [
-            (guarded.enabled(InstanceSettings()), guarded.refuses("image/png", InstanceSettings())) for _ in range(3)
+            (wrapped.enabled(InstanceSettings()), wrapped.refuses("image/png", InstanceSettings())) for _ in range(3)
         ]
     assert answers == [(True, None)] * 3
     assert [(line["provider"], line["method"]) for line in lines] == [("mine", "enabled"), ("mine", "refuses")]
-    assert guarded.unusable(InstanceSettings()) is None
+    assert wrapped.unusable(InstanceSettings()) is None
 
 
-def test_a_sound_one_is_passed_through_with_all_that_it_can_do() -> None:
-    guarded = ThirdPartyProvider(Broken("mine"))
-    assert guarded.name == "mine"
-    assert guarded.calls_used() == 7
+def test_a_correct_one_is_delegated_to_with_its_optional_methods() -> None:
+    wrapped = ThirdPartyProvider(Broken("mine"))
+    assert wrapped.name == "mine"
+    assert wrapped.calls_used() == 7
     off = ThirdPartyProvider(ScriptedProvider("off", enabled=False, refuses=lambda _mime_type: "not mine"))
     assert not off.enabled(InstanceSettings())
     assert off.refuses("image/png", InstanceSettings()) == "not mine"

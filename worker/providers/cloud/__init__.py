@@ -1,5 +1,5 @@
-"""What providers that ask a service over the network share.
+"""The shared base of providers that call a service over the network.
 
-An image's way, outermost first: `provider` (cache, deadline), `retries` (tenacity), `client` (what one instance may do
-now: pause, rate, budget, circuit), `http` (one HTTP call).
+The layers of one call, outermost first: `provider` (cache, payload), `retries` (attempts, total time), `account_client`
+(what one instance may do now: pause, rate, budget, circuit), `http_client` (one HTTP request).
 """

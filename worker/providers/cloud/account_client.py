@@ -1,7 +1,7 @@
-"""What one instance may ask of one service at this moment: its pause, rate, budget and circuit, in one place.
+"""Limits the calls of one account to one service: pauses, rate, concurrency, monthly budget and circuit breaker.
 
-A client belongs to one account (endpoint and key). When an instance's account changes, it gets a new client; calls
-under way stay with the old one, so that no image is ever sent under a key that is not its own instance's.
+A client belongs to one account (endpoint and key). When an instance's account changes, a new client is created; calls
+in flight stay with the old one, so that no image is ever sent with a key that is not its own instance's.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from aiolimiter import AsyncLimiter
 from pydantic import SecretStr
 
 from worker.errors import AutotagError, Misconfigured, Unavailable
-from worker.providers.cloud.budget import CallBudget, Grant
+from worker.providers.cloud.budget import CallBudget, Reservation
 from worker.providers.cloud.circuit import Circuit
-from worker.providers.cloud.faults import MAY_HAVE_BEEN_BILLED, NotCalled, SlowDown
+from worker.providers.cloud.errors import MAY_HAVE_BEEN_BILLED, CallNotMade, RateLimited
 from worker.providers.cloud.observer import NO_OBSERVER, CallObserver
 
 _log = structlog.get_logger(__name__)
@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who is calling whom, and how much is allowed. The key does not show in its representation."""
+    """One instance's account with a service, and its limits. The key is not shown in the representation."""
 
     provider: str
     instance: str
@@ -40,10 +40,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class AccountRules:
-    """How many calls may be under way at once, and how long a service is left alone after what.
+    """The rules that are the same for all accounts: concurrency, circuit breaker, pauses.
 
-    A service may ask for a pause; images wait for the end of one no longer than `longest_pause_s` with us. `calls` is
-    told of every call that is made.
+    After a refusal that an operator must fix (a refused key), no call is made for `refused_key_pause_s`. When a service
+    asks for a pause, images wait here for `longest_pause_s` at most. `observer` is notified of every call.
     """
 
     maximum_calls_at_once: int
@@ -51,11 +51,11 @@ class AccountRules:
     circuit_open_s: float
     refused_key_pause_s: float
     longest_pause_s: float
-    calls: CallObserver = NO_OBSERVER
+    observer: CallObserver = NO_OBSERVER
 
 
 class AccountClient:
-    """The way of one account's calls. Its steps, in this order: `admission`, `take`, `send`."""
+    """Makes the calls of one account. The steps of a call, in this order: `wait_for_turn`, `reserve`, `send`."""
 
     def __init__(self, account: Account, rules: AccountRules, budget: CallBudget) -> None:
         self.account = account
@@ -77,12 +77,16 @@ class AccountClient:
         """`closed`, `open` or `half_open`."""
         return self._circuit.state
 
-    async def admission(self) -> None:
-        """Wait for this call's turn. Raises Misconfigured, Unavailable or NotCalled where waiting would not help."""
-        self._refuse_at_once()
-        while (left_s := self._paused_until_s - time.monotonic()) > 0:  # another call may lengthen the pause meanwhile
+    async def wait_for_turn(self) -> None:
+        """Wait until pause and rate allow a call.
+
+        Raises CallNotMade while the circuit is open or for a pause that is too long to wait here, and the recent
+        Misconfigured or Unavailable for a refused account.
+        """
+        self._raise_if_blocked()
+        while (left_s := self._paused_until_s - time.monotonic()) > 0:  # another call may extend the pause meanwhile
             if left_s > self.rules.longest_pause_s:
-                raise NotCalled(
+                raise CallNotMade(
                     f"{self.account.provider} of instance {self.account.instance} asked for a rest of another "
                     f"{left_s:.0f} s",
                     reason="quota_exhausted",
@@ -91,20 +95,20 @@ class AccountClient:
             await asyncio.sleep(left_s)
         if self._limiter is not None:
             await self._limiter.acquire()
-        self._refuse_at_once()  # much may have happened while waiting
+        self._raise_if_blocked()  # the state may have changed while waiting
 
-    async def take(self, wanted: int) -> Grant | None:
-        """Take calls from the month's budget; None when there is no limit. Raises Unavailable when it is used up."""
+    async def reserve(self, calls: int) -> Reservation | None:
+        """Reserve up to `calls` calls of this month; None without a limit. Raises Unavailable if none is left."""
         limit = self.account.calls_per_month
         if limit is None:
             return None
-        grant = await self._budget.take(self.account.provider, self.account.instance, wanted, limit)
-        if grant.calls == 0:
+        reservation = await self._budget.reserve(self.account.provider, self.account.instance, calls, limit)
+        if reservation.calls == 0:
             raise self.budget_exhausted()
-        return grant
+        return reservation
 
     def budget_exhausted(self) -> Unavailable:
-        """The error for an image for which no call is left this month."""
+        """The error for an image when no call is left this month."""
         return Unavailable(
             f"{self.account.provider} of instance {self.account.instance} has made its {self.account.calls_per_month} "
             f"calls of this month (`calls_per_month`); the budget renews at {self._budget.renews():%Y-%m-%d %H:%M} UTC",
@@ -112,38 +116,41 @@ class AccountClient:
             after_s=self._budget.renews_in_s(),
         )
 
-    async def call(self, ask: Callable[[], Awaitable[_T]]) -> _T:
-        """All three steps for a call of one image."""
+    async def call(self, request: Callable[[], Awaitable[_T]]) -> _T:
+        """All three steps for one call with one image."""
         async with self._slots:
-            await self.admission()
-            return await self.send(ask, await self.take(1))
+            await self.wait_for_turn()
+            return await self.send(request, await self.reserve(1))
 
     async def close(self) -> None:
-        """Break off what the client has under way by itself: nothing, here."""
+        """Cancel the client's own tasks; this class has none."""
 
-    async def send(self, ask: Callable[[], Awaitable[_T]], grant: Grant | None) -> _T:
-        """Make the call, and draw from its end what follows for the next ones."""
+    async def send(self, request: Callable[[], Awaitable[_T]], reservation: Reservation | None) -> _T:
+        """Make the call. Its outcome updates the pause and the circuit; calls that were not billed are released.
+
+        Raises what `request` raises, or CallNotMade while the circuit is open.
+        """
         started_s = time.monotonic()
         try:
-            answer = await self._circuit.call(ask)
+            result = await self._circuit.call(request)
         except AutotagError as error:
-            if not isinstance(error, NotCalled):
-                self._tell(error.reason, started_s)
-            self._learn(error)
-            if grant is not None and error.reason not in MAY_HAVE_BEEN_BILLED:
-                await self._budget.give_back(grant, grant.calls)
+            if not isinstance(error, CallNotMade):
+                self._notify_observer(error.reason, started_s)
+            self._pause_after(error)
+            if reservation is not None and error.reason not in MAY_HAVE_BEEN_BILLED:
+                await self._budget.release(reservation, reservation.calls)
             raise
-        self._tell(None, started_s)
-        return answer
+        self._notify_observer(None, started_s)
+        return result
 
-    def _tell(self, failure: str | None, started_s: float) -> None:
-        self.rules.calls.called(self.account.provider, self.account.instance, failure, time.monotonic() - started_s)
+    def _notify_observer(self, failure: str | None, started_s: float) -> None:
+        self.rules.observer.called(self.account.provider, self.account.instance, failure, time.monotonic() - started_s)
 
-    def _learn(self, error: AutotagError) -> None:
-        if isinstance(error, SlowDown):
+    def _pause_after(self, error: AutotagError) -> None:
+        if isinstance(error, RateLimited):
             self._paused_until_s = max(self._paused_until_s, time.monotonic() + error.after_s)
         elif isinstance(error, Misconfigured | Unavailable):
-            # A whole library may be waiting: one refused call now and then is enough to see that the key works again.
+            # A whole library may be queued: one refused call now and then is enough to notice that the key works again.
             self._refusal = error
             self._refused_until_s = time.monotonic() + self.rules.refused_key_pause_s
             _log.error(
@@ -154,14 +161,14 @@ class AccountClient:
                 error=str(error),
             )
 
-    def _refuse_at_once(self) -> None:
+    def _raise_if_blocked(self) -> None:
         if self._refusal is not None and time.monotonic() < self._refused_until_s:
             raise type(self._refusal)(str(self._refusal), reason=self._refusal.reason)
-        self._circuit.refuse_when_open()
+        self._circuit.raise_if_open()
 
 
 def _limiter(calls_per_second: float | None) -> AsyncLimiter | None:
-    """A bucket that holds a second's calls, and never less than one: 0.5 a second is one call every two seconds."""
+    """A token bucket of one second's calls, at least one: 0.5 a second is one call every two seconds."""
     if calls_per_second is None:
         return None
     burst = max(1.0, calls_per_second)

@@ -1,7 +1,7 @@
-"""Several images in one call where several wait; a lone one never waits for company.
+"""Sends queued items in batches; a single item is never delayed to fill a batch.
 
-A few workers carry items away as soon as there are any. Only while all of them are busy, or held by a rate limit, do
-items gather, and then whoever is free next takes as many as a call may hold.
+A few workers send items as soon as there are any. Items accumulate only while all workers are busy, or held by a rate
+limit; the next free worker then takes as many as a call may hold.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class BatchLimits:
 
 
 @dataclass(slots=True, eq=False)
-class _Waiting(Generic[_Item, _Result]):
+class _Queued(Generic[_Item, _Result]):
+    """An item with the future of its result. `alone`: it must be the only one in its call."""
+
     item: _Item
     size_bytes: int
     future: asyncio.Future[_Result]
@@ -36,7 +38,7 @@ class _Waiting(Generic[_Item, _Result]):
 
 
 class Batcher(Generic[_Item, _Result]):
-    """Carries items of one client. `send` takes a batch and gives a result or an error for each, in the same order."""
+    """Batches the items of one account. `send` takes a batch and returns a result or an error for each, in order."""
 
     def __init__(
         self,
@@ -46,89 +48,90 @@ class Batcher(Generic[_Item, _Result]):
         *,
         maximum_calls: int,
     ) -> None:
-        self._account_client = client
+        self._client = client
         self._send = send
         self._limits = limits
         self._maximum_calls = maximum_calls
-        self._queue: deque[_Waiting[_Item, _Result]] = deque()
+        self._queue: deque[_Queued[_Item, _Result]] = deque()
         self._workers: set[asyncio.Task[None]] = set()
-        self._carrying = 0
+        self._sending = 0
+        """Workers that have taken a batch."""
 
     async def submit(self, item: _Item, size_bytes: int) -> _Result:
-        """The result for one item, however many others it travelled with. Raises what its call or itself ended in."""
+        """The result for one item of `size_bytes` in the request. Raises the error of the item or of its whole call."""
         loop = asyncio.get_running_loop()
-        waiting: _Waiting[_Item, _Result] = _Waiting(item, size_bytes, loop.create_future())
-        self._queue.append(waiting)
-        self._hire()
-        return await waiting.future
+        queued: _Queued[_Item, _Result] = _Queued(item, size_bytes, loop.create_future())
+        self._queue.append(queued)
+        self._start_worker_if_needed()
+        return await queued.future
 
     async def close(self) -> None:
-        """Break off all calls; what still waits is to be tried later."""
+        """Cancel all calls; items without a result fail with TryLater."""
         workers = tuple(self._workers)
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
-        self._fail(self._all_waiting(), _closed())
+        self._fail(self._take_all(), _stopping())
 
-    def _hire(self) -> None:
-        # A worker begins at the loop's next turn, so that what is submitted in the same turn travels together.
-        about_to_take = len(self._workers) - self._carrying
-        if len(self._workers) < self._maximum_calls and about_to_take < len(self._queue):
+    def _start_worker_if_needed(self) -> None:
+        # A worker runs at the loop's next iteration, so that items submitted in the same one share a batch.
+        free_workers = len(self._workers) - self._sending
+        if len(self._workers) < self._maximum_calls and free_workers < len(self._queue):
             self._workers.add(asyncio.create_task(self._work()))
 
     async def _work(self) -> None:
         try:
             while self._queue:
                 try:
-                    await self._account_client.admission()
+                    await self._client.wait_for_turn()
                 except AutotagError as error:
-                    self._fail(self._all_waiting(), error)
+                    self._fail(self._take_all(), error)
                 batch = self._next_batch()
                 if batch:
-                    self._carrying += 1
+                    self._sending += 1
                     try:
-                        await self._carry(batch)
+                        await self._send_batch(batch)
                     finally:
-                        self._carrying -= 1
+                        self._sending -= 1
         finally:
-            # Here and not in a callback of the task's end: nothing may be submitted in between and find nobody.
+            # Here, not in a done callback: an item submitted in between would count on a worker that has ended.
             self._workers.discard(asyncio.current_task())
 
-    async def _carry(self, batch: list[_Waiting[_Item, _Result]]) -> None:
-        grant = None
+    async def _send_batch(self, batch: list[_Queued[_Item, _Result]]) -> None:
+        reservation = None
         try:
-            grant = await self._account_client.take(len(batch))
-            granted = len(batch) if grant is None else grant.calls
-            self._fail(batch[granted:], self._account_client.budget_exhausted())
-            del batch[granted:]
-            results = await self._account_client.send(lambda: self._send([waiting.item for waiting in batch]), grant)
+            reservation = await self._client.reserve(len(batch))
+            reserved = len(batch) if reservation is None else reservation.calls
+            self._fail(batch[reserved:], self._client.budget_exhausted())
+            del batch[reserved:]
+            results = await self._client.send(lambda: self._send([queued.item for queued in batch]), reservation)
         except CannotBeDone as error:
-            self._blame(batch, error)
+            self._fail_or_send_alone(batch, error)
         except AutotagError as error:
             self._fail(batch, error)
         except asyncio.CancelledError:
-            self._fail(batch, _closed())
+            self._fail(batch, _stopping())
             raise
-        except Exception as error:  # noqa: BLE001 - whatever went wrong, nobody may be left waiting for ever
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, every future must be resolved
             self._fail(batch, error)
         else:
-            for waiting, result in zip(batch, results, strict=True):
+            for queued, result in zip(batch, results, strict=True):
                 if isinstance(result, AutotagError):
-                    self._fail([waiting], result)
-                elif not waiting.future.done():
-                    waiting.future.set_result(result)
+                    self._fail([queued], result)
+                elif not queued.future.done():
+                    queued.future.set_result(result)
 
-    def _blame(self, batch: list[_Waiting[_Item, _Result]], error: CannotBeDone) -> None:
-        """The call as a whole was refused: with several items in it, find the one at fault by sending each alone."""
+    def _fail_or_send_alone(self, batch: list[_Queued[_Item, _Result]], error: CannotBeDone) -> None:
+        """Handle the refusal of a whole call: of several items, send each alone to find the one at fault."""
         if len(batch) == 1:
             self._fail(batch, error)
             return
-        for waiting in reversed(batch):
-            waiting.alone = True
-            self._queue.appendleft(waiting)
+        for queued in reversed(batch):
+            queued.alone = True
+            self._queue.appendleft(queued)
 
-    def _next_batch(self) -> list[_Waiting[_Item, _Result]]:
-        batch: list[_Waiting[_Item, _Result]] = []
+    def _next_batch(self) -> list[_Queued[_Item, _Result]]:
+        batch: list[_Queued[_Item, _Result]] = []
         size_bytes = 0
         while self._queue and len(batch) < self._limits.items:
             first = self._queue[0]
@@ -136,7 +139,7 @@ class Batcher(Generic[_Item, _Result]):
             if full and not first.future.done():
                 break
             self._queue.popleft()
-            if first.future.done():  # its image is waited for no longer
+            if first.future.done():  # its caller was cancelled
                 continue
             batch.append(first)
             size_bytes += first.size_bytes
@@ -144,27 +147,27 @@ class Batcher(Generic[_Item, _Result]):
                 break
         return batch
 
-    def _all_waiting(self) -> list[_Waiting[_Item, _Result]]:
+    def _take_all(self) -> list[_Queued[_Item, _Result]]:
         everything = list(self._queue)
         self._queue.clear()
         return everything
 
     @staticmethod
-    def _fail(batch: list[_Waiting[_Item, _Result]], error: Exception) -> None:
-        for waiting in batch:
-            if not waiting.future.done():
-                waiting.future.set_exception(_twin(error) if len(batch) > 1 else error)
+    def _fail(batch: list[_Queued[_Item, _Result]], error: Exception) -> None:
+        for queued in batch:
+            if not queued.future.done():
+                queued.future.set_exception(_copy(error) if len(batch) > 1 else error)
 
 
-def _twin(error: Exception) -> Exception:
-    """An equal error: a shared one would gather the traceback of every place it is raised at.
+def _copy(error: Exception) -> Exception:
+    """An equal error: a shared one would collect the traceback of every place where it is raised.
 
-    Not by `copy`, which calls the constructor with the message alone.
+    `copy.copy` does not work here: it calls the constructor with the message alone.
     """
-    twin = type(error).__new__(type(error), *error.args)
-    twin.__dict__.update(error.__dict__)
-    return twin
+    copied = type(error).__new__(type(error), *error.args)
+    copied.__dict__.update(error.__dict__)
+    return copied
 
 
-def _closed() -> TryLater:
+def _stopping() -> TryLater:
     return TryLater("the service is stopping; the call was broken off", reason="stopping")

@@ -1,8 +1,7 @@
-"""How many calls each instance has made to each service this month, kept in a file that outlives restarts.
+"""Counts the calls of each instance to each service this month, in a database file that survives restarts.
 
-The limit is hard: calls are taken from the budget before they are made, in one transaction, so that neither tasks nor
-other processes on the same state directory can go over it together. Calls that the service did not carry out are
-given back.
+The limit is hard: calls are reserved before they are made, in one transaction, so that concurrent tasks, or other
+processes on the same state directory, cannot exceed it together. Calls that the service did not carry out are released.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ def _utc_now() -> datetime:
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
-    """Calls taken from a budget: how many, and from which month."""
+class Reservation:
+    """Calls reserved from a budget: how many, and in which month."""
 
     provider: str
     instance: str
@@ -41,49 +40,49 @@ class Grant:
 
 
 class CallBudget:
-    """Counts calls by provider, instance and calendar month (UTC). `now` may be given for tests."""
+    """Counts calls by provider, instance and calendar month (UTC) in the database `file`. Tests may replace `now`."""
 
     def __init__(self, file: Path, now: Callable[[], datetime] = _utc_now) -> None:
         self._file = file
         self._now = now
 
-    async def take(self, provider: str, instance: str, wanted: int, limit: int) -> Grant:
-        """Take up to `wanted` calls, as far as `limit` a month goes. Raises TryLater when the file can't be used."""
-        return await asyncio.to_thread(self._take, provider, instance, wanted, limit)
+    async def reserve(self, provider: str, instance: str, calls: int, limit: int) -> Reservation:
+        """Reserve `calls` calls, or what is left of `limit` a month. Raises TryLater if the file can't be used."""
+        return await asyncio.to_thread(self._reserve, provider, instance, calls, limit)
 
-    async def give_back(self, grant: Grant, calls: int) -> None:
-        """Return calls of a grant that came to nothing. Raises TryLater when the file can't be used."""
-        await asyncio.to_thread(self._give_back, grant, calls)
+    async def release(self, reservation: Reservation, calls: int) -> None:
+        """Return calls of a reservation that were not carried out. Raises TryLater if the file can't be used."""
+        await asyncio.to_thread(self._release, reservation, calls)
 
     async def used(self, provider: str, instance: str) -> int:
-        """Calls made this month. Raises TryLater when the file can't be used."""
+        """Calls made or reserved this month. Raises TryLater if the file can't be used."""
         return await asyncio.to_thread(self._used, provider, instance)
 
     def renews(self) -> datetime:
-        """When the next month begins."""
+        """When the next month begins, in UTC."""
         now = self._now()
         return datetime(now.year + now.month // 12, now.month % 12 + 1, 1, tzinfo=UTC)
 
     def renews_in_s(self) -> float:
-        """Seconds until then."""
+        """Seconds until the next month begins."""
         return (self.renews() - self._now()).total_seconds()
 
-    def _take(self, provider: str, instance: str, wanted: int, limit: int) -> Grant:
+    def _reserve(self, provider: str, instance: str, calls: int, limit: int) -> Reservation:
         month = self._month()
         with self._transaction() as database:
-            granted = max(0, min(wanted, limit - _used(database, provider, instance, month)))
+            reserved = max(0, min(calls, limit - _used(database, provider, instance, month)))
             database.execute(
                 "INSERT INTO calls VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (provider, instance, month) DO UPDATE SET used = used + excluded.used",
-                (provider, instance, month, granted),
+                (provider, instance, month, reserved),
             )
-        return Grant(provider, instance, month, granted)
+        return Reservation(provider, instance, month, reserved)
 
-    def _give_back(self, grant: Grant, calls: int) -> None:
+    def _release(self, reservation: Reservation, calls: int) -> None:
         with self._transaction() as database:
             database.execute(
                 "UPDATE calls SET used = max(0, used - ?) WHERE provider = ? AND instance = ? AND month = ?",
-                (calls, grant.provider, grant.instance, grant.month),
+                (calls, reservation.provider, reservation.instance, reservation.month),
             )
 
     def _used(self, provider: str, instance: str) -> int:
@@ -95,11 +94,11 @@ class CallBudget:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """A connection of its own each time: it may be any thread's turn, and a call to a service costs far more."""
+        """A write transaction on a new connection: any thread may run it, and a call to a service costs far more."""
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self._file, timeout=_BUSY_TIMEOUT_S, isolation_level=None)) as database:
-                database.execute("BEGIN IMMEDIATE")  # the write lock comes first: what is read stays true until COMMIT
+                database.execute("BEGIN IMMEDIATE")  # takes the write lock first: what is read stays true until COMMIT
                 database.execute(_TABLE)
                 yield database
                 database.execute("COMMIT")

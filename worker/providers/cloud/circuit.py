@@ -1,7 +1,7 @@
-"""A circuit breaker for one instance's calls to one service: when it fails again and again, leave it alone for a while.
+"""A circuit breaker for one instance's calls to one service: after repeated failures, no calls are made for a while.
 
-The states, the counting and the clock are those of the `circuitbreaker` library. Two things are added: while the
-circuit is half open exactly one call goes through as a probe, and a call that was cancelled is no evidence either way.
+The states, the counting and the clock are those of the `circuitbreaker` library. Two rules are added: while the
+circuit is half open, exactly one call goes through as a probe; and a cancelled call is no evidence either way.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from typing import TypeVar
 
 from circuitbreaker import STATE_HALF_OPEN, CircuitBreaker  # type: ignore[import-untyped]  # it ships no types
 
-from worker.providers.cloud.faults import NotCalled, ServiceFailed, SlowDown
+from worker.providers.cloud.errors import CallNotMade, RateLimited, ServiceFailed
 
 _T = TypeVar("_T")
 
 
 class Circuit:
-    """Opens after `failures` failed calls in a row; after `open_s` one probe goes through and closes or reopens it."""
+    """Opens after `failures` failed calls in a row; after `open_s` one probe goes through and closes or reopens it.
+
+    `name` stands for the service and the instance in messages.
+    """
 
     def __init__(self, name: str, *, failures: int, open_s: float) -> None:
         self._name = name
@@ -31,34 +34,34 @@ class Circuit:
         """`closed`, `open` or `half_open`."""
         return str(self._breaker.state)
 
-    def refuse_when_open(self) -> None:
-        """Raise NotCalled when a call made now would not go through."""
+    def raise_if_open(self) -> None:
+        """Raise CallNotMade if a call made now would not go through."""
         if self._breaker.opened or (self._half_open and self._probing):
             left_s = max(1.0, float(self._breaker.open_remaining))
-            raise NotCalled(
+            raise CallNotMade(
                 f"{self._name} failed {self._breaker.failure_count} times in a row and is left alone for {left_s:g} s",
                 reason="circuit_open",
                 after_s=left_s,
             )
 
-    async def call(self, ask: Callable[[], Awaitable[_T]]) -> _T:
-        """Ask, and learn from how it ended. Raises NotCalled without asking."""
-        self.refuse_when_open()
+    async def call(self, request: Callable[[], Awaitable[_T]]) -> _T:
+        """Make a request and record its outcome. Raises what `request` raises, or CallNotMade without calling it."""
+        self.raise_if_open()
         probe = self._half_open
         self._probing = self._probing or probe
         try:
-            answer = await ask()
+            result = await request()
         except ServiceFailed:
             with self._breaker:  # the library counts what leaves this block
                 raise
-        except SlowDown:
-            raise  # no evidence either way: the service is there, but has done nothing
+        except RateLimited:
+            raise  # no evidence either way: the service responds, but has done no work
         except Exception:
-            self._breaker.reset()  # it answered, if not what was hoped for: the service is there
+            self._breaker.reset()  # a refusal is a response: the service works
             raise
         else:
             self._breaker.reset()
-            return answer
+            return result
         finally:
             if probe:
                 self._probing = False

@@ -1,8 +1,8 @@
-"""One HTTP call to a service, and nothing of it that could give a key away.
+"""HTTP requests to a service that cannot leak the key.
 
-Built on httpcore, the engine of httpx, for the reasons that worker/sources/url.py gives, and one more: what httpx
-raises holds on to the request and so to the header with the key. Redirects are answers like any other: a key must not
-follow one to another host.
+Built on httpcore, the engine of httpx, for the reasons given in worker/sources/url.py, and one more: exceptions of
+httpx reference the request and so the header with the key. Redirects are returned like any other response: a key must
+not follow one to another host.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ import httpcore
 from pydantic import SecretStr
 
 from worker.errors import AutotagError, CannotBeDone, Misconfigured
-from worker.providers.cloud.faults import CONNECTION_LOST, GARBLED_ANSWER, TIMED_OUT, UNREACHABLE, ServiceFailed
+from worker.providers.cloud.errors import CONNECTION_LOST, GARBLED_ANSWER, TIMED_OUT, UNREACHABLE, ServiceFailed
 from worker.settings import CloudCallsSettings
 from worker.sources.network import CheckedNetwork, system_resolver
 from worker.sources.threads import Threads
 
-_LARGEST_ANSWER_BYTES = 4 * 1024 * 1024
-_LONGEST_QUOTE = 300
-_NAMES_LOOKED_UP_AT_ONCE = 8
+_MAXIMUM_RESPONSE_BYTES = 4 * 1024 * 1024
+_MAXIMUM_QUOTE_LENGTH = 300
+_MAXIMUM_CONCURRENT_LOOKUPS = 8
 _KEEPALIVE_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class KeyHeader:
-    """A key and the header that a service reads it from."""
+    """The header that authenticates a request: its name, and the key as its value."""
 
-    header: str
-    key: SecretStr
+    name: str
+    value: SecretStr
 
-    def without_key(self, text: str) -> str:
-        """What a service said, short, on one line, and without the key should it have been repeated."""
-        plain = " ".join(text.replace(self.key.get_secret_value(), "[key]").split())
+    def redact(self, text: str) -> str:
+        """A service's text for logs and results: on one line, at most 300 characters, any copy of the key replaced."""
+        plain = " ".join(text.replace(self.value.get_secret_value(), "[key]").split())
         printable = "".join(character for character in plain if character.isprintable())
-        return printable if len(printable) <= _LONGEST_QUOTE else printable[:_LONGEST_QUOTE] + "…"
+        return printable if len(printable) <= _MAXIMUM_QUOTE_LENGTH else printable[:_MAXIMUM_QUOTE_LENGTH] + "…"
 
 
 @dataclass(frozen=True, slots=True)
-class HttpAnswer:
-    """What came back: any status, the whole body. Header names are in lower case."""
+class HttpResponse:
+    """A response of any status, with its whole body. Header names are in lower case; values have the key redacted."""
 
     status: int
     headers: dict[str, str]
     body: bytes
 
-    def tree(self) -> dict[str, Any] | None:
-        """The body as a JSON object, or None when it is none."""
+    def json_object(self) -> dict[str, Any] | None:
+        """The body as a JSON object, or None if it is anything else."""
         try:
             tree = json.loads(self.body)
         except (ValueError, RecursionError):
@@ -62,33 +62,33 @@ class HttpAnswer:
 
     @property
     def content_type(self) -> str:
-        """Its media type, without parameters."""
+        """The media type, without parameters; for messages."""
         return self.headers.get("content-type", "").partition(";")[0].strip()[:100] or "no content type"
 
 
 class HttpClient:
-    """A pool of connections to one service, HTTP/2 where it is spoken, shared by all instances.
+    """A connection pool to one service, with HTTP/2 where the service supports it, shared by all instances.
 
-    Connections are made to checked addresses only. `service` names the service to people.
+    Connections are made to checked addresses only. `service` is the service's name in messages for people.
     """
 
     def __init__(self, service: str, settings: CloudCallsSettings) -> None:
         self._service = service
         self._connect_timeout_s = settings.connect_timeout_s
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=_trusted(settings),
+            ssl_context=_ssl_context(settings),
             max_connections=settings.maximum_connections,
             keepalive_expiry=_KEEPALIVE_S,
             http2=True,
             network_backend=CheckedNetwork(
-                system_resolver(Threads(_NAMES_LOOKED_UP_AT_ONCE)), allow_private=settings.allow_private_endpoints
+                system_resolver(Threads(_MAXIMUM_CONCURRENT_LOOKUPS)), allow_private=settings.allow_private_endpoints
             ),
         )
 
-    async def post(self, url: str, key: KeyHeader, body: bytes, *, content_type: str, timeout_s: float) -> HttpAnswer:
-        """POST, and read the answer whole. Raises ServiceFailed, or Misconfigured for an address that is not allowed.
+    async def post(self, url: str, key: KeyHeader, body: bytes, *, content_type: str, timeout_s: float) -> HttpResponse:
+        """POST, and read the whole response. Raises ServiceFailed, or Misconfigured for an address that is not allowed.
 
-        `timeout_s` bounds each phase, and all of them together: a service that sends a byte now and then is late too.
+        `timeout_s` bounds each phase, and all of them together: a service that trickles bytes times out too.
         """
         connect_s = min(self._connect_timeout_s, timeout_s)
         phases = {"connect": connect_s, "pool": timeout_s, "read": timeout_s, "write": timeout_s}
@@ -103,30 +103,30 @@ class HttpClient:
                         "Accept-Encoding": "identity",
                         "Content-Type": content_type,
                         "User-Agent": "autotag",
-                        key.header: key.key.get_secret_value(),
+                        key.name: key.value.get_secret_value(),
                     },
                     content=body,
                     extensions={"timeout": phases},
                 ) as response,
             ):
                 headers = {
-                    name.decode("latin-1").lower(): key.without_key(value.decode("latin-1"))
+                    name.decode("latin-1").lower(): key.redact(value.decode("latin-1"))
                     for name, value in response.headers
                 }
-                return HttpAnswer(response.status, headers, await self._read(response))
+                return HttpResponse(response.status, headers, await self._read(response))
         except (TimeoutError, OSError, httpcore.TimeoutException, httpcore.NetworkError) as error:
-            trouble = self._translated(error, timeout_s)
+            failure = self._translate(error, timeout_s)
         except (httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
-            trouble = ServiceFailed(
+            failure = ServiceFailed(
                 f"{self._service} broke the connection off ({type(error).__name__}: {error})", reason=CONNECTION_LOST
             )
-        except CannotBeDone as error:  # the checked network's word for an address it does not connect to
-            trouble = Misconfigured(
-                f"the endpoint of {self._service} is not on the public network, {_address_of(error)}; "
+        except CannotBeDone as error:  # raised by CheckedNetwork for an address that it refuses to connect to
+            failure = Misconfigured(
+                f"the endpoint of {self._service} is not on the public network, {_refused_address(error)}; "
                 "set `cloud.allow_private_endpoints` if it should be",
                 reason="endpoint_not_public",
             )
-        raise trouble  # outside the handlers, so that it does not hang on to what httpcore raised
+        raise failure  # outside the handlers, so that it has no reference to httpcore's exception
 
     async def close(self) -> None:
         """Close all connections."""
@@ -134,35 +134,35 @@ class HttpClient:
 
     async def _read(self, response: httpcore.Response) -> bytes:
         body = bytearray()
-        async for piece in response.aiter_stream():
-            body += piece
-            if len(body) > _LARGEST_ANSWER_BYTES:
+        async for chunk in response.aiter_stream():
+            body += chunk
+            if len(body) > _MAXIMUM_RESPONSE_BYTES:
                 raise ServiceFailed(
-                    f"{self._service} answered more than {_LARGEST_ANSWER_BYTES} bytes", reason=GARBLED_ANSWER
+                    f"{self._service} answered more than {_MAXIMUM_RESPONSE_BYTES} bytes", reason=GARBLED_ANSWER
                 )
         return bytes(body)
 
-    def _translated(self, error: Exception, timeout_s: float) -> AutotagError:
-        said = str(error) or type(error).__name__
+    def _translate(self, error: Exception, timeout_s: float) -> AutotagError:
+        message = str(error) or type(error).__name__
         match error:
             case httpcore.ConnectTimeout() | httpcore.PoolTimeout():
-                return ServiceFailed(f"{self._service}: no connection in time ({said})", reason=UNREACHABLE)
+                return ServiceFailed(f"{self._service}: no connection in time ({message})", reason=UNREACHABLE)
             case TimeoutError() | httpcore.TimeoutException():
                 return ServiceFailed(f"{self._service} gave no answer within {timeout_s:g} s", reason=TIMED_OUT)
             case httpcore.ConnectError() | ssl.SSLError():
-                return ServiceFailed(f"{self._service} could not be reached: {said}", reason=UNREACHABLE)
+                return ServiceFailed(f"{self._service} could not be reached: {message}", reason=UNREACHABLE)
             case _:
-                return ServiceFailed(f"{self._service} broke the connection off ({said})", reason=CONNECTION_LOST)
+                return ServiceFailed(f"{self._service} broke the connection off ({message})", reason=CONNECTION_LOST)
 
 
-def quiet_http_libraries() -> None:
-    """Keep requests and headers out of the log at every level: hpack writes each header, keys too, at DEBUG."""
+def silence_http_libraries() -> None:
+    """Keep requests and headers out of the log at every level: at DEBUG, hpack logs each header, keys included."""
     for name in ("httpx", "httpcore", "hpack", "h2"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _trusted(settings: CloudCallsSettings) -> ssl.SSLContext:
-    """The system's certificate authorities, those of certifi for bare containers, and the operator's own."""
+def _ssl_context(settings: CloudCallsSettings) -> ssl.SSLContext:
+    """Trusts the system's certificate authorities, certifi's (for minimal containers), and `cloud.ca_file`."""
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
     if settings.ca_file is not None:
@@ -175,6 +175,6 @@ def _trusted(settings: CloudCallsSettings) -> ssl.SSLContext:
     return context
 
 
-def _address_of(error: CannotBeDone) -> str:
-    """The part of its message that names the address and why it is closed."""
+def _refused_address(error: CannotBeDone) -> str:
+    """The part of CheckedNetwork's message that names the address and why it is refused."""
     return str(error).partition(", which events")[0].removeprefix("the ")

@@ -1,4 +1,4 @@
-"""Who is told of calls to a service: the metrics, as the providers see them."""
+"""The observer interface for calls to a service; the metrics implement it."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from typing import Protocol
 
 
 class CallObserver(Protocol):
-    """Told of every call."""
+    """Is notified of every call and every retry."""
 
     def called(self, provider: str, instance: str, failure: str | None, took_s: float) -> None:
-        """A call has ended; `failure` is the reason where it failed."""
+        """A call has ended after `took_s` seconds; `failure` is its reason, or None if it succeeded."""
         ...
 
     def retried(self, provider: str, instance: str) -> None:
-        """A call that failed is going to be made again."""
+        """A failed call is about to be retried."""
         ...
 
 
 class NoObserver:
-    """For those who count nothing."""
+    """An observer that ignores everything."""
 
     def called(self, provider: str, instance: str, failure: str | None, took_s: float) -> None:
-        """Forget it."""
+        """Ignore the call."""
 
     def retried(self, provider: str, instance: str) -> None:
-        """Forget it."""
+        """Ignore the retry."""
 
 
 NO_OBSERVER = NoObserver()

@@ -1,4 +1,4 @@
-"""Whether a service takes an image as it is, and what is sent where it does not."""
+"""Decides whether a service accepts an image unchanged, and prepares what is sent: the image or a smaller JPEG."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from worker.providers.base import Image
 
 @dataclass(frozen=True, slots=True)
 class ServiceLimits:
-    """What a service takes: formats as Pillow names them, the largest file, the shortest and longest side in pixels.
+    """What a service accepts: formats by Pillow's names, file size in bytes, shortest and longest side in pixels.
 
-    `jpeg` is what is asked of a decoder for an image that does not fit.
+    `jpeg` are the limits of the JPEG that a decoder makes of an image outside these. `service` is its name for people.
     """
 
     service: str
@@ -24,8 +24,8 @@ class ServiceLimits:
     maximum_side: int
     jpeg: JpegLimits
 
-    def misfit(self, image: Image) -> CannotBeDone | None:
-        """Why the image can't be sent as it is, or None when it can."""
+    def rejection(self, image: Image) -> CannotBeDone | None:
+        """The error for an image that can't be sent unchanged and may not be resized; None if it is within limits."""
         facts, size_bytes = image.facts, image.content.size_bytes
         if facts.format.upper() not in self.formats:
             what, reason = f"its format is {facts.format}", "format_not_taken"
@@ -46,28 +46,28 @@ class ServiceLimits:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What will be sent for an image: a JPEG that was made for the purpose, or the image's own bytes, not yet read."""
+    """What will be sent for an image: the JPEG made of it, or the image's own bytes, which are not read yet."""
 
     image: Image
     jpeg: bytes | None
 
     @property
     def size_bytes(self) -> int:
-        """Its size."""
+        """Its size in bytes."""
         return self.image.content.size_bytes if self.jpeg is None else len(self.jpeg)
 
     async def read(self) -> bytes:
-        """Its bytes, read only now so that images that wait their turn stay out of memory."""
+        """Its bytes, read only now so that queued images are not held in memory."""
         return await asyncio.to_thread(self.image.content.read) if self.jpeg is None else self.jpeg
 
 
-async def prepared_payload(image: Image, limits: ServiceLimits, *, resize: bool) -> Payload:
-    """What to send for an image. Raises CannotBeDone when it does not fit and may not or can't be made to."""
-    misfit = limits.misfit(image)
-    if misfit is None:
+async def prepare_payload(image: Image, limits: ServiceLimits, *, resize: bool) -> Payload:
+    """What to send for an image. Raises CannotBeDone if it is outside the limits and no JPEG may or can be made."""
+    rejection = limits.rejection(image)
+    if rejection is None:
         return Payload(image, None)
     if not resize:
-        raise misfit
+        raise rejection
     jpeg = await image.shrink(limits.jpeg)
     if len(jpeg) > limits.maximum_bytes:
         raise CannotBeDone(

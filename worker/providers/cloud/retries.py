@@ -1,4 +1,4 @@
-"""Asking again in place: full jitter, `Retry-After` honoured, bounded in number and in time."""
+"""Retries in place: with full jitter, honouring `Retry-After`, bounded in number and in total time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tenacity
 from tenacity.wait import wait_base
 
 from worker.errors import TryLater
-from worker.providers.cloud.faults import TIMED_OUT, ServiceFailed, SlowDown
+from worker.providers.cloud.errors import TIMED_OUT, RateLimited, ServiceFailed
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
@@ -21,7 +21,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how long to ask. Waits are drawn from `minimum_wait_s` to a bound that doubles to the maximum."""
+    """How often and how long to retry.
+
+    `total_s` bounds all attempts and waits together. Waits are drawn at random from `minimum_wait_s` to an upper bound
+    that doubles with every attempt, up to `maximum_wait_s`.
+    """
 
     maximum_number_of_attempts: int
     total_s: float
@@ -29,10 +33,10 @@ class RetryPolicy:
     maximum_wait_s: float = 30.0
 
 
-class JitterOrAsAsked(wait_base):
-    """A random wait of full jitter, or what the service asked for where that is longer.
+class FullJitterOrRetryAfter(wait_base):
+    """A random wait with full jitter, or the wait that the service asked for if that is longer.
 
-    Full jitter spreads clients that failed together over the whole interval:
+    Full jitter spreads clients that failed at the same time over the whole interval:
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
 
@@ -41,60 +45,61 @@ class JitterOrAsAsked(wait_base):
         self._maximum_s = maximum_s
 
     def __call__(self, retry_state: tenacity.RetryCallState) -> float:
-        """Seconds to wait after the attempt that `retry_state` tells of."""
+        """Seconds to wait after the attempt that `retry_state` describes."""
         doublings = min(retry_state.attempt_number, 32)
         bound_s = min(self._maximum_s, self._minimum_s * 2**doublings)
-        wait_s = random.uniform(self._minimum_s, max(self._minimum_s, bound_s))  # noqa: S311 - spreads load, hides nothing
-        return max(wait_s, _asked_for_s(retry_state))
+        wait_s = random.uniform(self._minimum_s, max(self._minimum_s, bound_s))  # noqa: S311 - spreads load, no secret
+        return max(wait_s, _requested_wait_s(retry_state))
 
 
 async def call_with_retries(
-    ask: Callable[[], Awaitable[_T]],
-    patience: RetryPolicy,
+    request: Callable[[], Awaitable[_T]],
+    policy: RetryPolicy,
     on_retry: Callable[[], None] = lambda: None,
-    **who: object,
+    **log_fields: object,
 ) -> _T:
-    """The answer to `ask`, asked again while it raises ServiceFailed or SlowDown.
+    """The result of `request`, which is repeated while it raises ServiceFailed or RateLimited.
 
-    When patience ends, the last error comes out as TryLater with what the service asked for in `after_s`. A wait that
-    would end after `total_s` is not begun. `who` names the call in the log; `on_retry` is told before it is made again.
+    When the policy allows no further attempt, the last error is raised as TryLater, with the wait that the service
+    asked for in `after_s`. A wait that would end after `total_s` is not begun. `on_retry` is called before each wait;
+    `log_fields` identify the call in the log.
     """
 
     def before_sleep(state: tenacity.RetryCallState) -> None:
-        _tell(state, who)
+        _log_retry(state, log_fields)
         on_retry()
 
     retrying = tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception_type((ServiceFailed, SlowDown)),
-        wait=JitterOrAsAsked(patience.minimum_wait_s, patience.maximum_wait_s),
+        retry=tenacity.retry_if_exception_type((ServiceFailed, RateLimited)),
+        wait=FullJitterOrRetryAfter(policy.minimum_wait_s, policy.maximum_wait_s),
         stop=tenacity.stop_any(
-            tenacity.stop_after_attempt(patience.maximum_number_of_attempts),
-            tenacity.stop_before_delay(patience.total_s),
+            tenacity.stop_after_attempt(policy.maximum_number_of_attempts),
+            tenacity.stop_before_delay(policy.total_s),
         ),
         before_sleep=before_sleep,
-        retry_error_callback=_give_up,
+        retry_error_callback=_raise_last_error,
     )
 
-    async def attempt() -> _T:  # tenacity awaits nothing but what a coroutine function gives
-        return await ask()
+    async def attempt() -> _T:  # tenacity awaits the result of a coroutine function only; `request` may be a lambda
+        return await request()
 
     try:
-        async with asyncio.timeout(patience.total_s):
+        async with asyncio.timeout(policy.total_s):
             return await retrying(attempt)
     except TimeoutError:
         pass
     raise TryLater(
-        f"no answer within {patience.total_s:g} s, all attempts and waiting for its turn included (`retry_total_s`)",
+        f"no answer within {policy.total_s:g} s, all attempts and waiting for its turn included (`retry_total_s`)",
         reason=TIMED_OUT,
     )
 
 
-def _asked_for_s(state: tenacity.RetryCallState) -> float:
+def _requested_wait_s(state: tenacity.RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     return error.after_s if isinstance(error, TryLater) else 0.0
 
 
-def _tell(state: tenacity.RetryCallState, who: dict[str, object]) -> None:
+def _log_retry(state: tenacity.RetryCallState, log_fields: dict[str, object]) -> None:
     error = state.outcome.exception() if state.outcome else None
     _log.info(
         "cloud call failed; trying again",
@@ -102,12 +107,12 @@ def _tell(state: tenacity.RetryCallState, who: dict[str, object]) -> None:
         error=str(error),
         attempt=state.attempt_number,
         wait_s=round(state.upcoming_sleep, 2),
-        **who,
+        **log_fields,
     )
 
 
-def _give_up(state: tenacity.RetryCallState) -> None:
+def _raise_last_error(state: tenacity.RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, TryLater):  # nothing else is asked again
-        last = f"{error} (call {state.attempt_number}, the last for now)"
-        raise TryLater(last, reason=error.reason, after_s=error.after_s)
+    if isinstance(error, TryLater):  # no other error is retried
+        message = f"{error} (call {state.attempt_number}, the last for now)"
+        raise TryLater(message, reason=error.reason, after_s=error.after_s)

@@ -1,4 +1,4 @@
-"""Names and confidences as a service sent them, made into suggestions; what makes no sense is left out and said."""
+"""Validates the names and confidences that a service sent; unusable pairs are left out and described in a note."""
 
 from __future__ import annotations
 
@@ -6,39 +6,41 @@ import math
 from collections.abc import Iterable
 
 from worker.providers.base import Suggestion
-from worker.providers.cloud.faults import GARBLED_ANSWER, ServiceFailed
+from worker.providers.cloud.errors import GARBLED_ANSWER, ServiceFailed
 
-LONGEST_NAME = 255
+_MAXIMUM_NAME_LENGTH = 255
 _ROUNDING = 0.01
-"""A confidence this much outside 0 to 1 is a rounding error."""
+"""A confidence outside 0 to 1 by no more than this is a rounding error, and is clipped."""
 
 
-def suggestions_of(service: str, pairs: Iterable[tuple[object, object]]) -> tuple[tuple[Suggestion, ...], str | None]:
-    """Suggestions in the service's order, and a sentence on the pairs that were left out, if any were.
+def parse_suggestions(
+    service: str, pairs: Iterable[tuple[object, object]]
+) -> tuple[tuple[Suggestion, ...], str | None]:
+    """Suggestions in the service's order, and a sentence about the pairs that were left out, if there were any.
 
-    Raises ServiceFailed when there were pairs and none of them can be used.
+    Raises ServiceFailed if there were pairs and none of them is usable.
     """
     kept: list[Suggestion] = []
-    faults: list[str] = []
+    problems: list[str] = []
     for name, confidence in pairs:
-        fault = _fault(name, confidence)
-        if fault is None and isinstance(name, str) and isinstance(confidence, int | float):
+        problem = _problem(name, confidence)
+        if problem is None and isinstance(name, str) and isinstance(confidence, int | float):
             kept.append(Suggestion(" ".join(name.split()), min(max(float(confidence), 0.0), 1.0)))
-        elif fault is not None:
-            faults.append(fault)
-    if not faults:
+        elif problem is not None:
+            problems.append(problem)
+    if not problems:
         return tuple(kept), None
-    note = f"{service} sent {len(faults)} tags that can't be used: {', '.join(sorted(set(faults)))}"
+    note = f"{service} sent {len(problems)} tags that can't be used: {', '.join(sorted(set(problems)))}"
     if not kept:
         raise ServiceFailed(note, reason=GARBLED_ANSWER)
     return tuple(kept), note
 
 
-def _fault(name: object, confidence: object) -> str | None:
+def _problem(name: object, confidence: object) -> str | None:
     if not isinstance(name, str) or not name.strip():
         return "a name is missing"
-    if len(name) > LONGEST_NAME:
-        return f"a name is longer than {LONGEST_NAME} characters"
+    if len(name) > _MAXIMUM_NAME_LENGTH:
+        return f"a name is longer than {_MAXIMUM_NAME_LENGTH} characters"
     if not all(character.isprintable() or character.isspace() for character in name):
         return "a name has control characters"
     if isinstance(confidence, bool) or not isinstance(confidence, int | float):

@@ -1,6 +1,6 @@
-"""Names the orientation of an image: a whole provider for Autotag, as an example of one of your own.
+"""Suggests the orientation of an image: a complete Autotag provider, as an example for your own.
 
-It is switched on with
+It is enabled with
 
     [defaults.providers.orientation]
     enabled = true
@@ -19,24 +19,24 @@ from worker.settings import InstanceSettings
 
 
 class OrientationSettings(BaseModel):
-    """The provider's own table."""
+    """The provider's own table in the settings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     enabled: bool = False
-    panorama_ratio: float = Field(2.0, gt=1, description="From this ratio of the sides on it is a panorama.")
+    panorama_ratio: float = Field(2.0, gt=1, description="From this ratio of the sides on, the image is a panorama.")
 
 
 class Orientation:
-    """Suggests `landscape`, `portrait` or `square`, and `panorama` besides."""
+    """Suggests `landscape`, `portrait` or `square`, and also `panorama` for wide or tall images."""
 
     name = "orientation"
 
     def __init__(self, context: ProviderContext) -> None:
-        """`context` has the service's settings and places for files; this provider needs neither."""
+        """`context` has the service's settings and directories for files; this provider needs neither."""
 
     def enabled(self, instance: InstanceSettings) -> bool:
-        """Whether this instance wants it. What is wrong with the rest of its table is for `tag` to say."""
+        """Whether this instance has enabled it. Errors in the rest of its table are raised by `tag`."""
         return instance.providers.get(self.name, {}).get("enabled") is True
 
     def pixel_recipe(self) -> PixelRecipe | None:
@@ -44,15 +44,15 @@ class Orientation:
         return None
 
     def refuses(self, mime_type: str, instance: InstanceSettings) -> str | None:
-        """Nothing that a decoder can read."""
+        """None: every format that a decoder reads is accepted."""
         return None
 
     def unusable(self, instance: InstanceSettings) -> str | None:
-        """None: nothing can go wrong with it."""
+        """None: it depends on nothing that could fail."""
         return None
 
     async def tag(self, image: Image, instance: InstanceSettings) -> Answer:
-        """The orientation, as certain as the ratio of the sides is clear."""
+        """The orientation; the confidence grows with the ratio of the sides."""
         width, height = image.facts.width, image.facts.height
         ratio = max(width, height) / min(width, height)
         name = "square" if width == height else "landscape" if width > height else "portrait"

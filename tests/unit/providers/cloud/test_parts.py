@@ -1,4 +1,4 @@
-"""The parts that all cloud providers share, each by itself."""
+"""The parts that all cloud providers share, each in isolation."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from worker.errors import CannotBeDone, TryLater
 from worker.providers.base import Answer, Suggestion
 from worker.providers.cloud.budget import CallBudget
-from worker.providers.cloud.cache import ResultCache
+from worker.providers.cloud.cache import AnswerCache
+from worker.providers.cloud.check_image import GREY_SIDE, grey_png
 from worker.providers.cloud.circuit import Circuit
-from worker.providers.cloud.faults import NotCalled, ServiceFailed, SlowDown, passing_fault
-from worker.providers.cloud.provider import GREY_SIDE, grey_png
-from worker.providers.cloud.retries import JitterOrAsAsked, RetryPolicy, call_with_retries
-from worker.providers.cloud.retry_after import LONGEST_S, retry_after_s
+from worker.providers.cloud.errors import CallNotMade, RateLimited, ServiceFailed, transient_error
+from worker.providers.cloud.retries import FullJitterOrRetryAfter, RetryPolicy, call_with_retries
+from worker.providers.cloud.retry_after import MAXIMUM_RETRY_AFTER_S, retry_after_s
 
 NOON_S = 1_795_435_200.0
 
@@ -43,18 +43,18 @@ class TestRetryAfter:
             ("soon", 0.0),
             ("1.5", 0.0),
             ("٣", 0.0),
-            ("9" * 5000, LONGEST_S),
+            ("9" * 5000, MAXIMUM_RETRY_AFTER_S),
             (format_datetime(datetime.fromtimestamp(NOON_S + 40, UTC), usegmt=True), 40.0),
             (format_datetime(datetime.fromtimestamp(NOON_S - 40, UTC), usegmt=True), 0.0),
             ("Fri, 99 Foo 2026 99:99:99 GMT", 0.0),
         ],
     )
-    def test_both_forms_are_read_and_all_else_means_nothing(self, header: str | None, wait_s: float) -> None:
+    def test_both_forms_are_parsed_and_everything_else_means_no_wait(self, header: str | None, wait_s: float) -> None:
         assert retry_after_s(header, now_s=NOON_S) == wait_s
 
     @given(st.text(max_size=60))
-    def test_no_header_whatever_breaks_it(self, header: str) -> None:
-        assert 0 <= retry_after_s(header, now_s=NOON_S) <= LONGEST_S
+    def test_no_header_raises(self, header: str) -> None:
+        assert 0 <= retry_after_s(header, now_s=NOON_S) <= MAXIMUM_RETRY_AFTER_S
 
 
 def state_after(attempt: int, error: Exception) -> tenacity.RetryCallState:
@@ -65,52 +65,52 @@ def state_after(attempt: int, error: Exception) -> tenacity.RetryCallState:
 
 
 class TestWaits:
-    def test_they_are_full_jitter_from_the_minimum_to_a_bound_that_doubles_to_the_maximum(self) -> None:
+    def test_they_have_full_jitter_from_the_minimum_to_a_bound_that_doubles_to_the_maximum(self) -> None:
         random.seed(4)
-        wait = JitterOrAsAsked(1, 30)
+        wait = FullJitterOrRetryAfter(1, 30)
         for attempt, bound_s in [(1, 2), (2, 4), (3, 8), (4, 16), (5, 30), (50, 30)]:
             error = ServiceFailed("down", reason="service_failed")
             waits_s = [wait(state_after(attempt, error)) for _ in range(400)]
             assert 1 <= min(waits_s) < 1 + (bound_s - 1) * 0.1
             assert bound_s - (bound_s - 1) * 0.1 < max(waits_s) <= bound_s
 
-    def test_what_the_service_asks_for_is_the_least(self) -> None:
-        error = SlowDown("slow", reason="quota_exhausted", after_s=45)
-        assert JitterOrAsAsked(1, 30)(state_after(1, error)) == 45
+    def test_the_wait_that_the_service_asks_for_is_the_minimum(self) -> None:
+        error = RateLimited("slow", reason="quota_exhausted", after_s=45)
+        assert FullJitterOrRetryAfter(1, 30)(state_after(1, error)) == 45
 
 
-class TestPatience:
-    async def test_a_refusal_is_not_asked_again(self) -> None:
-        asked = 0
+class TestRetries:
+    async def test_a_refusal_is_not_retried(self) -> None:
+        attempts = 0
 
-        async def ask() -> None:
-            nonlocal asked
-            asked += 1
+        async def request() -> None:
+            nonlocal attempts
+            attempts += 1
             raise CannotBeDone("never", reason="image_refused")
 
         with pytest.raises(CannotBeDone):
-            await call_with_retries(ask, RetryPolicy(5, 10, 0, 0))
-        assert asked == 1
+            await call_with_retries(request, RetryPolicy(5, 10, 0, 0))
+        assert attempts == 1
 
-    async def test_the_last_error_tells_how_long_to_wait(self) -> None:
-        async def ask() -> None:
-            raise SlowDown("slow", reason="quota_exhausted", after_s=99)
+    async def test_the_last_error_has_the_wait_that_the_service_asked_for(self) -> None:
+        async def request() -> None:
+            raise RateLimited("slow", reason="quota_exhausted", after_s=99)
 
         with pytest.raises(TryLater) as caught:
-            await call_with_retries(ask, RetryPolicy(5, 10, 0, 0))
+            await call_with_retries(request, RetryPolicy(5, 10, 0, 0))
         assert caught.value.after_s == 99
         assert type(caught.value) is TryLater
 
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(408, ServiceFailed), (429, SlowDown), (500, ServiceFailed), (503, ServiceFailed), (599, ServiceFailed)]
+    [(408, ServiceFailed), (429, RateLimited), (500, ServiceFailed), (503, ServiceFailed), (599, ServiceFailed)]
     + [(status, None) for status in (200, 301, 400, 401, 403, 404, 410, 413)],
 )
-def test_only_some_statuses_mean_not_now(status: int, kind: type[TryLater] | None) -> None:
-    fault = passing_fault("it", status, 3, "so it says")
-    assert (type(fault) if fault else None) is kind
-    assert fault is None or fault.after_s == 3
+def test_only_some_statuses_are_transient(status: int, kind: type[TryLater] | None) -> None:
+    error = transient_error("it", status, 3, "a message")
+    assert (type(error) if error else None) is kind
+    assert error is None or error.after_s == 3
 
 
 async def fail() -> None:
@@ -118,19 +118,19 @@ async def fail() -> None:
 
 
 async def succeed() -> str:
-    return "well"
+    return "ok"
 
 
 @dataclass
 class Clock:
-    """The time that a circuit is told."""
+    """The time that circuits see."""
 
     now_s: float = 1000.0
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """A clock for circuits that the test moves on."""
+    """A clock for circuits that the test advances."""
     clock = Clock()
     monkeypatch.setattr("circuitbreaker.monotonic", lambda: clock.now_s)
     return clock
@@ -139,19 +139,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 class TestCircuit:
     async def test_only_failures_in_a_row_open_it(self, clock: Clock) -> None:
         circuit = Circuit("it", failures=2, open_s=60)
-        for ask in (fail, succeed, fail):
+        for request in (fail, succeed, fail):
             with suppress(ServiceFailed):
-                await circuit.call(ask)
+                await circuit.call(request)
         assert circuit.state == "closed"
         with pytest.raises(ServiceFailed):
             await circuit.call(fail)
         assert circuit.state == "open"
         clock.now_s += 1
-        with pytest.raises(NotCalled, match="2 times in a row") as caught:
+        with pytest.raises(CallNotMade, match="2 times in a row") as caught:
             await circuit.call(succeed)
         assert caught.value.after_s == 59
 
-    async def test_a_probe_that_fails_opens_it_anew(self, clock: Clock) -> None:
+    async def test_a_probe_that_fails_opens_it_again(self, clock: Clock) -> None:
         circuit = Circuit("it", failures=1, open_s=5)
         with pytest.raises(ServiceFailed):
             await circuit.call(fail)
@@ -161,7 +161,7 @@ class TestCircuit:
             await circuit.call(fail)
         assert circuit.state == "open"
 
-    async def test_a_refusal_shows_that_the_service_is_there(self, clock: Clock) -> None:
+    async def test_a_refusal_shows_that_the_service_responds(self, clock: Clock) -> None:
         async def refuse() -> None:
             raise CannotBeDone("no", reason="image_refused")
 
@@ -174,75 +174,75 @@ class TestCircuit:
         assert circuit.state == "closed"
 
 
-TAKE_MANY = """
+RESERVE_MANY = """
 import asyncio, pathlib, sys
 from worker.providers.cloud.budget import CallBudget
 
 async def run():
     budget = CallBudget(pathlib.Path(sys.argv[1]))
-    grants = await asyncio.gather(*(budget.take("p", "acme", 3, 100) for _ in range(25)))
-    print(sum(grant.calls for grant in grants))
+    reservations = await asyncio.gather(*(budget.reserve("p", "acme", 3, 100) for _ in range(25)))
+    print(sum(each.calls for each in reservations))
 
 asyncio.run(run())
 """
 
 
 class TestBudget:
-    async def test_it_is_each_providers_and_instances_own(self, tmp_path: Path) -> None:
+    async def test_it_is_separate_for_each_provider_and_instance(self, tmp_path: Path) -> None:
         budget = CallBudget(tmp_path / "deep" / "calls.sqlite3")
-        assert (await budget.take("google", "a", 4, 5)).calls == 4
-        assert (await budget.take("google", "a", 4, 5)).calls == 1
-        assert (await budget.take("google", "a", 4, 5)).calls == 0
-        assert (await budget.take("google", "b", 4, 5)).calls == 4
-        assert (await budget.take("microsoft", "a", 4, 5)).calls == 4
+        assert (await budget.reserve("google", "a", 4, 5)).calls == 4
+        assert (await budget.reserve("google", "a", 4, 5)).calls == 1
+        assert (await budget.reserve("google", "a", 4, 5)).calls == 0
+        assert (await budget.reserve("google", "b", 4, 5)).calls == 4
+        assert (await budget.reserve("microsoft", "a", 4, 5)).calls == 4
         assert await budget.used("google", "a") == 5
-        assert await budget.used("google", "nobody") == 0
+        assert await budget.used("google", "unknown") == 0
 
-    async def test_it_renews_with_the_month_and_what_is_given_back_late_frees_nothing(self, tmp_path: Path) -> None:
+    async def test_it_renews_with_the_month_and_a_late_release_does_not_add_to_it(self, tmp_path: Path) -> None:
         now = datetime(2026, 12, 31, 23, 59, tzinfo=UTC)
         budget = CallBudget(tmp_path / "calls.sqlite3", now=lambda: now)
         assert budget.renews() == datetime(2027, 1, 1, tzinfo=UTC)
-        december = await budget.take("p", "a", 5, 5)
+        december = await budget.reserve("p", "a", 5, 5)
         now = datetime(2027, 1, 1, tzinfo=UTC)
         assert budget.renews() == datetime(2027, 2, 1, tzinfo=UTC)
-        assert (await budget.take("p", "a", 5, 5)).calls == 5
-        await budget.give_back(december, 5)
-        assert (await budget.take("p", "a", 5, 5)).calls == 0
+        assert (await budget.reserve("p", "a", 5, 5)).calls == 5
+        await budget.release(december, 5)
+        assert (await budget.reserve("p", "a", 5, 5)).calls == 0
 
-    async def test_a_lower_limit_holds_at_once(self, tmp_path: Path) -> None:
+    async def test_a_lower_limit_takes_effect_at_once(self, tmp_path: Path) -> None:
         budget = CallBudget(tmp_path / "calls.sqlite3")
-        await budget.take("p", "a", 10, 100)
-        assert (await budget.take("p", "a", 1, 5)).calls == 0
+        await budget.reserve("p", "a", 10, 100)
+        assert (await budget.reserve("p", "a", 1, 5)).calls == 0
 
-    async def test_several_processes_together_do_not_go_over_it(self, tmp_path: Path) -> None:
+    async def test_several_processes_together_do_not_exceed_it(self, tmp_path: Path) -> None:
         file = tmp_path / "calls.sqlite3"
-        takers = [
+        processes = [
             await asyncio.create_subprocess_exec(
-                sys.executable, "-c", TAKE_MANY, str(file), stdout=asyncio.subprocess.PIPE
+                sys.executable, "-c", RESERVE_MANY, str(file), stdout=asyncio.subprocess.PIPE
             )
             for _ in range(3)
         ]
-        taken = [int((await taker.communicate())[0]) for taker in takers]
-        assert sum(taken) == 100
+        reserved = [int((await process.communicate())[0]) for process in processes]
+        assert sum(reserved) == 100
         assert await CallBudget(file).used("p", "acme") == 100
 
-    async def test_a_file_that_can_not_be_used_lets_no_call_through(self, tmp_path: Path) -> None:
+    async def test_a_file_that_can_not_be_used_blocks_every_call(self, tmp_path: Path) -> None:
         (tmp_path / "calls.sqlite3").write_bytes(b"this is no database" * 100)
         with pytest.raises(TryLater, match="call budget") as caught:
-            await CallBudget(tmp_path / "calls.sqlite3").take("p", "a", 1, 5)
+            await CallBudget(tmp_path / "calls.sqlite3").reserve("p", "a", 1, 5)
         assert caught.value.reason == "budget_unusable"
 
-    async def test_a_database_that_is_held_too_long_is_told(
+    async def test_a_database_that_is_locked_too_long_is_reported(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("worker.providers.cloud.budget._BUSY_TIMEOUT_S", 0.1)
         budget = CallBudget(tmp_path / "calls.sqlite3")
-        await budget.take("p", "a", 1, 5)
+        await budget.reserve("p", "a", 1, 5)
         holder = sqlite3.connect(tmp_path / "calls.sqlite3", isolation_level=None)
         try:
             holder.execute("BEGIN IMMEDIATE")
             with pytest.raises(TryLater):
-                await budget.take("p", "a", 1, 5)
+                await budget.reserve("p", "a", 1, 5)
         finally:
             holder.close()
 
@@ -250,15 +250,15 @@ class TestBudget:
 class TestAnswerCache:
     ANSWER = Answer((Suggestion("freight car", 0.75), Suggestion("žlutý kůň", 1.0)), "it/1")
 
-    def cache(self, directory: Path, *, maximum_bytes: int = 1_000_000, age_s: float = 1000) -> ResultCache:
-        return ResultCache(directory / "answers", maximum_bytes=maximum_bytes, maximum_age_s=age_s)
+    def cache(self, directory: Path, *, maximum_bytes: int = 1_000_000, age_s: float = 1000) -> AnswerCache:
+        return AnswerCache(directory / "answers", maximum_bytes=maximum_bytes, maximum_age_s=age_s)
 
-    async def test_an_answer_is_the_same_after_a_restart(self, tmp_path: Path) -> None:
+    async def test_an_answer_survives_a_restart(self, tmp_path: Path) -> None:
         await self.cache(tmp_path).put("k", self.ANSWER)
         assert await self.cache(tmp_path).get("k") == self.ANSWER
         assert await self.cache(tmp_path).get("other") is None
 
-    async def test_the_oldest_make_room(self, tmp_path: Path) -> None:
+    async def test_the_oldest_are_evicted(self, tmp_path: Path) -> None:
         cache = self.cache(tmp_path, maximum_bytes=40 * 4096)  # a file takes a block of 4 KiB
         for at in range(100):
             await cache.put(f"k{at}", self.ANSWER)
@@ -269,16 +269,16 @@ class TestAnswerCache:
         assert await again.get("k99") == self.ANSWER
         assert await again.get("k0") is None
 
-    async def test_an_old_one_is_gone(self, tmp_path: Path) -> None:
+    async def test_an_old_one_expires(self, tmp_path: Path) -> None:
         cache = self.cache(tmp_path, age_s=1)
         await cache.put("k", self.ANSWER)
-        await asyncio.sleep(2.1)  # whole seconds are what the library keeps
+        await asyncio.sleep(2.1)  # the library stores whole seconds
         assert await cache.get("k") is None
 
     @pytest.mark.parametrize(
         "tree", [b"no json", b"{}", b"[1]", b'{"model": 1}', b'{"suggestions": [[1]], "model": 1}', b"17"]
     )
-    async def test_a_damaged_one_counts_as_none(self, tmp_path: Path, tree: bytes) -> None:
+    async def test_a_damaged_one_counts_as_absent(self, tmp_path: Path, tree: bytes) -> None:
         cache = self.cache(tmp_path)
         await cache.put("k", self.ANSWER)
         for file in (tmp_path / "answers").iterdir():
@@ -288,7 +288,7 @@ class TestAnswerCache:
             file.write_bytes(b"")
         assert await cache.get("k") is None
 
-    async def test_nothing_in_it_is_run(self, tmp_path: Path) -> None:
+    async def test_it_never_unpickles(self, tmp_path: Path) -> None:
         import pickle
 
         cache = self.cache(tmp_path)
@@ -301,18 +301,18 @@ class TestAnswerCache:
         await self.cache(tmp_path).put("k", self.ANSWER)
         assert (tmp_path / "answers").stat().st_mode & 0o077 == 0
 
-    def test_a_key_depends_on_every_ingredient(self) -> None:
+    def test_a_key_depends_on_every_part(self) -> None:
         keys = {
-            ResultCache.key("image", "https://a", "v1", True, 10),
-            ResultCache.key("other", "https://a", "v1", True, 10),
-            ResultCache.key("image", "https://b", "v1", True, 10),
-            ResultCache.key("image", "https://a", "v1", False, 10),
-            ResultCache.key("image", "https://a", "v1", True, 11),
+            AnswerCache.key("image", "https://a", "v1", True, 10),
+            AnswerCache.key("other", "https://a", "v1", True, 10),
+            AnswerCache.key("image", "https://b", "v1", True, 10),
+            AnswerCache.key("image", "https://a", "v1", False, 10),
+            AnswerCache.key("image", "https://a", "v1", True, 11),
         }
         assert len(keys) == 5
 
 
-def test_the_image_that_check_sends_is_one() -> None:
+def test_the_image_that_check_sends_is_a_valid_png() -> None:
     import io
 
     from PIL import Image
