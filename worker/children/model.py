@@ -77,7 +77,7 @@ class _Answer:
         try:
             self._reply("done", {"items": self._items()})
         except BaseException:  # noqa: BLE001 - any error must end this process
-            # An exception in a thread would only be printed, and the parent would wait for the answer until its deadline.
+            # An exception in a thread would only be printed, and the parent would wait until the deadline.
             traceback.print_exc()
             os._exit(1)
 

@@ -80,8 +80,8 @@ def prepare(maximum_pixels: int) -> None:
 def opened(fd: int, *, maximum_pixels: int, maximum_bytes: int) -> Iterator[tuple[Image.Image, Facts]]:
     """The image in `fd`, its header read and checked, and its facts.
 
-    Every exception, including one raised in the `with` block, becomes `CannotBeDone`: Pillow raises nearly every type of
-    exception on malformed input, and none of them may end the decoder.
+    Every exception, including one raised in the `with` block, becomes `CannotBeDone`: on malformed input Pillow raises
+    nearly every type of exception, and none of them may end the decoder.
     """
     media_type = None
     try:
