@@ -1,4 +1,4 @@
-"""SIGSTOP to the model child: alive for the kernel, silent for us. No check that runs inside it could tell."""
+"""SIGSTOP to the model child: the kernel sees it alive, and it is silent. No check that runs inside it could detect that."""
 
 from __future__ import annotations
 
