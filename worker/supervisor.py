@@ -95,8 +95,10 @@ class Job(Protocol):
         """The job has been sent to the child of this name and process id."""
 
     def on_answer(self, packet: Packet) -> None:
-        """The child has answered. Raises `ProtocolError` for a malformed answer: the child is killed, and
-        `on_child_died` follows."""
+        """The child has answered.
+
+        Raises `ProtocolError` for a malformed answer: the child is killed, and `on_child_died` follows.
+        """
 
     def on_child_died(self, cause: Cause) -> None:
         """The child died while it was working on the job."""
@@ -404,8 +406,7 @@ class Supervisor:
             job.on_child_died(crash.cause)
 
     def _return_jobs(self) -> None:
-        """Return the jobs that were not begun, the last one first: put back at the head of a queue, they keep their
-        order."""
+        """Return the jobs that were not begun, the last one first: put back at the head of a queue they keep order."""
         while self._jobs:
             self._jobs.pop().on_returned()
 

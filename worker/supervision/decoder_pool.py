@@ -52,7 +52,11 @@ _DEFAULTS = DecoderSettings()
 
 @dataclass(frozen=True, slots=True)
 class DecoderOptions:
-    """How many decoders there are and what one image may cost; the defaults are those of the settings."""
+    """How many decoders there are and what one image may cost; the defaults are those of the settings.
+
+    `maximum_bytes` of the file; `maximum_memory_bytes` of address space and `maximum_cpu_s` of processor time for one
+    child and image. `sandbox`: `best`, `strict` or `off`.
+    """
 
     children: int = 1
     timeout_s: float = _DEFAULTS.timeout_s
@@ -67,7 +71,7 @@ class DecoderOptions:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A decoded image. `pixels_fd`, where pixels were asked for, holds size x size x 3 bytes; the caller closes it."""
+    """A decoded image. `pixels_fd`, if there was a recipe, holds size x size x 3 bytes; the caller closes it."""
 
     facts: ImageFacts
     pixels_fd: int | None
