@@ -54,6 +54,7 @@ from worker.supervision.lifecycle import (
     Stop,
     Stopped,
     Stopping,
+    WorkingPhase,
 )
 from worker.supervision.packets import Packet, ProtocolError
 
@@ -184,8 +185,8 @@ class Supervisor:
 
     @property
     def working(self) -> bool:
-        """Whether the child has started and lives (see `lifecycle.WORKING_PHASES`)."""
-        return isinstance(self._phase, Ready | Checking | Busy)
+        """Whether the child has started and lives."""
+        return isinstance(self._phase, WorkingPhase)
 
     @property
     def free(self) -> bool:

@@ -16,7 +16,7 @@ import psutil
 from tests.support.fault_injection import FaultInjector
 from tests.support.ledger import Ledger
 from tests.support.service import Dms, RunningService, running_service, until
-from worker.supervision.lifecycle import WORKING_PHASES
+from worker.supervision.lifecycle import WORKING_PHASE_NAMES
 
 QUICK = {
     "AMQP__HEARTBEAT_S": "2",
@@ -85,7 +85,7 @@ class Scene:
         return [
             psutil.Process(each["pid"])
             for each in status.get("children", [])
-            if each["name"].startswith(kind) and each["phase"] in WORKING_PHASES and psutil.pid_exists(each["pid"])
+            if each["name"].startswith(kind) and each["phase"] in WORKING_PHASE_NAMES and psutil.pid_exists(each["pid"])
         ]
 
     def lines(self) -> list[dict[str, Any]]:

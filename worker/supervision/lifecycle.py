@@ -16,6 +16,7 @@ second process is never started while one is alive.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from worker.supervision.relaunch import RelaunchRule, after_crash, relaunches_left
 
@@ -120,6 +121,9 @@ class Disabled:
     cause: Cause
 
 
+WorkingPhase = Ready | Checking | Busy
+"""The child has started and lives: it is, or soon will be, free for a job."""
+
 ChildPhase = Stopped | Starting | Ready | Checking | Busy | Stopping | Dying | BackOff | Disabled
 
 PHASE_NAMES: dict[type[ChildPhase], str] = {
@@ -135,8 +139,7 @@ PHASE_NAMES: dict[type[ChildPhase], str] = {
 }
 """Every phase in one word, as metrics and the status page write it."""
 
-WORKING_PHASES = frozenset(PHASE_NAMES[phase] for phase in (Ready, Checking, Busy))
-"""The names of the phases in which a child has started and lives: it is, or soon will be, free for a job."""
+WORKING_PHASE_NAMES = frozenset(PHASE_NAMES[phase] for phase in get_args(WorkingPhase))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from worker.operations.metrics.labels import Reasons
-from worker.supervision.lifecycle import PHASE_NAMES, WORKING_PHASES, Crashed, Notice, Relaunching
+from worker.supervision.lifecycle import PHASE_NAMES, WORKING_PHASE_NAMES, Crashed, Notice, Relaunching
 
 KINDS = ("model", "decoder")
 CRASHES = (
@@ -202,7 +202,7 @@ def _state(pool: PoolView | None, children: Sequence[ChildView]) -> str:
     if pool.disabled_reason is not None:
         return "disabled"
     phases = {child.phase for child in children}
-    if phases & WORKING_PHASES:
+    if phases & WORKING_PHASE_NAMES:
         names = [child.name for child in children]
         return "recycling" if len(names) > len(set(names)) else "ready"
     if "starting" in phases:
