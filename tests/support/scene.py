@@ -77,7 +77,8 @@ class Scene:
 
     def child(self, kind: str) -> psutil.Process:
         """A child of a kind that has started."""
-        return until(lambda: self.children(kind), f"there is a {kind} child")[0]
+        children: list[psutil.Process] = until(lambda: self.children(kind), f"there is a {kind} child")
+        return children[0]
 
     def children(self, kind: str) -> list[psutil.Process]:
         """All children of a kind that have started and live, according to the service's status."""
@@ -104,7 +105,10 @@ class Scene:
 
     def crash(self, **fields: Any) -> dict[str, Any]:
         """The log line of a model child's crash; waits for it."""
-        return until(lambda: self.logged("child crashed", **fields), f"a crash with {fields} was logged")[0]
+        lines: list[dict[str, Any]] = until(
+            lambda: self.logged("child crashed", **fields), f"a crash with {fields} was logged"
+        )
+        return lines[0]
 
     def reconnect(self, url: str) -> None:
         """Connect the DMS again after the broker was gone; the ledger is kept."""
