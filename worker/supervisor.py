@@ -1,8 +1,8 @@
-"""Keeps one child alive, and hands it jobs.
+"""Keeps one child process alive and gives it jobs.
 
-Whatever happens, be it something the child did, something it is asked for, or the deadline of the state the child is
-in, is taken at once and in order: the supervisor makes an event of it, lets `lifecycle.step` decide, and performs the
-actions. It holds no rule of its own, and knows nothing of what is in a job.
+Everything that happens (a packet or exit of the child, a request of the pool, a deadline that passes) is processed
+immediately and in order: the supervisor turns it into an event, lets `lifecycle.step` decide, and performs the actions.
+It has no rules of its own, and does not know what a job contains.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Protocol
 import structlog
 
 from worker.supervision import lifecycle, packets
-from worker.supervision.child_handle import ChildHandle, ChildSpec
+from worker.supervision.child_handle import ChildHandle, ChildSpec, protocol_broken
 from worker.supervision.lifecycle import (
     Action,
     AskToStop,
@@ -29,17 +29,16 @@ from worker.supervision.lifecycle import (
     Busy,
     Cause,
     Checking,
+    ChildEvent,
+    ChildPhase,
     Closed,
     Crashed,
-    Disabled,
     Elapsed,
     Ended,
-    Event,
     Given,
     Kill,
     Life,
     Notice,
-    Phase,
     Ping,
     Policy,
     Ready,
@@ -55,6 +54,7 @@ from worker.supervision.lifecycle import (
     Stop,
     Stopped,
     Stopping,
+    WorkingPhase,
 )
 from worker.supervision.packets import Packet, ProtocolError
 
@@ -62,7 +62,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Job(Protocol):
-    """One packet for a child, answered by one packet. Exactly one of `answered`, `lost`, `returned` comes back."""
+    """One packet for a child, answered by one packet.
+
+    Exactly one of `on_answer`, `on_child_died` and `on_returned` is called, unless `on_answer` raises.
+    """
 
     @property
     def images(self) -> int:
@@ -71,45 +74,48 @@ class Job(Protocol):
 
     @property
     def solitary(self) -> bool:
-        """Whether the child must have nothing else in hand meanwhile."""
+        """Whether the child must have no other job at the same time."""
         ...
 
     @property
     def timeout_s(self) -> float:
-        """How long the child may take before it is killed."""
+        """How long the child may take over it before it is killed."""
         ...
 
     @property
     def packet(self) -> bytes:
-        """What is sent."""
+        """The serialized packet."""
         ...
 
     @property
     def fds(self) -> Sequence[int]:
-        """The descriptors that travel with it; they stay the sender's to close."""
+        """The descriptors that are sent with it. The job still owns them and closes them."""
         ...
 
-    def given(self, child: str, pid: int) -> None:
-        """The child of this name has it now."""
+    def on_sent(self, child: str, pid: int) -> None:
+        """The job has been sent to the child of this name and process id."""
 
-    def answered(self, packet: Packet) -> None:
-        """The child's answer. Raises `ProtocolError` when it is none: the child is killed, and `lost` follows."""
+    def on_answer(self, packet: Packet) -> None:
+        """The child has answered.
 
-    def lost(self, cause: Cause) -> None:
-        """The child died at this job."""
+        Raises `ProtocolError` for a malformed answer: the child is killed, and `on_child_died` follows.
+        """
 
-    def returned(self) -> None:
-        """The child was not there to take it, or ended before it came to it: nothing is wrong with the job."""
+    def on_child_died(self, cause: Cause) -> None:
+        """The child died while it was working on the job."""
+
+    def on_returned(self) -> None:
+        """The child ended before it began the job, which is not to blame and may be given to another child."""
 
 
-class Owner(Protocol):
-    """Who the children belong to."""
+class SupervisorListener(Protocol):
+    """Callbacks for the events of supervised children. A pool listens to all of its supervisors."""
 
-    def told(self, supervisor: Supervisor, notice: Notice) -> None:
-        """Something happened in the child's life."""
+    def on_notice(self, supervisor: Supervisor, notice: Notice) -> None:
+        """The child has started, crashed, stopped, or is going to be relaunched or disabled."""
 
-    def idle(self, supervisor: Supervisor) -> None:
-        """The child can take a job, or another one."""
+    def on_free(self, supervisor: Supervisor) -> None:
+        """The child can take a job, or one more."""
 
 
 @dataclass(slots=True)
@@ -120,23 +126,23 @@ class CrashRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
+class _PacketReceived:
     packet: Packet
 
 
 @dataclass(frozen=True, slots=True)
-class _Give:
+class _JobSubmitted:
     job: Job
 
 
-_Item = Event | _Heard | _Give
+_Input = ChildEvent | _PacketReceived | _JobSubmitted
 
 
 class Supervisor:
-    """One child's keeper. `start` and `stop` may be called again and again.
+    """Supervises one child. `start` and `stop` may be called any number of times.
 
-    The child may have `most_jobs` in hand, so that it need not wait for us between them. It answers them in the order
-    in which they were given, and is at the first of them or, `side_by_side`, perhaps at all.
+    The child may have up to `maximum_jobs` in hand, so that it need not wait for the parent between them. It answers
+    them in the order in which they were sent. It works on the first of them only or, with `concurrent_jobs`, on any.
     """
 
     def __init__(
@@ -145,85 +151,85 @@ class Supervisor:
         spec: ChildSpec,
         policy: Policy,
         crashes: CrashRecord,
-        owner: Owner,
+        listener: SupervisorListener,
         *,
-        most_jobs: int = 2,
-        side_by_side: bool = False,
+        maximum_jobs: int,
+        concurrent_jobs: bool,
     ) -> None:
         self.name = name
         self.hello: Packet = {}
-        self.jobs_given = 0
+        self.jobs_sent = 0
         self.images_done = 0
         self._spec = spec
         self._policy = policy
         self._record = crashes
-        self._owner = owner
-        self._most_jobs = most_jobs
-        self._side_by_side = side_by_side
-        self._phase: Phase = Stopped()
+        self._listener = listener
+        self._maximum_jobs = maximum_jobs
+        self._concurrent_jobs = concurrent_jobs
+        self._phase: ChildPhase = Stopped()
         self._child: ChildHandle | None = None
         self._jobs: deque[Job] = deque()
         self._spawned_at_s = 0.0
-        self._inbox: deque[_Item] = deque()
-        self._taking = False
+        self._inputs: deque[_Input] = deque()
+        self._processing = False
         self._timer: asyncio.TimerHandle | None = None
-        self._over: asyncio.Future[None] | None = None
+        self._stopped: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
-    # ── what its owner asks and sees ─────────────────────────────────────────────────────────────────────────────────
+    # ── for the pool ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
-    def phase(self) -> Phase:
-        """Where the child is in its life."""
+    def phase(self) -> ChildPhase:
+        """The current phase of the child's life."""
         return self._phase
 
     @property
-    def able(self) -> bool:
-        """Whether the child has started and lives: it is, or soon will be, free for a job."""
-        return isinstance(self._phase, Ready | Checking | Busy)
+    def working(self) -> bool:
+        """Whether the child has started and lives."""
+        return isinstance(self._phase, WorkingPhase)
 
     @property
     def free(self) -> bool:
-        """Whether a job, or one more, may be given now."""
-        if not isinstance(self._phase, Ready | Busy) or len(self._jobs) >= self._most_jobs:
+        """Whether a job, or one more, may be submitted now."""
+        if not isinstance(self._phase, Ready | Busy) or len(self._jobs) >= self._maximum_jobs:
             return False
         return not any(job.solitary for job in self._jobs)
 
     @property
     def busy(self) -> bool:
-        """Whether a job is in hand."""
+        """Whether the child has a job in hand."""
         return bool(self._jobs)
 
     @property
     def images_in_hand(self) -> int:
-        """How many images its jobs hold."""
+        """How many images the jobs in hand hold."""
         return sum(job.images for job in self._jobs)
 
     @property
     def pid(self) -> int | None:
-        """The living child's process id."""
+        """The process id; None without a living child."""
         return self._child.pid if self._child else None
 
     @property
     def resident_bytes(self) -> int:
-        """The living child's resident memory; 0 without one."""
+        """Resident memory of the child; 0 without a living one."""
         return self._child.resident_bytes if self._child else 0
 
     def start(self) -> asyncio.Task[None]:
-        """Want a child. The task ends when the supervisor has been stopped; its failure is a mistake in our code."""
-        if self._over is None or self._task is None or self._over.done():
-            self._over = over = asyncio.get_running_loop().create_future()
-            self._task = asyncio.create_task(_last_until(over), name=f"supervise {self.name}")
-            self._task.add_done_callback(lambda _: self._abandon_ship(over))
+        """Start a child, if there is none. The task ends when the supervisor has stopped; it fails only by a bug."""
+        if self._stopped is None or self._task is None or self._stopped.done():
+            self._stopped = stopped = asyncio.get_running_loop().create_future()
+            self._task = asyncio.create_task(_wait_for(stopped), name=f"supervise {self.name}")
+            self._task.add_done_callback(lambda _: self._clean_up(stopped))
         self._post(Start())
         return self._task
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Want no child any more: ask it to end, or end it `at_once`. `gone` waits for it."""
-        if self._over is not None and not self._over.done():
+        """Ask the child to stop, or kill it `at_once`. Returns immediately; `wait_stopped` waits for the end."""
+        if self._stopped is not None and not self._stopped.done():
             self._post(Stop(at_once))
 
-    async def gone(self) -> None:
+    async def wait_stopped(self) -> None:
         """Return when the child has been reaped after `stop`."""
         if self._task is not None:
             await asyncio.wait([self._task])
@@ -231,70 +237,73 @@ class Supervisor:
     def reset(self) -> None:
         """Forget the crashes, and start a child that was disabled or is waiting to be relaunched."""
         self._record.times_s = ()
-        if self._over is not None and not self._over.done():
+        if self._stopped is not None and not self._stopped.done():
             self._post(Reset())
 
-    def give(self, job: Job) -> None:
-        """Hand over a job; only when `free`."""
+    def submit(self, job: Job) -> None:
+        """Give the child a job. Raises `IllegalMoveError` when it is not `free`."""
         if not self.free:
             raise lifecycle.IllegalMoveError(f"{self.name} was given a job while it was not free")
         self._jobs.append(job)
-        self._post(_Give(job))
+        self._post(_JobSubmitted(job))
 
-    # ── what the child does ──────────────────────────────────────────────────────────────────────────────────────────
+    # ── callbacks of the child handle ────────────────────────────────────────────────────────────────────────────────
 
-    def heard(self, packet: Packet) -> None:
-        """From the child: a packet."""
-        self._post(_Heard(packet))
+    def on_packet(self, packet: Packet) -> None:
+        """See `ChildListener`."""
+        self._post(_PacketReceived(packet))
 
-    def broke(self, cause: Cause) -> None:
-        """From the child: garbage."""
+    def on_protocol_error(self, cause: Cause) -> None:
+        """See `ChildListener`."""
         self._post(Broke(cause))
 
-    def closed(self) -> None:
-        """From the child: its socket is closed."""
+    def on_closed(self) -> None:
+        """See `ChildListener`."""
         self._post(Closed())
 
-    def ended(self, cause: Cause, illegal_instruction: bool) -> None:
-        """From the child: its end."""
+    def on_exit(self, cause: Cause, illegal_instruction: bool) -> None:
+        """See `ChildListener`."""
         self._post(Ended(cause, illegal_instruction))
 
-    # ── one thing after the other ────────────────────────────────────────────────────────────────────────────────────
+    # ── processing, one input after the other ────────────────────────────────────────────────────────────────────────
 
-    def _abandon_ship(self, over: asyncio.Future[None]) -> None:
-        """Cancelled, or a mistake of ours: leave neither a process nor a job behind. Nothing to do after a stop."""
-        if over is not self._over:
+    def _clean_up(self, stopped: asyncio.Future[None]) -> None:
+        """After a cancellation or a bug, leave neither a process nor a job behind. After a stop there is neither."""
+        if stopped is not self._stopped:
             return  # it has been started again meanwhile
         child, self._child = self._child, None
         self._phase = Stopped()
-        self._inbox.clear()
+        self._inputs.clear()
         try:
             if child is not None:
-                child.destroy()
+                child.kill_and_reap()
         finally:
-            self._give_back()
+            self._return_jobs()
 
-    def _post(self, item: _Item) -> None:
-        """Take this, after whatever is being taken just now."""
-        if self._over is None or self._over.done():
+    def _post(self, item: _Input) -> None:
+        """Process `item`, or queue it while another one is being processed: a callback may post again."""
+        if self._stopped is None or self._stopped.done():
             return
-        self._inbox.append(item)
-        if self._taking:
+        self._inputs.append(item)
+        if self._processing:
             return
-        self._taking = True
+        self._processing = True
         try:
-            while self._inbox:
-                self._take(self._inbox.popleft())
-        except Exception as error:  # noqa: BLE001 - it would go unseen in whoever called
-            self._over.set_exception(error)
+            while self._inputs:
+                self._process(self._inputs.popleft())
+        except Exception as error:  # noqa: BLE001 - the caller, often an event loop callback, would hide it
+            self._stopped.set_exception(error)
         finally:
-            self._taking = False
-        if isinstance(self._phase, Stopped) and not self._over.done():
-            self._over.set_result(None)
-        self._watch_the_deadline()
+            self._processing = False
+        if isinstance(self._phase, Stopped) and not self._stopped.done():
+            self._stopped.set_result(None)
+        self._schedule_timer()
 
-    def _watch_the_deadline(self) -> None:
-        """See to it that the deadline's passing is noticed. A timer for an earlier one just looks again."""
+    def _schedule_timer(self) -> None:
+        """Have the timer fire at the deadline, or earlier: a timer that fires too early schedules the next one.
+
+        So the timer need not be replaced whenever the deadline moves, which it does with every job.
+        """
         deadline_s = Life(self._phase).deadline_s
         if deadline_s is None or (self._timer is not None and self._timer.when() <= deadline_s):
             return
@@ -308,98 +317,99 @@ class Supervisor:
         if deadline_s is not None and deadline_s <= time.monotonic():
             self._post(Elapsed())
         else:
-            self._watch_the_deadline()
+            self._schedule_timer()
 
-    def _take(self, item: _Item) -> None:
-        event = self._as_event(item)
+    def _process(self, item: _Input) -> None:
+        event = self._event_of(item)
         if event is None:
             return
         life = Life(self._phase, self._record.times_s)
         life, actions = lifecycle.step(self._policy, life, event, time.monotonic())
         self._phase, self._record.times_s = life.phase, life.crashes
         if isinstance(event, Ended):
-            self._bury(actions)
+            self._settle_jobs(actions)
         for action in actions:
             self._perform(action)
         if self.free and not isinstance(event, Given):
-            self._owner.idle(self)
+            self._listener.on_free(self)
 
-    def _as_event(self, item: _Item) -> Event | None:
+    def _event_of(self, item: _Input) -> ChildEvent | None:
+        """The event for `step`; None when there is nothing to decide."""
         match item:
-            case _Give(job):
-                return self._hand_over(job)
-            case _Heard(packet):
-                return self._understand(packet)
+            case _JobSubmitted(job):
+                return self._send_job(job)
+            case _PacketReceived(packet):
+                return self._interpret(packet)
             case Stop() if isinstance(self._phase, Stopped):
                 return None
             case Start() if not isinstance(self._phase, Stopped | Stopping | lifecycle.Dying):
-                return None  # it is wanted already
+                return None  # it is running, or will be
             case _:
                 return item
 
-    def _hand_over(self, job: Job) -> Event | None:
-        """Send the job; a child that died a moment ago costs the job nothing."""
+    def _send_job(self, job: Job) -> ChildEvent | None:
+        """Send the job; if the child has died a moment ago, the job is returned and not blamed."""
         if job not in self._jobs:
-            return None  # given back already: the child ended meanwhile
+            return None  # returned already: the child ended meanwhile
         if self._child is not None and isinstance(self._phase, Ready | Busy):
             try:
                 self._child.send(job.packet, job.fds)
             except OSError:
                 self._jobs.remove(job)
-                job.returned()
+                job.on_returned()
                 return Closed()
-            self.jobs_given += 1
-            job.given(self.name, self._child.pid)
+            self.jobs_sent += 1
+            job.on_sent(self.name, self._child.pid)
             return Given(job.timeout_s)
         self._jobs.remove(job)
-        job.returned()
+        job.on_returned()
         return None
 
-    def _understand(self, packet: Packet) -> Event:
-        """What a packet means depends on what is due from the child."""
+    def _interpret(self, packet: Packet) -> ChildEvent:
+        """The event that a packet stands for, which depends on the phase."""
         kind = packet["kind"]
         match self._phase:
             case Starting() if kind == "hello":
                 self.hello = packet
                 return SaidHello()
             case Starting() if kind == "hopeless":
-                return SaidHopeless(_cause_in(packet))
+                return SaidHopeless(_hopeless_cause(packet))
             case Checking() if kind == "pong":
                 return Replied()
             case Busy() | Stopping() | lifecycle.Dying(cause=None) if self._jobs:
-                return self._answer(self._jobs[0], packet)
+                return self._complete_job(self._jobs[0], packet)
             case Stopping() | lifecycle.Dying():
                 return Replied()  # too late to matter
-        return Broke(Cause("protocol_broken", f"protocol broken: it sent {kind!r} unasked"))
+        return Broke(protocol_broken(f"{kind!r} unasked"))
 
-    def _answer(self, job: Job, packet: Packet) -> Event:
+    def _complete_job(self, job: Job, packet: Packet) -> ChildEvent:
         try:
-            job.answered(packet)
+            job.on_answer(packet)
         except ProtocolError as error:
-            return Broke(Cause("protocol_broken", f"protocol broken: it sent {error}"))
+            return Broke(protocol_broken(error))
         self._jobs.popleft()
         self.images_done += job.images
         return Replied(self._jobs[0].timeout_s if self._jobs else None)
 
-    def _bury(self, actions: Sequence[Action]) -> None:
-        """The child has been reaped: settle what it had in hand. Only what it was at can have to do with its end."""
+    def _settle_jobs(self, actions: Sequence[Action]) -> None:
+        """The child has been reaped: settle its jobs. Only those that it may have been working on can be to blame."""
         last_lines = self._child.last_lines if self._child else []
         self._child = None
         crash = next((action for action in actions if isinstance(action, Crashed)), None)
         if crash is not None and last_lines:
             _log.warning("last lines of the crashed child", child=self.name, lines=last_lines)
-        at_work: list[Job] = []
-        while self._jobs and crash is not None and (self._side_by_side or not at_work):
-            at_work.append(self._jobs.popleft())
-        self._give_back()
-        for job in reversed(at_work):
+        begun: list[Job] = []
+        while self._jobs and crash is not None and (self._concurrent_jobs or not begun):
+            begun.append(self._jobs.popleft())
+        self._return_jobs()
+        for job in reversed(begun):
             assert crash is not None  # noqa: S101 - else there is none
-            job.lost(crash.cause)
+            job.on_child_died(crash.cause)
 
-    def _give_back(self) -> None:
-        """What the child has not come to, the last one first, so that it lies in its old order where it came from."""
+    def _return_jobs(self) -> None:
+        """Return the jobs that were not begun, the last one first: put back at the head of a queue they keep order."""
         while self._jobs:
-            self._jobs.pop().returned()
+            self._jobs.pop().on_returned()
 
     def _perform(self, action: Action) -> None:
         match action:
@@ -413,10 +423,10 @@ class Supervisor:
                 if self._child is not None:
                     self._child.kill()
             case _:
-                self._tell(action)
+                self._report(action)
 
     def _spawn(self) -> None:
-        self.hello, self.jobs_given, self.images_done = {}, 0, 0
+        self.hello, self.jobs_sent, self.images_done = {}, 0, 0
         self._spawned_at_s = time.monotonic()
         try:
             self._child = ChildHandle(self.name, self._spec, self)
@@ -427,17 +437,18 @@ class Supervisor:
 
     def _send(self, kind: str) -> None:
         if self._child is not None:
-            with suppress(OSError):  # its end, or the deadline, will tell
+            with suppress(OSError):  # its exit, or the deadline, follows
                 self._child.send(packets.pack(kind))
 
-    def _tell(self, notice: Notice) -> None:
+    def _report(self, notice: Notice) -> None:
+        """Log the notice and pass it on."""
         match notice:
             case BecameReady():
                 took_s = round(time.monotonic() - self._spawned_at_s, 3)
                 _log.info("child ready", child=self.name, pid=self.pid, seconds=took_s)
             case Crashed(cause, counted, left):
-                words = "child crashed" if counted else "child killed by its work"
-                _log.error(words, child=self.name, cause=cause.message, reason=cause.reason, relaunches_left=left)
+                event = "child crashed" if counted else "child killed by its work"
+                _log.error(event, child=self.name, cause=cause.message, reason=cause.reason, relaunches_left=left)
             case Relaunching(delay_s):
                 _log.info("relaunching child", child=self.name, delay_s=delay_s)
             case BecameDisabled(cause):
@@ -445,35 +456,17 @@ class Supervisor:
                 _log.error("child disabled", child=self.name, cause=cause.message, reason=cause.reason, todo=todo)
             case BecameStopped():
                 _log.info("child stopped", child=self.name)
-        self._owner.told(self, notice)
+        self._listener.on_notice(self, notice)
 
 
-async def _last_until(over: asyncio.Future[None]) -> None:
-    await over
+async def _wait_for(future: asyncio.Future[None]) -> None:
+    await future
 
 
-def _cause_in(packet: Packet) -> Cause:
-    """The words of a child that cannot start; a child that cannot even say why is taken at its kind."""
+def _hopeless_cause(packet: Packet) -> Cause:
+    """The reason and message of a child that cannot start, with defaults where it sent none."""
     reason, message = packet.get("reason"), packet.get("message")
     return Cause(
         reason if isinstance(reason, str) else "start_failed",
         message if isinstance(message, str) else "it said that it cannot start",
     )
-
-
-def phase_name(phase: Phase) -> str:
-    """The phase in one word, as metrics and the status page write it: `ready`, `back_off` …"""
-    return _PHASE_NAMES[type(phase)]
-
-
-_PHASE_NAMES: dict[type, str] = {
-    Stopped: "stopped",
-    Starting: "starting",
-    Ready: "ready",
-    Checking: "checking",
-    Busy: "busy",
-    Stopping: "stopping",
-    lifecycle.Dying: "dying",
-    lifecycle.BackOff: "back_off",
-    Disabled: "disabled",
-}

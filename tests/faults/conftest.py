@@ -28,7 +28,7 @@ def it(one_service: Scene, broker: str) -> Iterator[Scene]:
     one_service.dms.close()  # idle for as long as the last test took, it may have been given up by the broker
     one_service.ledger = Ledger(Dms(broker, one_service.ledger.dms.prefix))
     one_service.ready()
-    one_service.come_to_rest()
+    one_service.reset()
     yield one_service
     one_service.dms.close()
 
@@ -65,8 +65,8 @@ def one_service_far_away(
 def far(one_service_far_away: Scene, node: PrivateBroker, proxy: Proxy) -> Iterator[Scene]:
     """That service at rest, the broker and the network whole, and an account of this test's events alone."""
     proxy.heal()
-    one_service_far_away.meet_again(node.url)
+    one_service_far_away.reconnect(node.url)
     one_service_far_away.ready()
-    one_service_far_away.come_to_rest()
+    one_service_far_away.reset()
     yield one_service_far_away
     one_service_far_away.dms.close()

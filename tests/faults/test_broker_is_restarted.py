@@ -22,6 +22,6 @@ def test_a_restart_under_load_costs_no_event_and_it_consumes_again_within_ten_se
         node.start()
         until(lambda: any(ready for _, ready in readiness.samples[gone_by:]), "ready again", within_s=10)
     assert node.pid != pid_before
-    far.meet_again(node.url)
+    far.reconnect(node.url)
     far.ledger.settle()
     assert far.ledger.statuses() == {"tagged"}

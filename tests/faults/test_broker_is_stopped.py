@@ -31,6 +31,6 @@ def test_a_frozen_broker_is_noticed_by_its_silence_and_consumed_from_when_it_is_
         finally:
             node.resume()
         until(lambda: readiness.first_ready_after(resumed_at_s), "ready again", within_s=10)
-    far.meet_again(node.url)
+    far.reconnect(node.url)
     far.ledger.settle()
     assert far.ledger.statuses() == {"tagged"}

@@ -1,4 +1,4 @@
-"""Children that are replaced on purpose, or stand by: no crash is counted and nobody waits."""
+"""Children that are replaced on purpose, and spare children: no crash is counted, and no event waits for a start."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.support.scene import gone, scene, send
 from tests.support.service import until
 
-MOST_ROUNDS = 20
+MAXIMUM_ROUNDS = 20
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ def test_a_model_child_that_has_done_its_share_is_replaced_by_a_warm_one_and_no_
 ) -> None:
     with scene(broker, queue_prefix, tmp_path, photographs, **limit) as it:
         left = (it.service.status() or {})["model"]["relaunches_left"]
-        # Load until a successor has been succeeded: how many images pass while one starts is the machine's affair
-        for _ in range(MOST_ROUNDS):
+        # Load until the successor has been replaced too: how many images pass while one starts depends on the machine
+        for _ in range(MAXIMUM_ROUNDS):
             it.load(100)
             it.ledger.settle()
             ready = [line for line in it.logged("child ready") if line["child"].startswith("model")]
@@ -33,7 +33,7 @@ def test_a_model_child_that_has_done_its_share_is_replaced_by_a_warm_one_and_no_
         assert it.ledger.statuses() == {"tagged"}
         assert len(ready) >= 3
         assert len({line["pid"] for line in ready}) == len(ready)
-        # The old one is stopped when the next one is ready, never before
+        # A child is stopped when its successor is ready, never before
         life = [line["event"] for line in lines_of_the_model(it.service.logged())]
         for number, event in enumerate(life):
             if event == "child stopped":
@@ -43,7 +43,7 @@ def test_a_model_child_that_has_done_its_share_is_replaced_by_a_warm_one_and_no_
 
 
 def lines_of_the_model(log: str) -> list[dict[str, str]]:
-    """What became of model children, in order."""
+    """The log lines about model children that became ready or stopped, in order."""
 
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     wanted = ("child ready", "child stopped")
@@ -54,18 +54,18 @@ def test_with_a_spare_a_crash_costs_no_waiting(
     broker: str, queue_prefix: str, tmp_path: Path, photographs: dict[str, Path]
 ) -> None:
     with scene(broker, queue_prefix, tmp_path, photographs, TENSORFLOW__SPARE="true") as it:
-        # Given a second model child that stands by, and a third that will take ten seconds too long to start
+        # Given a spare model child, and a third child that will not become ready within its timeout of ten seconds
         until(lambda: len(it.children("model")) == 2, "the spare is ready")
-        it.orders.give("start", "hang")
+        it.faults.inject("start", "hang")
         it.load(60)
         busy = max(it.children("model"), key=lambda child: child.cpu_times().user)
         # When the one that works is killed
         send(busy, signal.SIGKILL)
         until(lambda: gone(busy), "it is gone")
         killed_at_s = time.monotonic()
-        # Then the spare does the rest while the third still hangs
+        # Then the spare scores the rest while the third still hangs
         it.ledger.settle()
         assert it.ledger.statuses() == {"tagged"}
         assert time.monotonic() - killed_at_s < 8
-        until(it.orders.taken, "the third was launched")
+        until(it.faults.taken, "the third was launched")
         assert not it.logged("child crashed", reason="silent_while_starting")

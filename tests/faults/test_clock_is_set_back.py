@@ -13,18 +13,18 @@ import pytest
 from tests.support.scene import Scene, environment, gone, scene, send
 from tests.support.service import until
 
-SHIM = Path(__file__).parents[1] / "support" / "clock_set_back.c"
+CLOCK_LIBRARY_SOURCE = Path(__file__).parents[1] / "support" / "clock_set_back.c"
 INTERVAL_S = 4.0
 
 
 @pytest.fixture(scope="module")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library that sets the clock back for one process: the machine's own is not ours to set."""
+def clock_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library that sets the clock back for one process: a test must not set the machine's own."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("there is no C compiler, which makes the library that sets the clock back")
     library = tmp_path_factory.mktemp("clock") / "clock_set_back.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, SHIM], check=True)
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, CLOCK_LIBRARY_SOURCE], check=True)
     return library
 
 
@@ -38,7 +38,7 @@ def kill_model(it: Scene, killed: set[int]) -> None:
 
 
 def test_no_event_is_lost_and_the_relaunch_rule_counts_as_before(
-    shim: Path, broker: str, queue_prefix: str, tmp_path: Path, photographs: dict[str, Path]
+    clock_library: Path, broker: str, queue_prefix: str, tmp_path: Path, photographs: dict[str, Path]
 ) -> None:
     flag = tmp_path / "set-the-clock-back"
     rule = {
@@ -46,10 +46,10 @@ def test_no_event_is_lost_and_the_relaunch_rule_counts_as_before(
         "TENSORFLOW__MAXIMUM_NUMBER_OF_RELAUNCHES_TIME_INTERVAL": str(INTERVAL_S),
     }
     with (
-        environment(LD_PRELOAD=str(shim), CLOCK_SET_BACK=str(flag)),
+        environment(LD_PRELOAD=str(clock_library), CLOCK_SET_BACK=str(flag)),
         scene(broker, queue_prefix, tmp_path, photographs, **rule) as it,
     ):
-        # Given two crashes before the clock is set back, as many as are relaunched
+        # Given two crashes before the clock is set back, the most that are relaunched
         killed: set[int] = set()
         it.under_load(200)
         kill_model(it, killed)
@@ -59,7 +59,7 @@ def test_no_event_is_lost_and_the_relaunch_rule_counts_as_before(
         flag.touch()
         it.load(20)
         until(lambda: when(it.lines()[-1]) < when({"timestamp": before}) - timedelta(minutes=50), "the log went back")
-        # Then both crashes are forgotten when the interval has passed, by the clock that cannot be set
+        # Then both crashes are forgotten when the interval has passed on the monotonic clock
         until(lambda: (it.service.status() or {})["model"]["relaunches_left"] == 2, "they are forgotten", within_s=6)
         kill_model(it, killed)
         until(lambda: len(it.logged("child crashed")) == 3, "the third crash is counted")

@@ -1,4 +1,4 @@
-"""Signals to a decoder: killed, a fault in native code, stopped. Its image is tried once more in another."""
+"""Signals to a decoder: SIGKILL, a fault in native code, SIGSTOP. Its image is tried once more in another one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_decoder_that_dies_once_costs_no_image_its_tags(it: Scene, number: sig
     )
     it.ledger.settle()
     assert it.ledger.statuses() == {"tagged"}
-    # And the model did not notice
+    # And the model child is not affected
     assert not gone(model)
     assert not [line for line in it.logged("child crashed") if line["child"].startswith("model")]
 
@@ -39,7 +39,7 @@ def test_a_stopped_decoder_is_killed_at_its_deadline_and_its_image_tagged_by_ano
     send(decoder, signal.SIGSTOP)
 
     until(lambda: decoder.status() == psutil.STATUS_STOPPED, "it is stopped", within_s=2)
-    it.load(50)  # so that it certainly gets one
+    it.load(50)  # so that it is certain to get an image
     until(lambda: gone(decoder), "it was killed", within_s=10)
     assert it.logged("child killed by its work", reason="silent_while_busy")
     it.ledger.settle()

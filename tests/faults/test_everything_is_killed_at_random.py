@@ -1,4 +1,4 @@
-"""The chaos run as an operator starts it on a test broker: everything but the broker is killed at random."""
+"""The chaos run as an operator starts it on a test broker: all processes but the broker are killed at random."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory exhaustion of a decoder, by a real file: few bytes, allowed pixels, more memory than a decoder may have."""
+"""A real file exhausts the memory of a decoder: few bytes, allowed pixels, more memory than a decoder may use."""
 
 from __future__ import annotations
 

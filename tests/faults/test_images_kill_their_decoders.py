@@ -1,4 +1,4 @@
-"""Real files that cost their decoder its life: each takes far more processor time than one image is allowed."""
+"""Real files that kill their decoder: each takes far more processor time than one image is allowed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KILLERS = 5
 GOOD = 500
 
 
-def test_an_image_that_kills_its_decoder_twice_is_given_up_with_signal_stage_and_digest(it: Scene) -> None:
+def test_an_image_that_kills_its_decoder_twice_fails_with_signal_stage_and_digest(it: Scene) -> None:
     content = jpeg_of_many_scans(shade=1)
     (it.folder / "bomb.jpg").write_bytes(content)
 
@@ -21,7 +21,7 @@ def test_an_image_that_kills_its_decoder_twice_is_given_up_with_signal_stage_and
     good = it.load(20)
     it.ledger.settle()
 
-    # It was tried twice, and died of the kernel's limit both times
+    # It was tried twice, and the decoder exceeded the kernel's limit both times
     deaths = it.logged("child killed by its work")
     assert ["SIGXCPU" in death["cause"] for death in deaths] == [True, True]
     (result,) = it.ledger.results[bad]
@@ -34,7 +34,7 @@ def test_an_image_that_kills_its_decoder_twice_is_given_up_with_signal_stage_and
 
 
 @pytest.mark.slow_fault
-def test_five_killers_among_five_hundred_cost_nobody_else_anything_and_count_as_no_crash(it: Scene) -> None:
+def test_five_killers_among_five_hundred_affect_no_other_image_and_count_as_no_crash(it: Scene) -> None:
     model = it.child("model")
     bad = []
     for number in range(KILLERS):
@@ -53,7 +53,7 @@ def test_five_killers_among_five_hundred_cost_nobody_else_anything_and_count_as_
     good = it.ledger.published - set(bad)
     assert len(good) == GOOD
     assert it.ledger.statuses(good) == {"tagged"}
-    # No crash is counted, and the model child is the one it was
+    # No crash is counted, and the model child is still the same
     assert it.logged("child crashed") == []
     assert not gone(model)
     assert it.child("model").pid == model.pid

@@ -12,11 +12,11 @@ def test_events_wait_while_successors_die_at_their_start_and_are_answered_by_the
     # Given two starts that will fail in different ways
     it.under_load()
     child = it.child("model")
-    it.orders.give("start", "exit_3")
-    it.orders.give("start", "SIGABRT")
-    # When the child that works is killed
+    it.faults.inject("start", "exit_3")
+    it.faults.inject("start", "SIGABRT")
+    # When the running child is killed
     send(child, signal.SIGKILL)
-    # Then both successors die at their start, and each death is counted
+    # Then both successors die while starting, and each crash is counted
     until(lambda: gone(child), "it is gone")
     until(lambda: len(it.logged("child crashed")) == 3, "three crashes")
     assert {line["reason"] for line in it.logged("child crashed")} == {
@@ -27,4 +27,4 @@ def test_events_wait_while_successors_die_at_their_start_and_are_answered_by_the
     # And the third answers all events
     it.ledger.settle()
     assert it.ledger.statuses() == {"tagged"}
-    assert it.child("model").pid not in [child.pid, *it.orders.taken()]
+    assert it.child("model").pid not in [child.pid, *it.faults.taken()]

@@ -12,10 +12,10 @@ BATCH_TIMEOUT_S = 3.0
 
 def test_a_hanging_model_child_is_killed_within_a_second_of_its_deadline(it: Scene) -> None:
     child = it.child("model")
-    it.orders.give("job", "hang")
+    it.faults.inject("job", "hang")
     asked_at_s = time.monotonic()
     it.load(50)
-    until(lambda: it.orders.taken()[-1:] == [child.pid], "it hangs")
+    until(lambda: it.faults.taken()[-1:] == [child.pid], "it hangs")
     hangs_since_s = time.monotonic()
 
     until(lambda: gone(child), "it was killed")

@@ -16,19 +16,19 @@ def test_a_segmentation_fault_costs_no_event_and_leaves_its_stack_in_the_log(it:
 
     until(lambda: gone(child), "the child is gone")
     assert it.crash(reason="killed_by_sigsegv")["child"] == "model-1"
-    (said,) = it.logged("last lines of the crashed child")
-    assert "Segmentation fault" in "\n".join(said["lines"])
+    (line,) = it.logged("last lines of the crashed child")
+    assert "Segmentation fault" in "\n".join(line["lines"])
     it.ledger.settle()
     assert it.ledger.statuses() == {"tagged"}
 
 
 def test_a_real_one_in_the_middle_of_a_batch_costs_no_event_either(it: Scene) -> None:
     child = it.child("model")
-    it.orders.give("job", "really_segv")
+    it.faults.inject("job", "really_segv")
 
     it.load(50)
 
     assert it.crash(reason="killed_by_sigsegv")
-    assert it.orders.taken()[-1] == child.pid
+    assert it.faults.taken()[-1] == child.pid
     it.ledger.settle()
     assert it.ledger.statuses() == {"tagged"}

@@ -1,4 +1,4 @@
-"""SIGKILL to the model child, as the kernel sends it when memory runs out."""
+"""SIGKILL to the model child, as the kernel sends when memory runs out."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from tests.support.service import until
 
 
 def test_every_event_has_its_tags_when_the_model_child_is_killed_under_load(it: Scene) -> None:
-    # Given events in the queue and in the model's hands
+    # Given events in the queue and in the hands of the model child
     it.under_load()
     child = it.child("model")
     # When the model child is killed
     send(child, signal.SIGKILL)
-    # Then it is gone, and the log says of what
+    # Then it is gone, and the log names the signal
     until(lambda: gone(child), "the child is gone")
     assert "SIGKILL" in it.crash(reason="killed_by_sigkill")["cause"]
-    # And a successor does all that was in hand again
+    # And its successor scores all that was in hand again
     it.ledger.settle()
     assert it.ledger.statuses() == {"tagged"}
     assert it.ledger.dead == {}

@@ -1,4 +1,4 @@
-"""SIGSTOP to the model child: alive for the kernel, silent for us. No check that runs inside it could tell."""
+"""SIGSTOP to the model child: alive for the kernel, and silent. No check that runs inside the child could detect it."""
 
 from __future__ import annotations
 

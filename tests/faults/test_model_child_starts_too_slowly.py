@@ -16,7 +16,7 @@ START_TIMEOUT_S = 10.0
 def test_a_start_that_takes_too_long_is_ended_and_the_next_one_answers(it: Scene) -> None:
     it.under_load()
     child = it.child("model")
-    it.orders.give("start", "hang")
+    it.faults.inject("start", "hang")
 
     send(child, signal.SIGKILL)
 

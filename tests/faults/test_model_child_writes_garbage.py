@@ -1,4 +1,4 @@
-"""The model child sends what no packet is, too much of it, or hangs up."""
+"""The model child sends malformed or oversized packets, or closes its socket."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from tests.support.service import until
 @pytest.mark.parametrize("how", ["garbage", "flood", "oversize"])
 def test_a_model_child_that_breaks_the_protocol_is_killed_and_its_work_done_again(it: Scene, how: str) -> None:
     child = it.child("model")
-    it.orders.give("job", how)
+    it.faults.inject("job", how)
 
     it.load(50)
 
     until(lambda: gone(child), "it was killed")
-    assert it.orders.taken()[-1] == child.pid
+    assert it.faults.taken()[-1] == child.pid
     assert it.crash(reason="protocol_broken")
     it.ledger.settle()
     assert it.ledger.statuses() == {"tagged"}
 
 
-def test_a_model_child_that_hangs_up_is_ended(it: Scene) -> None:
+def test_a_model_child_that_closes_its_socket_is_ended(it: Scene) -> None:
     child = it.child("model")
-    it.orders.give("job", "close")
+    it.faults.inject("job", "close")
 
     it.load(50)
 

@@ -1,4 +1,4 @@
-"""SIGTERM while the service still builds its model, or waits for another process that does."""
+"""SIGTERM while the service still builds its model, or waits for another process that builds it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GRACE_S = 8.0
 
 @pytest.fixture
 def building(broker: str, queue_prefix: str, tmp_path: Path) -> Iterator[RunningService]:
-    """A service with an empty cache, whose builder has begun."""
+    """A service with an empty cache, whose builder is running."""
     settings = QUICK | {"SHUTDOWN_GRACE_S": str(GRACE_S), "CACHE_DIR": str(tmp_path / "cache")}
     with running_service(broker, queue_prefix, tmp_path / "first", **settings) as service:
         until(lambda: builders(tmp_path), "the builder runs")
@@ -25,7 +25,7 @@ def building(broker: str, queue_prefix: str, tmp_path: Path) -> Iterator[Running
 
 
 def builders(cache: Path) -> list[psutil.Process]:
-    """Processes that build a model into this cache."""
+    """The processes that build a model into this cache."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -38,7 +38,7 @@ def builders(cache: Path) -> list[psutil.Process]:
 
 
 def test_it_ends_in_time_and_the_builder_with_it(building: RunningService, tmp_path: Path) -> None:
-    time.sleep(1)  # into the long step in which the builder says nothing
+    time.sleep(1)  # so that the builder is in its long step without output
     assert builders(tmp_path)
     assert building.stop(within_s=GRACE_S) == 0, building.logged()
     assert builders(tmp_path) == []

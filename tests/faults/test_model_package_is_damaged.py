@@ -1,4 +1,4 @@
-"""The model's file is damaged while the service runs: no successor can ever start, so none is tried in vain."""
+"""The model's file is damaged while the service runs: no successor can start, so the model is disabled at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_damaged_model_disables_at_once_with_the_reason_and_events_wait_until_
         # When the child dies
         send(child, signal.SIGKILL)
         until(lambda: gone(child), "it is gone")
-        # Then the model is disabled after one vain start, and the service takes no events
+        # Then the model is disabled after one failed start, and the service consumes no events
         status = until(
             lambda: (s := it.service.status() or {}).get("model", {}).get("disabled") and not s["ready"] and s,
             "the model is disabled",

@@ -74,7 +74,7 @@ def test_a_connection_closed_by_an_operator_is_made_again(far: Scene, node: Priv
     far.under_load()
     assert node.close_connections() >= 1
     until(lambda: "closed by the operator" in far.service.logged(), "the operator's words are in the log")
-    far.meet_again(node.url)
+    far.reconnect(node.url)
     until(lambda: (far.service.status() or {}).get("ready"), "ready again", within_s=10)
     far.ledger.settle()
     assert far.ledger.statuses() == {"tagged"}
@@ -91,7 +91,7 @@ def test_without_a_permission_it_is_not_ready_and_says_why_and_goes_on_when_it_h
         until(lambda: "refused" in str((far.service.status() or {}).get("why_not")), "it says why it is not ready")
     finally:
         node.ctl("set_permissions", "worker", ".*", ".*", ".*")
-    far.meet_again(node.url)
+    far.reconnect(node.url)
     until(lambda: (far.service.status() or {}).get("ready"), "ready again", within_s=10)
     far.ledger.settle()
     assert far.ledger.statuses() == {"tagged"}
@@ -110,7 +110,7 @@ def test_a_worker_that_may_consume_and_not_publish_keeps_every_event_and_sets_no
         # When the permission to publish is taken away, and it gets events
         node.ctl("set_permissions", "reader", "^$", "^$", ".*")
         node.close_connections()
-        it.meet_again(node.url)
+        it.reconnect(node.url)
         it.load(20)
         until(lambda: "ACCESS_REFUSED" in it.service.logged(), "RabbitMQ refuses its results")
         time.sleep(8)

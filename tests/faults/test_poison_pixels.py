@@ -1,4 +1,4 @@
-"""Pixels that kill the model child every time it sees them must not switch tagging off for everybody else."""
+"""Pixels that kill the model child every time must not disable tagging for all other images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.support.scene import Scene, scene
 
 
 @pytest.fixture
-def usual(broker: str, queue_prefix: str, tmp_path: Path, photographs: dict[str, Path]) -> Iterator[Scene]:
-    """A service with the relaunch rule as it is by default."""
+def with_default_rule(broker: str, queue_prefix: str, tmp_path: Path, photographs: dict[str, Path]) -> Iterator[Scene]:
+    """A service with the default relaunch rule."""
     rule = {
         "TENSORFLOW__MAXIMUM_NUMBER_OF_RELAUNCHES": "5",
         "TENSORFLOW__MAXIMUM_NUMBER_OF_RELAUNCHES_TIME_INTERVAL": "60",
@@ -22,22 +22,23 @@ def usual(broker: str, queue_prefix: str, tmp_path: Path, photographs: dict[str,
         yield it
 
 
-def test_a_poison_image_is_set_aside_after_four_crashes_and_the_model_is_not_disabled(usual: Scene) -> None:
-    # Given an image whose pixels kill the model child, in the middle of good ones
-    poison = usual.folder / "magenta.png"
+def test_a_poison_image_fails_after_four_crashes_and_the_model_is_not_disabled(with_default_rule: Scene) -> None:
+    it = with_default_rule
+    # Given an image whose pixels kill the model child, among good ones
+    poison = it.folder / "magenta.png"
     Image.new("RGB", (300, 300), (255, 0, 255)).save(poison)
-    usual.orders.poison(True)
-    before = usual.load(20)
-    (bad,) = usual.ledger.publish(poison, asset_id="poison")
-    after = usual.load(20)
+    it.faults.poison(True)
+    before = it.load(20)
+    (bad,) = it.ledger.publish(poison, asset_id="poison")
+    after = it.load(20)
     # When all have ended
-    usual.ledger.settle()
-    # Then it was in hand at four crashes, and is a dead letter that says so
-    assert len(usual.logged("child crashed", reason="killed_by_sigsegv")) == 4
-    assert set(usual.ledger.dead) == {bad}
-    headers = usual.ledger.dead[bad][0].properties.headers
+    it.ledger.settle()
+    # Then it was in hand at four crashes, and its dead letter gives that reason
+    assert len(it.logged("child crashed", reason="killed_by_sigsegv")) == 4
+    assert set(it.ledger.dead) == {bad}
+    headers = it.ledger.dead[bad][0].properties.headers
     assert headers["x-autotag-reason"] == "image_in_hand_at_model_crashes"
     assert "4 crashes" in headers["x-autotag-message"]
-    # And its neighbours have their tags, and the model goes on
-    assert usual.ledger.statuses([*before, *after]) == {"tagged"}
-    assert (usual.service.status() or {})["model"]["disabled"] is None
+    # And the other images have their tags, and the model is not disabled
+    assert it.ledger.statuses([*before, *after]) == {"tagged"}
+    assert (it.service.status() or {})["model"]["disabled"] is None

@@ -1,4 +1,4 @@
-"""The real decoder on real bytes: every format, odd picture and kind of damage, each with its named outcome."""
+"""The real decoder on real bytes: every format, unusual pictures and kinds of damage, each with its reason code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TRANSPOSED_TO = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
-"""How a camera that notes each orientation lays down an upright scene."""
+"""How a camera that writes each orientation stores an upright scene."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -80,7 +80,7 @@ async def refusal(pool: DecoderPool, data: bytes) -> CannotBeDone:
 
 
 def wanted(image: Image.Image, recipe: PixelRecipe = CROP) -> Image.Image:
-    """What must come out, made the plain way."""
+    """The expected pixels, computed in the simplest way."""
     filters = {Interpolation.BICUBIC: Image.Resampling.BICUBIC, Interpolation.BILINEAR: Image.Resampling.BILINEAR}
     return image.convert("RGB").resize((recipe.size,) * 2, filters[recipe.interpolation], box=recipe.box(*image.size))
 
@@ -121,11 +121,11 @@ async def test_facts_alone_need_no_recipe(decoders: DecoderPool) -> None:
 async def test_pictures_are_turned_upright(decoders: DecoderPool, orientation: int, format_name: str) -> None:
     upright = scene()
     turn = TRANSPOSED_TO.get(orientation)
-    laid_down = upright.transpose(turn) if turn is not None else upright
+    stored = upright.transpose(turn) if turn is not None else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}.get(format_name, {})
-    data = written(laid_down, format_name, exif=exif, **options)
+    data = written(stored, format_name, exif=exif, **options)
     decoded, pixels = await decode(decoders, data)
     assert (decoded.facts.width, decoded.facts.height) == (300, 200)
     assert difference(pixels, wanted(upright)) < (2.0 if format_name == "JPEG" else 0.05)
@@ -137,7 +137,7 @@ async def test_pictures_are_turned_upright(decoders: DecoderPool, orientation: i
     assert difference(shrunk, upright.resize((150, 100), Image.Resampling.LANCZOS)) < 4.0
 
 
-async def test_an_orientation_that_makes_no_sense_counts_as_upright(decoders: DecoderPool) -> None:
+async def test_an_invalid_orientation_counts_as_upright(decoders: DecoderPool) -> None:
     exif = Image.Exif()
     exif[0x0112] = 77
     _, pixels = await decode(decoders, written(scene(), "PNG", exif=exif))
@@ -204,7 +204,7 @@ async def test_a_fractional_tiff_of_nothing_but_nan_is_refused(decoders: Decoder
     assert error.reason == "image_corrupt"
 
 
-async def test_a_palette_png_with_a_transparent_colour_lies_on_white(decoders: DecoderPool) -> None:
+async def test_a_palette_png_with_a_transparent_colour_is_rendered_on_white(decoders: DecoderPool) -> None:
     image = Image.new("P", (120, 120), 1)
     image.putpalette([0, 0, 0, 200, 10, 10])
     _, pixels = await decode(decoders, written(image, "PNG"))
@@ -215,7 +215,7 @@ async def test_a_palette_png_with_a_transparent_colour_lies_on_white(decoders: D
     assert mean(pixels) == [255, 255, 255]
 
 
-async def test_an_rgb_png_with_a_transparent_colour_lies_on_white(decoders: DecoderPool) -> None:
+async def test_an_rgb_png_with_a_transparent_colour_is_rendered_on_white(decoders: DecoderPool) -> None:
     image = Image.new("RGB", (120, 120), (1, 2, 3))
     _, pixels = await decode(decoders, written(image, "PNG", transparency=(1, 2, 3)))
     assert mean(pixels) == [255, 255, 255]
@@ -235,7 +235,7 @@ async def test_lab_tiffs_have_their_colours(decoders: DecoderPool) -> None:
 
 
 @pytest.mark.parametrize("format_name", ["GIF", "WEBP", "PNG", "TIFF"])
-async def test_only_the_first_frame_is_looked_at(decoders: DecoderPool, format_name: str) -> None:
+async def test_only_the_first_frame_is_used(decoders: DecoderPool, format_name: str) -> None:
     red, blue = Image.new("RGB", (120, 120), (250, 0, 0)), Image.new("RGB", (120, 120), (0, 0, 250))
     data = written(red, format_name, save_all=True, append_images=[blue] * 20)
     _, pixels = await decode(decoders, data)
@@ -250,7 +250,7 @@ async def test_a_large_jpeg_is_decoded_small_and_looks_the_same(decoders: Decode
 
 
 @pytest.mark.parametrize(
-    ("data", "reason", "says"),
+    ("data", "reason", "expected"),
     [
         (b"", "image_empty", "empty"),
         (b"just a letter, not an image\n", "image_unrecognised", "text/plain"),
@@ -265,15 +265,15 @@ async def test_a_large_jpeg_is_decoded_small_and_looks_the_same(decoders: Decode
         (b"GIF89a", "image_corrupt", "header"),
     ],
 )
-async def test_what_is_no_usable_image_is_named(decoders: DecoderPool, data: bytes, reason: str, says: str) -> None:
+async def test_what_is_no_usable_image_is_named(decoders: DecoderPool, data: bytes, reason: str, expected: str) -> None:
     error = await refusal(decoders, data)
     assert error.reason == reason
-    assert says in str(error)
+    assert expected in str(error)
 
 
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP"])
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.95])
-async def test_a_truncated_file_is_refused_and_never_half_shown(
+async def test_a_truncated_file_is_refused_and_never_decoded_in_part(
     decoders: DecoderPool, format_name: str, kept: float
 ) -> None:
     noise = Image.effect_noise((400, 300), 90).convert("RGB")
@@ -353,9 +353,9 @@ async def test_an_image_that_needs_too_much_memory_is_refused_and_the_decoder_li
         assert [child.pid for child in pool.states()] == before
 
 
-async def test_an_image_that_takes_too_much_processor_time_is_given_up_by_name() -> None:
+async def test_an_image_that_takes_too_much_processor_time_fails_by_name() -> None:
     async with DecoderPool(DecoderOptions(maximum_cpu_s=1, maximum_pixels=100_000_000, timeout_s=30)) as pool:
-        # Quick to decode, but no quality makes a JPEG of it as small as asked for: each attempt takes half a second.
+        # Quick to decode, but no quality makes a JPEG of it as small as requested: each attempt takes half a second.
         slow = png(9000, 9000, depth=1, colour_type=3, row=b"\0" * 1125)
         with Content.from_bytes(slow, "body") as content, pytest.raises(CannotBeDone) as caught:
             await pool.shrink(content, JpegLimits(1000, 9000, 9000), "asset-1")
@@ -363,7 +363,7 @@ async def test_an_image_that_takes_too_much_processor_time_is_given_up_by_name()
         assert "SIGXCPU" in str(caught.value)
 
 
-async def test_processor_time_is_allowed_anew_for_every_image() -> None:
+async def test_processor_time_is_limited_for_every_image_separately() -> None:
     async with DecoderPool(DecoderOptions(maximum_cpu_s=1)) as pool:
         data = written(Image.effect_noise((3000, 2000), 80).convert("RGB"), "PNG", compress_level=1)
         await pool.wait_ready()
@@ -429,7 +429,7 @@ async def test_the_sandbox_can_be_turned_off() -> None:
 
 
 def png(width: int, height: int, *, depth: int, colour_type: int, row: bytes, rows: int | None = None) -> bytes:
-    """A PNG made by hand: of any depth, and of more pixels than anybody would want to hold in memory."""
+    """A PNG built chunk by chunk: of any depth, and of more pixels than should be held in memory."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -1,4 +1,4 @@
-"""The decoder pool with scripted children: an image that kills its decoder is blamed, its neighbours notice nothing."""
+"""The decoder pool with scripted children: an image that kills its decoder is blamed, and no other is affected."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from tests.support.children import (
-    Watch,
+    NoticeRecorder,
     alive,
     decoder_pool,
+    instruction,
     job_files,
     jobs,
     launches,
     open_descriptors,
     wait_until_gone,
-    words,
 )
 from tests.support.waiting import until
 from worker.errors import CannotBeDone, Unavailable
@@ -30,8 +30,8 @@ from worker.supervision.decoder_pool import DecoderPool, ImageKilledDecoder
 
 
 async def inspect(pool: DecoderPool, word: str) -> ImageFacts:
-    """Have an image looked at that tells a scripted child what to do."""
-    with words(word) as content:
+    """Inspect an image that makes a scripted child do `word`."""
+    with instruction(word) as content:
         return await pool.inspect(content, word)
 
 
@@ -48,11 +48,11 @@ async def inspect(pool: DecoderPool, word: str) -> ImageFacts:
         ("hang", "silent_while_busy"),
     ],
 )
-async def test_an_image_that_kills_its_decoder_is_tried_once_more_alone_and_then_given_up_by_name(
+async def test_an_image_that_kills_its_decoder_is_tried_once_more_alone_and_then_fails_by_name(
     tmp_path: Path, fault: str, reason: str
 ) -> None:
-    watch, before = Watch(), open_descriptors()
-    async with decoder_pool(tmp_path, watch, {"timeout_s": 1.0}) as pool:
+    recorder, before = NoticeRecorder(), open_descriptors()
+    async with decoder_pool(tmp_path, recorder, {"timeout_s": 1.0}) as pool:
         await inspect(pool, "well")
         with pytest.raises(ImageKilledDecoder) as caught:
             await inspect(pool, fault)
@@ -64,45 +64,45 @@ async def test_an_image_that_kills_its_decoder_is_tried_once_more_alone_and_then
         assert f"path {fault}.jpg" in str(error)
         await inspect(pool, "well")
     assert jobs(tmp_path) == ["well", fault, fault, "well"]
-    assert [crash.counted for crash in watch.crashes()] == [False, False]
+    assert [crash.counted for crash in recorder.crashes()] == [False, False]
     assert launches(tmp_path) == 3
     assert open_descriptors() == before
 
 
 async def test_five_killers_among_five_hundred_good_ones(tmp_path: Path) -> None:
-    watch = Watch()
-    async with decoder_pool(tmp_path, watch, {"children": 2}) as pool:
-        asked = [f"good{number}" for number in range(500)]
+    recorder = NoticeRecorder()
+    async with decoder_pool(tmp_path, recorder, {"children": 2}) as pool:
+        words = [f"good{number}" for number in range(500)]
         for place in (50, 150, 250, 350, 450):
-            asked.insert(place, "SIGSEGV")
-        answers = await asyncio.gather(*(inspect(pool, word) for word in asked), return_exceptions=True)
+            words.insert(place, "SIGSEGV")
+        answers = await asyncio.gather(*(inspect(pool, word) for word in words), return_exceptions=True)
         failed = [answer for answer in answers if isinstance(answer, BaseException)]
         assert len(failed) == 5
         assert {type(answer) for answer in failed} == {ImageKilledDecoder}
         assert len(answers) - len(failed) == 500
         assert pool.disabled_reason is None
-    assert len(watch.crashes()) == 10
-    assert not any(crash.counted for crash in watch.crashes())
+    assert len(recorder.crashes()) == 10
+    assert not any(crash.counted for crash in recorder.crashes())
 
 
 async def test_the_image_that_waits_behind_a_killer_in_the_same_decoder_is_not_blamed(tmp_path: Path) -> None:
-    watch = Watch()
-    async with decoder_pool(tmp_path, watch, {}, job_s=0.1) as pool:
+    recorder = NoticeRecorder()
+    async with decoder_pool(tmp_path, recorder, {}, job_s=0.1) as pool:
         await pool.wait_ready()
         killer = asyncio.create_task(inspect(pool, "SIGSEGV"))
         neighbours = [asyncio.create_task(inspect(pool, f"good{number}")) for number in range(3)]
         await asyncio.gather(*neighbours)
         with pytest.raises(ImageKilledDecoder):
             await killer
-    assert len(watch.crashes()) == 2
+    assert len(recorder.crashes()) == 2
     assert sorted(jobs(tmp_path)) == ["SIGSEGV", "SIGSEGV", "good0", "good1", "good2"]
 
 
 async def test_a_suspect_is_tried_only_in_a_decoder_that_has_done_nothing_before(tmp_path: Path) -> None:
-    async with decoder_pool(tmp_path, Watch(), {"children": 2}) as pool:
+    async with decoder_pool(tmp_path, NoticeRecorder(), {"children": 2}) as pool:
         await until(lambda: sum(child.phase == "ready" for child in pool.states()) == 2)
-        asked = ["good0", "good1", "SIGSEGV", *(f"good{number}" for number in range(2, 30))]
-        await asyncio.gather(*(inspect(pool, word) for word in asked), return_exceptions=True)
+        words = ["good0", "good1", "SIGSEGV", *(f"good{number}" for number in range(2, 30))]
+        await asyncio.gather(*(inspect(pool, word) for word in words), return_exceptions=True)
     done_by: dict[str, list[str]] = {}
     for name in job_files(tmp_path):
         _, _, pid, word = name.split("-", 3)
@@ -113,23 +113,23 @@ async def test_a_suspect_is_tried_only_in_a_decoder_that_has_done_nothing_before
 
 
 async def test_an_image_is_not_blamed_for_a_decoder_that_died_while_idle(tmp_path: Path) -> None:
-    watch = Watch()
-    async with decoder_pool(tmp_path, watch, {}) as pool:
+    recorder = NoticeRecorder()
+    async with decoder_pool(tmp_path, recorder, {}) as pool:
         await pool.wait_ready()
         pid = pool.states()[0].pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         wait_until_gone([pid], within_s=5.0)
-        # Still the same turn of the loop: the pool does not know yet that the decoder is dead, and gives it the image.
+        # Still the same iteration of the event loop: the pool still sends the image to the dead decoder.
         await inspect(pool, "well")
-    [crash] = watch.crashes()
+    [crash] = recorder.crashes()
     assert crash.counted
     assert jobs(tmp_path) == ["well"]
 
 
 async def test_a_stopped_decoder_is_killed_within_the_deadline_and_a_second(tmp_path: Path) -> None:
-    watch = Watch()
-    async with decoder_pool(tmp_path, watch, {"timeout_s": 1.0}, job_s=0.2) as pool:
+    recorder = NoticeRecorder()
+    async with decoder_pool(tmp_path, recorder, {"timeout_s": 1.0}, job_s=0.2) as pool:
         await pool.wait_ready()
         pid = pool.states()[0].pid
         assert pid is not None
@@ -137,40 +137,40 @@ async def test_a_stopped_decoder_is_killed_within_the_deadline_and_a_second(tmp_
         await until(lambda: jobs(tmp_path))
         os.kill(pid, signal.SIGSTOP)
         stopped_at_s = time.monotonic()
-        await until(watch.crashes)
+        await until(recorder.crashes)
         assert time.monotonic() - stopped_at_s < 2.0
         assert not alive([pid])
         await task
 
 
 async def test_decoders_that_cannot_start_are_tried_again_and_images_wait(tmp_path: Path) -> None:
-    watch = Watch()
-    async with decoder_pool(tmp_path, watch, {}, starts=["exit_3", "exit_3", "well"]) as pool:
+    recorder = NoticeRecorder()
+    async with decoder_pool(tmp_path, recorder, {}, starts=["exit_3", "exit_3", "well"]) as pool:
         assert not pool.ready
         await inspect(pool, "well")
         assert pool.ready
-    assert [crash.counted for crash in watch.crashes()] == [True, True]
+    assert [crash.counted for crash in recorder.crashes()] == [True, True]
 
 
-async def test_when_no_decoder_can_ever_start_images_are_told_so(tmp_path: Path) -> None:
-    async with decoder_pool(tmp_path, Watch(), {"children": 2}, starts=["hopeless"]) as pool:
+async def test_when_no_decoder_can_ever_start_images_fail(tmp_path: Path) -> None:
+    async with decoder_pool(tmp_path, NoticeRecorder(), {"children": 2}, starts=["hopeless"]) as pool:
         with pytest.raises(Unavailable) as caught:
             await inspect(pool, "well")
         assert caught.value.reason == "decoder_disabled"
 
 
 async def test_decoders_are_replaced_after_their_share_without_a_gap(tmp_path: Path) -> None:
-    watch = Watch()
-    async with decoder_pool(tmp_path, watch, {"images_per_child": 10}) as pool:
+    recorder = NoticeRecorder()
+    async with decoder_pool(tmp_path, recorder, {"images_per_child": 10}) as pool:
         async with asyncio.timeout(30.0):
             while launches(tmp_path) < 4:
                 await inspect(pool, "good")
                 assert pool.ready
-    assert watch.crashes() == []
+    assert recorder.crashes() == []
 
 
 async def test_too_many_bytes_never_reach_a_decoder(tmp_path: Path) -> None:
-    async with decoder_pool(tmp_path, Watch(), {"maximum_bytes": 10}) as pool:
+    async with decoder_pool(tmp_path, NoticeRecorder(), {"maximum_bytes": 10}) as pool:
         with Content.from_bytes(b"x" * 11, "path big.jpg") as content, pytest.raises(CannotBeDone) as caught:
             await pool.inspect(content, "asset")
     assert caught.value.reason == "image_too_large_bytes"

@@ -1,4 +1,4 @@
-"""What a decoder that was taken over could still do: each forbidden thing is tried from inside."""
+"""What code execution in a decoder could still do: each forbidden operation is attempted from inside."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from worker.supervision.decoder_pool import DecoderOptions, DecoderPool
 
 ROOT = Path(__file__).parents[2]
 
-# Everything needed is imported before the lock; afterwards each attempt says what came of it.
+# Everything needed is imported before the sandbox is entered; then the outcome of each attempt is recorded.
 _INSIDE = """
 import ctypes, json, os, signal, socket, sys, errno
 from worker.children import landlock, sandbox, seccomp
@@ -122,10 +122,10 @@ def test_a_sandboxed_decoder_ends_with_its_parent() -> None:
         assert wait_until_gone(pids, 2.0) == []
 
 
-# The decoder is stopped, so that it cannot see its parent's end for itself.
+# The decoder is stopped, so that it cannot detect its parent's end by itself.
 _PARENT = """
 import asyncio, os, signal, sys, structlog
-from worker.pools import DecoderPool
+from worker.supervision.decoder_pool import DecoderPool
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 async def main():
@@ -140,7 +140,7 @@ asyncio.run(main())
 """
 
 
-async def test_the_level_reached_is_told_at_hello() -> None:
+async def test_the_level_reached_is_reported_at_hello() -> None:
     async with DecoderPool(DecoderOptions(sandbox="best")) as pool:
         await pool.wait_ready()
         assert pool.states()[0].hello["sandbox"] in ("limits", "landlock", "seccomp")

@@ -1,4 +1,4 @@
-"""The real model child: pixels in, labels out; what is wrong with its package disables it with the reason."""
+"""The real model child: pixels in, labels out; a damaged or missing package disables it with the reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from tests.support.children import Watch, alive
+from tests.support.children import NoticeRecorder, alive
 from tests.support.models import built
 from tests.support.waiting import until
 from worker.errors import CannotBeDone, Unavailable
@@ -77,7 +77,7 @@ async def test_photographs_are_recognised(
     assert "cat" in cat.lower() or "tabby" in cat.lower()
 
 
-async def test_the_child_says_what_it_runs(package: ModelPackage, model: ModelPool) -> None:
+async def test_the_child_reports_what_it_runs(package: ModelPackage, model: ModelPool) -> None:
     [child] = model.states()
     assert child.hello["identity"] == package.identity
     assert child.hello["labels"] == 1000
@@ -85,7 +85,7 @@ async def test_the_child_says_what_it_runs(package: ModelPackage, model: ModelPo
     assert child.resident_bytes > 20 << 20
 
 
-async def test_scores_fall_and_keep_to_their_floor(package: ModelPackage, model: ModelPool) -> None:
+async def test_scores_are_in_descending_order_and_not_below_the_floor(package: ModelPackage, model: ModelPool) -> None:
     with noise(package) as pixels:
         everything = await model.score(pixels.fd, 0.0, "noise")
         middle = everything[10][1]
@@ -126,8 +126,8 @@ async def test_pixels_of_the_wrong_length_are_refused_alone(package: ModelPackag
 
 
 async def test_a_kill_under_load_loses_nothing(package: ModelPackage) -> None:
-    watch = Watch()
-    async with ModelPool(ModelOptions(package=package.directory, threads=1), observe=watch) as pool:
+    recorder = NoticeRecorder()
+    async with ModelPool(ModelOptions(package=package.directory, threads=1), observe=recorder) as pool:
         await pool.wait_ready()
         contents = [noise(package, seed) for seed in range(60)]
         answers = asyncio.gather(*(pool.score(each.fd, 0.0, "noise") for each in contents))
@@ -138,34 +138,34 @@ async def test_a_kill_under_load_loses_nothing(package: ModelPackage) -> None:
             os.kill(pid, signal.SIGKILL)
             await until(lambda pid=pid: pool.states()[0].pid not in (None, pid))  # type: ignore[misc]
         assert [len(scores) for scores in await answers] == [1000] * 60
-        assert len(watch.crashes()) == 3
+        assert len(recorder.crashes()) == 3
         for content in contents:
             content.close()
 
 
-async def test_it_ends_cleanly_when_asked(package: ModelPackage) -> None:
-    watch = Watch()
-    pool = ModelPool(ModelOptions(package=package.directory, threads=1), observe=watch)
+async def test_it_stops_cleanly_when_asked(package: ModelPackage) -> None:
+    recorder = NoticeRecorder()
+    pool = ModelPool(ModelOptions(package=package.directory, threads=1), observe=recorder)
     await pool.start()
     await pool.wait_ready()
     pid = pool.states()[0].pid
     assert pid is not None
     await pool.close()
     assert not alive([pid])
-    assert watch.crashes() == []
+    assert recorder.crashes() == []
 
 
-async def test_a_damaged_model_disables_at_once_and_says_which_file(package: ModelPackage, tmp_path: Path) -> None:
+async def test_a_damaged_model_disables_at_once_and_names_the_file(package: ModelPackage, tmp_path: Path) -> None:
     copy = shutil.copytree(package.directory, tmp_path / "copy")
     model_file = copy / package.manifest.model.file
     model_file.write_bytes(model_file.read_bytes()[:-1] + b"\0")
-    watch = Watch()
-    async with ModelPool(ModelOptions(package=copy), observe=watch) as pool:
+    recorder = NoticeRecorder()
+    async with ModelPool(ModelOptions(package=copy), observe=recorder) as pool:
         with pytest.raises(Unavailable, match=package.manifest.model.file):
             await pool.wait_ready()
         assert pool.disabled_reason is not None
         assert "SHA-256" in pool.disabled_reason
-    assert len(watch.crashes()) == 1
+    assert len(recorder.crashes()) == 1
 
 
 async def test_a_missing_model_disables_at_once(tmp_path: Path) -> None:

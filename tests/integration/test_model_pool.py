@@ -1,4 +1,4 @@
-"""The model pool with scripted children: batches, blame, spare, recycling, and the sixth crash."""
+"""The model pool with scripted children: batches, crashes, the spare child, recycling, and disabling."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.children import Watch, alive, jobs, launches, model_pool, open_descriptors, score, words
+from tests.support.children import (
+    NoticeRecorder,
+    alive,
+    instruction,
+    jobs,
+    launches,
+    model_pool,
+    open_descriptors,
+    score,
+)
 from tests.support.scripted_child import LABEL
 from tests.support.waiting import until
 from worker.errors import CannotBeDone, Unavailable
@@ -26,11 +35,11 @@ def pid_of(pool: ModelPool) -> int:
 
 
 async def test_a_free_child_takes_what_waits_up_to_a_full_batch(tmp_path: Path) -> None:
-    async with model_pool(tmp_path, Watch(), {"batch_size": 4}, job_s=0.05) as pool:
+    async with model_pool(tmp_path, NoticeRecorder(), {"batch_size": 4}, job_s=0.05) as pool:
         await pool.wait_ready()
         answers = await asyncio.gather(*(score(pool, f"image{number}") for number in range(9)))
     assert answers == [ANSWER] * 9
-    # The first does not wait for company; by the time it is answered the others fill batches by themselves.
+    # The first does not wait for others; by the time it is answered, the others fill batches.
     sizes = [len(job.split("+")) for job in jobs(tmp_path)]
     assert sum(sizes) == 9
     assert max(sizes) == 4
@@ -38,7 +47,7 @@ async def test_a_free_child_takes_what_waits_up_to_a_full_batch(tmp_path: Path) 
 
 
 async def test_one_image_alone_is_not_kept_waiting(tmp_path: Path) -> None:
-    async with model_pool(tmp_path, Watch(), {"batch_size": 8}) as pool:
+    async with model_pool(tmp_path, NoticeRecorder(), {"batch_size": 8}) as pool:
         await pool.wait_ready()
         await score(pool, "one")
         await score(pool, "two")
@@ -46,7 +55,7 @@ async def test_one_image_alone_is_not_kept_waiting(tmp_path: Path) -> None:
 
 
 async def test_with_a_wait_set_images_that_come_close_together_share_a_batch(tmp_path: Path) -> None:
-    async with model_pool(tmp_path, Watch(), {"batch_size": 8, "batch_wait_s": 1.0}) as pool:
+    async with model_pool(tmp_path, NoticeRecorder(), {"batch_size": 8, "batch_wait_s": 1.0}) as pool:
         await pool.wait_ready()
         first = asyncio.create_task(score(pool, "one"))
         await asyncio.sleep(0.05)
@@ -54,8 +63,8 @@ async def test_with_a_wait_set_images_that_come_close_together_share_a_batch(tmp
     assert jobs(tmp_path) == ["one+two"]
 
 
-async def test_batches_of_one_wait_for_nobody_and_stay_so(tmp_path: Path) -> None:
-    async with model_pool(tmp_path, Watch(), {"batch_size": 1, "batch_wait_s": 5.0}) as pool:
+async def test_batches_of_one_neither_wait_nor_grow(tmp_path: Path) -> None:
+    async with model_pool(tmp_path, NoticeRecorder(), {"batch_size": 1, "batch_wait_s": 5.0}) as pool:
         await pool.wait_ready()
         async with asyncio.timeout(4.0):
             await asyncio.gather(*(score(pool, f"image{number}") for number in range(40)))
@@ -64,14 +73,14 @@ async def test_batches_of_one_wait_for_nobody_and_stay_so(tmp_path: Path) -> Non
 
 
 async def test_two_children_share_what_waits(tmp_path: Path) -> None:
-    async with model_pool(tmp_path, Watch(), {"children": 2, "batch_size": 8}, job_s=0.05) as pool:
+    async with model_pool(tmp_path, NoticeRecorder(), {"children": 2, "batch_size": 8}, job_s=0.05) as pool:
         await until(lambda: sum(child.phase == "ready" for child in pool.states()) == 2)
         await asyncio.gather(*(score(pool, f"image{number}") for number in range(4)))
         assert all(child.images_done > 0 for child in pool.states())
 
 
-async def test_a_few_images_go_one_by_one_and_a_child_has_some_to_go_on_with(tmp_path: Path) -> None:
-    async with model_pool(tmp_path, Watch(), {"batch_size": 8, "threads": 2}, job_s=0.3) as pool:
+async def test_a_few_images_are_sent_one_by_one_and_a_child_has_more_to_continue_with(tmp_path: Path) -> None:
+    async with model_pool(tmp_path, NoticeRecorder(), {"batch_size": 8, "threads": 2}, job_s=0.3) as pool:
         await pool.wait_ready()
         answers = [asyncio.create_task(score(pool, f"image{number}")) for number in range(6)]
         await asyncio.sleep(0)
@@ -80,17 +89,17 @@ async def test_a_few_images_go_one_by_one_and_a_child_has_some_to_go_on_with(tmp
     assert jobs(tmp_path) == [f"image{number}" for number in range(6)]
 
 
-async def test_many_images_go_in_full_batches(tmp_path: Path) -> None:
-    async with model_pool(tmp_path, Watch(), {"batch_size": 3, "threads": 1}, job_s=0.1) as pool:
+async def test_many_images_are_sent_in_full_batches(tmp_path: Path) -> None:
+    async with model_pool(tmp_path, NoticeRecorder(), {"batch_size": 3, "threads": 1}, job_s=0.1) as pool:
         await pool.wait_ready()
         await asyncio.gather(*(score(pool, f"image{number}") for number in range(10)))
-    # The first two are given at once; nobody knew yet that so many would come.
+    # The first two are sent at once: the others had not been queued yet.
     full = ["image2+image3+image4", "image5+image6+image7"]
     assert jobs(tmp_path) == ["image0", "image1", *full, "image8", "image9"]
 
 
 async def test_every_thread_of_a_child_has_work_however_small_the_batches(tmp_path: Path) -> None:
-    async with model_pool(tmp_path, Watch(), {"batch_size": 2, "threads": 8}, job_s=0.05) as pool:
+    async with model_pool(tmp_path, NoticeRecorder(), {"batch_size": 2, "threads": 8}, job_s=0.05) as pool:
         await pool.wait_ready()
         answers = [asyncio.create_task(score(pool, f"image{number}")) for number in range(40)]
         await until(lambda: len(jobs(tmp_path)) > 2)
@@ -98,36 +107,36 @@ async def test_every_thread_of_a_child_has_work_however_small_the_batches(tmp_pa
         assert await asyncio.gather(*answers) == [ANSWER] * 40
 
 
-async def test_a_crash_blames_none_of_the_images_that_the_child_was_at_side_by_side(tmp_path: Path) -> None:
-    watch = Watch()
-    async with model_pool(tmp_path, watch, {"threads": 2}, job_s=0.2) as pool:
+async def test_a_crash_blames_none_of_the_images_that_the_child_was_scoring_concurrently(tmp_path: Path) -> None:
+    recorder = NoticeRecorder()
+    async with model_pool(tmp_path, recorder, {"threads": 2}, job_s=0.2) as pool:
         await pool.wait_ready()
         answers = asyncio.gather(*(score(pool, f"image{number}") for number in range(4)))
         await until(lambda: jobs(tmp_path))
         os.kill(pid_of(pool), signal.SIGKILL)
         assert await answers == [ANSWER] * 4
-    assert len(watch.crashes()) == 1
+    assert len(recorder.crashes()) == 1
     again = jobs(tmp_path)[-4:]
     assert again == [f"image{number}" for number in range(4)], "in the order in which they had come"
 
 
 async def test_a_crash_loses_no_image_and_blames_none(tmp_path: Path) -> None:
-    watch = Watch()
-    async with model_pool(tmp_path, watch, {"batch_size": 4}, job_s=0.2) as pool:
+    recorder = NoticeRecorder()
+    async with model_pool(tmp_path, recorder, {"batch_size": 4}, job_s=0.2) as pool:
         await pool.wait_ready()
         answers = asyncio.gather(*(score(pool, f"image{number}") for number in range(12)))
         await until(lambda: jobs(tmp_path))
         os.kill(pid_of(pool), signal.SIGKILL)
         assert await answers == [ANSWER] * 12
-    assert len(watch.crashes()) == 1
+    assert len(recorder.crashes()) == 1
     assert launches(tmp_path) == 2
 
 
-async def test_a_poison_image_is_set_aside_alone_and_does_not_disable_tagging(tmp_path: Path) -> None:
-    watch, before = Watch(), open_descriptors()
-    async with model_pool(tmp_path, watch, {"batch_size": 4}) as pool:
-        words_ = ["SIGSEGV", *(f"image{number}" for number in range(7))]
-        answers = await asyncio.gather(*(score(pool, word) for word in words_), return_exceptions=True)
+async def test_a_poison_image_fails_alone_and_does_not_disable_tagging(tmp_path: Path) -> None:
+    recorder, before = NoticeRecorder(), open_descriptors()
+    async with model_pool(tmp_path, recorder, {"batch_size": 4}) as pool:
+        words = ["SIGSEGV", *(f"image{number}" for number in range(7))]
+        answers = await asyncio.gather(*(score(pool, word) for word in words), return_exceptions=True)
         poison, *others = answers
         assert isinstance(poison, CannotBeDone)
         assert poison.reason == "image_in_hand_at_model_crashes"
@@ -136,23 +145,23 @@ async def test_a_poison_image_is_set_aside_alone_and_does_not_disable_tagging(tm
         assert others == [ANSWER] * 7
         assert pool.disabled_reason is None
         assert pool.relaunches_left == 1
-    assert len(watch.crashes()) == 4
+    assert len(recorder.crashes()) == 4
     with_poison = [job for job in jobs(tmp_path) if "SIGSEGV" in job]
     assert len(with_poison) == 4
     assert with_poison[2:] == ["SIGSEGV", "SIGSEGV"], "after two crashes it is tried by itself"
     assert open_descriptors() == before
 
 
-async def test_the_sixth_crash_disables_and_everything_that_waits_is_told(tmp_path: Path) -> None:
-    watch = Watch()
-    async with model_pool(tmp_path, watch, {}, starts=["exit_3"] * 6 + ["well"]) as pool:
+async def test_the_sixth_crash_disables_and_fails_everything_that_waits(tmp_path: Path) -> None:
+    recorder = NoticeRecorder()
+    async with model_pool(tmp_path, recorder, {}, starts=["exit_3"] * 6 + ["well"]) as pool:
         waiting = [asyncio.create_task(score(pool, "well")) for _ in range(3)]
         for task in waiting:
             with pytest.raises(Unavailable) as caught:
                 await task
             assert caught.value.reason == "model_disabled"
             assert "crashed more than 5 times within 60 s" in str(caught.value)
-        assert [crash.relaunches_left for crash in watch.crashes()] == [4, 3, 2, 1, 0, 0]
+        assert [crash.relaunches_left for crash in recorder.crashes()] == [4, 3, 2, 1, 0, 0]
         assert not pool.ready
         with pytest.raises(Unavailable):
             await pool.wait_ready()
@@ -163,25 +172,25 @@ async def test_the_sixth_crash_disables_and_everything_that_waits_is_told(tmp_pa
 
 
 async def test_with_a_spare_a_crash_costs_no_waiting(tmp_path: Path) -> None:
-    watch = Watch()
+    recorder = NoticeRecorder()
     # Launches 1 and 2 are well; the relaunch after the crash would never be ready.
-    async with model_pool(tmp_path, watch, {"spare": True}, starts=["well", "well", "hang"]) as pool:
+    async with model_pool(tmp_path, recorder, {"spare": True}, starts=["well", "well", "hang"]) as pool:
         await until(lambda: sum(child.phase == "ready" for child in pool.states()) == 2)
         os.kill(pid_of(pool), signal.SIGKILL)
         assert await score(pool, "well") == ANSWER
         assert pool.ready
-    assert len(watch.crashes()) == 1
+    assert len(recorder.crashes()) == 1
 
 
 async def test_a_spare_only_stands_by(tmp_path: Path) -> None:
-    async with model_pool(tmp_path, Watch(), {"spare": True, "batch_size": 2}, job_s=0.05) as pool:
+    async with model_pool(tmp_path, NoticeRecorder(), {"spare": True, "batch_size": 2}, job_s=0.05) as pool:
         await until(lambda: sum(child.phase == "ready" for child in pool.states()) == 2)
         await asyncio.gather(*(score(pool, f"image{number}") for number in range(8)))
         assert sorted(child.images_done for child in pool.states()) == [0, 8]
 
 
 async def test_when_one_of_several_is_disabled_all_are(tmp_path: Path) -> None:
-    async with model_pool(tmp_path, Watch(), {"children": 2}, starts=["well", "hopeless", "well"]) as pool:
+    async with model_pool(tmp_path, NoticeRecorder(), {"children": 2}, starts=["well", "hopeless", "well"]) as pool:
         await until(lambda: pool.disabled_reason)
         with pytest.raises(Unavailable, match="missing"):
             await score(pool, "well")
@@ -191,35 +200,35 @@ async def test_when_one_of_several_is_disabled_all_are(tmp_path: Path) -> None:
         assert await score(pool, "well") == ANSWER
 
 
-async def test_a_child_that_has_done_enough_is_replaced_by_one_already_warm(tmp_path: Path) -> None:
-    watch = Watch()
-    async with model_pool(tmp_path, watch, {"images_per_child": 5, "batch_size": 1}, job_s=0.01) as pool:
+async def test_a_child_that_has_done_its_share_is_replaced_by_one_already_started(tmp_path: Path) -> None:
+    recorder = NoticeRecorder()
+    async with model_pool(tmp_path, recorder, {"images_per_child": 5, "batch_size": 1}, job_s=0.01) as pool:
         await pool.wait_ready()
         first = pid_of(pool)
         ready_at_all_times = True
-        # As many images as it takes until a successor has been succeeded
+        # As many images as it takes until the successor has been replaced too
         async with asyncio.timeout(30.0):
-            while len(watch.of(BecameReady)) < 3:
+            while len(recorder.of(BecameReady)) < 3:
                 assert await score(pool, "image") == ANSWER
                 ready_at_all_times = ready_at_all_times and pool.ready
         assert ready_at_all_times
         await until(lambda: len(pool.states()) == 1)
         assert not alive([first])
-    assert watch.crashes() == []
-    assert {name for name, _ in watch.notices} == {"model-1"}
+    assert recorder.crashes() == []
+    assert {name for name, _ in recorder.notices} == {"model-1"}
 
 
 async def test_a_child_that_has_grown_too_large_is_replaced(tmp_path: Path) -> None:
-    watch = Watch()
-    async with model_pool(tmp_path, watch, {"maximum_memory_bytes": 1 << 20}) as pool:
+    recorder = NoticeRecorder()
+    async with model_pool(tmp_path, recorder, {"maximum_memory_bytes": 1 << 20}) as pool:
         await pool.wait_ready()
         first = pid_of(pool)
         await until(lambda: not alive([first]))
-    assert watch.crashes() == []
+    assert recorder.crashes() == []
 
 
 async def test_a_successor_that_cannot_start_leaves_the_old_child_at_work(tmp_path: Path) -> None:
-    async with model_pool(tmp_path, Watch(), {"images_per_child": 1}, starts=["well", "hopeless"]) as pool:
+    async with model_pool(tmp_path, NoticeRecorder(), {"images_per_child": 1}, starts=["well", "hopeless"]) as pool:
         await score(pool, "well")
         await until(lambda: launches(tmp_path) == 2 and len(pool.states()) == 1)
         assert await score(pool, "well") == ANSWER
@@ -228,31 +237,31 @@ async def test_a_successor_that_cannot_start_leaves_the_old_child_at_work(tmp_pa
 
 
 @pytest.mark.parametrize("fault", ["wrong_shape", "nan", "garbage"])
-async def test_an_answer_that_is_none_is_a_crash(tmp_path: Path, fault: str) -> None:
-    watch = Watch()
-    async with model_pool(tmp_path, watch, {"batch_size": 1}) as pool:
+async def test_a_malformed_answer_is_a_crash(tmp_path: Path, fault: str) -> None:
+    recorder = NoticeRecorder()
+    async with model_pool(tmp_path, recorder, {"batch_size": 1}) as pool:
         with pytest.raises(CannotBeDone):
             await score(pool, fault)
         assert await score(pool, "well") == ANSWER
-    assert {crash.cause.reason for crash in watch.crashes()} == {"protocol_broken"}
-    assert len(watch.crashes()) == 4
+    assert {crash.cause.reason for crash in recorder.crashes()} == {"protocol_broken"}
+    assert len(recorder.crashes()) == 4
 
 
-async def test_an_image_that_is_refused_does_not_touch_its_neighbours(tmp_path: Path) -> None:
-    watch = Watch()
-    async with model_pool(tmp_path, watch, {}) as pool:
+async def test_an_image_that_is_refused_does_not_affect_the_others(tmp_path: Path) -> None:
+    recorder = NoticeRecorder()
+    async with model_pool(tmp_path, recorder, {}) as pool:
         answers = await asyncio.gather(
             *(score(pool, word) for word in ("one", "refuse", "two")), return_exceptions=True
         )
     assert isinstance(answers[1], CannotBeDone)
     assert answers[1].reason == "pixels_wrong_length"
     assert [answers[0], answers[2]] == [ANSWER] * 2
-    assert watch.crashes() == []
+    assert recorder.crashes() == []
 
 
-async def test_an_asker_that_goes_away_takes_nothing_with_it(tmp_path: Path) -> None:
+async def test_a_cancelled_caller_affects_no_other_image(tmp_path: Path) -> None:
     before = open_descriptors()
-    async with model_pool(tmp_path, Watch(), {"batch_size": 1, "threads": 1}, job_s=0.1) as pool:
+    async with model_pool(tmp_path, NoticeRecorder(), {"batch_size": 1, "threads": 1}, job_s=0.1) as pool:
         await pool.wait_ready()
         tasks = [asyncio.create_task(score(pool, f"image{number}")) for number in range(6)]
         await until(lambda: jobs(tmp_path))
@@ -265,13 +274,13 @@ async def test_an_asker_that_goes_away_takes_nothing_with_it(tmp_path: Path) -> 
     assert open_descriptors() == before
 
 
-async def test_what_waits_when_the_pool_closes_is_told_so(tmp_path: Path) -> None:
-    pool = model_pool(tmp_path, Watch(), {}, starts=["hang"])
+async def test_what_waits_when_the_pool_closes_fails(tmp_path: Path) -> None:
+    pool = model_pool(tmp_path, NoticeRecorder(), {}, starts=["hang"])
     await pool.start()
     task = asyncio.create_task(score(pool, "well"))
     await asyncio.sleep(0)
     await pool.close()
     with pytest.raises(Unavailable, match="stopped"):
         await task
-    with pytest.raises(Unavailable), words("well") as content:
+    with pytest.raises(Unavailable), instruction("well") as content:
         await pool.score(content.fd, 0.1)

@@ -1,4 +1,4 @@
-"""The supervisor with real processes and signals: whatever a child does is noticed, reaped and answered for."""
+"""The supervisor with real processes and signals: every failure of a child is detected, and the child is reaped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.children import (
-    Watch,
+    NoticeRecorder,
     alive,
     jobs,
     launches,
@@ -33,20 +33,21 @@ from worker.supervision.relaunch import RelaunchRule
 ANSWER = [(LABEL, 0.5)]
 
 QUICK_START = {"start_timeout_s": 3.0}
-"""Waited out by a child that never becomes ready; long enough for its successor to become ready on a busy machine."""
+"""The test waits until it has passed for a child that never becomes ready; long enough for its successor to start on a
+busy machine."""
 
 
-async def test_a_child_answers_and_stops_without_a_trace(tmp_path: Path) -> None:
-    before, watch = open_descriptors(), Watch()
-    async with model_pool(tmp_path, watch, {}) as pool:
+async def test_a_child_answers_and_stops_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    before, recorder = open_descriptors(), NoticeRecorder()
+    async with model_pool(tmp_path, recorder, {}) as pool:
         assert await score(pool, "well") == ANSWER
         [child] = pool.states()
         assert child.phase == "ready"
         assert child.pid is not None
         assert child.resident_bytes > 1 << 20
     assert not alive([child.pid])
-    assert [type(notice) for notice in watch.of(BecameStopped)] == [BecameStopped]
-    assert watch.crashes() == []
+    assert [type(notice) for notice in recorder.of(BecameStopped)] == [BecameStopped]
+    assert recorder.crashes() == []
     assert open_descriptors() == before
 
 
@@ -67,32 +68,32 @@ async def test_a_child_answers_and_stops_without_a_trace(tmp_path: Path) -> None
 async def test_a_child_that_fails_to_start_is_a_crash_and_is_relaunched(
     tmp_path: Path, start: str, reason: str, options: dict[str, float]
 ) -> None:
-    watch = Watch()
-    async with model_pool(tmp_path, watch, options, starts=[start, "well"]) as pool:
+    recorder = NoticeRecorder()
+    async with model_pool(tmp_path, recorder, options, starts=[start, "well"]) as pool:
         assert await score(pool, "well") == ANSWER
-    [crash] = watch.crashes()
+    [crash] = recorder.crashes()
     assert (crash.cause.reason, crash.counted, crash.relaunches_left) == (reason, True, 4)
     assert launches(tmp_path) == 2
 
 
 async def test_a_command_that_cannot_be_run_is_a_crash(tmp_path: Path) -> None:
-    watch = Watch()
+    recorder = NoticeRecorder()
     options = ModelOptions(package=tmp_path, rule=RelaunchRule(1, 60))
-    async with ModelPool(options, observe=watch, spec=ChildSpec(("/nonexistent/python",))) as pool:
+    async with ModelPool(options, observe=recorder, spec=ChildSpec(("/nonexistent/python",))) as pool:
         with pytest.raises(Unavailable, match="crashed more than 1 times"):
             await pool.wait_ready()
-    assert [crash.cause.reason for crash in watch.crashes()] == ["spawn_failed", "spawn_failed"]
+    assert [crash.cause.reason for crash in recorder.crashes()] == ["spawn_failed", "spawn_failed"]
 
 
 @pytest.mark.parametrize(("start", "reason"), [("hopeless", "model_missing"), ("SIGILL", "illegal_instruction")])
 async def test_a_start_that_can_never_succeed_disables_at_once(tmp_path: Path, start: str, reason: str) -> None:
-    watch = Watch()
-    async with model_pool(tmp_path, watch, {}, starts=[start, "well"]) as pool:
+    recorder = NoticeRecorder()
+    async with model_pool(tmp_path, recorder, {}, starts=[start, "well"]) as pool:
         with pytest.raises(Unavailable) as caught:
             await score(pool, "well")
         assert caught.value.reason == "model_disabled"
         assert "autotag reset" in str(caught.value)
-        [disabled] = watch.of(BecameDisabled)
+        [disabled] = recorder.of(BecameDisabled)
         assert isinstance(disabled, BecameDisabled)
         assert disabled.cause.reason == reason
         assert launches(tmp_path) == 1
@@ -105,8 +106,8 @@ async def test_a_start_that_can_never_succeed_disables_at_once(tmp_path: Path, s
 
 
 async def test_a_busy_child_that_stops_answering_is_killed_within_its_deadline_and_a_second(tmp_path: Path) -> None:
-    watch = Watch()
-    async with model_pool(tmp_path, watch, {"batch_timeout_s": 1.0}, job_s=0.3) as pool:
+    recorder = NoticeRecorder()
+    async with model_pool(tmp_path, recorder, {"batch_timeout_s": 1.0}, job_s=0.3) as pool:
         await pool.wait_ready()
         pid = pool.states()[0].pid
         assert pid is not None
@@ -114,31 +115,31 @@ async def test_a_busy_child_that_stops_answering_is_killed_within_its_deadline_a
         await until(lambda: jobs(tmp_path))
         os.kill(pid, signal.SIGSTOP)
         stopped_at_s = time.monotonic()
-        await until(watch.crashes)
+        await until(recorder.crashes)
         assert time.monotonic() - stopped_at_s < 2.0
-        assert watch.crashes()[0].cause.reason == "silent_while_busy"
+        assert recorder.crashes()[0].cause.reason == "silent_while_busy"
         assert not alive([pid])
         assert await task == ANSWER
     assert launches(tmp_path) == 2
 
 
 async def test_a_child_killed_from_outside_while_idle_is_replaced_before_it_is_needed(tmp_path: Path) -> None:
-    watch = Watch()
-    async with model_pool(tmp_path, watch, {}) as pool:
+    recorder = NoticeRecorder()
+    async with model_pool(tmp_path, recorder, {}) as pool:
         await pool.wait_ready()
         pid = pool.states()[0].pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         await until(lambda: launches(tmp_path) == 2)
-        assert watch.crashes()[0].cause == describe_exit(-signal.SIGKILL)
-        assert "perhaps out of memory?" in watch.crashes()[0].cause.message
+        assert recorder.crashes()[0].cause == describe_exit(-signal.SIGKILL)
+        assert "perhaps out of memory?" in recorder.crashes()[0].cause.message
 
 
 async def test_a_child_that_prints_without_end_is_drained_and_killed_at_its_deadline(tmp_path: Path) -> None:
-    watch = Watch()
-    async with model_pool(tmp_path, watch, QUICK_START, starts=["print", "well"]) as pool:
+    recorder = NoticeRecorder()
+    async with model_pool(tmp_path, recorder, QUICK_START, starts=["print", "well"]) as pool:
         assert await score(pool, "well") == ANSWER
-    assert watch.crashes()[0].cause.reason == "silent_while_starting"
+    assert recorder.crashes()[0].cause.reason == "silent_while_starting"
 
 
 @pytest.mark.parametrize(
@@ -147,37 +148,37 @@ async def test_a_child_that_prints_without_end_is_drained_and_killed_at_its_dead
 async def test_the_last_lines_of_a_crashed_child_are_logged(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], fault: str, evidence: str
 ) -> None:
-    async with model_pool(tmp_path, Watch(), {"rule": RelaunchRule(0, 60)}) as pool:
+    async with model_pool(tmp_path, NoticeRecorder(), {"rule": RelaunchRule(0, 60)}) as pool:
         with pytest.raises(Unavailable, match="crashed more than 0 times"):
             await score(pool, fault)
     last = next(line for line in capfd.readouterr().out.splitlines() if "last lines" in line)
     assert evidence in last
 
 
-async def test_children_do_not_learn_the_parents_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_children_do_not_inherit_the_parents_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTOTAG_AMQP__PASSWORD", "marker-secret")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "marker-secret")
-    async with model_pool(tmp_path, Watch(), {}) as pool:
+    async with model_pool(tmp_path, NoticeRecorder(), {}) as pool:
         await pool.wait_ready()
         environment = pool.states()[0].hello["environment"]
         assert "PATH" in environment
         assert "marker-secret" not in str(environment)
 
 
-async def test_children_ignore_the_signals_that_a_service_manager_sends_to_everybody(tmp_path: Path) -> None:
-    watch = Watch()
-    async with model_pool(tmp_path, watch, {}) as pool:
+async def test_children_ignore_the_signals_that_a_service_manager_sends_to_the_whole_group(tmp_path: Path) -> None:
+    recorder = NoticeRecorder()
+    async with model_pool(tmp_path, recorder, {}) as pool:
         await pool.wait_ready()
         pid = pool.states()[0].pid
         assert pid is not None
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             os.kill(pid, number)
         assert await score(pool, "well") == ANSWER
-    assert watch.crashes() == []
+    assert recorder.crashes() == []
 
 
 async def test_a_stop_at_once_does_not_wait_for_a_child_that_is_busy_or_starting(tmp_path: Path) -> None:
-    pool = model_pool(tmp_path, Watch(), {}, starts=["well"])
+    pool = model_pool(tmp_path, NoticeRecorder(), {}, starts=["well"])
     await pool.start()
     await pool.wait_ready()
     task = asyncio.create_task(score(pool, "hang"))
@@ -204,22 +205,22 @@ def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
         assert wait_until_gone(pids, 10.0) == []
 
 
-# One idle child, one busy for an hour, and one that is stopped and so cannot see its parent's end for itself.
+# One idle child, one busy for an hour, and one that is stopped and so cannot detect its parent's end by itself.
 _PARENT = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from tests.support.children import Watch, model_pool, score, jobs
+from tests.support.children import NoticeRecorder, model_pool, score, jobs
 import structlog
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 async def main():
-    diary = Path(sys.argv[1])
-    pool = model_pool(diary, Watch(), {"children": 3})
+    journal = Path(sys.argv[1])
+    pool = model_pool(journal, NoticeRecorder(), {"children": 3})
     await pool.start()
     while sum(child.phase == "ready" for child in pool.states()) < 3:
         await asyncio.sleep(0.01)
     task = asyncio.create_task(score(pool, "hang"))
-    while not jobs(diary):
+    while not jobs(journal):
         await asyncio.sleep(0.01)
     pids = [child.pid for child in pool.states()]
     os.kill(pids[2], signal.SIGSTOP)
@@ -230,10 +231,10 @@ asyncio.run(main())
 """
 
 
-async def test_a_mistake_in_the_supervisor_is_seen_and_keeps_nobody_waiting(
+async def test_a_bug_in_the_supervisor_is_reported_and_fails_the_jobs_that_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with model_pool(tmp_path, Watch(), {}) as pool:
+    async with model_pool(tmp_path, NoticeRecorder(), {}) as pool:
         await pool.wait_ready()
         pids = [child.pid for child in pool.states() if child.pid]
         in_hand = asyncio.create_task(score(pool, "hang"))
@@ -250,7 +251,7 @@ async def test_a_mistake_in_the_supervisor_is_seen_and_keeps_nobody_waiting(
 
 
 async def test_a_supervisor_cancelled_with_its_loop_leaves_no_process(tmp_path: Path) -> None:
-    pool = model_pool(tmp_path, Watch(), {})
+    pool = model_pool(tmp_path, NoticeRecorder(), {})
     await pool.start()
     await pool.wait_ready()
     pids = [child.pid for child in pool.states() if child.pid]

@@ -1,4 +1,4 @@
-"""Real files that cost their decoder more than it is allowed."""
+"""Real image files that need more processor time or memory than a decoder is allowed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _SCAN = 0xDA
 
 
 def jpeg_of_many_scans(side: int = 4000, scans: int = 1000, shade: int = 128) -> bytes:
-    """A progressive JPEG whose last refinement is sent again and again. Another `shade` makes another file.
+    """A progressive JPEG whose last refinement scan is repeated. Another `shade` makes another file.
 
-    It is small, valid, and below every limit on pixels, yet each scan makes the decoder walk over the whole picture:
+    It is small, valid, and below every limit on pixels, yet each scan makes the decoder process the whole picture:
     110 kilobytes of 4000 x 4000 pixels take ten seconds of processor time.
     """
     written = io.BytesIO()
@@ -35,7 +35,7 @@ def _segments(jpeg: bytes) -> Iterator[bytes]:
     while jpeg[position : position + 2] != _END:
         end = position + 2 + int.from_bytes(jpeg[position + 2 : position + 4], "big")
         if jpeg[position + 1] == _SCAN:
-            # Entropy-coded data follows, in which a zero byte or a restart marker may come after 0xFF.
+            # Entropy-coded data follows, in which 0xFF may be followed by a zero byte or a restart marker.
             while not (jpeg[end] == 0xFF and jpeg[end + 1] != 0 and not 0xD0 <= jpeg[end + 1] <= 0xD7):
                 end += 1
         yield jpeg[position:end]

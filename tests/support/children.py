@@ -1,4 +1,4 @@
-"""Crews of scripted children, and what their diary tells."""
+"""Pools of scripted children, and the journal of what they did."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from worker.supervision.model_pool import ModelOptions, ModelPool
 SCRIPT = Path(__file__).with_name("scripted_child.py")
 
 
-def scripted(diary: Path, **settings: Any) -> ChildSpec:
-    """A scripted child."""
-    return ChildSpec((sys.executable, "-X", "faulthandler", str(SCRIPT)), {"diary": str(diary), **settings})
+def scripted_spec(journal: Path, **settings: Any) -> ChildSpec:
+    """How to run a scripted child, with these settings."""
+    return ChildSpec((sys.executable, "-X", "faulthandler", str(SCRIPT)), {"journal": str(journal), **settings})
 
 
-def launches(diary: Path) -> int:
+def launches(journal: Path) -> int:
     """How many children have been started."""
-    return len(list(diary.glob("launch-*")))
+    return len(list(journal.glob("launch-*")))
 
 
-def job_files(diary: Path) -> list[str]:
+def job_files(journal: Path) -> list[str]:
     """One name for each job, in order: `job-NUMBER-PID-WORDS`."""
-    return sorted(path.name for path in diary.glob("job-*"))
+    return sorted(path.name for path in journal.glob("job-*"))
 
 
-def jobs(diary: Path) -> list[str]:
+def jobs(journal: Path) -> list[str]:
     """What each job held, in order."""
-    return [name.split("-", 3)[3] for name in job_files(diary)]
+    return [name.split("-", 3)[3] for name in job_files(journal)]
 
 
-class Watch:
-    """Remembers every notice."""
+class NoticeRecorder:
+    """Records every notice of a pool."""
 
     def __init__(self) -> None:
         self.notices: list[tuple[str, Notice]] = []
@@ -48,7 +48,7 @@ class Watch:
         self.notices.append((name, notice))
 
     def crashes(self) -> list[Crashed]:
-        """The crashes told of."""
+        """The crashes, in order."""
         return [notice for _, notice in self.notices if isinstance(notice, Crashed)]
 
     def of(self, kind: type[Notice]) -> list[Notice]:
@@ -56,24 +56,26 @@ class Watch:
         return [notice for _, notice in self.notices if isinstance(notice, kind)]
 
 
-def model_pool(diary: Path, watch: Watch, options: dict[str, Any], **settings: Any) -> ModelPool:
+def model_pool(journal: Path, recorder: NoticeRecorder, options: dict[str, Any], **settings: Any) -> ModelPool:
     """A model pool of scripted children."""
-    return ModelPool(ModelOptions(package=diary, **options), observe=watch, spec=scripted(diary, **settings))
+    return ModelPool(
+        ModelOptions(package=journal, **options), observe=recorder, spec=scripted_spec(journal, **settings)
+    )
 
 
-def decoder_pool(diary: Path, watch: Watch, options: dict[str, Any], **settings: Any) -> DecoderPool:
+def decoder_pool(journal: Path, recorder: NoticeRecorder, options: dict[str, Any], **settings: Any) -> DecoderPool:
     """A decoder pool of scripted children."""
-    return DecoderPool(DecoderOptions(**options), observe=watch, spec=scripted(diary, **settings))
+    return DecoderPool(DecoderOptions(**options), observe=recorder, spec=scripted_spec(journal, **settings))
 
 
-def words(word: str) -> Content:
-    """Content that tells a scripted child what to do."""
+def instruction(word: str) -> Content:
+    """Content that makes a scripted child do `word` (see `scripted_child.misbehave`)."""
     return Content.from_bytes(word.encode() + b"\0", f"path {word}.jpg")
 
 
 async def score(pool: ModelPool, word: str) -> list[tuple[int, float]]:
-    """Have pixels scored that tell a scripted child what to do."""
-    with words(word) as content:
+    """Score pixels that make a scripted child do `word`."""
+    with instruction(word) as content:
         return await pool.score(content.fd, 0.1, word)
 
 

@@ -1,4 +1,4 @@
-"""The scene of a fault: a running service, its DMS, and an account of every event."""
+"""The setting of a fault test: a running service, its DMS, and a ledger of every event."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from typing import Any
 
 import psutil
 
+from tests.support.fault_injection import FaultInjector
 from tests.support.ledger import Ledger
-from tests.support.orders import Orders
 from tests.support.service import Dms, RunningService, running_service, until
+from worker.supervision.lifecycle import WORKING_PHASE_NAMES
 
 QUICK = {
     "AMQP__HEARTBEAT_S": "2",
@@ -33,18 +34,21 @@ QUICK = {
     "DECODER__MAXIMUM_MEMORY_BYTES": "192MiB",
     "SHUTDOWN_GRACE_S": "15",
 }
-"""Deadlines short enough for a test to wait for, and a relaunch rule that several faults in a row do not use up."""
+"""Deadlines short enough for a test to wait for, and a relaunch rule that several faults in a row do not exceed."""
 
 
 @dataclass
 class Scene:
-    """One service among its faults. `photographs` are good images; `folder` may take others, it is a path root too."""
+    """One service under test. `photographs` are good images; tests may write others to `folder`, which is a path root.
+
+    `faults` injects faults into its model child.
+    """
 
     service: RunningService
     ledger: Ledger
     photographs: dict[str, Path]
     folder: Path
-    orders: Orders
+    faults: FaultInjector
     log_begins_at: int = 0
 
     @property
@@ -53,7 +57,7 @@ class Scene:
 
     @property
     def good(self) -> Path:
-        """A photograph that is certainly tagged."""
+        """A photograph that is certain to be tagged."""
         return self.photographs["coffee"]
 
     def load(self, number: int = 100) -> list[str]:
@@ -63,8 +67,8 @@ class Scene:
     def under_load(self, number: int = 150) -> list[str]:
         """Publish events, and return when some have ended and most have not.
 
-        On a busy machine events may end as fast as they are published, and as fast as their results are gathered: so
-        they are taken only when all are there, and the results are left where they are.
+        On a busy machine events may end as fast as they are published and their results gathered: so the service
+        starts to consume only when all are published, and the results stay in their queue.
         """
         with self.service.paused():
             ids = self.load(number)
@@ -73,27 +77,26 @@ class Scene:
 
     def child(self, kind: str) -> psutil.Process:
         """A child of a kind that has started."""
-        return until(lambda: self.children(kind), f"there is a {kind} child")[0]
+        children: list[psutil.Process] = until(lambda: self.children(kind), f"there is a {kind} child")
+        return children[0]
 
     def children(self, kind: str) -> list[psutil.Process]:
-        """All that have started and take work, as the service itself says."""
+        """All children of a kind that have started and live, according to the service's status."""
         status = self.service.status() or {}
         return [
             psutil.Process(each["pid"])
             for each in status.get("children", [])
-            if each["name"].startswith(kind)
-            and each["phase"] in ("ready", "busy", "checking")
-            and psutil.pid_exists(each["pid"])
+            if each["name"].startswith(kind) and each["phase"] in WORKING_PHASE_NAMES and psutil.pid_exists(each["pid"])
         ]
 
     def lines(self) -> list[dict[str, Any]]:
-        """What the service has logged since the scene began, line by line."""
+        """The lines that the service has logged since this test began."""
         with self.service.log.open("rb") as log:
             log.seek(self.log_begins_at)
             return [json.loads(line) for line in log if line.startswith(b"{") and line.endswith(b"}\n")]
 
     def logged(self, event: str, **fields: Any) -> list[dict[str, Any]]:
-        """The log's lines of an event since the scene began, those whose fields are as given."""
+        """The log lines of an event since this test began, with these fields."""
         return [
             line
             for line in self.lines()
@@ -101,32 +104,35 @@ class Scene:
         ]
 
     def crash(self, **fields: Any) -> dict[str, Any]:
-        """The crash of a model child that is in the log, or will be."""
-        return until(lambda: self.logged("child crashed", **fields), f"a crash with {fields} was logged")[0]
+        """The log line of a model child's crash; waits for it."""
+        lines: list[dict[str, Any]] = until(
+            lambda: self.logged("child crashed", **fields), f"a crash with {fields} was logged"
+        )
+        return lines[0]
 
-    def meet_again(self, url: str) -> None:
-        """Connect the DMS anew after the broker has gone; the account goes on."""
+    def reconnect(self, url: str) -> None:
+        """Connect the DMS again after the broker was gone; the ledger is kept."""
         prefix = self.dms.prefix
         self.dms.close()
         self.ledger.dms = Dms(url, prefix)
 
     def ready(self) -> None:
-        """Wait until it takes events, with its model ready."""
-        until(lambda: (self.service.status() or {}).get("ready"), f"it takes events; {self.service.status()}")
+        """Wait until the service consumes events and its model is ready."""
+        until(lambda: (self.service.status() or {}).get("ready"), f"it consumes events; {self.service.status()}")
         until(lambda: self.children("model"), "its model child is ready")
 
-    def come_to_rest(self) -> None:
-        """Begin anew after another test, also one that failed: nothing in hand, nothing in the queues, a new log."""
+    def reset(self) -> None:
+        """Prepare for the next test, also after one that failed: no event in hand or queued, no old log lines."""
 
-        def at_rest() -> bool:
+        def idle() -> bool:
             in_hand = (self.service.status() or {})["broker"]["unsettled"]
-            rest = not in_hand and self.dms.depth("images.live") == 0
+            is_idle = not in_hand and self.dms.depth("images.live") == 0
             self.ledger.gather()
-            return rest
+            return is_idle
 
-        until(at_rest, "what another test left has ended")
+        until(idle, "the events of the test before have ended")
         self.ledger = Ledger(self.dms)
-        self.orders.withdraw()
+        self.faults.clear()
         self.log_begins_at = self.service.log.stat().st_size
 
 
@@ -134,18 +140,19 @@ class Scene:
 def scene(
     url: str, prefix: str, folder: Path, photographs: dict[str, Path], *, dms_url: str | None = None, **settings: str
 ) -> Iterator[Scene]:
-    """A service of one's own, ready, with quick deadlines; `settings` come on top. `dms_url`: a way around a proxy.
+    """A service for one test or module, ready, with short deadlines and `settings` added.
 
-    When the block ends well, and the service still runs, it must end well too, on SIGTERM. No process may be left.
+    `dms_url`: how the DMS reaches the broker when the service goes through a proxy. When the block ends without an
+    error and the service still runs, it must exit with status 0 on SIGTERM. No process may be left.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    orders = Orders(folder / "orders-to-misbehave")
+    faults = FaultInjector(folder / "fault-injection")
     roots = json.dumps([str(next(iter(photographs.values())).parent), str(folder)])
     with (
-        environment(PYTHONPATH=orders.python_path),
+        environment(PYTHONPATH=faults.python_path),
         running_service(url, prefix, folder, **QUICK | {"SOURCES__PATH_ROOTS": roots} | settings) as service,
     ):
-        it = Scene(service, None, photographs, folder, orders)  # type: ignore[arg-type] # the queues come first
+        it = Scene(service, None, photographs, folder, faults)  # type: ignore[arg-type] # the service declares the queues
         it.ready()
         it.ledger = Ledger(Dms(dms_url or url, prefix))
         try:
@@ -159,7 +166,7 @@ def scene(
 
 @contextmanager
 def environment(**variables: str) -> Iterator[None]:
-    """Have these in the environment of the processes that are started in the block; PYTHONPATH comes before its own."""
+    """Set these for the processes that are started in the block; PYTHONPATH is put before the existing one."""
     before = {name: os.environ.get(name) for name in variables}
     if before.get("PYTHONPATH"):
         variables["PYTHONPATH"] += os.pathsep + str(before["PYTHONPATH"])
@@ -174,7 +181,7 @@ def environment(**variables: str) -> Iterator[None]:
 
 
 def orphans_of(parent_pid: int) -> list[psutil.Process]:
-    """Living children that `parent_pid` has started, whoever their parent is now: their command ends in its number."""
+    """Living children that `parent_pid` has started, whatever their parent is now: their command ends in its id."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -191,11 +198,11 @@ def orphans_of(parent_pid: int) -> list[psutil.Process]:
 
 
 def gone(process: psutil.Process) -> bool:
-    """Whether a process has ended; one whose number has been given to another counts as gone."""
+    """Whether a process has ended; also when its id has been reused."""
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 def send(process: psutil.Process, number: signal.Signals) -> None:
-    """Send a signal; that the process was alive is a part of every proof."""
-    assert not gone(process), f"{process} was gone before it could be hurt"
+    """Send a signal. Asserts that the process was alive, which every fault test must prove."""
+    assert not gone(process), f"{process} was gone before the signal was sent"
     process.send_signal(number)

@@ -1,4 +1,4 @@
-"""`python -m tests.support.scoring PACKAGE PICTURES.npy SCORES.npy`: scores, and prints the modules imported."""
+"""`python -m tests.support.scoring PACKAGE PICTURES.npy SCORES.npy` scores pictures and prints the imported modules."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A child that does what the test tells it to, for faults that no healthy child can be talked into.
+"""A child that a test can make fail, for faults that no healthy child shows.
 
-It speaks the real protocol through the real child loop. `starts` in its settings says what it does at each launch (the
-last one goes on for ever); what it does with a job stands at the beginning of the job's first descriptor. Each launch
-and each job is written into the diary, a directory, so that a test can prove what has happened.
+It uses the real protocol and the real child loop. `starts` in its settings lists what it does at each launch (the last
+one applies to all later ones); what it does with a job is written at the beginning of the job's descriptors. Each
+launch and each job creates a file in the journal, a directory, so that a test can prove what has happened.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ LABEL = 7
 
 
 def misbehave(how: str) -> None:
-    """Do what `how` says, if it says anything; `well` and pixels that are no words do nothing."""
+    """Fail as `how` demands. `well`, and anything else that names no fault, does nothing."""
     if how.startswith("SIG"):
         os.kill(os.getpid(), signal.Signals[how])
     elif how in _FAULTS:
         _FAULTS[how]()
 
 
-def _say(data: bytes) -> None:
+def _send_raw(data: bytes) -> None:
     os.write(int(sys.argv[1]), data)
 
 
@@ -45,18 +45,18 @@ def _exit_3() -> None:
     os._exit(3)
 
 
-def _say_garbage() -> None:
-    _say(b"\xc1 this is no packet")
+def _send_garbage() -> None:
+    _send_raw(b"\xc1 this is no packet")
     _hang()
 
 
 def _flood() -> None:
     while True:
-        _say(b"\xc1 this is no packet")
+        _send_raw(b"\xc1 this is no packet")
 
 
-def _say_too_much() -> None:
-    _say(b"\0" * (200 << 10))
+def _send_oversize() -> None:
+    _send_raw(b"\0" * (200 << 10))
     _hang()
 
 
@@ -70,7 +70,7 @@ def _print_without_end() -> None:
         os.write(1, (b"x" * 4095 + b"\n") * 16)
 
 
-def _give_up() -> None:
+def _hopeless() -> None:
     raise Misconfigured("the model file is missing: build it again", reason="model_missing")
 
 
@@ -79,25 +79,25 @@ _FAULTS: dict[str, Callable[[], object]] = {
     "exit_0": lambda: os._exit(0),
     "exit_3": _exit_3,
     "hang": _hang,
-    "garbage": _say_garbage,
+    "garbage": _send_garbage,
     "flood": _flood,
-    "oversize": _say_too_much,
+    "oversize": _send_oversize,
     "close": _close,
     "print": _print_without_end,
-    "hopeless": _give_up,
+    "hopeless": _hopeless,
 }
 
 
 def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, object]]:
-    """Start as told."""
-    diary = Path(settings["diary"])
+    """Start, or fail to, as the settings demand."""
+    journal = Path(settings["journal"])
     starts = settings.get("starts", ["well"])
-    misbehave(starts[min(_launch_number(diary), len(starts) - 1)])
+    misbehave(starts[min(_launch_number(journal), len(starts) - 1)])
 
-    def handle(packet: Packet, fds: Sequence[int], reply: loop.Reply) -> None:
+    def handle(packet: Packet, fds: Sequence[int], reply: loop.SendReply) -> None:
         words = [os.pread(fd, 40, 0).split(b"\0")[0].decode("ascii", "replace") for fd in fds]
-        jobs = len(list(diary.glob("job-*")))
-        (diary / f"job-{jobs:03}-{os.getpid()}-{'+'.join(words)[:100]}").touch()
+        jobs = len(list(journal.glob("job-*")))
+        (journal / f"job-{jobs:03}-{os.getpid()}-{'+'.join(words)[:100]}").touch()
         time.sleep(settings.get("job_s", 0.0))
         for word in words:
             misbehave(word)
@@ -112,12 +112,12 @@ def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, obj
     return handle, {"environment": dict(os.environ)}
 
 
-def _launch_number(diary: Path) -> int:
-    """Enter this launch into the diary, under a number that no other child has: two may start at the same moment."""
+def _launch_number(journal: Path) -> int:
+    """Create this launch's file under the next free number; exclusively, as two children may start at once."""
     number = 0
     while True:
         try:
-            (diary / f"launch-{number:03}").touch(exist_ok=False)
+            (journal / f"launch-{number:03}").touch(exist_ok=False)
         except FileExistsError:
             number += 1
         else:

@@ -1,1 +1,1 @@
-"""The far side of the socket: what runs inside a child process. The parent imports nothing from here."""
+"""The code that runs inside child processes. The parent imports nothing from here."""

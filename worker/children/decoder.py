@@ -1,7 +1,7 @@
-"""The decoder child: untrusted bytes in, pixels, smaller JPEGs and facts out. `python -m worker.children.decoder`.
+"""The decoder child: untrusted bytes in; pixels, smaller JPEGs and facts out. `python -m worker.children.decoder`.
 
-An image that cannot be used is an answer, and the decoder lives on. What kills it in spite of that is the image's
-fault, and the parent's to deal with.
+An image that cannot be used is answered with `refused`, and the decoder continues. An image that kills it nevertheless
+is handled by the parent.
 """
 
 from __future__ import annotations
@@ -17,23 +17,21 @@ from PIL import Image
 
 from worker.children import loop, opening, rendering, sandbox
 from worker.errors import CannotBeDone, Misconfigured
-from worker.images.requests import Fit, Interpolation, PixelRecipe
+from worker.images.requests import Fit, Interpolation, JpegLimits, PixelRecipe
 from worker.supervision.packets import Packet
-
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "ICO")
 
 
 class Decoder:
-    """Answers jobs about one image at a time."""
+    """Handles jobs, each about one image, one after the other."""
 
-    def __init__(self, *, maximum_pixels: int, maximum_bytes: int, processor_s: int) -> None:
+    def __init__(self, *, maximum_pixels: int, maximum_bytes: int, maximum_cpu_s: int) -> None:
         self._maximum_pixels = maximum_pixels
         self._maximum_bytes = maximum_bytes
-        self._processor_s = processor_s
+        self._maximum_cpu_s = maximum_cpu_s
 
-    def handle(self, packet: Packet, fds: Sequence[int], reply: loop.Reply) -> None:
+    def handle(self, packet: Packet, fds: Sequence[int], reply: loop.SendReply) -> None:
         """Do one job: `inspect`, `decode` or `shrink`. The first descriptor is the image, the second the output."""
-        sandbox.allow_processor_time(self._processor_s)
+        sandbox.allow_processor_time(self._maximum_cpu_s)
         try:
             facts = self._facts(packet, fds)
         except CannotBeDone as refusal:
@@ -42,23 +40,23 @@ class Decoder:
             reply("done", facts)
 
     def _facts(self, packet: Packet, fds: Sequence[int]) -> Mapping[str, object]:
-        made = None
+        output = None
         with opening.opened(fds[0], maximum_pixels=self._maximum_pixels, maximum_bytes=self._maximum_bytes) as opened:
             image, facts = opened
             match packet["kind"]:
                 case "decode":
-                    made = rendering.pixels(image, _recipe_in(packet["recipe"]))
+                    output = rendering.pixels(image, _recipe_in(packet["recipe"]))
                 case "shrink":
-                    made = rendering.jpeg(image, rendering.limits_in(packet["limits"]))
-        if made is not None:
-            _write(fds[1], made)
+                    output = rendering.jpeg(image, JpegLimits(**packet["limits"]))
+        if output is not None:
+            _write(fds[1], output)
         return asdict(facts)
 
 
 def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, object]]:
-    """Set limits, load what decoding needs, and lock the door."""
+    """Set Pillow's limits, import all that decoding needs, and enter the sandbox. Raises `Misconfigured`."""
     opening.prepare(settings["maximum_pixels"])
-    _rehearse()
+    _import_codecs()
     level = sandbox.Level.NONE
     if settings["sandbox"] != "off":
         level = sandbox.enter(sandbox.Allowance(settings["maximum_memory_bytes"]))
@@ -71,15 +69,15 @@ def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, obj
     decoder = Decoder(
         maximum_pixels=settings["maximum_pixels"],
         maximum_bytes=settings["maximum_bytes"],
-        processor_s=settings["maximum_cpu_s"],
+        maximum_cpu_s=settings["maximum_cpu_s"],
     )
     return decoder.handle, {"pillow": PIL.__version__, "sandbox": level.value}
 
 
-def _rehearse() -> None:
-    """Decode one tiny image of every format, so that whatever Python loads at first use is loaded before the lock."""
+def _import_codecs() -> None:
+    """Decode a tiny image of every format: what Python imports at first use cannot be imported inside the sandbox."""
     recipe = PixelRecipe(8, Fit.CROP, 1, Interpolation.BICUBIC)
-    for name in _FORMATS:
+    for name in opening.FORMATS.values():
         written = io.BytesIO()
         Image.new("RGB", (16, 16), "grey").save(written, name)
         written.seek(0)
@@ -89,7 +87,7 @@ def _rehearse() -> None:
 
 
 def _recipe_in(fields: Mapping[str, Any]) -> PixelRecipe:
-    """The recipe as it came in a packet."""
+    """The recipe from the fields of a packet."""
     return PixelRecipe(fields["size"], Fit(fields["fit"]), fields["margin"], Interpolation(fields["interpolation"]))
 
 

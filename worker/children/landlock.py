@@ -1,7 +1,7 @@
-"""Landlock: from here on this process opens no file, connects nowhere, and signals nobody outside.
+"""Landlock: forbids this process to open files, to connect or bind sockets, and to signal processes outside.
 
-A ruleset that handles every right and grants none. Descriptors that are open already, or are handed over later, stay
-usable. The kernel's own description: https://docs.kernel.org/userspace-api/landlock.html
+The ruleset handles every right and grants none. Descriptors that are open already, or are received later, stay usable.
+The kernel's documentation: https://docs.kernel.org/userspace-api/landlock.html
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _RESTRICT_SELF = 446
 _ASK_FOR_VERSION = 1
 
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 5: 16}
-"""From which version of Landlock how many rights to files there are, each a bit from the lowest up."""
+"""A version of Landlock, and the number of rights to files that there are since then; each right is one bit."""
 
 _NETWORK_SINCE, _NETWORK_RIGHTS = 4, 0b11  # bind and connect TCP
 _SCOPES_SINCE, _SCOPES = 6, 0b11  # abstract Unix sockets and signals
@@ -30,15 +30,15 @@ class _Ruleset(ctypes.Structure):
 
 
 def version() -> int:
-    """The kernel's version of Landlock; 0 where it has none, or where it is switched off."""
+    """The kernel's version of Landlock; 0 where it has none, or where it is turned off."""
     libc = ctypes.CDLL(None, use_errno=True)
     return max(0, int(libc.syscall(_CREATE_RULESET, None, 0, _ASK_FOR_VERSION)))
 
 
 def deny_everything() -> bool:
-    """Give up all that this kernel's Landlock can take away, for good. False where it takes nothing away.
+    """Give up, irrevocably, every right that this kernel's Landlock knows. False where nothing could be given up.
 
-    Needs `no_new_privileges` set before.
+    `no_new_privileges` must have been set before.
     """
     offered = version()
     if offered == 0:
@@ -46,9 +46,9 @@ def deny_everything() -> bool:
     libc = ctypes.CDLL(None, use_errno=True)
     rights = max(count for since, count in _FILE_RIGHTS.items() if since <= offered)
     ruleset = _Ruleset((1 << rights) - 1, _NETWORK_RIGHTS, _SCOPES)
-    # An older kernel refuses a structure with parts that it does not know.
-    parts = 1 + (offered >= _NETWORK_SINCE) + (offered >= _SCOPES_SINCE)
-    fd = int(libc.syscall(_CREATE_RULESET, ctypes.byref(ruleset), parts * ctypes.sizeof(ctypes.c_uint64), 0))
+    # An older kernel rejects a structure with fields that it does not know.
+    fields = 1 + (offered >= _NETWORK_SINCE) + (offered >= _SCOPES_SINCE)
+    fd = int(libc.syscall(_CREATE_RULESET, ctypes.byref(ruleset), fields * ctypes.sizeof(ctypes.c_uint64), 0))
     if fd < 0:
         return False
     try:

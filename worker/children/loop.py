@@ -1,7 +1,8 @@
-"""What every child does: begin, say hello, answer jobs in their order, and end with its parent.
+"""The main loop of every child: receive the settings, send `hello`, answer jobs in order, and end with the parent.
 
 A child is `python -m worker.children.NAME SOCKET_FD PARENT_PID`. It ignores the signals that a service manager or a
-terminal sends to everybody: it ends when its parent asks it to, and the kernel ends it when the parent dies.
+terminal sends to the whole process group: it ends when its parent asks it to, and the kernel kills it when the parent
+dies.
 """
 
 from __future__ import annotations
@@ -22,18 +23,20 @@ from worker.supervision.packets import Packet
 
 _PR_SET_PDEATHSIG = 1
 
-Reply = Callable[[str, Mapping[str, object]], None]
-"""Takes the answer to one job: its kind and fields. From any thread; answers are sent in the order of the jobs."""
+SendReply = Callable[[str, Mapping[str, object]], None]
+"""Sends the answer to one job: its kind and fields. May be called from any thread; answers go out in job order."""
 
-Handler = Callable[[Packet, Sequence[int], Reply], None]
-"""Takes a job: its packet, its descriptors, which are read when it returns, and where its answer goes, now or later."""
+Handler = Callable[[Packet, Sequence[int], SendReply], None]
+"""Handles a job: its packet, its descriptors, which are closed when it returns, and the function that answers it, now
+or later."""
 
 Prepare = Callable[[Mapping[str, Any]], tuple[Handler, Mapping[str, object]]]
-"""Gets ready: from the parent's settings to the handler and what to say at hello. `Misconfigured`: there is no hope."""
+"""Sets the child up: from the parent's settings to the handler and the fields of `hello`. Raises `Misconfigured` when
+another start would fail in the same way."""
 
 
 def serve(prepare: Prepare) -> NoReturn:
-    """Run a child to its end; called with nothing but the command line."""
+    """Run a child to its end. The arguments are those of the command line."""
     socket_fd, parent_pid = int(sys.argv[1]), int(sys.argv[2])
     _end_with(parent_pid)
     for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -41,18 +44,18 @@ def serve(prepare: Prepare) -> NoReturn:
     with socket.socket(fileno=socket_fd) as sock:
         begin = packets.receive(sock, maximum_fds=0)
         if begin is not None:
-            _live(sock, prepare, begin[0])
-    _leave(0)
+            _run(sock, prepare, begin[0])
+    _exit(0)
 
 
-def _live(sock: socket.socket, prepare: Prepare, settings: Packet) -> None:
+def _run(sock: socket.socket, prepare: Prepare, settings: Packet) -> None:
     try:
         handle, hello = prepare(settings)
     except Misconfigured as error:
         packets.send(sock, packets.pack("hopeless", {"reason": error.reason, "message": str(error)}))
-        _leave(1)
+        _exit(1)
     packets.send(sock, packets.pack("hello", hello))
-    answers = _Answers(sock)
+    answers = _AnswerQueue(sock)
     while (received := packets.receive(sock, maximum_fds=packets.MAXIMUM_FDS)) is not None:
         packet, fds = received
         if packet["kind"] == "stop":
@@ -62,22 +65,22 @@ def _live(sock: socket.socket, prepare: Prepare, settings: Packet) -> None:
             packets.send(sock, packets.pack("pong"))
             continue
         try:
-            handle(packet, fds, answers.next())
+            handle(packet, fds, answers.reserve())
         finally:
             packets.close_all(fds)
 
 
-class _Answers:
-    """The answers that are due, in the order in which they must go out."""
+class _AnswerQueue:
+    """The answers that are due, in the order in which they must be sent."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._due: deque[list[bytes]] = deque()
         self._changed = threading.Condition()
 
-    def next(self) -> Reply:
-        """Where the answer to one more job goes."""
-        answer: list[bytes] = []  # empty until it is there
+    def reserve(self) -> SendReply:
+        """The next place in the queue: the function that answers one more job."""
+        answer: list[bytes] = []  # empty until there is one
 
         def reply(kind: str, fields: Mapping[str, object]) -> None:
             data = packets.pack(kind, fields)
@@ -103,11 +106,11 @@ def _end_with(parent_pid: int) -> None:
     if libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != parent_pid:
-        _leave(1)
+        _exit(1)
 
 
-def _leave(status: int) -> NoReturn:
-    """End without the interpreter's tidying up: native libraries have been seen to hang or crash in it."""
+def _exit(status: int) -> NoReturn:
+    """Exit without the interpreter's shutdown, in which native libraries have been seen to hang or crash."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -1,7 +1,7 @@
 """The model child: arrays of one shape in, labels with confidences out. `python -m worker.children.model`.
 
-It never sees an uploaded byte, only pixels that a decoder made, so that what kills it is not an image's fault. It
-reads them with pread and never maps them: a file that shrinks while it is mapped kills whoever looks at it.
+It never sees uploaded bytes, only pixels that a decoder made, so that its death is not the fault of an image. It reads
+them with pread and never maps them: a process that reads a mapped file after it has shrunk is killed (SIGBUS).
 """
 
 from __future__ import annotations
@@ -22,34 +22,35 @@ from worker.errors import Misconfigured
 from worker.models.manifest import ModelPackage
 from worker.models.runtimes import Runtime, open_runtime
 from worker.models.runtimes.runtime import Scores
-from worker.supervision.packets import Packet
+from worker.supervision.packets import MAXIMUM_LABELS, Packet
 
-MOST_LABELS_AN_IMAGE = 1000
-
-Pixels = npt.NDArray[np.uint8]
-Item = Mapping[str, object]
+_Pixels = npt.NDArray[np.uint8]
+_Item = Mapping[str, object]
 
 
 class Model:
-    """Answers `score`: a batch of descriptors, each holding one image's pixels."""
+    """Handles `score` jobs: a batch of descriptors, each of a file with the pixels of one image, S x S x 3 bytes."""
 
     def __init__(self, runtime: Runtime, size: int) -> None:
         self._runtime = runtime
         self._size = size
 
-    def handle(self, packet: Packet, fds: Sequence[int], reply: loop.Reply) -> None:
-        """Have the batch scored, and answer when all of it is. An item with too few pixels is refused by itself."""
+    def handle(self, packet: Packet, fds: Sequence[int], reply: loop.SendReply) -> None:
+        """Submit the batch to the runtime; it is answered when all images are scored.
+
+        An image with the wrong number of pixels is refused; the others are scored.
+        """
         batch = np.empty((len(fds), self._size, self._size, 3), np.uint8)
         whole = [_read_into(pixels, fd) for pixels, fd in zip(batch, fds, strict=True)]
         scored = self._runtime.submit(batch if all(whole) else batch[whole], alone=packet["alone"])
         answer = _Answer(whole, scored, packet["floors"], self._size, reply)
         for future in scored:
-            future.add_done_callback(answer.one_more)
-        answer.one_more()
+            future.add_done_callback(answer.count_down)
+        answer.count_down()
 
 
 class _Answer:
-    """Put together when every image of a batch has been scored."""
+    """The answer to one batch, sent when every image has been scored."""
 
     def __init__(
         self,
@@ -57,59 +58,59 @@ class _Answer:
         scored: Sequence[Future[Scores]],
         floors: Sequence[float],
         size: int,
-        reply: loop.Reply,
+        reply: loop.SendReply,
     ) -> None:
         self._whole = whole
         self._scored = scored
         self._floors = floors
         self._size = size
         self._reply = reply
-        self._awaited = len(scored) + 1  # the last one is for having asked them all
+        self._awaited = len(scored) + 1  # one more for `handle`, which counts down when all callbacks are added
         self._lock = threading.Lock()
 
-    def one_more(self, _future: object = None) -> None:
-        """Another one is done; from any thread."""
+    def count_down(self, _future: object = None) -> None:
+        """One image has been scored; send the answer after the last one. Called from any thread."""
         with self._lock:
             self._awaited -= 1
             if self._awaited:
                 return
         try:
             self._reply("done", {"items": self._items()})
-        except BaseException:  # noqa: BLE001 - whatever it is, this process is to end of it
-            # What goes wrong in a thread would only be printed, and the answer awaited until the deadline.
+        except BaseException:  # noqa: BLE001 - any error must end this process
+            # An exception in a thread would only be printed, and the parent would wait until the deadline.
             traceback.print_exc()
             os._exit(1)
 
-    def _items(self) -> list[Item]:
+    def _items(self) -> list[_Item]:
         scored = iter(self._scored)
         refused = {
             "reason": "pixels_wrong_length",
             "message": f"its pixels are not {self._size} x {self._size} x 3 bytes",
         }
         pairs = zip(self._whole, self._floors, strict=True)
-        return [_item(next(scored), floor) if there else refused for there, floor in pairs]
+        return [_item(next(scored), floor) if whole else refused for whole, floor in pairs]
 
 
-def _read_into(pixels: Pixels, fd: int) -> bool:
-    """Fill the array with a file that has just its length."""
+def _read_into(pixels: _Pixels, fd: int) -> bool:
+    """Fill the array from a file of exactly its size; False when the size differs."""
     return os.fstat(fd).st_size == pixels.nbytes and os.preadv(fd, [pixels.data], 0) == pixels.nbytes
 
 
-def _item(scored: Future[Scores], floor: float) -> Item:
-    """The labels at or above `floor`, best first; labels of equal confidence in the order of their numbers."""
+def _item(scored: Future[Scores], floor: float) -> _Item:
+    """The labels at or above `floor`, best first; labels of equal confidence in the order of their indices."""
     try:
         row = scored.result()
     except Misconfigured as error:
         return {"reason": error.reason, "message": str(error)}
-    # Compared as the parent will see it, and as people wrote it: 0.1 itself is no float32.
+    # The floor is rounded to float32 as the confidences are: as a double it could exclude a confidence equal to it.
     enough = np.flatnonzero(row >= np.float32(floor))
-    kept = enough[np.argsort(-row[enough], kind="stable")][:MOST_LABELS_AN_IMAGE].astype("<u2")
+    kept = enough[np.argsort(-row[enough], kind="stable")][:MAXIMUM_LABELS].astype("<u2")
     return {"labels": kept.tobytes(), "confidences": row[kept].astype("<f4").tobytes()}
 
 
 def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, object]]:
-    """Load and check the model, and run it in both ways, so that the first image is fast."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow tells of its instruction sets at every start
+    """Load and verify the model, and run it once with a full batch and a single image, so that the first is fast."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow logs its instruction sets at every start
     package = ModelPackage.load(Path(settings["package"]))
     package.verify()
     runtime = open_runtime(package, settings["threads"] or _threads())

@@ -1,37 +1,35 @@
-"""From an opened image to what others need of it: a model's input, or a JPEG within a cloud service's limits.
+"""Renders an opened image as a model's input, or as a JPEG within a cloud service's limits.
 
-The large picture is touched as little as possible: a JPEG is decoded at a fraction of its size where that is enough,
-and transparency, colour space and orientation are dealt with on the small picture.
+As few operations as possible are done on the large picture: a JPEG is decoded at a fraction of its size where that is
+enough, and transparency, colour space and orientation are converted on the small picture.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 from PIL import Image, ImageCms, JpegImagePlugin
 
-from worker.children.opening import orientation
+from worker.children.opening import SIDEWAYS, orientation
 from worker.errors import CannotBeDone
-from worker.images.requests import Interpolation, PixelRecipe
+from worker.images.requests import Interpolation, JpegLimits, PixelRecipe
 
 DRAFT_FACTOR = 1.5
-"""A JPEG is decoded at no less than this times the size wanted, so that the resampling, and not the decoder's coarser
+"""A JPEG is decoded at no less than this times the target size, so that the resampling, and not the decoder's coarser
 averaging, makes the final pixels. Measured with 100 photographs of 3 megapixels against decoding them whole (27 ms):
 at 1, 1.5 and 2 the pixels differ by 0.9, 0.3 and 0.3 of 255 on average, for 6, 9 and 11 ms. The quantised model's first
 label changed for one or two of the hundred at each of them."""
 
 _REDUCING_GAP = 3.0
-"""Pillow's own middle way: shrink by whole numbers first, never to less than this times the size wanted."""
+"""Pillow's compromise: first reduce by an integer factor, but to no less than this times the target size."""
 
 _FILTERS = {
     Interpolation.BILINEAR: Image.Resampling.BILINEAR,
     Interpolation.BICUBIC: Image.Resampling.BICUBIC,
 }
 
-_UPRIGHT = {
+_TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -40,50 +38,40 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns each EXIF orientation upright."""
+"""EXIF orientation to the transposition that turns it upright; 1 is upright already."""
 
 _QUALITIES = (90, 82, 74, 66, 58, 50, 40)
 _SHRINK_STEP = 0.75
-_SMALLEST_SIDE = 16
+_MINIMUM_SIDE = 16
 
 
 def pixels(image: Image.Image, recipe: PixelRecipe) -> bytes:
-    """The model's input: `size` rows of `size` RGB pixels, upright, on white where the image is transparent."""
+    """The model's input: `size` rows of `size` RGB pixels of 3 bytes, upright, white where the image is transparent."""
     size = recipe.size
     left, _, right, _ = recipe.box(*image.size)
     _draft(image, DRAFT_FACTOR * size / (right - left))
     image.load()
-    turn = _UPRIGHT.get(orientation(image))
-    # The box lies in the middle, so it is the same part of the picture before and after the turn.
+    turn = _TURNS.get(orientation(image))
+    # The box is in the middle, so it is the same part of the picture before and after the turn.
     box = recipe.box(*image.size)
     small = _plain(image).resize((size, size), _FILTERS[recipe.interpolation], box=box, reducing_gap=_REDUCING_GAP)
     small = _on_white(small)
     return (small.transpose(turn) if turn is not None else small).tobytes()
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a JPEG must keep to; bytes and pixels."""
-
-    maximum_bytes: int
-    maximum_width: int
-    maximum_height: int
-    minimum_width: int = 1
-    minimum_height: int = 1
-
-
-def jpeg(image: Image.Image, limits: Limits) -> bytes:
-    """The image as a JPEG within `limits`: upright, without metadata, on white where it is transparent.
+def jpeg(image: Image.Image, limits: JpegLimits) -> bytes:
+    """The image as a JPEG within `limits`: upright, without metadata, white where it is transparent.
 
     Raises `CannotBeDone` when no quality and no size makes it small enough.
     """
-    turn = _UPRIGHT.get(orientation(image)) if image.format != "TIFF" else None
-    swapped = turn is not None and orientation(image) >= 5
-    width, height = image.size[::-1] if swapped else image.size
+    # Pillow turns a TIFF upright while loading it.
+    turn = _TURNS.get(orientation(image)) if image.format != "TIFF" else None
+    sideways = turn is not None and orientation(image) in SIDEWAYS
+    width, height = image.size[::-1] if sideways else image.size
     fitted = _fitted(width, height, limits)
     _draft(image, max(fitted) / max(width, height))
     image.load()
-    drawn = fitted[::-1] if swapped else fitted
+    drawn = fitted[::-1] if sideways else fitted
     picture = _plain(image)
     if picture.size != drawn:
         picture = picture.resize(drawn, Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
@@ -93,8 +81,8 @@ def jpeg(image: Image.Image, limits: Limits) -> bytes:
     return _small_enough(_padded(picture, limits), limits)
 
 
-def _fitted(width: int, height: int, limits: Limits) -> tuple[int, int]:
-    """The size to draw at: within the largest, and at least the smallest where the shape allows both."""
+def _fitted(width: int, height: int, limits: JpegLimits) -> tuple[int, int]:
+    """The size to draw at: within the maximum, and at least the minimum where the aspect ratio allows both."""
     at_least = max(limits.minimum_width / width, limits.minimum_height / height)
     at_most = min(limits.maximum_width / width, limits.maximum_height / height)
     scale = min(max(1.0, at_least), at_most)
@@ -103,18 +91,18 @@ def _fitted(width: int, height: int, limits: Limits) -> tuple[int, int]:
     )
 
 
-def _padded(picture: Image.Image, limits: Limits) -> Image.Image:
-    """On a white sheet where one side is still too short: a strip cannot be both narrow and wide enough."""
+def _padded(picture: Image.Image, limits: JpegLimits) -> Image.Image:
+    """The picture on a white canvas where one side is still too short, as of a long narrow picture."""
     width, height = max(picture.width, limits.minimum_width), max(picture.height, limits.minimum_height)
     if (width, height) == picture.size:
         return picture
-    sheet = Image.new("RGB", (width, height), "white")
-    sheet.paste(picture, ((width - picture.width) // 2, (height - picture.height) // 2))
-    return sheet
+    canvas = Image.new("RGB", (width, height), "white")
+    canvas.paste(picture, ((width - picture.width) // 2, (height - picture.height) // 2))
+    return canvas
 
 
-def _small_enough(picture: Image.Image, limits: Limits) -> bytes:
-    """Lower the quality step by step, then the size."""
+def _small_enough(picture: Image.Image, limits: JpegLimits) -> bytes:
+    """Lower the quality step by step, then the size. Raises `CannotBeDone`."""
     while True:
         for quality in _QUALITIES:
             written = io.BytesIO()
@@ -122,17 +110,16 @@ def _small_enough(picture: Image.Image, limits: Limits) -> bytes:
             if written.tell() <= limits.maximum_bytes:
                 return written.getvalue()
         width, height = round(picture.width * _SHRINK_STEP), round(picture.height * _SHRINK_STEP)
-        if width < max(_SMALLEST_SIDE, limits.minimum_width) or height < max(_SMALLEST_SIDE, limits.minimum_height):
+        if width < max(_MINIMUM_SIDE, limits.minimum_width) or height < max(_MINIMUM_SIDE, limits.minimum_height):
             message = f"no JPEG of it is as small as {limits.maximum_bytes} bytes"
             raise CannotBeDone(message, reason="image_cannot_be_shrunk")
         picture = picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _draft(image: Image.Image, scale: float) -> None:
-    """Have a JPEG decoded at the smallest of 1/8, 1/4, 1/2, 1/1 that is no less than `scale` of its size."""
+    """Have a JPEG decoded at the smallest of 1/8, 1/4, 1/2, 1/1 of its size that is not less than `scale`."""
     if isinstance(image, JpegImagePlugin.JpegImageFile) and scale < 1:
-        wanted = math.ceil(image.width * scale), math.ceil(image.height * scale)
-        image.draft(None, wanted)
+        image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
 
 
 def _plain(image: Image.Image) -> Image.Image:
@@ -155,10 +142,10 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Deep greys brought to 0..255. Pillow's own conversion would clip them: nearly everything becomes white.
+    """Deep greys scaled to 0..255. Pillow's own conversion would clip them: nearly everything would become white.
 
-    Sixteen-bit files mean 0..65535; other depths have no agreed white, so their own range is stretched, unless it is
-    that of a plain 8-bit picture or, for fractions, 0..1.
+    The range of sixteen-bit files is 0..65535. Other depths have no agreed white, so their own range is stretched,
+    unless it is that of a plain 8-bit picture or, for floating point, 0..1.
     """
     darkest, brightest = (float(value) for value in _extrema(image))
     if image.mode.startswith("I;16"):
@@ -181,14 +168,9 @@ def _extrema(image: Image.Image) -> tuple[float, float]:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """RGB, with white where nothing covers it."""
+    """The picture as RGB, blended with white where it is transparent."""
     if image.mode != "RGBA":
         return image.convert("RGB")
-    sheet = Image.new("RGBA", image.size, "white")
-    sheet.alpha_composite(image)
-    return sheet.convert("RGB")
-
-
-def limits_in(fields: Mapping[str, int]) -> Limits:
-    """The limits as they came in a packet."""
-    return Limits(**fields)
+    canvas = Image.new("RGBA", image.size, "white")
+    canvas.alpha_composite(image)
+    return canvas.convert("RGB")

@@ -1,7 +1,8 @@
-"""What a decoder gives up before it sees its first image: memory, processor time, files, network, system calls.
+"""The decoder's sandbox: what it gives up before its first image: memory, processor time, files, network, system calls.
 
-The measures are taken one after another, each is tried out, and what is in force is reported, so that an operator can
-see it and a strict setting can insist on it. A measure that the machine does not offer is left out, never pretended.
+The measures are applied one after another and each is verified. The level reached is reported, so that an operator can
+see it and the setting `strict` can demand it. A measure that the machine does not offer is skipped, and the level shows
+that.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from worker.children import landlock, seccomp
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
-_MOST_OPEN_FILES = 64
-_LARGEST_FILE_BYTES = 64 << 20
+_MAXIMUM_OPEN_FILES = 64
+_MAXIMUM_FILE_BYTES = 64 << 20
 
 
 class Level(StrEnum):
-    """How far the sandbox got; each level includes those before it."""
+    """How strict the sandbox is; each level includes those before it."""
 
     NONE = "none"
     LIMITS = "limits"
     """Resource limits, no new privileges, no core file."""
     LANDLOCK = "landlock"
-    """No file can be opened, no connection made."""
+    """No file can be opened, and no connection made."""
     SECCOMP = "seccomp"
     """Only the system calls that decoding needs."""
 
@@ -44,27 +45,27 @@ class Allowance:
 
 
 def enter(allowance: Allowance) -> Level:
-    """Give everything up for good, and say how far that got. Call it when everything has been imported."""
+    """Enter the sandbox irrevocably; returns the level reached. Call it when everything has been imported."""
     _limit(resource.RLIMIT_AS, allowance.memory_bytes)
-    _limit(resource.RLIMIT_FSIZE, _LARGEST_FILE_BYTES)
-    _limit(resource.RLIMIT_NOFILE, _MOST_OPEN_FILES)
+    _limit(resource.RLIMIT_FSIZE, _MAXIMUM_FILE_BYTES)
+    _limit(resource.RLIMIT_NOFILE, _MAXIMUM_OPEN_FILES)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_NPROC, 0)
     if not _no_new_privileges():
         return Level.NONE
     library = seccomp.library()
-    locked = landlock.deny_everything() and not _can_open_files()
-    # Taken even where Landlock is missing: it is worth having, if not worth the name of its level.
+    denied = landlock.deny_everything() and not _can_open_files()
+    # Applied even without Landlock: it is useful, although the level reached is then only LIMITS.
     filtered = library is not None and seccomp.allow_only_what_decoding_needs(library) and not _can_make_sockets()
-    if not locked:
+    if not denied:
         return Level.LIMITS
     return Level.SECCOMP if filtered else Level.LANDLOCK
 
 
 def allow_processor_time(seconds: int) -> None:
-    """Let this process use so much more processor time; beyond it the kernel ends it with SIGXCPU.
+    """Let this process use `seconds` more of processor time; beyond that the kernel ends it with SIGXCPU.
 
-    The limit counts from the start of the process, so it is set anew for every image.
+    The limit counts from the start of the process, so it is raised for every image.
     """
     used = resource.getrusage(resource.RUSAGE_SELF)
     soft = int(used.ru_utime + used.ru_stime) + seconds + 1
@@ -72,15 +73,18 @@ def allow_processor_time(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
 
 
-def _limit(which: int, most: int) -> None:
-    """Lower a limit for good; one that is lower already stays."""
+def _limit(which: int, maximum: int) -> None:
+    """Lower a resource limit irrevocably; one that is lower already stays."""
     _, hard = resource.getrlimit(which)
-    lower = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    lower = maximum if hard == resource.RLIM_INFINITY else min(maximum, hard)
     resource.setrlimit(which, (lower, lower))
 
 
 def _no_new_privileges() -> bool:
-    """No set-uid program and no file capability can raise this process again; other processes cannot look into it."""
+    """Set `no_new_privs`, so that no set-uid program or file capability can give this process more rights.
+
+    Also makes it non-dumpable: other processes of the user cannot trace it or read its memory.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     return bool(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)

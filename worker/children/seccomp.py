@@ -1,6 +1,6 @@
-"""seccomp: of some three hundred system calls a decoder needs forty; the others answer that they are not permitted.
+"""seccomp: of some three hundred system calls a decoder needs about fifty; all others fail with EPERM.
 
-The filter is made by the system's libseccomp, which knows the numbers of the calls on every architecture. Where it is
+The filter is built by the system's libseccomp, which knows the numbers of the calls on every architecture. Where it is
 not installed there is no filter.
 """
 
@@ -16,7 +16,7 @@ _FAIL = 0x00050000  # with an errno in the lower half
 _EQUAL = 4
 
 _ALLOWED = (
-    # files that are open, and the socket to the parent
+    # files that are open already, and the socket to the parent
     "read", "write", "readv", "writev", "pread64", "pwrite64", "lseek", "_llseek", "close", "fcntl", "dup",
     "fstat", "fstat64", "newfstatat", "statx", "recvmsg", "sendmsg", "recvfrom", "sendto", "poll", "ppoll",
     # memory
@@ -24,11 +24,11 @@ _ALLOWED = (
     # time, randomness and limits
     "clock_gettime", "clock_getres", "gettimeofday", "time", "getrandom", "getrusage", "getrlimit", "ugetrlimit",
     "setrlimit", "sched_yield", "sched_getaffinity",
-    # signals, locks and the end
+    # signals, locks and exit
     "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigreturn", "sigaltstack", "restart_syscall", "futex",
     "rseq", "set_robust_list", "getpid", "gettid", "exit", "exit_group",
 )  # fmt: skip
-"""Names that an architecture does not have are passed over."""
+"""Names that an architecture does not have are skipped."""
 
 
 class _Comparison(ctypes.Structure):
@@ -41,7 +41,7 @@ class _Comparison(ctypes.Structure):
 
 
 def library() -> ctypes.CDLL | None:
-    """The system's libseccomp, or None; to be loaded while files can still be opened."""
+    """The system's libseccomp, or None. Must be loaded while files can still be opened."""
     try:
         return ctypes.CDLL(_LIBRARY)
     except OSError:
@@ -49,9 +49,9 @@ def library() -> ctypes.CDLL | None:
 
 
 def allow_only_what_decoding_needs(library: ctypes.CDLL) -> bool:
-    """Forbid every other system call, for good. False where no filter could be made.
+    """Forbid every other system call, irrevocably. False where no filter could be installed.
 
-    Needs `no_new_privileges` set before.
+    `no_new_privileges` must have been set before.
     """
     library.seccomp_init.restype = ctypes.c_void_p
     context = ctypes.c_void_p(library.seccomp_init(_FAIL | errno.EPERM))
@@ -61,7 +61,7 @@ def allow_only_what_decoding_needs(library: ctypes.CDLL) -> bool:
         for name in _ALLOWED:
             _allow(library, context, name)
         _allow(library, context, "prlimit64", 0)  # its own limits only
-        _allow(library, context, "tgkill", os.getpid())  # a fault handler ends its own process
+        _allow(library, context, "tgkill", os.getpid())  # the fault handler kills its own process
         return bool(library.seccomp_load(context) == 0)
     finally:
         library.seccomp_release(context)

@@ -1,4 +1,4 @@
-"""`autotag simulate`: what the relaunch rule would have made of crashes that happened."""
+"""`autotag simulate`: applies the relaunch rule to crashes that have happened."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def simulate(
         print(f"autotag: {crashes}: {error}", file=sys.stderr)
         raise typer.Exit(ExitCode.USAGE) from None
     disabled_at = _disabled_at(rule, [time_s for _, time_s in times])
-    _say(rule, times, disabled_at, as_json)
+    _print_outcome(rule, times, disabled_at, as_json)
     raise typer.Exit(ExitCode.OK if disabled_at is None else ExitCode.FAILED)
 
 
 def _disabled_at(rule: RelaunchRule, times_s: list[float]) -> int | None:
-    """Which crash, from 0, would have disabled the model; those after it would not have happened."""
+    """The index of the crash that would have disabled the model; None when none would. Later ones are ignored."""
     remembered: tuple[float, ...] = ()
     for number, time_s in enumerate(times_s):
         decision = after_crash(rule, remembered, time_s)
@@ -60,7 +60,7 @@ def _disabled_at(rule: RelaunchRule, times_s: list[float]) -> int | None:
 
 
 def _times(file: Path) -> list[tuple[str, float]]:
-    """Each crash's time as written, and in seconds. Raises ValueError naming the line."""
+    """Each crash's time as written in the file, and in seconds. Raises `ValueError`, which names the line."""
     times: list[tuple[str, float]] = []
     with file.open(newline="", encoding="utf-8") as lines:
         for number, row in enumerate(csv.reader(lines), 1):
@@ -89,7 +89,7 @@ def _seconds(written: str) -> float | None:
         return None
 
 
-def _say(rule: RelaunchRule, times: list[tuple[str, float]], disabled_at: int | None, as_json: bool) -> None:
+def _print_outcome(rule: RelaunchRule, times: list[tuple[str, float]], disabled_at: int | None, as_json: bool) -> None:
     written = None if disabled_at is None else times[disabled_at][0]
     if as_json:
         answer = {

@@ -1,1 +1,1 @@
-"""The parent's side of child processes: lifecycle, relaunch rule, packets, and the pools that give them work."""
+"""The parent's side of child processes: lifecycle, relaunch rule, packets, and the pools that give them jobs."""

@@ -1,8 +1,8 @@
-"""The parent's end of one child process: its socket, what it prints, its exit. It decides nothing.
+"""The parent's end of one child process: its socket, its output and its exit. It makes no decisions.
 
-What happens is told through `ChildListener`, always from the event loop and in the order in which it happened: all
-that the child still said is told before its end. The child leads a process group of its own, and when it ends
-whatever is left of the group is killed before the child is reaped: until then its number cannot belong to anybody else.
+Events are reported through `ChildListener`, always from the event loop and in the order in which they happened: packets
+that are still in the socket are delivered before the exit. The child leads a process group of its own, and when it
+exits the rest of the group is killed before the child is reaped: until then the kernel cannot reuse its process id.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ INHERITED_VARIABLES = (
     "PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME",
     "VIRTUAL_ENV", "CUDA_VISIBLE_DEVICES",
 )  # fmt: skip
-"""All that a child learns of the parent's environment, which may hold keys and passwords."""
+"""The only variables a child gets from the parent's environment, which may hold keys and passwords."""
 
 _READ_BYTES = 64 << 10
-_LONGEST_DRAIN_READS = 16
+_MAXIMUM_DRAIN_READS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """What to run. `settings` is the first packet's content; `environment` comes on top of the inherited variables.
+    """What to run. `settings` are sent in the first packet; `environment` is added to the inherited variables.
 
     The command gets two more arguments: the number of its socket's descriptor, and the parent's process id.
     """
@@ -48,61 +48,61 @@ class ChildSpec:
     def module(
         cls, name: str, settings: Mapping[str, object], environment: Mapping[str, str] | None = None
     ) -> ChildSpec:
-        """A Python module, run by this interpreter, with a fault handler so that a crash leaves its stack."""
+        """A Python module, run by this interpreter, with the fault handler on so that a crash prints its stack."""
         return cls((sys.executable, "-X", "faulthandler", "-m", name), settings, environment or {})
 
 
 class ChildListener(Protocol):
-    """Who is told what the child does. After `ended` nothing more is told."""
+    """Callbacks for the events of one child. None is called after `on_exit`."""
 
-    def heard(self, packet: Packet) -> None:
+    def on_packet(self, packet: Packet) -> None:
         """The child has sent a well-formed packet."""
 
-    def broke(self, cause: Cause) -> None:
-        """The child has sent something else."""
+    def on_protocol_error(self, cause: Cause) -> None:
+        """The child has sent something that is not a packet. Its socket is not read any more."""
 
-    def closed(self) -> None:
+    def on_closed(self) -> None:
         """The child has closed its socket."""
 
-    def ended(self, cause: Cause, illegal_instruction: bool) -> None:
-        """The child has ended and been reaped; its process group is gone."""
+    def on_exit(self, cause: Cause, illegal_instruction: bool) -> None:
+        """The child has exited and been reaped; its process group is gone."""
 
 
 class ChildHandle:
-    """One running child. Making one starts it; make it on the main thread, where the event loop runs.
+    """One running child. The constructor starts it; call it on the main thread, where the event loop runs.
 
-    The thread matters: the kernel ends the child when the thread that started it ends (PR_SET_PDEATHSIG).
+    The thread matters: the kernel kills the child when the thread that started it ends (PR_SET_PDEATHSIG).
     """
 
     def __init__(self, name: str, spec: ChildSpec, listener: ChildListener) -> None:
-        """Start the process. Raises `OSError` when the system does not give us one."""
+        """Start the process. Raises `OSError` when the system cannot."""
         self._listener = listener
         self._loop = asyncio.get_running_loop()
-        self._socket, theirs = packets.socket_pair()
+        self._socket, child_end = packets.socket_pair()
         try:
-            with theirs:
-                self._process, self._pidfd = _popen(spec, theirs.fileno())
+            with child_end:
+                self._process, self._pidfd = _popen(spec, child_end.fileno())
         except OSError:
             self._socket.close()
             raise
-        assert self._process.stdout is not None  # noqa: S101 - asked for with PIPE
-        self._output = self._process.stdout
-        self._printed = ChildOutput(name, self.pid)
-        os.set_blocking(self._output.fileno(), False)
-        self._loop.add_reader(self._socket, self._on_packet)
-        self._loop.add_reader(self._output, self._on_output)
-        self._loop.add_reader(self._pidfd, self._on_exit)
-        with suppress(OSError):  # one that is gone already is told of by its exit
+        assert self._process.stdout is not None  # noqa: S101 - requested with PIPE
+        self._stdout = self._process.stdout
+        self._output = ChildOutput(name, self.pid)
+        os.set_blocking(self._stdout.fileno(), False)
+        self._loop.add_reader(self._socket, self._on_socket_readable)
+        self._loop.add_reader(self._stdout, self._on_stdout_readable)
+        self._loop.add_reader(self._pidfd, self._on_process_exit)
+        with suppress(OSError):  # if it has died already, its exit will be reported
             self.send(packets.pack("begin", spec.settings))
 
     @property
     def pid(self) -> int:
-        """The process id, which is the process group's too."""
+        """The process id, which is also the id of its process group."""
         return self._process.pid
 
     @property
     def resident_bytes(self) -> int:
-        """Resident memory now; 0 when the process has just gone."""
+        """Resident memory now; 0 when the process has just exited."""
         try:
             with open(f"/proc/{self.pid}/statm", "rb") as statm:
                 return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -111,96 +111,101 @@ class ChildHandle:
 
     @property
     def last_lines(self) -> list[str]:
-        """What the child printed last."""
-        return self._printed.last_lines
+        """The last lines that the child printed."""
+        return self._output.last_lines
 
     def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
-        """Send a packet. Raises `OSError` when the child has gone or has stopped reading.
+        """Send a packet. Raises `OSError` when the child has exited or has stopped reading.
 
-        A child has few jobs and one stop packet outstanding at most, so a socket that is full is a fault of the child.
+        A child has few jobs and at most one stop packet outstanding, so a full socket is a fault of the child.
         """
         packets.send(self._socket, data, fds)
 
     def kill(self) -> None:
-        """SIGKILL to the whole process group; the end is told when it has come. Harmless when there is none left."""
-        if self._process.returncode is None:  # once reaped, the number may belong to somebody else
+        """Send SIGKILL to the whole process group; `on_exit` follows. Has no effect after the child was reaped."""
+        if self._process.returncode is None:  # once reaped, the id may belong to another process
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
 
-    def destroy(self) -> None:
-        """Kill and reap at once, telling nobody: for when the event loop itself is about to end."""
+    def kill_and_reap(self) -> None:
+        """Kill and wait, blocking, without a callback: for when the event loop itself is about to end."""
         self.kill()
         self._reap()
 
-    def _on_packet(self) -> None:
-        """Read one packet: the next only in another turn of the loop, so that a flood cannot hold the loop up."""
+    def _on_socket_readable(self) -> None:
+        """Read one packet; the next one in another iteration of the loop, so that a flood cannot block the loop."""
         try:
             received = packets.receive(self._socket, maximum_fds=0)
         except (BlockingIOError, ConnectionResetError):
-            return  # reset: it died with something unread; what it had said before can still be read
+            return  # reset: it died with unread data; what it had sent before can still be read
         except ProtocolError as error:
-            self._deafen()
-            self._listener.broke(Cause("protocol_broken", f"protocol broken: it sent {error}"))
+            self._stop_reading()
+            self._listener.on_protocol_error(protocol_broken(error))
             return
         except OSError:
             received = None
         if received is None:
-            self._deafen()
-            self._listener.closed()
+            self._stop_reading()
+            self._listener.on_closed()
         else:
-            self._listener.heard(received[0])
+            self._listener.on_packet(received[0])
 
-    def _on_output(self) -> None:
+    def _on_stdout_readable(self) -> None:
         try:
-            data = os.read(self._output.fileno(), _READ_BYTES)
+            data = os.read(self._stdout.fileno(), _READ_BYTES)
         except BlockingIOError:
             return
         if data:
-            self._printed.feed(data, time.monotonic())
+            self._output.feed(data, time.monotonic())
         else:
-            self._loop.remove_reader(self._output)
+            self._loop.remove_reader(self._stdout)
 
-    def _on_exit(self) -> None:
-        """The child is a zombie: take in what it still said, end its group, reap it, tell."""
-        for _ in range(_LONGEST_DRAIN_READS):
-            self._on_output()
-        self._printed.finish(time.monotonic())
-        self._hear_the_last()
+    def _on_process_exit(self) -> None:
+        """The child is a zombie: read its last output and packets, kill its group, reap it, report the exit."""
+        for _ in range(_MAXIMUM_DRAIN_READS):
+            self._on_stdout_readable()
+        self._output.finish(time.monotonic())
+        self._drain_socket()
         self.kill()
         returncode = self._reap()
-        self._listener.ended(describe_exit(returncode), returncode == -signal.SIGILL)
+        self._listener.on_exit(describe_exit(returncode), returncode == -signal.SIGILL)
 
-    def _hear_the_last(self) -> None:
-        """The answers to its jobs may still lie in the socket. It is dead, so they come to an end."""
+    def _drain_socket(self) -> None:
+        """Answers to its jobs may still be in the socket. The child is dead, so this loop ends."""
         if not self._loop.remove_reader(self._socket):
             return
         with suppress(OSError, ProtocolError):
             while True:
                 try:
                     received = packets.receive(self._socket, maximum_fds=0)
-                except ConnectionResetError:  # told once, before what it had said
+                except ConnectionResetError:  # raised once, before the packets that it had sent
                     continue
                 if received is None:
                     return
-                self._listener.heard(received[0])
+                self._listener.on_packet(received[0])
 
     def _reap(self) -> int:
         if self._process.returncode is not None:
             return self._process.returncode
-        for source in (self._pidfd, self._output, self._socket):
+        for source in (self._pidfd, self._stdout, self._socket):
             self._loop.remove_reader(source)
         returncode = self._process.wait()
         os.close(self._pidfd)
-        self._output.close()
+        self._stdout.close()
         self._socket.close()
         return returncode
 
-    def _deafen(self) -> None:
+    def _stop_reading(self) -> None:
         self._loop.remove_reader(self._socket)
 
 
+def protocol_broken(sent: object) -> Cause:
+    """The cause of killing a child that violated the protocol; `sent` describes what it sent."""
+    return Cause("protocol_broken", f"protocol broken: it sent {sent}")
+
+
 def describe_exit(returncode: int) -> Cause:
-    """Why a child that nobody had asked to end has ended, in words."""
+    """The cause of an exit that was not requested; `returncode` as of `subprocess`: negative for a signal."""
     if returncode >= 0:
         return Cause("exited", f"ended by itself with exit code {returncode}")
     name, hint = f"SIG{-returncode}", None

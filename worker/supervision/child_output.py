@@ -1,6 +1,6 @@
-"""What a child prints becomes lines of the log, bounded in length and number, and never holds the child up.
+"""Logs what a child prints, bounded in line length and number of lines; the child is never blocked by it.
 
-The last lines are kept: a fault handler's stack among them is the best evidence of what killed the child.
+The last lines are kept: the fault handler's stack trace among them is the best evidence of what killed the child.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from collections import deque
 
 import structlog
 
-LONGEST_LINE_CHARACTERS = 1000
-MOST_LINES_A_SECOND = 50
+MAXIMUM_LINE_CHARACTERS = 1000
+MAXIMUM_LINES_PER_SECOND = 50
 KEPT_LINES = 40
 
-_LONGEST_LINE_BYTES = 4 * LONGEST_LINE_CHARACTERS
+_MAXIMUM_LINE_BYTES = 4 * MAXIMUM_LINE_CHARACTERS
 
 _log = structlog.get_logger(__name__)
 
 
 class ChildOutput:
-    """Takes a child's output piece by piece; `child` and `pid` mark its lines in the log."""
+    """Splits one child's output into log lines; `child` and `pid` are fields of each."""
 
     def __init__(self, child: str, pid: int) -> None:
         self._child = child
@@ -36,35 +36,35 @@ class ChildOutput:
         return [_printable(line) for line in self._last]
 
     def feed(self, data: bytes, now_s: float) -> None:
-        """Log the lines that `data` completes. A line that is too long is cut."""
+        """Log the lines that `data` completes, at monotonic `now_s`. A line that is too long is truncated."""
         *lines, unfinished = (self._unfinished + data).split(b"\n")
-        self._unfinished = unfinished[:_LONGEST_LINE_BYTES]  # the rest of an endless line would be cut anyway
+        self._unfinished = unfinished[:_MAXIMUM_LINE_BYTES]  # the rest of an endless line would be truncated anyway
         lines = [line for line in lines if line and not line.isspace()]
-        self._last.extend(line[:_LONGEST_LINE_BYTES] for line in lines[-KEPT_LINES:])
+        self._last.extend(line[:_MAXIMUM_LINE_BYTES] for line in lines[-KEPT_LINES:])
         if int(now_s) != self._second:
-            self._tell_left_out()
+            self._log_left_out()
             self._second, self._lines_this_second = int(now_s), 0
-        room = MOST_LINES_A_SECOND - self._lines_this_second
-        # What is left out is not even decoded: a child that floods us must cost the parent little.
+        room = MAXIMUM_LINES_PER_SECOND - self._lines_this_second
+        # Lines that are left out are not even decoded: a child that floods its output must cost the parent little.
         for line in lines[:room]:
             _log.info("child says", child=self._child, pid=self._pid, line=_printable(line))
         self._lines_this_second += len(lines[:room])
         self._left_out += len(lines[room:])
 
     def finish(self, now_s: float) -> None:
-        """Log what is left: the child has ended."""
+        """Log the rest of the output; call when the child has exited."""
         if self._unfinished:
             self.feed(b"\n", now_s)
-        self._tell_left_out()
+        self._log_left_out()
 
-    def _tell_left_out(self) -> None:
+    def _log_left_out(self) -> None:
         if self._left_out:
             _log.warning("child prints too much", child=self._child, pid=self._pid, lines_left_out=self._left_out)
             self._left_out = 0
 
 
 def _printable(line: bytes) -> str:
-    """As text without control characters: what an image made a child print must not drive somebody's terminal."""
-    text = line[:_LONGEST_LINE_BYTES].decode("utf-8", "replace").rstrip().replace("\t", "  ")
+    """The line without control characters: output that an image provoked must not control an operator's terminal."""
+    text = line[:_MAXIMUM_LINE_BYTES].decode("utf-8", "replace").rstrip().replace("\t", "  ")
     shown = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
-    return shown if len(shown) <= LONGEST_LINE_CHARACTERS else shown[: LONGEST_LINE_CHARACTERS - 1] + "…"
+    return shown if len(shown) <= MAXIMUM_LINE_CHARACTERS else shown[: MAXIMUM_LINE_CHARACTERS - 1] + "…"

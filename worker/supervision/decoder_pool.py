@@ -1,7 +1,7 @@
-"""The decoder children at work: untrusted images in, pixels, smaller JPEGs and facts out.
+"""The pool of decoder children: untrusted images in; pixels, smaller JPEGs and facts out.
 
-A decoder is at one image at a time, so when it dies or hangs that image is to blame. The image is tried once more, in a
-decoder that has done nothing else before, and then given up by name; its neighbours notice nothing.
+A decoder works on one image at a time, so when it dies or hangs, that image is to blame. The image is tried once more,
+in a fresh decoder, and then fails by name; other images are not affected.
 """
 
 from __future__ import annotations
@@ -15,22 +15,24 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import structlog
 
 from worker.errors import CannotBeDone, Unavailable
 from worker.messages import ImageFacts
 from worker.operations import tracing
+from worker.settings import DecoderSettings, SourcesSettings
 from worker.supervision import packets
 from worker.supervision.child_handle import ChildSpec
 from worker.supervision.lifecycle import Cause, Policy
 from worker.supervision.packets import Packet, ProtocolError
-from worker.supervision.pool import ChildState, Observer, Pool, Recycling
+from worker.supervision.pool import Observer, Pool, Recycling
 from worker.supervision.relaunch import RelaunchRule
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from worker.images.content import Content
     from worker.images.requests import JpegLimits, PixelRecipe
 
@@ -38,36 +40,48 @@ _log = structlog.get_logger(__name__)
 
 _REASON = re.compile(r"image_[a-z_]{1,60}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_DEATHS_BEFORE_GIVING_UP = 2
+_MAXIMUM_DEATHS = 2
+_RULE = RelaunchRule(maximum_number_of_relaunches=None, interval_s=60.0)
+"""While decoders cannot start they are not ready and the delay grows, but they are never disabled: the next image may
+be a harmless one."""
+
 _SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _READ_BYTES = 1 << 20
+_DEFAULTS = DecoderSettings()
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderOptions:
-    """How many decoders there are and what one image may cost. `sandbox`: `best`, `strict` or `off`."""
+    """How many decoders there are and what one image may cost; the defaults are those of the settings.
+
+    `maximum_bytes` of the file; `maximum_memory_bytes` of address space and `maximum_cpu_s` of processor time for one
+    child and image. `sandbox`: `best`, `strict` or `off`.
+    """
 
     children: int = 1
-    timeout_s: float = 20.0
-    maximum_pixels: int = 50_000_000
-    maximum_bytes: int = 256 << 20
-    maximum_memory_bytes: int = 1 << 30
-    maximum_cpu_s: int = 20
-    images_per_child: int = 10_000
-    sandbox: str = "best"
+    timeout_s: float = _DEFAULTS.timeout_s
+    maximum_pixels: int = _DEFAULTS.maximum_pixels
+    maximum_bytes: int = SourcesSettings().maximum_bytes
+    maximum_memory_bytes: int = _DEFAULTS.maximum_memory_bytes
+    maximum_cpu_s: int = _DEFAULTS.maximum_cpu_s
+    images_per_child: int = _DEFAULTS.images_per_child
+    sandbox: str = _DEFAULTS.sandbox
     start_timeout_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A decoded image. `pixels_fd`, where pixels were asked for, holds size x size x 3 bytes; the caller closes it."""
+    """A decoded image. `pixels_fd`, if there was a recipe, holds size x size x 3 bytes; the caller closes it."""
 
     facts: ImageFacts
     pixels_fd: int | None
 
 
 class ImageKilledDecoder(CannotBeDone):
-    """The image killed its decoder twice: the evidence, for the dead letter and for finding the file again."""
+    """The image killed its decoder twice. The attributes are evidence for the dead letter and for finding the file.
+
+    `stage` is what the decoder was doing: `inspect`, `decode` or `shrink`. `sha256` is the digest of the file.
+    """
 
     def __init__(self, message: str, *, cause: Cause, stage: str, sha256: str) -> None:
         super().__init__(message, reason="image_killed_decoder")
@@ -76,8 +90,11 @@ class ImageKilledDecoder(CannotBeDone):
         self.sha256 = sha256
 
 
-class DecoderPool:
-    """Decoder children, each at one image at a time; images wait in order. Use with `async with`."""
+class DecoderPool(Pool):
+    """Decoder children, each with one image at a time; images wait in order.
+
+    `relaunches_left` is always None: a decoder's death is blamed on its image, and there may be any number of them.
+    """
 
     def __init__(
         self,
@@ -93,157 +110,95 @@ class DecoderPool:
             name: getattr(options, name)
             for name in ("maximum_pixels", "maximum_bytes", "maximum_memory_bytes", "maximum_cpu_s", "sandbox")
         }
-        self._pool = Pool(
+        super().__init__(
             "decoder",
             spec or ChildSpec.module("worker.children.decoder", settings),
-            Policy(
-                # Told as not ready while it backs off, but never disabled: the next image may be a harmless one.
-                RelaunchRule(maximum_number_of_relaunches=None),
-                work_is_blamed=True,
-                start_timeout_s=options.start_timeout_s,
-            ),
-            self,
+            Policy(_RULE, work_is_blamed=True, start_timeout_s=options.start_timeout_s),
             children=options.children,
             recycling=Recycling(after_images=options.images_per_child),
             observe=observe,
         )
 
     async def decode(self, content: Content, recipe: PixelRecipe | None, asset: str) -> Decoded:
-        """Facts of an image, and with a recipe the model's input.
+        """Facts of an image and, if there is a recipe, the model's input.
 
         Raises `CannotBeDone` (reason `image_…`) when the image is to blame, `Unavailable` when no decoder can start.
         """
         if recipe is None:
-            return Decoded(await self._do("inspect", packets.pack("inspect"), content, None, asset), None)
+            return Decoded(await self._run_job("inspect", packets.pack("inspect"), content, None, asset), None)
         length = recipe.size * recipe.size * 3
         pixels_fd = os.memfd_create("autotag-pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(pixels_fd, length)
-            # What the model child reads has the right length whatever a decoder does to it. A decoder that writes to it
-            # after its answer spoils its own image and no other; a seal against that stops the event loop for the time
-            # in which the kernel makes sure that nobody is writing (0.4 ms, an image).
+            # The seals guarantee the length to the model child whatever a decoder does to the file. A decoder that
+            # writes to it after its answer corrupts its own image and no other. A seal against writing would block the
+            # event loop for 0.4 ms per image, while the kernel makes sure that there is no writer.
             fcntl.fcntl(pixels_fd, fcntl.F_ADD_SEALS, _SIZE_SEALS)
-            facts = await self._do("decode", _decode_packet(recipe), content, pixels_fd, asset)
+            facts = await self._run_job("decode", _decode_packet(recipe), content, pixels_fd, asset)
         except BaseException:
             os.close(pixels_fd)
             raise
         return Decoded(facts, pixels_fd)
 
     async def inspect(self, content: Content, asset: str) -> ImageFacts:
-        """Format, size and digest of an image, from its header alone. Raises as `decode`."""
+        """Format, size and digest of an image, from its header alone. Raises the same errors as `decode`."""
         return (await self.decode(content, None, asset)).facts
 
     async def shrink(self, content: Content, limits: JpegLimits, asset: str) -> bytes:
-        """The image as a JPEG within `limits`, upright, without its metadata. Raises as `decode`."""
+        """The image as a JPEG within `limits`, upright, without its metadata. Raises the same errors as `decode`."""
         jpeg_fd = os.memfd_create("autotag-jpeg", os.MFD_CLOEXEC)
         try:
-            await self._do("shrink", packets.pack("shrink", {"limits": asdict(limits)}), content, jpeg_fd, asset)
+            packet = packets.pack("shrink", {"limits": asdict(limits)})
+            await self._run_job("shrink", packet, content, jpeg_fd, asset)
             return os.pread(jpeg_fd, limits.maximum_bytes, 0)
         finally:
             os.close(jpeg_fd)
-
-    async def start(self) -> None:
-        """Launch the children; images wait until one is ready."""
-        self._pool.start()
-
-    async def close(self, *, at_once: bool = False) -> None:
-        """Stop the children and wait for their end. Images still waiting end with `Unavailable`."""
-        await self._pool.close(at_once=at_once)
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close(at_once=kind is not None)
-
-    async def wait_ready(self) -> None:
-        """Return when a decoder is ready. Raises `Unavailable` when none can start."""
-        await self._pool.wait_ready()
-
-    def reset(self) -> None:
-        """Start decoders that were given up."""
-        self._pool.reset()
-
-    @property
-    def ready(self) -> bool:
-        """Whether a started decoder lives."""
-        return self._pool.ready
-
-    @property
-    def disabled_reason(self) -> str | None:
-        """Why no decoder can start, in words."""
-        return self._pool.disabled.message if self._pool.disabled else None
-
-    @property
-    def relaunches_left(self) -> None:
-        """Any number: a decoder's death is its image's fault."""
-
-    @property
-    def at_work(self) -> bool:
-        """Whether any decoder has an image in hand."""
-        return self._pool.at_work
 
     @property
     def waiting(self) -> int:
         """How many images wait for a decoder."""
         return len(self._waiting) + len(self._suspects)
 
-    def states(self) -> list[ChildState]:
-        """Every decoder."""
-        return self._pool.states()
-
-    # ── the pool's side ──────────────────────────────────────────────────────────────────────────────────────────────
-
-    def next_job(self, *, fresh: bool, free: int, in_hand: int) -> _DecoderJob | None:
-        """The next image; a suspect only in a fresh decoder, and there before all others."""
+    def _next_job(self, *, fresh: bool, free: int, in_hand: int) -> _DecoderJob | None:
+        """The next image. An image that has killed a decoder goes only to a fresh one, and there before all others."""
         for queue in (self._suspects, self._waiting) if fresh else (self._waiting,):
             while queue:
                 job = queue.popleft()
                 if job.wanted:
                     return job
-                job.drop()
+                job.close()
         return None
 
-    def abandon(self, error: Unavailable) -> None:
-        """No decoder can start: say so to everyone who waits."""
+    def _fail_waiting(self, error: Unavailable) -> None:
         for queue in (self._suspects, self._waiting):
             while queue:
                 queue.popleft().fail(error)
 
-    def put_back(self, job: _DecoderJob) -> None:
-        """A job that must be done again: a suspect apart from the others, an untried one before them."""
+    def _put_back(self, job: _DecoderJob) -> None:
+        """Queue a job again: among the suspects if it has killed a decoder, otherwise before all others."""
         if job.deaths:
             self._suspects.append(job)
         else:
             self._waiting.appendleft(job)
-        self._settle_in()
+        self._dispatch_or_fail()
 
-    async def _do(self, kind: str, packet: bytes, content: Content, out_fd: int | None, asset: str) -> ImageFacts:
-        who = f"{asset} ({content.origin})"
+    async def _run_job(self, kind: str, packet: bytes, content: Content, out_fd: int | None, asset: str) -> ImageFacts:
+        """Queue a job and wait for its answer. `out_fd`: the file that the decoder writes to."""
+        image = f"{asset} ({content.origin})"
         if content.size_bytes > self._options.maximum_bytes:
-            message = f"{who} has {content.size_bytes} bytes; at most {self._options.maximum_bytes} are decoded"
+            message = f"{image} has {content.size_bytes} bytes; at most {self._options.maximum_bytes} are decoded"
             raise CannotBeDone(message, reason="image_too_large_bytes")
         fds = [content.fd] if out_fd is None else [content.fd, out_fd]
-        job = _DecoderJob(self, kind, packet, fds, self._options.timeout_s, who)
+        job = _DecoderJob(self._put_back, kind, packet, fds, self._options.timeout_s, image)
         self._waiting.append(job)
-        self._settle_in()
+        self._dispatch_or_fail()
         try:
             return await job.answer
         except _KilledTwiceError as error:
             cause = error.cause
             sha256 = await asyncio.to_thread(_digest, content.fd)
-            message = f"{who} killed its decoder twice ({kind}): {cause.message}; SHA-256 {sha256}"
+            message = f"{image} killed its decoder twice ({kind}): {cause.message}; SHA-256 {sha256}"
             raise ImageKilledDecoder(message, cause=cause, stage=kind, sha256=sha256) from None
-
-    def _settle_in(self) -> None:
-        """Give what waits to whoever is free, or nobody a chance to wait in vain."""
-        if self._pool.serving:
-            self._pool.dispatch()
-        else:
-            self.abandon(self._pool.unavailable())
 
 
 class _KilledTwiceError(Exception):
@@ -253,75 +208,81 @@ class _KilledTwiceError(Exception):
 
 
 class _DecoderJob:
-    """One image for one decoder. Has descriptors of its own, so that a caller may go away at any time."""
+    """One image for one decoder. It owns duplicates of the descriptors, so the caller may be cancelled at any time."""
 
     images = 1
 
     def __init__(
-        self, pool: DecoderPool, kind: str, packet: bytes, fds: Sequence[int], timeout_s: float, who: str
+        self,
+        put_back: Callable[[_DecoderJob], None],
+        kind: str,
+        packet: bytes,
+        fds: Sequence[int],
+        timeout_s: float,
+        image: str,
     ) -> None:
         self.answer: asyncio.Future[ImageFacts] = asyncio.get_running_loop().create_future()
         self.timeout_s = timeout_s
         self.packet = packet
         self.fds = [os.dup(fd) for fd in fds]
         self.deaths = 0
-        self._pool = pool
+        self._put_back = put_back
         self._kind = kind
-        self._who = who
+        self._image = image
         self._span = tracing.current_span()
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody still waits for the answer."""
+        """Whether the caller still waits for the answer."""
         return not self.answer.done()
 
     @property
     def solitary(self) -> bool:
-        """An image that has killed a decoder goes alone."""
+        """An image that has killed a decoder must be the only one in hand."""
         return self.deaths > 0
 
-    def given(self, child: str, pid: int) -> None:
-        """A decoder has it."""
+    def on_sent(self, child: str, pid: int) -> None:
+        """Record the decoder in the trace."""
         self._span.set({"child.name": child, "child.pid": pid})
 
-    def answered(self, packet: Packet) -> None:
-        """Take the decoder's answer: what it found, or why the image is refused."""
+    def on_answer(self, packet: Packet) -> None:
+        """End with the facts, or with the reason why the image is refused. Raises `ProtocolError`."""
         match packet:
             case {"kind": "done"}:
                 facts = _facts_in(packet)
                 if self.wanted:
                     self.answer.set_result(facts)
-                self.drop()
+                self.close()
             case {"kind": "refused", "reason": str(reason), "message": str(message)} if _REASON.fullmatch(reason):
-                self.fail(CannotBeDone(f"{self._who}: {message}", reason=reason))
+                self.fail(CannotBeDone(f"{self._image}: {message}", reason=reason))
             case _:
                 raise ProtocolError(f"an answer of the wrong shape to {self._kind}")
 
-    def lost(self, cause: Cause) -> None:
-        """The decoder died with the image in hand: once more alone, and then no more."""
+    def on_child_died(self, cause: Cause) -> None:
+        """The image killed the decoder: try it once more alone, and fail it the second time."""
         self.deaths += 1
         if not self.wanted:
-            self.drop()
-        elif self.deaths >= _DEATHS_BEFORE_GIVING_UP:
+            self.close()
+        elif self.deaths >= _MAXIMUM_DEATHS:
             self.fail(_KilledTwiceError(cause))
         else:
-            _log.warning("image killed its decoder; once more in a fresh one", image=self._who, cause=cause.message)
-            self._pool.put_back(self)
+            _log.warning("image killed its decoder; once more in a fresh one", image=self._image, cause=cause.message)
+            self._put_back(self)
 
-    def returned(self) -> None:
-        """The image never reached the decoder."""
+    def on_returned(self) -> None:
+        """The decoder never began the image."""
         if self.wanted:
-            self._pool.put_back(self)
+            self._put_back(self)
         else:
-            self.drop()
+            self.close()
 
     def fail(self, error: Exception) -> None:
         """End with `error`."""
         if self.wanted:
             self.answer.set_exception(error)
-        self.drop()
+        self.close()
 
-    def drop(self) -> None:
+    def close(self) -> None:
         """Close the descriptors."""
         packets.close_all(self.fds)
         self.fds = []
@@ -329,12 +290,12 @@ class _DecoderJob:
 
 @lru_cache(maxsize=8)
 def _decode_packet(recipe: PixelRecipe) -> bytes:
-    """There are as many recipes as models."""
+    """The serialized job, cached: there is one recipe per model."""
     return packets.pack("decode", {"recipe": asdict(recipe)})
 
 
 def _facts_in(packet: Packet) -> ImageFacts:
-    """The facts in an answer. Raises `ProtocolError`: a decoder's word is checked like any stranger's."""
+    """The facts in an answer. A decoder's answer is untrusted input: raises `ProtocolError`."""
     match packet:
         case {"format": str(name), "width": int(width), "height": int(height), "sha256": str(sha256)} if (
             name.isascii() and name.isalnum() and width > 0 and height > 0 and _SHA256.fullmatch(sha256)

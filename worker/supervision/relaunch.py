@@ -1,34 +1,34 @@
-"""The relaunch rule: whether a crashed child is started again, and after how long.
+"""The relaunch rule: whether a crashed child is started again, and after what delay.
 
 The rule is a pure function of the times of the crashes, so that it can be tested exactly and asked "what if".
-Times are monotonic seconds; the wall clock may be set back without any effect.
+Times are monotonic seconds: setting the wall clock back has no effect.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-LONGEST_DELAY_S = 30.0
-"""A child that keeps crashing is tried at least this often."""
+MAXIMUM_DELAY_S = 30.0
+"""The longest delay before a relaunch, however often the child crashes."""
 
 _SECOND_DELAY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class RelaunchRule:
-    """How many crashes within how long are answered by a relaunch.
+    """The number of crashes within an interval that are answered by a relaunch.
 
     `maximum_number_of_relaunches` is 0 or more: with 5, five crashes within `interval_s` are relaunched and the sixth
     disables. None never disables; the delay still grows.
     """
 
-    maximum_number_of_relaunches: int | None = 5
-    interval_s: float = 60.0
+    maximum_number_of_relaunches: int | None
+    interval_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class RelaunchDecision:
-    """What follows from a crash. `crashes` are the times still remembered, this one included.
+    """What follows from a crash. `crashes` are the times that still count, this crash included.
 
     `delay_s` is None when the child is to be disabled. `relaunches_left` is how many more crashes would be relaunched
     if they all came now (None: any number).
@@ -40,7 +40,7 @@ class RelaunchDecision:
 
 
 def after_crash(rule: RelaunchRule, crashes: tuple[float, ...], now_s: float) -> RelaunchDecision:
-    """Judge a crash at `now_s`, given the earlier ones; those at or before `now_s - interval_s` are forgotten."""
+    """Decide about a crash at `now_s`, given the earlier ones; those at or before `now_s - interval_s` are dropped."""
     remaining = (*remembered(rule, crashes, now_s), now_s)
     maximum = rule.maximum_number_of_relaunches
     if maximum is not None and len(remaining) > maximum:
@@ -63,8 +63,8 @@ def relaunches_left(rule: RelaunchRule, crashes: tuple[float, ...], now_s: float
 
 
 def _delay_s(number_of_crashes: int) -> float:
-    """0 s after the first crash, then 0.5, 1, 2, 4 … up to the longest delay."""
+    """0 s after the first crash, then 0.5, 1, 2, 4 … up to MAXIMUM_DELAY_S."""
     if number_of_crashes <= 1:
         return 0.0
     doublings = min(number_of_crashes - 2, 16)  # bounded: a float overflows after a thousand doublings
-    return min(LONGEST_DELAY_S, _SECOND_DELAY_S * 2.0**doublings)
+    return min(MAXIMUM_DELAY_S, _SECOND_DELAY_S * 2.0**doublings)

@@ -16,28 +16,28 @@ def crashes(tmp_path: Path) -> Path:
     return tmp_path / "crashes.csv"
 
 
-def simulated(crashes: Path, *options: str) -> tuple[int, str]:
-    found = CliRunner().invoke(app, ["simulate", str(crashes), *options])
-    return found.exit_code, found.output
+def simulate(crashes: Path, *options: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["simulate", str(crashes), *options])
+    return result.exit_code, result.output
 
 
 def test_the_sixth_crash_within_a_minute_would_have_disabled_the_model(crashes: Path) -> None:
     crashes.write_text("time,why\n" + "".join(f"{10 * number},SIGKILL\n" for number in range(7)))
 
-    status, said = simulated(crashes, "--relaunches", "5", "--interval", "60")
+    exit_code, output = simulate(crashes, "--relaunches", "5", "--interval", "60")
 
-    assert status == 1
-    assert "disabled at crash 6 of 7, 50" in said
+    assert exit_code == 1
+    assert "disabled at crash 6 of 7, 50" in output
 
 
 def test_crashes_that_are_far_enough_apart_are_forgotten(crashes: Path) -> None:
     # A crash exactly one interval old is forgotten, so there are never more than five.
     crashes.write_text("".join(f"2026-11-23T10:{minute:02}:00+00:00\n" for minute in range(10)))
 
-    status, said = simulated(crashes, "--relaunches", "5", "--interval", "300", "--json")
+    exit_code, output = simulate(crashes, "--relaunches", "5", "--interval", "300", "--json")
 
-    assert status == 0
-    assert json.loads(said) == {
+    assert exit_code == 0
+    assert json.loads(output) == {
         "relaunches": 5, "interval_s": 300.0, "crashes": 10, "disabled": False, "at_crash": None, "at": None,
     }  # fmt: skip
 
@@ -45,6 +45,6 @@ def test_crashes_that_are_far_enough_apart_are_forgotten(crashes: Path) -> None:
 @pytest.mark.parametrize(("text", "line"), [("1\nsoon\n", "line 2"), ("5\n4\n", "line 2"), ("time\n1\nx\n", "line 3")])
 def test_a_file_that_is_no_list_of_times_is_refused_by_line(crashes: Path, text: str, line: str) -> None:
     crashes.write_text(text)
-    status, said = simulated(crashes)
-    assert status == 2
-    assert line in said
+    exit_code, output = simulate(crashes)
+    assert exit_code == 2
+    assert line in output

@@ -1,4 +1,4 @@
-"""What children print: bounded, printable, and never a reason to hold a child up."""
+"""The output of children is logged bounded and printable, and never blocks a child."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from worker.supervision.child_output import KEPT_LINES, LONGEST_LINE_CHARACTERS, MOST_LINES_A_SECOND, ChildOutput
+from worker.supervision.child_output import KEPT_LINES, MAXIMUM_LINE_CHARACTERS, MAXIMUM_LINES_PER_SECOND, ChildOutput
 
 
 def lines_of(logs: list[Any]) -> list[str]:
@@ -33,13 +33,13 @@ def test_control_characters_do_not_reach_a_terminal() -> None:
     assert lines_of(logs) == ["\ufffd]0;title\ufffd café \ufffd"]
 
 
-def test_a_line_without_end_is_cut() -> None:
+def test_an_endless_line_is_truncated() -> None:
     output = ChildOutput("model-1", 7)
     with capture_logs() as logs:
         for _ in range(100):
             output.feed(b"x" * 65536, 0.0)
         output.feed(b"\nnext\n", 0.0)
-    assert [len(line) for line in lines_of(logs)] == [LONGEST_LINE_CHARACTERS, 4]
+    assert [len(line) for line in lines_of(logs)] == [MAXIMUM_LINE_CHARACTERS, 4]
 
 
 def test_a_flood_is_left_out_counted_and_ends_with_its_last_lines() -> None:
@@ -47,8 +47,8 @@ def test_a_flood_is_left_out_counted_and_ends_with_its_last_lines() -> None:
     with capture_logs() as logs:
         output.feed(b"".join(b"line %d\n" % number for number in range(500)), 0.0)
         output.feed(b"next second\n", 1.0)
-    assert len(lines_of(logs)) == MOST_LINES_A_SECOND + 1
-    assert [line["lines_left_out"] for line in logs if "lines_left_out" in line] == [500 - MOST_LINES_A_SECOND]
+    assert len(lines_of(logs)) == MAXIMUM_LINES_PER_SECOND + 1
+    assert [line["lines_left_out"] for line in logs if "lines_left_out" in line] == [500 - MAXIMUM_LINES_PER_SECOND]
     assert output.last_lines[-2:] == ["line 499", "next second"]
     assert len(output.last_lines) == KEPT_LINES
 

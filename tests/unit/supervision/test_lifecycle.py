@@ -1,4 +1,4 @@
-"""The child's life: every move of the table, and random walks that must never get stuck or start a second child."""
+"""The child's life: every legal move, and random walks that must never get stuck or start a second child."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from worker.supervision.lifecycle import (
     Busy,
     Cause,
     Checking,
+    ChildEvent,
     Closed,
     Crashed,
     Disabled,
     Dying,
     Elapsed,
     Ended,
-    Event,
     Given,
     IllegalMoveError,
     Kill,
@@ -50,14 +50,17 @@ from worker.supervision.lifecycle import (
 from worker.supervision.relaunch import RelaunchRule
 
 WHY = Cause("killed_by_sigkill", "killed by SIGKILL: perhaps out of memory?")
-MODEL = Policy(RelaunchRule(5, 60.0), work_is_blamed=False)
-DECODER = Policy(RelaunchRule(None, 60.0), work_is_blamed=True)
+START_TIMEOUT_S = 120.0
+MODEL = Policy(RelaunchRule(5, 60.0), work_is_blamed=False, start_timeout_s=START_TIMEOUT_S)
+DECODER = Policy(RelaunchRule(None, 60.0), work_is_blamed=True, start_timeout_s=START_TIMEOUT_S)
+ONE_CRASH_DISABLES = Policy(RelaunchRule(0, 1.0), work_is_blamed=False, start_timeout_s=START_TIMEOUT_S)
+
+INITIAL = Life()
 
 
-UNBORN = Life()
-
-
-def walk(policy: Policy, *events: Event, life: Life = UNBORN, now_s: float = 100.0) -> tuple[Life, tuple[Action, ...]]:
+def walk(
+    policy: Policy, *events: ChildEvent, life: Life = INITIAL, now_s: float = 100.0
+) -> tuple[Life, tuple[Action, ...]]:
     actions: tuple[Action, ...] = ()
     for event in events:
         life, actions = step(policy, life, event, now_s)
@@ -83,7 +86,7 @@ def test_a_child_starts_works_and_stops() -> None:
     assert (life, actions) == (Life(), (BecameStopped(),)), "a planned stop is never a crash, whatever the exit status"
 
 
-def test_a_second_job_has_its_time_from_when_the_child_comes_to_it() -> None:
+def test_the_timeout_of_a_second_job_starts_when_the_first_has_been_answered() -> None:
     life, actions = walk(MODEL, *BUSY, Given(5.0))
     assert (life.phase, actions) == (Busy(130.0), ()), "the deadline is that of the first job"
     life, actions = walk(MODEL, Replied(next_timeout_s=5.0), life=life, now_s=120.0)
@@ -91,7 +94,7 @@ def test_a_second_job_has_its_time_from_when_the_child_comes_to_it() -> None:
     assert isinstance(walk(MODEL, Replied(), life=life)[0].phase, Ready)
 
 
-def test_an_idle_child_is_asked_for_a_sign_of_life() -> None:
+def test_an_idle_child_is_pinged() -> None:
     life, actions = walk(MODEL, *READY, Elapsed())
     assert (life.phase, actions) == (Checking(100 + MODEL.check_timeout_s), (Ping(),))
     assert isinstance(walk(MODEL, Replied(), life=life)[0].phase, Ready)
@@ -105,7 +108,7 @@ def test_an_idle_child_is_asked_for_a_sign_of_life() -> None:
     [((Start(),), "silent_while_starting"), (BUSY, "silent_while_busy"), ((*READY, Elapsed()), "silent_while_idle")],
 )
 def test_silence_past_the_deadline_is_a_crash_once_the_child_has_been_reaped(
-    before: tuple[Event, ...], reason: str
+    before: tuple[ChildEvent, ...], reason: str
 ) -> None:
     life, actions = walk(MODEL, *before, Elapsed())
     assert actions == (Kill(),)
@@ -126,7 +129,7 @@ def test_a_child_that_sigkill_does_not_reach_is_killed_again_and_not_replaced() 
 
 @pytest.mark.parametrize("before", [(Start(),), READY, BUSY, (*READY, Elapsed())])
 @pytest.mark.parametrize("fault", [Broke(WHY), Closed(), Ended(WHY)])
-def test_every_way_to_die_is_one_crash_of_the_model(before: tuple[Event, ...], fault: Event) -> None:
+def test_every_way_to_die_is_one_crash_of_the_model(before: tuple[ChildEvent, ...], fault: ChildEvent) -> None:
     life, _ = walk(MODEL, *before, fault)
     if not isinstance(fault, Ended):
         life, _ = walk(MODEL, Ended(WHY), life=life)
@@ -149,13 +152,13 @@ def test_a_child_that_closes_its_socket_is_given_a_moment_to_exit_before_it_is_k
     assert actions == (Kill(),)
     _, actions = walk(MODEL, Ended(WHY), life=life)
     assert isinstance(actions[0], Crashed)
-    assert actions[0].cause.reason == "hung_up", "our own SIGKILL explains nothing"
+    assert actions[0].cause.reason == "hung_up", "the parent's own SIGKILL explains nothing"
 
 
-def test_the_sixth_crash_within_the_interval_disables_and_a_reset_forgives() -> None:
+def test_the_sixth_crash_within_the_interval_disables_and_a_reset_enables() -> None:
     life = Life()
     for number in range(5):
-        event: Event = Start() if number == 0 else Elapsed()
+        event: ChildEvent = Start() if number == 0 else Elapsed()
         life, actions = walk(MODEL, event, Ended(WHY), life=life)
         assert isinstance(actions[1], Relaunching)
     life, actions = walk(MODEL, Elapsed(), Ended(WHY), life=life)
@@ -189,7 +192,7 @@ def test_an_illegal_instruction_disables_at_once_only_while_starting() -> None:
 
 
 @pytest.mark.parametrize("fault", [Broke(WHY), Closed(), Ended(WHY), Elapsed()])
-def test_a_decoder_that_dies_busy_is_relaunched_at_once_and_nothing_is_counted(fault: Event) -> None:
+def test_a_decoder_that_dies_busy_is_relaunched_at_once_and_nothing_is_counted(fault: ChildEvent) -> None:
     life, actions = walk(DECODER, *BUSY, fault)
     if not isinstance(fault, Ended):
         life, actions = walk(DECODER, Ended(WHY), life=life)
@@ -225,15 +228,15 @@ def test_a_busy_child_may_finish_before_it_stops_and_is_killed_when_it_does_not(
     assert walk(MODEL, Ended(WHY), life=life)[0] == Life()
 
 
-def test_a_start_while_stopping_waits_for_the_old_child_to_be_gone() -> None:
+def test_a_start_while_stopping_waits_for_the_old_child_to_end() -> None:
     life, actions = walk(MODEL, *READY, Stop(), Start())
     assert actions == ()
     assert walk(MODEL, Ended(WHY), life=life)[1] == (Spawn(),)
     for stop in (Stop(), Stop(at_once=True)):
-        assert walk(MODEL, stop, Ended(WHY), life=life)[0] == Life(), "the last word counts"
+        assert walk(MODEL, stop, Ended(WHY), life=life)[0] == Life(), "the last request counts"
 
 
-def test_a_child_that_was_being_killed_when_told_to_stop_has_its_crash_counted_and_is_not_relaunched() -> None:
+def test_a_child_that_was_being_killed_when_asked_to_stop_has_its_crash_counted_and_is_not_relaunched() -> None:
     life, _ = walk(MODEL, *BUSY, Elapsed(), Stop())
     life, actions = walk(MODEL, Ended(WHY), life=life)
     assert life == Life(Stopped(), (100.0,))
@@ -254,14 +257,14 @@ def test_a_child_that_was_being_killed_when_told_to_stop_has_its_crash_counted_a
         ((*READY, Elapsed()), Given(1.0)),
     ],
 )
-def test_what_cannot_happen_is_refused(before: tuple[Event, ...], event: Event) -> None:
+def test_what_cannot_happen_is_refused(before: tuple[ChildEvent, ...], event: ChildEvent) -> None:
     life, _ = walk(MODEL, *before)
     with pytest.raises(IllegalMoveError):
         step(MODEL, life, event, 100.0)
 
 
 class World:
-    """Stands for the supervisor and the operating system: at most one process, which does as it likes."""
+    """Simulates the supervisor and the operating system: at most one process, which behaves at random."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy, self.life, self.now_s = policy, Life(), 0.0
@@ -269,11 +272,11 @@ class World:
         self.counted = 0
         self.crashes_seen: list[float] = []
 
-    def possible(self) -> list[Event]:
-        """What can happen now, by the rules of the world and not by those of `step`."""
-        events: list[Event] = [Stop(), Stop(at_once=True), Reset()]
+    def possible(self) -> list[ChildEvent]:
+        """The events that can happen now, by the rules of this simulation and not by those of `step`."""
+        events: list[ChildEvent] = [Stop(), Stop(at_once=True), Reset()]
         phase = self.life.phase
-        if isinstance(phase, Stopped | Stopping) or (isinstance(phase, Dying) and phase.leaving):
+        if isinstance(phase, Stopped | Stopping) or (isinstance(phase, Dying) and phase.stop_requested):
             events.append(Start())
         if self.life.deadline_s is not None:
             events.append(Elapsed())
@@ -289,7 +292,7 @@ class World:
             events = [SpawnFailed(WHY)]
         return events
 
-    def happen(self, event: Event) -> None:
+    def happen(self, event: ChildEvent) -> None:
         if isinstance(event, Elapsed):
             assert self.life.deadline_s is not None
             self.now_s = max(self.now_s, self.life.deadline_s)
@@ -307,11 +310,11 @@ class World:
             self.crashes_seen = []
         self.check(before, event)
 
-    def check(self, before: Life, event: Event) -> None:
+    def check(self, before: Life, event: ChildEvent) -> None:
         phase = self.life.phase
         if isinstance(phase, Stopped | Disabled | BackOff):
-            assert not self.alive, "a process nobody looks after"
-        assert (self.life.deadline_s is None) == isinstance(phase, Stopped | Disabled), "a wait without an end"
+            assert not self.alive, "an unsupervised process"
+        assert (self.life.deadline_s is None) == isinstance(phase, Stopped | Disabled), "an unbounded wait"
         window = [time for time in self.crashes_seen if time > self.now_s - self.policy.rule.interval_s]
         remembered = [time for time in self.life.crashes if time > self.now_s - self.policy.rule.interval_s]
         assert remembered == window, "the count of crashes is not exact"
@@ -319,14 +322,14 @@ class World:
             assert self.life.crashes == before.crashes or isinstance(event, Reset), "a planned stop was counted"
 
 
-@given(data=st.data(), policy=st.sampled_from([MODEL, DECODER, Policy(RelaunchRule(0, 1.0), work_is_blamed=False)]))
+@given(data=st.data(), policy=st.sampled_from([MODEL, DECODER, ONE_CRASH_DISABLES]))
 def test_no_walk_gets_stuck_or_starts_two_children_or_miscounts(data: Any, policy: Policy) -> None:
     world = World(policy)
     world.happen(Start())
     for _ in range(data.draw(st.integers(0, 60))):
         world.now_s += data.draw(st.sampled_from([0.0, 0.0, 0.5, 7.0, 61.0]))
         world.happen(data.draw(st.sampled_from(world.possible())))
-    # However it got here: with nothing but deadlines passing and killed children dying, it ends where it should.
+    # From every state, a stop leads to Stopped when only deadlines pass and killed children die.
     world.happen(Stop())
     for _ in range(10):
         if isinstance(world.life.phase, Stopped):

@@ -1,4 +1,4 @@
-"""Packets and descriptors over a real socket pair; anything malformed is refused and leaks nothing."""
+"""Packets and descriptors over a real socket pair; a malformed packet is refused and leaks no descriptor."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from worker.settings import TensorFlowSettings
 from worker.supervision import packets
 from worker.supervision.packets import ProtocolError
 
 
 @pytest.fixture
 def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, theirs = packets.socket_pair()
-    with ours, theirs:
-        yield ours, theirs
+    parent_end, child_end = packets.socket_pair()
+    with parent_end, child_end:
+        yield parent_end, child_end
 
 
 def open_fds() -> set[str]:
@@ -28,11 +30,11 @@ def open_fds() -> set[str]:
 
 
 def test_a_packet_and_its_descriptors_arrive_whole(ends: tuple[socket.socket, socket.socket], tmp_path: object) -> None:
-    ours, theirs = ends
+    parent_end, child_end = ends
     memory = os.memfd_create("test")
     os.write(memory, b"pixels")
-    packets.send(ours, packets.pack("score", {"floors": [0.1]}), [memory])
-    received = packets.receive(theirs, maximum_fds=1)
+    packets.send(parent_end, packets.pack("score", {"floors": [0.1]}), [memory])
+    received = packets.receive(child_end, maximum_fds=1)
     assert received is not None
     packet, fds = received
     assert packet == {"kind": "score", "floors": [0.1]}
@@ -41,37 +43,43 @@ def test_a_packet_and_its_descriptors_arrive_whole(ends: tuple[socket.socket, so
     packets.close_all([*fds, memory])
 
 
-def test_packets_are_neither_cut_nor_joined(ends: tuple[socket.socket, socket.socket]) -> None:
-    ours, theirs = ends
+def test_packets_are_neither_split_nor_joined(ends: tuple[socket.socket, socket.socket]) -> None:
+    parent_end, child_end = ends
     for kind in ("one", "two"):
-        packets.send(theirs, packets.pack(kind))
-    first, second = packets.receive(ours, maximum_fds=0), packets.receive(ours, maximum_fds=0)
+        packets.send(child_end, packets.pack(kind))
+    first, second = packets.receive(parent_end, maximum_fds=0), packets.receive(parent_end, maximum_fds=0)
     assert first is not None
     assert second is not None
     assert (first[0]["kind"], second[0]["kind"]) == ("one", "two")
 
 
 def test_the_largest_packet_can_be_sent(ends: tuple[socket.socket, socket.socket]) -> None:
-    ours, theirs = ends
+    parent_end, child_end = ends
     data = packets.pack("x", {"bytes": b"\0" * (packets.MAXIMUM_PACKET_BYTES - 20)})
-    packets.send(ours, data)
-    assert packets.receive(theirs, maximum_fds=0) is not None
+    packets.send(parent_end, data)
+    assert packets.receive(child_end, maximum_fds=0) is not None
     with pytest.raises(ValueError, match="at most"):
         packets.pack("x", {"bytes": b"\0" * packets.MAXIMUM_PACKET_BYTES})
 
 
 def test_a_full_answer_fits_into_a_packet() -> None:
-    item = {"labels": b"\0" * 2000, "confidences": b"\0" * 4000}
+    item = {"labels": b"\0" * 2 * packets.MAXIMUM_LABELS, "confidences": b"\0" * 4 * packets.MAXIMUM_LABELS}
     assert len(packets.pack("done", {"items": [item] * packets.MAXIMUM_FDS})) < packets.MAXIMUM_PACKET_BYTES
 
 
-def test_a_closed_socket_is_the_end(ends: tuple[socket.socket, socket.socket]) -> None:
-    ours, theirs = ends
-    theirs.close()
-    assert packets.receive(ours, maximum_fds=0) is None
+def test_the_largest_batch_of_the_settings_fits_into_a_packet() -> None:
+    assert TensorFlowSettings(batch_size=packets.MAXIMUM_FDS).batch_size == packets.MAXIMUM_FDS
+    with pytest.raises(ValidationError):
+        TensorFlowSettings(batch_size=packets.MAXIMUM_FDS + 1)
 
 
-def test_nothing_there_is_not_the_end(ends: tuple[socket.socket, socket.socket]) -> None:
+def test_a_closed_socket_is_received_as_none(ends: tuple[socket.socket, socket.socket]) -> None:
+    parent_end, child_end = ends
+    child_end.close()
+    assert packets.receive(parent_end, maximum_fds=0) is None
+
+
+def test_an_empty_socket_is_not_a_closed_one(ends: tuple[socket.socket, socket.socket]) -> None:
     with pytest.raises(BlockingIOError):
         packets.receive(ends[0], maximum_fds=0)
 
@@ -91,42 +99,42 @@ def test_nothing_there_is_not_the_end(ends: tuple[socket.socket, socket.socket])
         b"\xdf\xff\xff\xff\xff",
     ],
 )
-def test_what_is_no_packet_is_refused(ends: tuple[socket.socket, socket.socket], data: bytes) -> None:
-    ours, theirs = ends
-    theirs.send(data)
+def test_a_malformed_packet_is_refused(ends: tuple[socket.socket, socket.socket], data: bytes) -> None:
+    parent_end, child_end = ends
+    child_end.send(data)
     with pytest.raises(ProtocolError):
-        packets.receive(ours, maximum_fds=0)
+        packets.receive(parent_end, maximum_fds=0)
 
 
 @given(st.binary(min_size=1, max_size=300))
-def test_no_bytes_raise_anything_else(data: bytes) -> None:
+def test_no_bytes_raise_another_error(data: bytes) -> None:
     with suppress(ProtocolError):
         assert isinstance(packets.unpack(data)["kind"], str)
 
 
 def test_an_oversize_packet_is_refused(ends: tuple[socket.socket, socket.socket]) -> None:
-    ours, theirs = ends
-    theirs.send(b"\0" * (packets.MAXIMUM_PACKET_BYTES + 1))
+    parent_end, child_end = ends
+    child_end.send(b"\0" * (packets.MAXIMUM_PACKET_BYTES + 1))
     with pytest.raises(ProtocolError, match="larger"):
-        packets.receive(ours, maximum_fds=0)
+        packets.receive(parent_end, maximum_fds=0)
 
 
 @pytest.mark.parametrize("sent", [1, 3, 50])
-def test_descriptors_that_nobody_asked_for_are_refused_and_closed(
+def test_descriptors_beyond_the_maximum_are_refused_and_closed(
     ends: tuple[socket.socket, socket.socket], sent: int
 ) -> None:
-    ours, theirs = ends
+    parent_end, child_end = ends
     before = open_fds()
-    socket.send_fds(theirs, [packets.pack("done")], [theirs.fileno()] * sent)
+    socket.send_fds(child_end, [packets.pack("done")], [child_end.fileno()] * sent)
     with pytest.raises(ProtocolError):
-        packets.receive(ours, maximum_fds=0)
+        packets.receive(parent_end, maximum_fds=0)
     assert open_fds() == before
 
 
 def test_descriptors_of_a_malformed_packet_are_closed(ends: tuple[socket.socket, socket.socket]) -> None:
-    ours, theirs = ends
+    parent_end, child_end = ends
     before = open_fds()
-    socket.send_fds(theirs, [b"garbage"], [theirs.fileno()])
+    socket.send_fds(child_end, [b"garbage"], [child_end.fileno()])
     with pytest.raises(ProtocolError):
-        packets.receive(ours, maximum_fds=4)
+        packets.receive(parent_end, maximum_fds=4)
     assert open_fds() == before

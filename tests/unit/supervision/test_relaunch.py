@@ -1,4 +1,4 @@
-"""The relaunch rule, against a reference written separately and at the edges of its window."""
+"""The relaunch rule, compared with a separate reference implementation, and at the edges of its window."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = 60.0
 
 
 def reference(maximum: int, interval: float, times: list[float]) -> list[float | str]:
-    """What must happen at each crash, in the words of the design, with none of the code's ideas."""
+    """The decision at each crash, written from the design and independently of the code."""
     answers: list[float | str] = []
     for last in range(len(times)):
         now = times[last]
@@ -87,4 +87,4 @@ def test_the_budget_grows_back_as_crashes_are_forgotten() -> None:
     rule = RelaunchRule(5, T)
     crashes = after_crash(rule, after_crash(rule, (), 0.0).crashes, 10.0).crashes
     assert [relaunches_left(rule, crashes, now) for now in (10.0, 59.9, 60.0, 70.0)] == [3, 3, 4, 5]
-    assert relaunches_left(RelaunchRule(None), crashes, 10.0) is None
+    assert relaunches_left(RelaunchRule(None, T), crashes, 10.0) is None

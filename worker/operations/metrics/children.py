@@ -11,10 +11,9 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from worker.operations.metrics.labels import Reasons
-from worker.supervision.lifecycle import Crashed, Notice, Relaunching
+from worker.supervision.lifecycle import PHASE_NAMES, WORKING_PHASE_NAMES, Crashed, Notice, Relaunching
 
 KINDS = ("model", "decoder")
-PHASES = ("stopped", "starting", "ready", "checking", "busy", "stopping", "dying", "back_off", "disabled")
 CRASHES = (
     "exited",
     "killed_by_sigabrt",
@@ -49,7 +48,7 @@ class ChildView(Protocol):
 
     @property
     def phase(self) -> str:
-        """One of PHASES."""
+        """One of lifecycle's PHASE_NAMES."""
         ...
 
     @property
@@ -146,7 +145,8 @@ class _PoolCollector(Collector):
     def collect(self) -> Iterable[GaugeMetricFamily]:
         pools = self.read()
         children = {kind: pools[kind].states() if kind in pools else () for kind in KINDS}
-        yield _by_state("autotag_children", "Children by phase of their lives", "phase", PHASES, _counted(children))
+        phases = tuple(PHASE_NAMES.values())
+        yield _by_state("autotag_children", "Children by phase of their lives", "phase", phases, _counted(children))
         yield _by_state(
             "autotag_supervisor_state",
             "1 for the state that the children of a kind are in as a whole",
@@ -202,7 +202,7 @@ def _state(pool: PoolView | None, children: Sequence[ChildView]) -> str:
     if pool.disabled_reason is not None:
         return "disabled"
     phases = {child.phase for child in children}
-    if phases & {"ready", "busy", "checking"}:
+    if phases & WORKING_PHASE_NAMES:
         names = [child.name for child in children]
         return "recycling" if len(names) > len(set(names)) else "ready"
     if "starting" in phases:
