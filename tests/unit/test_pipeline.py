@@ -24,7 +24,7 @@ from worker.operations.history import History
 from worker.operations.history.thumbnails import Thumbnails
 from worker.operations.metrics import Metrics
 from worker.pipeline import Pipeline
-from worker.providers.replies import Again, ProviderReplies, Reply
+from worker.providers.replies import AskAgain, ProviderReplies, Reply
 from worker.settings import Settings, settings_digest
 from worker.tagging.results import Subject
 from worker.tagging.tagger import Tagged
@@ -38,7 +38,7 @@ NEW = OLD.model_copy(
         "retry": OLD.retry.model_copy(update={"maximum_number_of_attempts": 5}),
     }
 )
-DOWN = Reply("slow", "unavailable", reason="service_failed", message="HTTP 503", again=Again.LATER)
+DOWN = Reply("slow", "unavailable", reason="service_failed", message="HTTP 503", ask_again=AskAgain.LATER)
 ANSWERED = Reply("tensorflow", "ok", model="model@1")
 
 
