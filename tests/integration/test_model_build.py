@@ -14,9 +14,9 @@ import pytest
 from tests.support.models import built
 from worker.errors import Misconfigured
 from worker.models import build as build_module
-from worker.models.build import ensure
-from worker.models.catalogue import BUILT_IN, available, find
-from worker.models.staging import Progress, ready
+from worker.models.build import ensure_model
+from worker.models.catalogue import BUILT_IN, find_package, known_models
+from worker.models.staging import ModelProgress, intact_package
 
 NAME = "efficientnet-lite0-float"  # the quickest to build
 
@@ -28,15 +28,15 @@ class Stop(Exception):
 
 
 def test_a_build_tells_its_steps_and_is_found_afterwards(tmp_path: Path) -> None:
-    steps: list[Progress] = []
-    package = ensure(NAME, tmp_path, steps.append)
+    steps: list[ModelProgress] = []
+    package = ensure_model(NAME, tmp_path, steps.append)
     package.verify()
     assert {progress.step for progress in steps} >= {"reading the weights", "building the graph"}
-    assert find(NAME, tmp_path) == package
-    assert [known.name for known in available(tmp_path) if known.present] == [NAME]
+    assert find_package(NAME, tmp_path) == package
+    assert [known.name for known in known_models(tmp_path) if known.present] == [NAME]
 
     steps.clear()
-    assert ensure(NAME, tmp_path, steps.append) == package
+    assert ensure_model(NAME, tmp_path, steps.append) == package
     assert steps == [], "it was built twice"
 
 
@@ -52,7 +52,7 @@ def test_two_at_once_build_once(tmp_path: Path) -> None:
 
     def run(number: int) -> Callable[[], None]:
         return lambda: told[number].append(
-            ensure(NAME, tmp_path, lambda progress: told[number].append(progress.step)).identity
+            ensure_model(NAME, tmp_path, lambda progress: told[number].append(progress.step)).identity
         )
 
     threads = [threading.Thread(target=run(number)) for number in range(2)]
@@ -65,17 +65,17 @@ def test_two_at_once_build_once(tmp_path: Path) -> None:
 
 
 def test_a_damaged_model_is_built_anew(tmp_path: Path) -> None:
-    package = ensure(NAME, tmp_path)
+    package = ensure_model(NAME, tmp_path)
     (package.model_path / "saved_model.pb").write_bytes(b"")
-    ensure(NAME, tmp_path).verify()
+    ensure_model(NAME, tmp_path).verify()
 
 
 def test_a_build_that_is_stopped_ends_its_process_and_leaves_nothing(tmp_path: Path) -> None:
-    def stop(_: Progress) -> None:
+    def stop(_: ModelProgress) -> None:
         raise Stop
 
     with pytest.raises(Stop):
-        ensure(NAME, tmp_path, stop)
+        ensure_model(NAME, tmp_path, stop)
     assert [path for path in (tmp_path / "models").iterdir() if path.is_dir()] == []
 
 
@@ -95,21 +95,21 @@ def builder_that(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 def test_a_killed_builder_is_told_of(builder_that: Callable[[str], None], tmp_path: Path) -> None:
     builder_that("import os; os.kill(os.getpid(), 9)")
     with pytest.raises(Misconfigured, match="ended by SIGKILL: perhaps out of memory") as caught:
-        ensure(NAME, tmp_path)
+        ensure_model(NAME, tmp_path)
     assert caught.value.reason == "model_build_failed"
-    assert ready(BUILT_IN[NAME].directory(tmp_path)) is None
+    assert intact_package(BUILT_IN[NAME].directory(tmp_path)) is None
 
 
 def test_the_last_words_of_a_builder_that_fails_are_told(builder_that: Callable[[str], None], tmp_path: Path) -> None:
     builder_that("raise SystemExit('no such operation')")
     with pytest.raises(Misconfigured, match=r"ended with status 1.*no such operation"):
-        ensure(NAME, tmp_path)
+        ensure_model(NAME, tmp_path)
 
 
 def test_noise_from_a_library_is_no_progress(builder_that: Callable[[str], None], tmp_path: Path) -> None:
     builder_that("""print('hello'); print('{"error": "no room", "reason": "disk_full"}'); raise SystemExit(1)""")
     with pytest.raises(Misconfigured, match="no room") as caught:
-        ensure(NAME, tmp_path)
+        ensure_model(NAME, tmp_path)
     assert caught.value.reason == "disk_full"
 
 

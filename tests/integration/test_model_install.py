@@ -17,10 +17,10 @@ import pytest
 from tests.support.models import run_python, score_elsewhere
 from worker.errors import Misconfigured
 from worker.models import catalogue, download
-from worker.models.catalogue import DOWNLOADS, Download, find
+from worker.models.catalogue import DOWNLOADS, Download, find_package
 from worker.models.install import install, install_download
 from worker.models.manifest import ModelMissing, ModelPackage
-from worker.models.staging import Progress
+from worker.models.staging import ModelProgress
 
 GRAPH, LABELS = "tensorflow_inception_graph.pb", "imagenet_comp_graph_label_strings.txt"
 
@@ -119,10 +119,10 @@ def small(graph: bytes, server: Server) -> Download:
 
 
 def test_it_is_fetched_checked_and_scores(small: Download, tmp_path: Path) -> None:
-    told: list[Progress] = []
+    told: list[ModelProgress] = []
     package = install_download(small, tmp_path, progress=told.append)
 
-    assert package == find("inception5h", tmp_path)
+    assert package == find_package("inception5h", tmp_path)
     package.verify()
     assert told[-2].done == told[-2].total > 0
     assert sorted(path.name for path in package.directory.iterdir()) == [LABELS, "manifest.json", GRAPH]

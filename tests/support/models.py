@@ -17,7 +17,7 @@ from platformdirs import user_cache_path
 
 from worker.children.rendering import pixels
 from worker.images.requests import PixelRecipe
-from worker.models.build import ensure
+from worker.models.build import ensure_model
 from worker.models.manifest import ModelPackage, file_sha256, tree_sha256
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @functools.cache
 def built(name: str) -> ModelPackage:
     """A built-in model, from the cache that a developer's runs use too; checked, and made where it is not there."""
-    return ensure(name, Path(os.environ.get("AUTOTAG_CACHE_DIR") or user_cache_path("autotag")))
+    return ensure_model(name, Path(os.environ.get("AUTOTAG_CACHE_DIR") or user_cache_path("autotag")))
 
 
 def picture(path: Path, recipe: PixelRecipe) -> npt.NDArray[np.uint8]:

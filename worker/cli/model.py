@@ -41,10 +41,10 @@ def list_models(context: typer.Context, as_json: Json = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from worker.models.catalogue import available
+    from worker.models.catalogue import known_models
 
     settings = CliContext.of(context).load().settings
-    models = available(settings.cache_dir)
+    models = known_models(settings.cache_dir)
     if as_json:
         for each in models:
             line = {"name": each.name, "kind": each.kind, "present": each.present, "identity": each.identity}
@@ -64,12 +64,12 @@ def list_models(context: typer.Context, as_json: Json = False) -> None:
 def build(context: typer.Context, name: Name = None, as_json: Json = False) -> None:
     """Build a built-in model from its weights, once, showing how far it is. `autotag run` does it by itself."""
     from worker.cli.progress import model_progress
-    from worker.models.build import ensure
+    from worker.models.build import ensure_model
 
     settings = CliContext.of(context).load().settings
     name = name or settings.tensorflow.model
     with _clear_errors(), model_progress(name) as progress:
-        package = ensure(name, settings.cache_dir, progress)
+        package = ensure_model(name, settings.cache_dir, progress)
     _show(package, as_json)
 
 
@@ -103,11 +103,11 @@ def install(
 @app.command("verify")
 def verify(context: typer.Context, name: Name = None, as_json: Json = False) -> None:
     """Compare a model's files with the hashes in its manifest."""
-    from worker.models.catalogue import find
+    from worker.models.catalogue import find_package
 
     settings = CliContext.of(context).load().settings
     with _clear_errors():
-        package = find(name or settings.tensorflow.model, settings.cache_dir)
+        package = find_package(name or settings.tensorflow.model, settings.cache_dir)
         package.verify()
     _show(package, as_json)
 

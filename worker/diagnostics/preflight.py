@@ -13,7 +13,7 @@ from worker.amqp.declare import declare, find_missing
 from worker.amqp.topology import topology
 from worker.engine import Engine, review_providers, wants_model
 from worker.errors import AutotagError
-from worker.models.catalogue import BUILT_IN, find
+from worker.models.catalogue import BUILT_IN, find_package
 from worker.models.manifest import ModelMissing
 from worker.operations.metrics import Metrics
 from worker.providers.checks import Checkable, Severity
@@ -140,7 +140,7 @@ async def _model(settings: Settings) -> CheckResult:
         return CheckResult("model", "ok", "not needed: tensorflow is on for no instance")
     name = settings.tensorflow.model
     try:
-        package = await asyncio.to_thread(find, name, settings.cache_dir)
+        package = await asyncio.to_thread(find_package, name, settings.cache_dir)
         await asyncio.to_thread(package.verify)
     except ModelMissing:
         if name in BUILT_IN:

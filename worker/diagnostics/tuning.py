@@ -23,7 +23,7 @@ from worker.errors import Misconfigured, Unavailable
 from worker.images.content import Content
 from worker.images.format import HEAD_BYTES
 from worker.images.requests import JpegLimits
-from worker.models.staging import ProgressCallback, no_progress
+from worker.models.staging import ProgressCallback, ignore_progress
 from worker.operations.metrics import Metrics
 from worker.settings import InstanceSettings, Settings
 from worker.supervision.decoder_pool import DecoderOptions, DecoderPool
@@ -138,7 +138,7 @@ async def tune(
 
 
 async def rate(
-    settings: Settings, contents: Sequence[Content], seconds: float, progress: ProgressCallback = no_progress
+    settings: Settings, contents: Sequence[Content], seconds: float, progress: ProgressCallback = ignore_progress
 ) -> float:
     """Images a second under some settings, without RabbitMQ. Raises Misconfigured, Unavailable."""
     settings = _only_the_local_model(settings)

@@ -17,9 +17,17 @@ from pathlib import Path
 from typing import IO
 
 from worker.errors import Misconfigured
-from worker.models.catalogue import BUILT_IN, find
+from worker.models.catalogue import BUILT_IN, find_package
 from worker.models.manifest import ModelPackage
-from worker.models.staging import TELL_AGAIN_S, Progress, ProgressCallback, no_progress, ready, sole_maker, staged
+from worker.models.staging import (
+    PROGRESS_INTERVAL_S,
+    ModelProgress,
+    ProgressCallback,
+    ignore_progress,
+    intact_package,
+    package_lock,
+    staged_directory,
+)
 
 # A float model is written out on the way to a quantised one.
 NEEDED_BYTES = 128 << 20
@@ -27,7 +35,7 @@ _LOG_TAIL_BYTES = 2000
 _READ_BYTES = 1 << 16
 
 
-def ensure(name: str, cache_dir: Path, progress: ProgressCallback = no_progress) -> ModelPackage:
+def ensure_model(name: str, cache_dir: Path, progress: ProgressCallback = ignore_progress) -> ModelPackage:
     """The package for a model, built first if it is a built-in one that is not there yet (or is damaged).
 
     Blocks for up to a minute while it builds; an exception from `progress` ends the build and is passed on. Raises
@@ -35,15 +43,15 @@ def ensure(name: str, cache_dir: Path, progress: ProgressCallback = no_progress)
     """
     model = BUILT_IN.get(name)
     if model is None:
-        return find(name, cache_dir)
+        return find_package(name, cache_dir)
     directory = model.directory(cache_dir)
-    if package := ready(directory):
+    if package := intact_package(directory):
         return package
-    with sole_maker(directory, progress):
+    with package_lock(directory, progress):
         # Somebody else may have made it while this process waited.
-        if package := ready(directory):
+        if package := intact_package(directory):
             return package
-        with staged(directory, NEEDED_BYTES) as new:
+        with staged_directory(directory, NEEDED_BYTES) as new:
             _run_builder(name, new, progress)
         package = ModelPackage.load(directory)
         package.verify()
@@ -74,9 +82,9 @@ def _run_builder(name: str, directory: Path, progress: ProgressCallback) -> None
 def _relay(builder: subprocess.Popen[bytes], progress: ProgressCallback) -> Misconfigured | None:
     """Pass the builder's progress on. Its last line, when it gives up in good order, is its error.
 
-    Progress is told again while nothing new is said, so that whoever listens can call the build off at any time.
+    ModelProgress is told again while nothing new is said, so that whoever listens can call the build off at any time.
     """
-    error, latest = None, Progress("starting")
+    error, latest = None, ModelProgress("starting")
     assert builder.stdout is not None  # noqa: S101 - a pipe was asked for
     for line in _lines(builder.stdout):
         try:
@@ -85,7 +93,7 @@ def _relay(builder: subprocess.Popen[bytes], progress: ProgressCallback) -> Misc
             continue  # a library printed something
         match said:
             case {"step": str(step), "done": int(done), "total": int(total)}:
-                latest = Progress(step, done, total)
+                latest = ModelProgress(step, done, total)
                 progress(latest)
             case {"error": str(message), "reason": str(reason)}:
                 error = Misconfigured(message, reason=reason)
@@ -100,7 +108,7 @@ def _lines(pipe: IO[bytes]) -> Iterator[bytes | None]:
     with pipe, selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
         while True:
-            if not selector.select(TELL_AGAIN_S):
+            if not selector.select(PROGRESS_INTERVAL_S):
                 yield None
             elif piece := os.read(pipe.fileno(), _READ_BYTES):
                 *whole, rest = (rest + piece).split(b"\n")

@@ -14,7 +14,7 @@ from pathlib import Path
 from worker.errors import Misconfigured
 from worker.models.manifest import ModelMissing, ModelPackage
 
-DEFAULT = "efficientnet-lite2"
+DEFAULT_MODEL = "efficientnet-lite2"
 
 # Goes up when what is built from the same weights changes, so that caches are made anew.
 BUILD_REVISION = 2
@@ -119,7 +119,7 @@ DOWNLOADS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownModel:
     """One line of `autotag model list`."""
 
     name: str
@@ -133,7 +133,7 @@ class Known:
         return self.identity is not None
 
 
-def available(cache_dir: Path) -> list[Known]:
+def known_models(cache_dir: Path) -> list[KnownModel]:
     """All models known by name, and whether each is there."""
     listed = []
     for kind, models in (("built in", BUILT_IN), ("download", DOWNLOADS)):
@@ -143,11 +143,11 @@ def available(cache_dir: Path) -> list[Known]:
                 identity = ModelPackage.load(directory).identity
             except Misconfigured:
                 identity = None
-            listed.append(Known(name, kind, directory, identity))
+            listed.append(KnownModel(name, kind, directory, identity))
     return listed
 
 
-def find(name_or_path: str, cache_dir: Path) -> ModelPackage:
+def find_package(name_or_path: str, cache_dir: Path) -> ModelPackage:
     """The package for a name or a directory.
 
     Raises `ModelMissing`, saying how to get it, or `Misconfigured` if it is there and cannot be used.

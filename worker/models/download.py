@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from worker.errors import Misconfigured
-from worker.models.staging import Progress, ProgressCallback
+from worker.models.staging import ModelProgress, ProgressCallback
 
 MAX_BYTES = 1 << 30
 PAUSES_S = (0.0, 1.0, 2.0, 4.0, 8.0)
@@ -70,7 +70,7 @@ def _fetch_rest(client: httpx.Client, url: str, path: Path, progress: ProgressCa
                 )
         total = have + int(response.headers.get("Content-Length", "0"))
         with path.open("ab" if have else "wb") as file:
-            progress(Progress("downloading", have, total))
+            progress(ModelProgress("downloading", have, total))
             for (
                 chunk
             ) in response.iter_raw():  # as it arrives: what is waiting in a larger piece would be lost at a fault
@@ -80,7 +80,7 @@ def _fetch_rest(client: httpx.Client, url: str, path: Path, progress: ProgressCa
                         f"{_without_secrets(url)} is larger than {MAX_BYTES >> 20} MiB", reason="download_failed"
                     )
                 file.write(chunk)
-                progress(Progress("downloading", have, total))
+                progress(ModelProgress("downloading", have, total))
     if have < total:
         raise _InterruptedError("the connection was closed early")
 

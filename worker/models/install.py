@@ -26,7 +26,15 @@ from worker.models.manifest import (
     file_sha256,
     write_manifest,
 )
-from worker.models.staging import Progress, ProgressCallback, disk_error, no_progress, ready, sole_maker, staged
+from worker.models.staging import (
+    ModelProgress,
+    ProgressCallback,
+    disk_error,
+    ignore_progress,
+    intact_package,
+    package_lock,
+    staged_directory,
+)
 
 MAX_MEMBER_BYTES = 512 << 20
 _CHUNK_BYTES = 1 << 20
@@ -45,7 +53,7 @@ def install(
     *,
     url: str | None = None,
     sha256: str | None = None,
-    progress: ProgressCallback = no_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> ModelPackage:
     """Install a downloadable model of the catalogue, unless it is there already. Blocks.
 
@@ -63,16 +71,16 @@ def install_download(
     *,
     url: str | None = None,
     sha256: str | None = None,
-    progress: ProgressCallback = no_progress,
+    progress: ProgressCallback = ignore_progress,
 ) -> ModelPackage:
     """The same for a download that need not be in the catalogue."""
     directory = download.directory(cache_dir)
-    if package := ready(directory):
+    if package := intact_package(directory):
         return package
     address = url or download.url
     part = directory.with_name(f".{directory.name}-{hashlib.sha256(address.encode()).hexdigest()[:12]}.part")
-    with sole_maker(directory, progress):
-        if package := ready(directory):
+    with package_lock(directory, progress):
+        if package := intact_package(directory):
             return package
         try:
             resumed = part.exists()
@@ -93,11 +101,11 @@ def install_download(
 def _install(
     download: Download, directory: Path, archive: Path, sha256: str | None, progress: ProgressCallback
 ) -> None:
-    progress(Progress("checking what was downloaded"))
+    progress(ModelProgress("checking what was downloaded"))
     if sha256 and (found := file_sha256(archive)) != sha256:
         raise _WrongContentsError(f"the archive of {download.name} has SHA-256 {found}, expected {sha256}")
     pinned = {download.graph_file: download.graph_digest, download.labels_file: download.labels_digest}
-    with staged(directory, needed_bytes=archive.stat().st_size * 2) as new:
+    with staged_directory(directory, needed_bytes=archive.stat().st_size * 2) as new:
         try:
             with zipfile.ZipFile(archive) as opened:
                 for member, digest in pinned.items():

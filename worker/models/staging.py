@@ -22,12 +22,12 @@ from worker.models.manifest import ModelPackage
 
 LOCK_TIMEOUT_S = 1800.0
 
-TELL_AGAIN_S = 0.5
-"""Progress is told at least so often, also where there is none: a callback that raises ends whatever is under way."""
+PROGRESS_INTERVAL_S = 0.5
+"""ModelProgress is told at least so often, also where there is none: a callback that raises ends whatever is under way."""
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ModelProgress:
     """How far along something is: `done` of `total` (0: not known), in the step's own unit."""
 
     step: str
@@ -35,14 +35,14 @@ class Progress:
     total: int = 0
 
 
-ProgressCallback = Callable[[Progress], None]
+ProgressCallback = Callable[[ModelProgress], None]
 
 
-def no_progress(_: Progress) -> None:
+def ignore_progress(_: ModelProgress) -> None:
     """For callers that show none."""
 
 
-def ready(directory: Path) -> ModelPackage | None:
+def intact_package(directory: Path) -> ModelPackage | None:
     """The package in this place, if it is there whole and undamaged."""
     try:
         package = ModelPackage.load(directory)
@@ -53,7 +53,7 @@ def ready(directory: Path) -> ModelPackage | None:
 
 
 @contextmanager
-def sole_maker(directory: Path, progress: ProgressCallback) -> Iterator[None]:
+def package_lock(directory: Path, progress: ProgressCallback) -> Iterator[None]:
     """Hold the lock for making the package that belongs in `directory`, waiting for whoever makes it now."""
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -72,9 +72,9 @@ def _acquire(lock: FileLock, directory: Path, progress: ProgressCallback) -> Non
     deadline_s = time.monotonic() + LOCK_TIMEOUT_S
     while time.monotonic() < deadline_s:
         try:
-            lock.acquire(timeout=TELL_AGAIN_S)
+            lock.acquire(timeout=PROGRESS_INTERVAL_S)
         except Timeout:
-            progress(Progress("waiting for another process that makes the same model"))
+            progress(ModelProgress("waiting for another process that makes the same model"))
         else:
             return
     raise Misconfigured(
@@ -84,7 +84,7 @@ def _acquire(lock: FileLock, directory: Path, progress: ProgressCallback) -> Non
 
 
 @contextmanager
-def staged(directory: Path, needed_bytes: int) -> Iterator[Path]:
+def staged_directory(directory: Path, needed_bytes: int) -> Iterator[Path]:
     """A new directory that becomes `directory` when the block ends well, and is removed when it does not.
 
     Call it as the sole maker only.

@@ -1,4 +1,4 @@
-"""Settings: what can be set, where it is read from, and what holds for each virtual instance."""
+"""Settings: which settings exist, where they are read from, and which values apply to each virtual instance."""
 
 from worker.settings.effective import effective_maximum_number_of_tags, settings_digest, tag_limit
 from worker.settings.instance import (

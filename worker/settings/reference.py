@@ -1,4 +1,4 @@
-"""The page `docs/settings.md`, made from the classes so that it cannot say anything else than they do."""
+"""The page `docs/settings.md`, generated from the classes so that it cannot contradict them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INTRODUCTION = """\
 <!-- Made by `autotag config reference` from the classes in worker/settings; do not edit. -->
 
 Every setting has a default; an empty configuration starts a service that tags nothing, because all providers are off.
-`autotag config show` prints the settings that hold and where each came from, `--instance NAME` those of an instance.
+`autotag config show` prints the settings in effect and where each came from, `--instance NAME` those of an instance.
 
 ## Where settings come from
 
@@ -36,41 +36,41 @@ From the highest precedence to the lowest:
 4. **TOML file**: the first of `--config`, `AUTOTAG_CONFIG`, `./autotag.toml`, `/etc/autotag/autotag.toml`.
 5. **Defaults**, as listed below.
 
-A key that does not exist, a value out of its range, and settings that do not go together are refused at start, each
+A key that does not exist, a value out of its range, and settings that contradict each other are refused at start, each
 with the key, the value (unless it is a secret) and where it was written. So is a variable that begins with `AUTOTAG_`
-and stands for nothing, except `AUTOTAG_CONFIG`, `AUTOTAG_SECRETS_DIR`, `AUTOTAG_TEST_…` and the addresses that
-Kubernetes sets for a service of the name `autotag`.
+and is not a setting, except `AUTOTAG_CONFIG`, `AUTOTAG_SECRETS_DIR`, `AUTOTAG_TEST_…` and the addresses that
+Kubernetes sets for a service named `autotag`.
 
-SIGHUP or `autotag reload` reads all sources anew; wrong settings change nothing. `[amqp]`, `[http]`, `[log]`,
+SIGHUP or `autotag reload` reads all sources again; wrong settings change nothing. `[amqp]`, `[http]`, `[log]`,
 `retry.delays_s`, `cache_dir`, `state_dir` and `control_socket` take effect at the next start only, and the log says so.
 
 ## Virtual instances
 
-What is under `[defaults]` holds for every instance. `[instances.NAME]` has the same keys and replaces single ones:
+What is under `[defaults]` applies to every instance. `[instances.NAME]` has the same keys and overrides single ones:
 
 ```toml
 [defaults.tensorflow]
 enabled = true
 
 [instances.acme.tensorflow]
-confidence_threshold = 0.3      # still enabled, by the defaults
+confidence_threshold = 0.3      # still enabled, from the defaults
 ```
 
 A table is merged key by key; a list (`drop`) or a table of your own keys (`sites`, `rename`) is replaced as a whole.
-A name is spelled as events spell it: letters, digits, `.`, `_` and `-` (`[instances."acme.org"]`). A variable
-or a secret finds it without regard to case, and with `_` for what is neither letter nor digit
-(`AUTOTAG_INSTANCES__ACME_ORG__ENABLED`); an instance that only they name is called what they say, in lower case.
+A name is spelled as in the events: letters, digits, `.`, `_` and `-` (`[instances."acme.org"]`). A variable
+or a secret matches it without regard to case, and with `_` for what is neither letter nor digit
+(`AUTOTAG_INSTANCES__ACME_ORG__ENABLED`); an instance that only they name gets that name in lower case.
 
 An asset is tagged when the system (`enabled`), its instance and its site are all on. The limit on its tags is the
 system's `maximum_number_of_tags_per_asset`, or the instance's where that is lower; an instance's above the system's is
-refused. 0 stands for no limit, in an instance for none of its own.
+refused. 0 means no limit; in an instance, no limit of its own.
 """
 
 
 def reference() -> str:
     """The whole page."""
     parts = [INTRODUCTION, "## The service\n", *_table(Settings, ())]
-    parts += ["## Every instance\n", "The same keys stand under `[instances.NAME]`.\n"]
+    parts += ["## Every instance\n", "The same keys may be set under `[instances.NAME]`.\n"]
     parts += _table(InstanceSettings, ("defaults",))
     return "\n".join(parts)
 
@@ -111,7 +111,7 @@ def _default(value: Any) -> str:
     match value:
         case None:
             return "unset"
-        case SecretStr():  # a default is public: it stands in this source
+        case SecretStr():  # a default is public: it is part of the source code
             return f"`{json.dumps(value.get_secret_value())}`"
         case float():
             return f"`{value:g}`"

@@ -86,7 +86,7 @@ def test_a_body_of_an_image_type_is_the_image(headers: dict[str, object]) -> Non
 
     assert read.image_bytes is JPEG
     assert (read.event.data.asset_id, read.event.data.content.kind) == ("34820", "body")
-    assert read.event.data.content.body
+    assert read.event.data.content.is_body
 
 
 def test_an_image_without_cloudevents_is_described_by_plain_headers() -> None:

@@ -1,4 +1,4 @@
-"""What follows from settings together: the limit on tags, and the digest that tells answers apart."""
+"""Values derived from several settings: the limit on tags, and the digest that distinguishes results."""
 
 from __future__ import annotations
 

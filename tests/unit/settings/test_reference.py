@@ -29,7 +29,7 @@ def test_every_setting_is_described(key: Key) -> None:
     assert f"`{environment_name(key)}` |" in reference()
 
 
-def test_units_are_read_off_names() -> None:
+def test_units_are_derived_from_names() -> None:
     relaunches = ("tensorflow", "maximum_number_of_relaunches_time_interval")
     assert unit(relaunches[-1], SYSTEM[relaunches]) == "seconds"
     assert unit("maximum_bytes", SYSTEM["sources", "maximum_bytes"]) == "bytes"
