@@ -18,7 +18,7 @@ from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
 from tests.support.fake_service import CLOSE, GARBAGE, HTML_PAGE, FakeService, Response, Trouble, instead
 from tests.support.tenants import LOCAL, Tenancy, asking_google, asking_microsoft, key, tenancy
-from worker.diagnostics.preflight import ProviderCheck, check_instance
+from worker.diagnostics.preflight import CheckResult, check_instance
 from worker.settings import load_settings
 
 
@@ -183,7 +183,7 @@ def test_each_fault_stands_in_the_results_of_its_instance_and_stops_no_other_pro
     assert it.dms.depth("dead-letters") == 0
 
 
-async def checked(it: Tenancy, name: str) -> list[ProviderCheck]:
+async def checked(it: Tenancy, name: str) -> list[CheckResult]:
     settings = load_settings(it.service.log.parent / "autotag.toml", environ={}).settings
     return [finding async for finding in check_instance(settings, name)]
 

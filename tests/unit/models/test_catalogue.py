@@ -1,4 +1,4 @@
-"""The catalogue, and the shape of the family it builds."""
+"""The catalogue, and the architecture of the models that it builds."""
 
 from __future__ import annotations
 

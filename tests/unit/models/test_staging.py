@@ -1,4 +1,4 @@
-"""Packages appear whole or not at all, and one process at a time makes one."""
+"""Packages appear complete or not at all, and only one process at a time creates one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def make(directory: Path) -> None:
     write_package(directory, "model.tflite", ["cat"])
 
 
-def test_a_package_that_was_made_is_ready_and_nothing_else_is_left(tmp_path: Path) -> None:
+def test_a_package_that_was_created_is_intact_and_nothing_else_is_left(tmp_path: Path) -> None:
     target = tmp_path / "models" / "small"
     with package_lock(target, ignore_progress), staged_directory(target, 0) as new:
         make(new)
@@ -50,7 +50,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     assert others.exists()
 
 
-def test_a_damaged_package_is_not_ready_and_is_replaced(tmp_path: Path) -> None:
+def test_a_damaged_package_is_not_intact_and_is_replaced(tmp_path: Path) -> None:
     target = tmp_path / "small"
     target.mkdir()
     make(target)
@@ -61,23 +61,25 @@ def test_a_damaged_package_is_not_ready_and_is_replaced(tmp_path: Path) -> None:
     assert intact_package(target) is not None
 
 
-def test_the_second_maker_waits_and_says_so(tmp_path: Path) -> None:
-    target, told, order = tmp_path / "small", threading.Event(), []
+def test_a_second_process_waits_and_reports_it(tmp_path: Path) -> None:
+    target, reported, order = tmp_path / "small", threading.Event(), []
 
     def second() -> None:
-        with package_lock(target, lambda progress: told.set()):
+        with package_lock(target, lambda progress: reported.set()):
             order.append("second")
 
     thread = threading.Thread(target=second)
     with package_lock(target, ignore_progress):
         thread.start()
-        assert told.wait(10)
+        assert reported.wait(10)
         order.append("first")
     thread.join(10)
     assert order == ["first", "second"]
 
 
-def test_too_little_room_is_said_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_space_is_reported_before_anything_is_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5 << 20))
     complaint = "5 MiB are free, about 100 are needed"
     with pytest.raises(Misconfigured, match=complaint) as caught, staged_directory(tmp_path / "small", 100 << 20):

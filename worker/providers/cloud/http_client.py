@@ -21,8 +21,8 @@ from pydantic import SecretStr
 from worker.errors import AutotagError, CannotBeDone, Misconfigured
 from worker.providers.cloud.faults import CONNECTION_LOST, GARBLED_ANSWER, TIMED_OUT, UNREACHABLE, ServiceFailed
 from worker.settings import CloudCallsSettings
+from worker.sources.blocking import BlockingCalls
 from worker.sources.network import CheckedNetwork, system_resolver
-from worker.sources.threads import Threads
 
 _LARGEST_ANSWER_BYTES = 4 * 1024 * 1024
 _LONGEST_QUOTE = 300
@@ -81,7 +81,7 @@ class HttpClient:
             keepalive_expiry=_KEEPALIVE_S,
             http2=True,
             network_backend=CheckedNetwork(
-                system_resolver(Threads(_NAMES_LOOKED_UP_AT_ONCE)), allow_private=settings.allow_private_endpoints
+                system_resolver(BlockingCalls(_NAMES_LOOKED_UP_AT_ONCE)), allow_private=settings.allow_private_endpoints
             ),
         )
 
