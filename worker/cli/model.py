@@ -117,4 +117,4 @@ def _show(package: ModelPackage, as_json: bool) -> None:
         manifest = package.manifest.model_dump(mode="json")
         print(json.dumps({"identity": package.identity, "directory": str(package.directory), "manifest": manifest}))
     else:
-        print(f"{package.identity} is whole, in {package.directory}")
+        print(f"{package.identity} is intact, in {package.directory}")

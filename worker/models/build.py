@@ -128,4 +128,4 @@ def _describe_exit(name: str, status: int, log: IO[bytes]) -> str:
         how = f"was ended by {killer}" + (": perhaps out of memory?" if killer == "SIGKILL" else "")
     else:
         how = f"ended with status {status}"
-    return f"building {name}: the builder process {how}. The last it said: {tail or '(nothing)'}"
+    return f"building {name}: the builder process {how}. Its last output: {tail or '(nothing)'}"

@@ -121,7 +121,7 @@ def disk_full(directory: Path, detail: str) -> Misconfigured:
 
 
 def disk_error(directory: Path, error: OSError) -> Misconfigured:
-    """The error for operators that stands for an `OSError` in the model cache."""
+    """Translate an `OSError` in the model cache into an error that says what the operator can do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return disk_full(directory, error.strerror or "the disk is full")
     return Misconfigured(

@@ -42,7 +42,7 @@ def is_setting(variable: str, text: str) -> bool:
 
 
 def key_of(name: str, instances: Collection[str]) -> Key | None:
-    """The setting that a lower-case name such as `instances__acme__enabled` stands for; None when there is none.
+    """The setting that a lower-case name such as `instances__acme__enabled` denotes; None when there is none.
 
     `instances` are the instances known so far. A name that is not among them creates a new one.
 

@@ -49,7 +49,7 @@ class Settings(Section, BaseSettings):
     unknown_instances: Literal["defaults", "skip"] = Field(
         "defaults", description="What to do with events of an instance that is not named under `instances`."
     )
-    shutdown_grace_s: float = Field(25, gt=0, description="Time to finish what is in hand after SIGTERM.")
+    shutdown_grace_s: float = Field(25, gt=0, description="Time to finish deliveries in progress after SIGTERM.")
     cache_dir: LocalPath = Field(
         default_factory=lambda: user_cache_path("autotag"),
         description="Where built models are kept; they can be built again.",

@@ -105,7 +105,7 @@ class SourcesSettings(Section):
 
     path_roots: tuple[LocalPath, ...] = Field(
         (),
-        description="Directories below which an event's `path` may lie. None: events with a path are refused.",
+        description="Directories below which an event's `path` may be. None: events with a path are refused.",
         json_schema_extra={"allowed": "a list of paths"},
     )
     url_allowed_hosts: tuple[HostPattern, ...] = Field(
@@ -172,7 +172,7 @@ class TensorFlowSettings(Section):
     stop_timeout_s: float = Field(5, gt=0, description="Time to stop when asked to, before the child is killed.")
     images_per_child: int = Field(0, ge=0, description="The child is replaced after this many images; 0: never.")
     maximum_memory_bytes: ByteSize = Field(
-        ByteSize(0), ge=0, description="The child is replaced when it holds more than this; 0: no limit."
+        ByteSize(0), ge=0, description="The child is replaced when it uses more than this; 0: no limit."
     )
     spare: bool = Field(
         False, description="Keep a second child running, ready to take over. It costs the memory of another child."
