@@ -16,7 +16,7 @@ from rich.text import Text
 
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
-from worker.settings import Effective, LoadedSettings
+from worker.settings import EffectiveSetting, LoadedSettings
 from worker.settings.load import BY_DEFAULT
 from worker.settings.reference import reference
 from worker.settings.schema import dotted
@@ -62,7 +62,7 @@ def write_reference(
 
 
 def _as_json(
-    loaded: LoadedSettings, instance: str | None, known: bool, effective: Iterable[Effective]
+    loaded: LoadedSettings, instance: str | None, known: bool, effective: Iterable[EffectiveSetting]
 ) -> dict[str, Any]:
     return {
         "config_file": str(loaded.config_file) if loaded.config_file else None,
@@ -72,7 +72,7 @@ def _as_json(
     }
 
 
-def _print_table(effective: Iterable[Effective]) -> None:
+def _print_table(effective: Iterable[EffectiveSetting]) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("key", "value", "from"):
         table.add_column(heading, overflow="fold")

@@ -9,7 +9,7 @@ from worker.settings.instance import (
     LabelsSettings,
     MicrosoftVisionSettings,
 )
-from worker.settings.load import Effective, LoadedSettings, load_settings
+from worker.settings.load import EffectiveSetting, LoadedSettings, load_settings
 from worker.settings.root import DEFAULTS, Settings
 from worker.settings.system import (
     AmqpSettings,
@@ -32,7 +32,7 @@ __all__ = [
     "CloudCallsSettings",
     "CloudSettings",
     "DecoderSettings",
-    "Effective",
+    "EffectiveSetting",
     "GoogleCloudVisionSettings",
     "HttpSettings",
     "Inception5hSettings",

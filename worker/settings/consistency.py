@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 from worker.settings.instance import InstanceSettings
 from worker.settings.root import DEFAULTS, Settings
-from worker.settings.schema import Key, dotted
+from worker.settings.schema import SettingKey, dotted
 
 
 class Contradiction(NamedTuple):
     """What is wrong with `key`; `because` is the setting that makes it wrong."""
 
-    key: Key
-    because: Key
+    key: SettingKey
+    because: SettingKey
     message: str
 
 
@@ -33,7 +33,7 @@ def contradictions(settings: Settings) -> Iterator[Contradiction]:
     if DEFAULTS in settings.instances:
         key = ("instances", DEFAULTS)
         yield Contradiction(key, key, f"no instance can have the name of the table [{DEFAULTS}], which holds for all")
-    in_defaults: set[tuple[Key, str]] = set()
+    in_defaults: set[tuple[SettingKey, str]] = set()
     if settings.unknown_instances == "defaults":  # otherwise nothing ever runs with the defaults alone
         for each in _in_instance(settings, ("defaults",), settings.defaults):
             in_defaults.add((each.key[1:], each.because[-1]))
@@ -44,7 +44,7 @@ def contradictions(settings: Settings) -> Iterator[Contradiction]:
                 yield each
 
 
-def _in_instance(settings: Settings, scope: Key, instance: InstanceSettings) -> Iterator[Contradiction]:
+def _in_instance(settings: Settings, scope: SettingKey, instance: InstanceSettings) -> Iterator[Contradiction]:
     system_maximum = settings.maximum_number_of_tags_per_asset
     maximum = (*scope, "maximum_number_of_tags_per_asset")
     if 0 < system_maximum < instance.maximum_number_of_tags_per_asset:
@@ -56,7 +56,9 @@ def _in_instance(settings: Settings, scope: Key, instance: InstanceSettings) -> 
         )
 
 
-def _key_alone(key: Key, key_file: object, certificate: Key, certificate_file: object) -> Iterator[Contradiction]:
+def _key_alone(
+    key: SettingKey, key_file: object, certificate: SettingKey, certificate_file: object
+) -> Iterator[Contradiction]:
     if key_file and not certificate_file:
         yield Contradiction(key, key, f"has no effect without {dotted(certificate)}")
 

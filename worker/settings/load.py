@@ -18,7 +18,7 @@ from worker.settings.consistency import contradictions
 from worker.settings.names import CONFIG_VARIABLE, SECRETS_VARIABLE
 from worker.settings.problems import Problem, SettingValue, misconfigured, refused
 from worker.settings.root import Settings
-from worker.settings.schema import INSTANCE, MASK, SYSTEM, Key, allowed, dotted, find_field
+from worker.settings.schema import INSTANCE, MASK, SYSTEM, SettingKey, allowed, dotted, find_field
 from worker.settings.sources import SettingsReader
 from worker.settings.system import AMQP_URL
 
@@ -27,10 +27,10 @@ BY_DEFAULT = "default"
 
 
 @dataclass(frozen=True, slots=True)
-class Effective:
+class EffectiveSetting:
     """The value of a setting in effect, safe to show: secrets are masked."""
 
-    key: Key
+    key: SettingKey
     value: Any
     origin: str
 
@@ -40,10 +40,10 @@ class LoadedSettings:
     """The settings, and where each value that is not a default came from."""
 
     settings: Settings
-    origins: Mapping[Key, str]
+    origins: Mapping[SettingKey, str]
     config_file: Path | None
 
-    def origin(self, key: Key) -> str:
+    def origin(self, key: SettingKey) -> str:
         """Where the value of a setting came from, in words; for an instance's setting, also which table it is in."""
         if key[:1] != ("instances",):
             return self.origins.get(key, BY_DEFAULT)
@@ -52,16 +52,16 @@ class LoadedSettings:
                 return f"[{dotted(scope)}] {found}"
         return BY_DEFAULT
 
-    def system(self) -> Iterator[Effective]:
+    def system(self) -> Iterator[EffectiveSetting]:
         """Every setting of the service and of the defaults."""
         for key in SYSTEM:
-            yield Effective(key, shown(_value(self.settings, key)), self.origin(key))
+            yield EffectiveSetting(key, shown(_value(self.settings, key)), self.origin(key))
 
-    def instance(self, name: str) -> Iterator[Effective]:
+    def instance(self, name: str) -> Iterator[EffectiveSetting]:
         """Every setting in effect for an instance; nothing when its events are skipped."""
         found = self.settings.instance(name)
         for key in INSTANCE if found else ():
-            yield Effective(key, shown(_value(found, key)), self.origin(("instances", name, *key)))
+            yield EffectiveSetting(key, shown(_value(found, key)), self.origin(("instances", name, *key)))
 
 
 def load_settings(
@@ -130,7 +130,7 @@ def _without_password(secret: str) -> str:
     return secret if start < 0 else secret[:start] + MASK + secret[end:]
 
 
-def _value(table: Any, key: Key) -> Any:
+def _value(table: Any, key: SettingKey) -> Any:
     for name in key:
         table = getattr(table, name)
     return table
@@ -157,7 +157,7 @@ def _validated(reader: SettingsReader) -> tuple[Settings | None, list[Problem]]:
         return None, list(_problems_of(error, reader.values))
 
 
-def _problems_of(error: ValidationError, values: Mapping[Key, SettingValue]) -> Iterable[Problem]:
+def _problems_of(error: ValidationError, values: Mapping[SettingKey, SettingValue]) -> Iterable[Problem]:
     for detail in error.errors(include_url=False, include_input=False):
         if detail["type"] == "default_factory_not_called":
             continue  # follows from another error
@@ -170,6 +170,6 @@ def _problems_of(error: ValidationError, values: Mapping[Key, SettingValue]) -> 
         yield refused(key, values.get(key), f"must be {allowed(field)}{hint}" if field else detail["msg"])
 
 
-def _setting_at(location: Key) -> Key:
+def _setting_at(location: SettingKey) -> SettingKey:
     """The setting that an error concerns: the location of an error inside a list or map goes further down."""
     return next((location[:end] for end in range(1, len(location) + 1) if find_field(location[:end])), location)

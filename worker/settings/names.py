@@ -10,7 +10,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from worker.settings.root import ENV_PREFIX, NESTING
-from worker.settings.schema import INSTANCE, SYSTEM, Key, is_list, is_map, nearest
+from worker.settings.schema import INSTANCE, SYSTEM, SettingKey, is_list, is_map, nearest
 
 CONFIG_VARIABLE = "AUTOTAG_CONFIG"
 """The environment variable that names the TOML file."""
@@ -41,7 +41,7 @@ def is_setting(variable: str, text: str) -> bool:
     return not (variable.endswith("_PORT") and _SERVICE_ADDRESS.fullmatch(text))
 
 
-def key_of(name: str, instances: Collection[str]) -> Key | None:
+def key_of(name: str, instances: Collection[str]) -> SettingKey | None:
     """The setting that a lower-case name such as `instances__acme__enabled` denotes; None when there is none.
 
     `instances` are the instances known so far. A name that is not among them creates a new one.
@@ -77,7 +77,7 @@ def _spelled_as_variable(name: str) -> str:
     return re.sub(r"\W", "_", name.casefold())
 
 
-def nearest_to(name: str) -> Key | None:
+def nearest_to(name: str) -> SettingKey | None:
     """The key that an unknown name resembles, also where a single underscore was written for the separator."""
     with_single = name.replace(NESTING, "_")
     return next((key for key in SYSTEM if "_".join(key) == with_single), None) or nearest(tuple(name.split(NESTING)))

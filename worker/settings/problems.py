@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.errors import Misconfigured
-from worker.settings.schema import MASK, Key, dotted, find_field, is_secret
+from worker.settings.schema import MASK, SettingKey, dotted, find_field, is_secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Problem:
         return f"{self.key}: {self.message}" + (f" ({self.origin})" if self.origin else "")
 
 
-def refused(key: Key, value: SettingValue | None, message: str) -> Problem:
+def refused(key: SettingKey, value: SettingValue | None, message: str) -> Problem:
     """A problem with the value of a known setting; the value is shown unless it is a secret."""
     if value is None:
         return Problem(dotted(key), message)

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from worker.settings.base import Section
 from worker.settings.instance import InstanceSettings
 from worker.settings.root import Settings
-from worker.settings.schema import Key, allowed, dotted, environment_name, extra, is_secret, table_of, unit
+from worker.settings.schema import SettingKey, allowed, dotted, environment_name, extra, is_secret, table_of, unit
 
 INTRODUCTION = """\
 # Settings
@@ -75,14 +75,16 @@ def reference() -> str:
     return "\n".join(parts)
 
 
-def _table(table: type[Section], key: Key) -> Iterator[str]:
+def _table(table: type[Section], key: SettingKey) -> Iterator[str]:
     rows = [_row((*key, name), field) for name, field in table.model_fields.items() if _is_setting(name, field)]
     if rows:
         if key:
             yield f"### `[{dotted(key)}]`\n"
         yield (table.__doc__ or "").partition("\n")[0] + "\n"
         yield (
-            "| Key | What it does | Allowed | Default | Environment |\n|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
+            "| SettingKey | What it does | Allowed | Default | Environment |\n|---|---|---|---|---|\n"
+            + "\n".join(rows)
+            + "\n"
         )
     for name, field in table.model_fields.items():
         inner = table_of(field)
@@ -94,7 +96,7 @@ def _is_setting(name: str, field: FieldInfo) -> bool:
     return table_of(field) is None and name != "instances"
 
 
-def _row(key: Key, field: FieldInfo) -> str:
+def _row(key: SettingKey, field: FieldInfo) -> str:
     in_unit = f", in {word}" if (word := unit(key[-1], field)) else ""
     secret = " Secret." if is_secret(field) else ""
     cells = (

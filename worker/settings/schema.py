@@ -17,7 +17,7 @@ from worker.settings.base import Section
 from worker.settings.instance import InstanceSettings
 from worker.settings.root import ENV_PREFIX, NESTING, Settings
 
-Key = tuple[str, ...]
+SettingKey = tuple[str, ...]
 """The position of a setting in the tree: `("instances", "acme", "tensorflow", "enabled")`."""
 
 MASK = "********"
@@ -44,7 +44,7 @@ def table_of(field: FieldInfo) -> type[Section] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
-def settings_in(table: type[Section], above: Key = ()) -> Iterator[tuple[Key, FieldInfo]]:
+def settings_in(table: type[Section], above: SettingKey = ()) -> Iterator[tuple[SettingKey, FieldInfo]]:
     """Every setting of a table, then of the tables in it (the order TOML requires); without the instances."""
     inner = {name: found for name, field in table.model_fields.items() if (found := table_of(field))}
     for name, field in table.model_fields.items():
@@ -54,18 +54,18 @@ def settings_in(table: type[Section], above: Key = ()) -> Iterator[tuple[Key, Fi
         yield from settings_in(found, (*above, name))
 
 
-SYSTEM: dict[Key, FieldInfo] = dict(settings_in(Settings))
-INSTANCE: dict[Key, FieldInfo] = dict(settings_in(InstanceSettings))
+SYSTEM: dict[SettingKey, FieldInfo] = dict(settings_in(Settings))
+INSTANCE: dict[SettingKey, FieldInfo] = dict(settings_in(InstanceSettings))
 
 
-def find_field(key: Key) -> FieldInfo | None:
+def find_field(key: SettingKey) -> FieldInfo | None:
     """The field of a key; None when there is no such setting."""
     if key[:1] == ("instances",):
         return INSTANCE.get(key[2:])
     return SYSTEM.get(key)
 
 
-def nearest(key: Key) -> Key | None:
+def nearest(key: SettingKey) -> SettingKey | None:
     """The known key that an unknown one resembles most."""
     in_instance = key[:1] == ("instances",) and len(key) > 2
     above, name, known = (key[:2], key[2:], INSTANCE) if in_instance else ((), key, SYSTEM)

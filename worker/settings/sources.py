@@ -19,7 +19,7 @@ from worker.settings.instance import InstanceSettings
 from worker.settings.names import AmbiguousInstanceError, is_setting, key_of, nearest_to, value_of
 from worker.settings.problems import Problem, SettingValue, refused
 from worker.settings.root import ENV_PREFIX, NESTING, Settings
-from worker.settings.schema import Key, dotted, environment_name, find_field, nearest, secret_name, table_of
+from worker.settings.schema import SettingKey, dotted, environment_name, find_field, nearest, secret_name, table_of
 
 SECRETS_MAXIMUM_BYTES = 1024**2
 
@@ -32,7 +32,7 @@ class SettingsReader:
     """
 
     def __init__(self) -> None:
-        self.values: dict[Key, SettingValue] = {}
+        self.values: dict[SettingKey, SettingValue] = {}
         self.instances: set[str] = set()
         self.problems: list[Problem] = []
 
@@ -50,7 +50,7 @@ class SettingsReader:
         else:
             self._take_table(Settings, tree, (), origin)
 
-    def _take_table(self, table: type[Section], tree: Mapping[str, Any], above: Key, origin: str) -> None:
+    def _take_table(self, table: type[Section], tree: Mapping[str, Any], above: SettingKey, origin: str) -> None:
         for name, value in tree.items():
             key = (*above, name)
             field = table.model_fields.get(name)
@@ -75,7 +75,7 @@ class SettingsReader:
             self.instances.add(name)
             self._take_inner(InstanceSettings, overrides, ("instances", name), origin)
 
-    def _take_inner(self, table: type[Section], value: Any, key: Key, origin: str) -> None:
+    def _take_inner(self, table: type[Section], value: Any, key: SettingKey, origin: str) -> None:
         if isinstance(value, Mapping):
             self._take_table(table, value, key, origin)
         else:
@@ -136,7 +136,7 @@ class SettingsReader:
         self._take_texts(ours, lambda name: f"{origin} {ENV_PREFIX}{name.upper()}", environment_name)
 
     def _take_texts(
-        self, texts: Mapping[str, str], origin_of: Callable[[str], str], spelled: Callable[[Key], str]
+        self, texts: Mapping[str, str], origin_of: Callable[[str], str], spelled: Callable[[SettingKey], str]
     ) -> None:
         for name, text in texts.items():
             origin = origin_of(name)
@@ -174,5 +174,5 @@ def _leads_out(entry: Path, directory: Path) -> bool:
         return True
 
 
-def _unknown(name: str, meant: Key | None, spelled: Callable[[Key], str], origin: str = "") -> Problem:
+def _unknown(name: str, meant: SettingKey | None, spelled: Callable[[SettingKey], str], origin: str = "") -> Problem:
     return Problem(name, "is not a setting" + (f"; did you mean {spelled(meant)}?" if meant else ""), origin)

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from tests.support.settings_sources import SourceFiles
 from worker.messages.fields import InstanceName, is_instance_name
 from worker.settings import InstanceSettings, InstanceTensorFlowSettings, Settings
-from worker.settings.schema import INSTANCE, Key
+from worker.settings.schema import INSTANCE, SettingKey
 
 SOME_VALUES: dict[str, list[Any]] = {
     "endpoint": ["https://a.example.org", "https://b.example.org"],
@@ -30,7 +30,7 @@ SOME_VALUES: dict[str, list[Any]] = {
 }
 
 
-def values_for(key: Key) -> st.SearchStrategy[Any]:
+def values_for(key: SettingKey) -> st.SearchStrategy[Any]:
     name = key[-1]
     if name in SOME_VALUES:
         return st.sampled_from(SOME_VALUES[name])
@@ -43,7 +43,7 @@ def values_for(key: Key) -> st.SearchStrategy[Any]:
 overrides = st.fixed_dictionaries({}, optional={key: values_for(key) for key in INSTANCE})
 
 
-def as_tree(flat: dict[Key, Any]) -> dict[str, Any]:
+def as_tree(flat: dict[SettingKey, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for (*tables, name), value in flat.items():
         table = tree
@@ -53,7 +53,7 @@ def as_tree(flat: dict[Key, Any]) -> dict[str, Any]:
     return tree
 
 
-def field(instance: InstanceSettings, key: Key) -> Any:
+def field(instance: InstanceSettings, key: SettingKey) -> Any:
     value: Any = instance
     for part in key:
         value = getattr(value, part)
@@ -64,7 +64,7 @@ def field(instance: InstanceSettings, key: Key) -> Any:
 @hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(defaults=overrides, acme=overrides)
 def test_every_field_is_the_instances_own_or_else_the_defaults_or_else_the_codes(
-    defaults: dict[Key, Any], acme: dict[Key, Any]
+    defaults: dict[SettingKey, Any], acme: dict[SettingKey, Any]
 ) -> None:
     settings = Settings(defaults=as_tree(defaults), instances={"acme": as_tree(acme), "plain": {}})
     expected = InstanceSettings(**as_tree({**defaults, **acme}))
