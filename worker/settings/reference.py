@@ -82,9 +82,7 @@ def _table(table: type[Section], key: SettingKey) -> Iterator[str]:
             yield f"### `[{dotted(key)}]`\n"
         yield (table.__doc__ or "").partition("\n")[0] + "\n"
         yield (
-            "| SettingKey | What it does | Allowed | Default | Environment |\n|---|---|---|---|---|\n"
-            + "\n".join(rows)
-            + "\n"
+            "| Key | What it does | Allowed | Default | Environment |\n|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
         )
     for name, field in table.model_fields.items():
         inner = table_of(field)
