@@ -17,7 +17,7 @@ from typing import Any
 from environments import BENCH, EnvironmentNotMadeError, python_of
 from workloads import Workloads
 
-from worker.models.build import ensure
+from worker.models.build import ensure_model
 from worker.models.manifest import ModelPackage
 from worker.settings import load_settings
 
@@ -34,7 +34,7 @@ def measure(out: Path, pictures: Workloads, seconds: float) -> list[dict[str, An
         print(f"bench: no other decoders and runtimes: {error}", file=sys.stderr)
         return []
     cache_dir = load_settings().settings.cache_dir
-    package, floating = ensure(MODEL, cache_dir), ensure(f"{MODEL}-float", cache_dir)
+    package, floating = ensure_model(MODEL, cache_dir), ensure_model(f"{MODEL}-float", cache_dir)
     size, run_s = str(package.manifest.input.size), str(max(0.2, seconds / 5))
     squares = _write_squares(out / "squares.rgb", pictures, package)
     files = [str(package.model_path), str(floating.model_path), str(squares)]

@@ -74,12 +74,12 @@ class Bare:
         from PIL import Image
 
         from worker.children import opening, rendering
-        from worker.models.catalogue import find
+        from worker.models.catalogue import find_package
         from worker.models.runtimes.confidences import Confidences
         from worker.settings import load_settings
 
         opening.prepare(50_000_000)
-        package = find(model, load_settings().settings.cache_dir)
+        package = find_package(model, load_settings().settings.cache_dir)
         self._numpy, self._image, self._pixels = np, Image, rendering.pixels
         self._recipe = package.manifest.recipe()
         self._confidences = Confidences(package)
@@ -166,11 +166,11 @@ class Single:
         from PIL import Image
 
         from worker.children import rendering
-        from worker.models.catalogue import find
+        from worker.models.catalogue import find_package
         from worker.models.runtimes import open_runtime
         from worker.settings import load_settings
 
-        package = find(model, load_settings().settings.cache_dir)
+        package = find_package(model, load_settings().settings.cache_dir)
         self._numpy, self._image, self._pixels = np, Image, rendering.pixels
         self._recipe = package.manifest.recipe()
         self._runtime = open_runtime(package, threads)

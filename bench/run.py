@@ -42,7 +42,7 @@ from queues import Queues  # noqa: E402
 from service_under_test import AutotagService  # noqa: E402
 from throughput import Run, Track  # noqa: E402
 
-from worker.models.build import ensure  # noqa: E402
+from worker.models.build import ensure_model  # noqa: E402
 from worker.settings import load_settings  # noqa: E402
 
 OUT = ROOT / "bench" / "out"
@@ -184,13 +184,13 @@ def _served() -> Served:
     """The small model in every form that a competitor takes."""
     cache_dir = load_settings().settings.cache_dir
     name = MODELS["lite0"]
-    floating = ensure(f"{name}-float", cache_dir)
+    floating = ensure_model(f"{name}-float", cache_dir)
     keras_file = OUT / "models" / f"{name}-{floating.identity.rpartition('@')[2]}.keras"
     if not keras_file.is_file():
         keras_file.parent.mkdir(parents=True, exist_ok=True)
         writer = [sys.executable, str(ROOT / "bench" / "peers" / "keras_model.py"), name, str(keras_file)]
         subprocess.run(writer, check=True, capture_output=True, timeout=300)
-    return Served(floating.model_path, keras_file, ensure(name, cache_dir))
+    return Served(floating.model_path, keras_file, ensure_model(name, cache_dir))
 
 
 def _rounds(bench: Bench, contestants: dict[str, Contestant], limits: dict[str, LimitProcess]) -> dict[str, list[Run]]:
@@ -448,7 +448,7 @@ def main() -> int:
         results["about"]["measured later"] = f"{', '.join(sections)} ({now['command']}, {now['taken']})"
     results |= {"about": results.get("about", now), "failed": {}}
     for model in MODELS.values():
-        ensure(model, load_settings().settings.cache_dir)
+        ensure_model(model, load_settings().settings.cache_dir)
     with Queues(url) as queues, tempfile.TemporaryDirectory(prefix="autotag-bench-") as folder:
         pictures = workloads.make(OUT / "images")
         broker = listener(queues.port) if queues.local else None

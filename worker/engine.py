@@ -10,9 +10,9 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from worker.models.build import ensure
+from worker.models.build import ensure_model
 from worker.models.manifest import ModelPackage
-from worker.models.staging import ProgressCallback, no_progress
+from worker.models.staging import ProgressCallback, ignore_progress
 from worker.operations.metrics import Metrics
 from worker.providers.base import Provider
 from worker.providers.checks import Checkable, ProviderCheck
@@ -140,12 +140,12 @@ class Active:
 
 
 async def open_engine(
-    settings: Settings, metrics: Metrics, observe: Observer = _ignore, progress: ProgressCallback = no_progress
+    settings: Settings, metrics: Metrics, observe: Observer = _ignore, progress: ProgressCallback = ignore_progress
 ) -> Engine:
     """A started engine; the model is built first if it has to be. Raises Misconfigured."""
     package = None
     if wants_model(settings):
-        package = await asyncio.to_thread(ensure, settings.tensorflow.model, settings.cache_dir, progress)
+        package = await asyncio.to_thread(ensure_model, settings.tensorflow.model, settings.cache_dir, progress)
     engine = Engine(settings, package, metrics, observe)
     await engine.start()
     return engine

@@ -24,7 +24,7 @@ from worker.amqp.state import BrokerState
 from worker.amqp.topology import topology
 from worker.engine import Active, Engine, needs_new_engine, open_engine
 from worker.errors import AutotagError, Unavailable
-from worker.models.staging import Progress
+from worker.models.staging import ModelProgress
 from worker.operations.control import ControlServer
 from worker.operations.health.monitor import HealthMonitor
 from worker.operations.health.readiness import consuming_state, status_of
@@ -75,7 +75,7 @@ class Service:
         self._monitor = HealthMonitor(self.broker, self.metrics, Notifier.from_environment(), self.history)
         self._stopping = asyncio.Event()
         self._end_by_s = math.inf
-        self._preparing: Progress | None = None
+        self._preparing: ModelProgress | None = None
         self._in_hand: set[asyncio.Task[object]] = set()
         self._background: set[asyncio.Task[object]] = set()
         self._updating_consumer = asyncio.Lock()
@@ -206,7 +206,7 @@ class Service:
         self._in_hand.add(task)
         task.add_done_callback(self._in_hand.discard)
 
-    def _on_progress(self, progress: Progress) -> None:
+    def _on_progress(self, progress: ModelProgress) -> None:
         """Called by the thread that has the model built; the one place where that can be called off."""
         if self._stopping.is_set():
             raise Unavailable("asked to stop while the model was being built", reason="stopping")

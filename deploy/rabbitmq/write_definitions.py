@@ -1,7 +1,8 @@
 # ruff: noqa: INP001 - run by path
 """Writes definitions.json: Autotag's exchanges, queues and bindings, for a broker whose administrator declares them.
 
-`python deploy/rabbitmq/write_definitions.py` writes the checked-in file; with a queue prefix, it prints one for that.
+`python deploy/rabbitmq/write_definitions.py` writes the checked-in file; with a queue prefix as argument, it prints the
+definitions for that prefix.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ FILE = Path(__file__).with_name("definitions.json")
 
 
 def text(prefix: str) -> str:
-    """The definitions for a queue prefix and the default delays between attempts, as JSON."""
+    """The definitions for a queue prefix and the default retry delays, as JSON."""
     return json.dumps(definitions(topology(prefix, RetrySettings().delays_s)), indent=2) + "\n"
 
 
 def main() -> None:
-    """Write the file, or print it when a prefix is given."""
+    """Write the file, or print the definitions for the prefix on the command line."""
     if len(sys.argv) > 1:
         sys.stdout.write(text(sys.argv[1]))
     else:

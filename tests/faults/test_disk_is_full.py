@@ -60,7 +60,7 @@ def test_a_model_that_does_not_fit_is_not_built_and_the_message_says_how_much_is
 
 
 def fill(disk: Path) -> None:
-    """Leave no byte free."""
+    """Fill the disk to the last byte."""
     with (disk / "filler").open("wb", buffering=0) as filler:
         for size in (1 << 16, 1):
             with contextlib.suppress(OSError):
@@ -70,10 +70,10 @@ def fill(disk: Path) -> None:
     assert space.f_bavail == 0
 
 
-def test_a_disk_that_fills_up_while_the_service_runs_does_not_concern_it(
+def test_a_disk_that_fills_up_while_the_service_runs_does_not_affect_it(
     broker: str, queue_prefix: str, small_disk: Path, photographs: dict[str, Path], tmp_path: Path
 ) -> None:
-    # Given a service whose state lies on a disk without a byte left
+    # Given a service whose state directory is on a disk without a free byte
     fill(small_disk)
     with scene(broker, queue_prefix, tmp_path / "run", photographs, STATE_DIR=str(small_disk)) as it:
         it.load(50)

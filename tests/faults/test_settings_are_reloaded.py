@@ -1,4 +1,4 @@
-"""SIGHUP under load: valid settings take effect without losing a delivery, invalid ones change nothing."""
+"""SIGHUP under load: valid settings take effect without losing a delivery; invalid settings change nothing."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from worker.settings import load_settings, settings_digest
 
 @pytest.fixture
 def configured(broker: str, queue_prefix: str, tmp_path: Path, photographs: dict[str, Path]) -> Iterator[Scene]:
-    """A service with a settings file that may be changed."""
+    """A service with a settings file that the test changes."""
     file = tmp_path / "autotag.toml"
     file.write_text("[defaults.labels]\n")
     with scene(broker, queue_prefix, tmp_path / "run", photographs, CONFIG=str(file)) as it:
         yield it
 
 
-def hang_up(it: Scene) -> None:
+def send_sighup(it: Scene) -> None:
     it.service.process.send_signal(signal.SIGHUP)
 
 
 def test_valid_settings_that_need_other_children_take_effect_under_load(configured: Scene, tmp_path: Path) -> None:
-    # Given a service at work
+    # Given a service under load
     configured.under_load(200)
     before = configured.child("model")
-    # When its file asks for another model child, and it is told so
+    # When its settings file requires another model child, and it gets SIGHUP
     (tmp_path / "autotag.toml").write_text("[tensorflow]\nbatch_size = 4\n")
-    hang_up(configured)
-    # Then another one takes over, and the first is stopped when its last image is done
+    send_sighup(configured)
+    # Then another child takes over, and the first is stopped when its last image is done
     until(lambda: configured.logged("settings reloaded", new_engine=True), "the settings are in force")
     until(lambda: gone(before), "the old child has been stopped")
     configured.load(50)
@@ -52,7 +52,7 @@ def test_valid_settings_that_need_other_children_take_effect_under_load(configur
 def test_valid_settings_for_tags_take_effect_for_the_events_that_follow(configured: Scene, tmp_path: Path) -> None:
     configured.under_load(50)
     (tmp_path / "autotag.toml").write_text("[defaults.tensorflow]\nconfidence_threshold = 1.0\n")
-    hang_up(configured)
+    send_sighup(configured)
     until(lambda: configured.logged("settings reloaded", new_engine=False), "the settings are in force")
     after = configured.load(20)
     configured.ledger.settle()
@@ -72,7 +72,7 @@ def test_invalid_settings_are_refused_with_the_reason_and_the_old_ones_stay(
     configured.under_load(100)
     model = configured.child("model")
     (tmp_path / "autotag.toml").write_text(text)
-    hang_up(configured)
+    send_sighup(configured)
     refused = until(
         lambda: configured.logged("reload refused; the settings stay as they were"), "the refusal is in the log"
     )
@@ -133,14 +133,14 @@ def test_an_event_in_hand_ends_under_the_settings_that_it_began_with(
 ) -> None:
     file = tmp_path / "autotag.toml"
     file.write_text(OF_THE_BEGINNING)
-    hang_up(configured)
+    send_sighup(configured)
     until(lambda: configured.logged("settings reloaded"), "the settings of the beginning are in force")
     with HeldHost(status).serving() as host:
         # Given an event whose image is being fetched when the settings are reloaded
         event_id = configured.dms.publish({"url": host.url}, asset_id="asset-1")
         until(host.asked.is_set, "the image is being fetched")
         file.write_text(AFTER_IT)
-        hang_up(configured)
+        send_sighup(configured)
         until(lambda: len(configured.logged("settings reloaded")) == 2, "the new settings are in force")
         # When the fetch fails
         host.released.set()

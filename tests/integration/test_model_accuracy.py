@@ -1,4 +1,4 @@
-"""The built-in model against 100 labelled photographs: the whole way from JPEG to label, as the children go it."""
+"""The built-in model on 100 labelled photographs: the whole path from JPEG to label, as in the children."""
 
 from __future__ import annotations
 

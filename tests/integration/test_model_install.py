@@ -1,4 +1,4 @@
-"""Installing a downloaded model, from a server on this machine, with a small graph of Inception5h's convention."""
+"""Installing a downloadable model from a server on this machine, with a small graph in Inception5h's convention."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ import pytest
 from tests.support.models import run_python, score_elsewhere
 from worker.errors import Misconfigured
 from worker.models import catalogue, download
-from worker.models.catalogue import DOWNLOADS, Download, find
+from worker.models.catalogue import DOWNLOADS, Download, find_package
 from worker.models.install import install, install_download
 from worker.models.manifest import ModelMissing, ModelPackage
-from worker.models.staging import Progress
+from worker.models.staging import ModelProgress
 
 GRAPH, LABELS = "tensorflow_inception_graph.pb", "imagenet_comp_graph_label_strings.txt"
 
 
 @dataclass
 class Server:
-    """Serves one file, with ranges, and can be told to misbehave."""
+    """Serves one file, with ranges; its fields make it misbehave. `requested` has the `Range` of each request."""
 
     data: bytes = b""
     ranges: bool = True
     statuses: list[int] = field(default_factory=list)
     cut_after: list[int] = field(default_factory=list)
-    asked: list[str | None] = field(default_factory=list)
+    requested: list[str | None] = field(default_factory=list)
     url: str = ""
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         wanted = request.headers.get("Range")
-        self.asked.append(wanted)
+        self.requested.append(wanted)
         if self.statuses and (status := self.statuses.pop(0)) != 200:
             request.send_error(status)
             return
@@ -107,7 +107,7 @@ def zipped(graph: bytes, **others: bytes) -> bytes:
 
 @pytest.fixture
 def small(graph: bytes, server: Server) -> Download:
-    """The catalogue's Inception5h, but with this test's files pinned in place of the real ones."""
+    """The catalogue's Inception5h, with the digests of this test's files instead of the real ones."""
     server.data = zipped(graph, **{"../../evil": b"", "LICENSE": b"words"})
     git = hashlib.sha1(f"blob {len(graph)}\0".encode() + graph, usedforsecurity=False).hexdigest()
     return replace(
@@ -119,12 +119,12 @@ def small(graph: bytes, server: Server) -> Download:
 
 
 def test_it_is_fetched_checked_and_scores(small: Download, tmp_path: Path) -> None:
-    told: list[Progress] = []
-    package = install_download(small, tmp_path, progress=told.append)
+    reported: list[ModelProgress] = []
+    package = install_download(small, tmp_path, on_progress=reported.append)
 
-    assert package == find("inception5h", tmp_path)
+    assert package == find_package("inception5h", tmp_path)
     package.verify()
-    assert told[-2].done == told[-2].total > 0
+    assert reported[-2].done == reported[-2].total > 0
     assert sorted(path.name for path in package.directory.iterdir()) == [LABELS, "manifest.json", GRAPH]
     assert [path.name for path in (tmp_path / "models").iterdir() if path.suffix != ".lock"] == ["inception5h"]
 
@@ -137,20 +137,20 @@ def test_it_is_fetched_checked_and_scores(small: Download, tmp_path: Path) -> No
     assert not found["scores"][:, 0].any(), "`dummy` was not ignored"
 
 
-def test_it_goes_on_where_the_connection_broke(small: Download, server: Server, tmp_path: Path) -> None:
+def test_it_resumes_where_the_connection_broke(small: Download, server: Server, tmp_path: Path) -> None:
     server.cut_after = [1000, 500]
     install_download(small, tmp_path).verify()
-    assert server.asked == [None, "bytes=1000-", "bytes=1500-"]
+    assert server.requested == [None, "bytes=1000-", "bytes=1500-"]
 
 
-def test_a_later_run_goes_on_where_the_first_gave_up(small: Download, server: Server, tmp_path: Path) -> None:
+def test_a_later_run_resumes_where_the_first_gave_up(small: Download, server: Server, tmp_path: Path) -> None:
     server.cut_after, server.statuses = [1000], [200, 503, 503, 503, 503]
     with pytest.raises(Misconfigured, match=r"answered 503, after 5 attempts.*run the same again") as caught:
         install_download(small, tmp_path)
     assert caught.value.reason == "download_failed"
-    server.asked.clear()
+    server.requested.clear()
     install_download(small, tmp_path).verify()
-    assert server.asked == ["bytes=1000-"]
+    assert server.requested == ["bytes=1000-"]
 
 
 def test_a_server_without_ranges_is_asked_for_all_of_it(small: Download, server: Server, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_server_without_ranges_is_asked_for_all_of_it(small: Download, server:
     install_download(small, tmp_path).verify()
 
 
-def test_the_beginning_of_something_else_is_thrown_away(small: Download, server: Server, tmp_path: Path) -> None:
+def test_the_beginning_of_another_file_is_discarded(small: Download, server: Server, tmp_path: Path) -> None:
     server.cut_after, server.statuses = [1000], [200, 503, 503, 503, 503]
     with pytest.raises(Misconfigured):
         install_download(small, tmp_path)
@@ -167,7 +167,7 @@ def test_the_beginning_of_something_else_is_thrown_away(small: Download, server:
     install_download(small, tmp_path).verify()
 
 
-def test_all_of_it_having_arrived_is_enough(small: Download, server: Server, tmp_path: Path) -> None:
+def test_a_complete_part_is_not_fetched_again(small: Download, server: Server, tmp_path: Path) -> None:
     server.cut_after, server.statuses = [len(server.data) - 1], [200, 503, 503, 503, 503]
     with pytest.raises(Misconfigured):
         install_download(small, tmp_path)
@@ -178,9 +178,9 @@ def test_all_of_it_having_arrived_is_enough(small: Download, server: Server, tmp
 
 def test_it_is_not_fetched_twice(small: Download, server: Server, tmp_path: Path) -> None:
     first = install_download(small, tmp_path)
-    server.asked.clear()
+    server.requested.clear()
     assert install_download(small, tmp_path) == first
-    assert server.asked == []
+    assert server.requested == []
 
 
 @pytest.mark.parametrize("field_name", ["graph_digest", "labels_digest"])
@@ -219,15 +219,13 @@ def test_an_archive_without_the_file_is_refused(small: Download, tmp_path: Path)
         install_download(replace(small, graph_file="other.pb"), tmp_path)
 
 
-def test_a_refusal_of_the_server_is_told_without_what_is_secret(
-    small: Download, server: Server, tmp_path: Path
-) -> None:
+def test_a_refusal_of_the_server_is_reported_without_secrets(small: Download, server: Server, tmp_path: Path) -> None:
     server.statuses = [404]
     address = server.url.replace("http://", "http://user:hunter2@") + "?key=hunter3"
     with pytest.raises(Misconfigured, match="answered 404") as caught:
         install_download(small, tmp_path, url=address)
     assert "hunter" not in str(caught.value)
-    assert len(server.asked) == 1
+    assert len(server.requested) == 1
 
 
 def test_an_unknown_name_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The two runtimes, on the built-in model and on small ones whose answers can be worked out by hand."""
+"""The two runtimes, on the built-in model and on small ones whose results can be computed by hand."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def softmax(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Directories that hold a small model of each kind."""
+    """A directory with a small model, for each kind."""
     directories = {}
     for kind in ("graph_def", "saved_model", "tflite"):
         directories[kind] = tmp_path_factory.mktemp(kind)
@@ -67,17 +67,17 @@ def test_a_batch_gives_what_its_pictures_give_alone(photographs: dict[str, Path]
 
 
 def test_an_input_with_a_quantisation_of_its_own_gets_the_right_numbers(small: dict[str, Path]) -> None:
-    given = {"size": 8, "dtype": "int8", "mean": 0, "scale": 0.5}
+    model_input = {"size": 8, "dtype": "int8", "mean": 0, "scale": 0.5}
     output = {"activation": "logits", "temperature": 50}
-    package = write_package(small["tflite"], "model.tflite", list(COLOURS), input=given, output=output)
+    package = write_package(small["tflite"], "model.tflite", list(COLOURS), input=model_input, output=output)
     found = open_runtime(package).score(plain(8, *COLOURS))
     expected = softmax(np.array(list(COLOURS.values()), np.float32) * 2 / 50)
     np.testing.assert_allclose(found, expected, atol=0.03)
 
 
 def test_bgr_models_get_blue_first(small: dict[str, Path]) -> None:
-    given = {"size": 8, "dtype": "int8", "scale": 0.5, "channels": "bgr"}
-    package = write_package(small["tflite"], "model.tflite", ["blue", "green", "red"], input=given)
+    model_input = {"size": 8, "dtype": "int8", "scale": 0.5, "channels": "bgr"}
+    package = write_package(small["tflite"], "model.tflite", ["blue", "green", "red"], input=model_input)
     found = open_runtime(package).score(plain(8, *COLOURS))
     assert [package.labels[index] for index in found.argmax(axis=1)] == ["red", "green", "blue"]
 
@@ -120,13 +120,13 @@ def test_a_graph_def_of_inceptions_convention(small: dict[str, Path], tmp_path: 
 
 def test_a_manifest_that_names_no_tensor_of_the_model_is_refused(small: dict[str, Path]) -> None:
     output = {"name": "logits", "activation": "logits"}
-    given = {"size": 8, "dtype": "int8"}
-    package = write_package(small["tflite"], "model.tflite", list(COLOURS), input=given, output=output)
+    model_input = {"size": 8, "dtype": "int8"}
+    package = write_package(small["tflite"], "model.tflite", list(COLOURS), input=model_input, output=output)
     with pytest.raises(Misconfigured, match=r"output\.name must name one of its outputs"):
         open_runtime(package)
 
 
-def test_a_manifest_that_tells_another_input_is_refused(small: dict[str, Path]) -> None:
+def test_a_manifest_that_declares_another_input_is_refused(small: dict[str, Path]) -> None:
     package = write_package(small["tflite"], "model.tflite", list(COLOURS), input={"size": 16, "dtype": "int8"})
     with pytest.raises(Misconfigured, match=r"its input is int8 \[1, 8, 8, 3\]"):
         open_runtime(package)
@@ -143,6 +143,6 @@ def test_what_is_no_model_is_refused_by_name(tmp_path: Path, runtime: str) -> No
         input={"name": "input", "size": 8},
         output={"name": "output", "activation": "logits"},
     )
-    said = run_python("tests.support.refusal", package.directory)
-    assert said.startswith("model_refused: ")
-    assert "model.bin" in said
+    output = run_python("tests.support.refusal", package.directory)
+    assert output.startswith("model_refused: ")
+    assert "model.bin" in output

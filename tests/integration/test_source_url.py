@@ -1,4 +1,4 @@
-"""Images over HTTP: from a real server, which is hostile in most of these tests."""
+"""Images over HTTP, from a real server that is hostile in most of these tests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 class Server:
-    """An HTTP server on loopback whose answers are played byte by byte. `seen` holds the heads of the requests."""
+    """An HTTP server on loopback that sends prepared bytes. `seen` holds the heads of the requests."""
 
     def __init__(self) -> None:
         self.answers: dict[str, list[Answer | bytes]] = {}
@@ -50,7 +50,7 @@ class Server:
     def url(self, path: str, host: str = "127.0.0.1", scheme: str = "http") -> str:
         return f"{scheme}://{host}:{self.port}{path}"
 
-    def plays(self, path: str, *answers: Answer | bytes) -> str:
+    def serve_at(self, path: str, *answers: Answer | bytes) -> str:
         self.answers[path] = list(answers)
         return self.url(path)
 
@@ -97,7 +97,7 @@ async def refused(url: str, sources: Sources | None = None, **changes: object) -
 
 
 def resolving(*answers: list[str]) -> tuple[Sources, list[str]]:
-    """Sources whose name server gives these answers in turn; and the names it was asked for."""
+    """Sources whose resolver returns these answers in turn; and the names that it was asked for."""
     asked: list[str] = []
 
     async def resolve(host: str, port: int, timeout_s: float) -> list[str]:
@@ -108,7 +108,7 @@ def resolving(*answers: list[str]) -> tuple[Sources, list[str]]:
 
 
 async def test_an_image_is_fetched_into_sealed_memory(server: Server) -> None:
-    url = server.plays("/a.jpg?key=secret", response())
+    url = server.serve_at("/a.jpg?key=secret", response())
 
     with await fetch(url) as content:
         assert content.read() == IMAGE
@@ -121,13 +121,13 @@ async def test_an_image_is_fetched_into_sealed_memory(server: Server) -> None:
 async def test_a_chunked_image_without_a_declared_length_is_fetched(server: Server) -> None:
     chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nabcde\r\n3\r\nfgh\r\n0\r\n\r\n"
 
-    with await fetch(server.plays("/a", chunked)) as content:
+    with await fetch(server.serve_at("/a", chunked)) as content:
         assert content.read() == b"abcdefgh"
 
 
 async def test_connections_are_used_again(server: Server) -> None:
     sources, asked = resolving(["127.0.0.1"])
-    url = server.plays("/a", response()).replace("127.0.0.1", "dms.test")
+    url = server.serve_at("/a", response()).replace("127.0.0.1", "dms.test")
     event = naming(url)
     async with sources:
         for _ in range(3):
@@ -136,7 +136,7 @@ async def test_connections_are_used_again(server: Server) -> None:
     assert f"host: dms.test:{server.port}" in server.seen[-1].lower()
 
 
-# What may not be asked for
+# What must not be fetched
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ async def test_connections_are_used_again(server: Server) -> None:
         ("http://169.254.169.254/latest/meta-data", "url_host_not_allowed"),
     ],
 )
-async def test_urls_that_may_not_be_named_are_refused_unasked(url: str, reason: str) -> None:
+async def test_urls_that_may_not_be_named_are_refused_without_a_request(url: str, reason: str) -> None:
     error = await refused(url, url_allow_private_addresses=False)
 
     assert (type(error), error.reason) == (CannotBeDone, reason)
@@ -172,7 +172,7 @@ async def test_urls_that_may_not_be_named_are_refused_unasked(url: str, reason: 
 
 
 async def test_without_allowed_hosts_every_url_is_refused_with_what_to_set(server: Server) -> None:
-    error = await refused(server.plays("/a", response()), url_allowed_hosts=[])
+    error = await refused(server.serve_at("/a", response()), url_allowed_hosts=[])
 
     assert error.reason == "url_host_not_allowed"
     assert "sources.url_allowed_hosts" in str(error)
@@ -180,13 +180,13 @@ async def test_without_allowed_hosts_every_url_is_refused_with_what_to_set(serve
 
 
 async def test_plain_http_can_be_refused(server: Server) -> None:
-    assert (await refused(server.plays("/a", response()), url_require_https=True)).reason == "url_scheme_refused"
+    assert (await refused(server.serve_at("/a", response()), url_require_https=True)).reason == "url_scheme_refused"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "2130706433", "0x7f000001", "0x7f.1", "017700000001", "127.1"])
 async def test_loopback_is_closed_however_the_host_is_written(server: Server, host: str) -> None:
-    # Given the system's own name resolution, which takes all of these for 127.0.0.1, each an allowed host
-    server.plays("/a", response())
+    # Given the system's own name resolution, which resolves all of these to 127.0.0.1, each an allowed host
+    server.serve_at("/a", response())
     error = await refused(server.url("/a", host), url_allowed_hosts=[host], url_allow_private_addresses=False)
 
     assert (type(error), error.reason) == (CannotBeDone, "url_address_refused")
@@ -199,7 +199,7 @@ async def test_loopback_is_closed_however_the_host_is_written(server: Server, ho
 )
 async def test_a_name_that_leads_inside_is_refused(server: Server, address: str) -> None:
     sources, _ = resolving([address])
-    server.plays("/a", response())
+    server.serve_at("/a", response())
 
     error = await refused(server.url("/a", "dms.test"), sources, url_allow_private_addresses=False)
 
@@ -222,7 +222,7 @@ async def test_the_connection_is_made_to_the_address_that_was_checked(
 
     async def dial(remote_host: str, *_: object, **__: object) -> None:
         dialled.append(remote_host)
-        raise OSError("nobody there")
+        raise OSError("no route")
 
     monkeypatch.setattr("anyio.connect_tcp", dial)
     # When a url is fetched
@@ -238,7 +238,7 @@ async def test_a_name_that_is_rebound_to_loopback_for_the_next_attempt_is_refuse
     sources, asked = resolving(["93.184.215.14"], ["127.0.0.1"])
 
     async def dial(*_: object, **__: object) -> None:
-        raise OSError("nobody there")
+        raise OSError("no route")
 
     monkeypatch.setattr("anyio.connect_tcp", dial)
     error = await refused(server.url("/a", "rebinding.test"), sources, url_allow_private_addresses=False, retries=3)
@@ -252,15 +252,15 @@ async def test_a_name_that_is_rebound_to_loopback_for_the_next_attempt_is_refuse
 
 
 async def test_redirects_are_followed(server: Server) -> None:
-    server.plays("/b/c", redirect("../d?x=1"))
-    server.plays("/d?x=1", response())
+    server.serve_at("/b/c", redirect("../d?x=1"))
+    server.serve_at("/d?x=1", response())
 
-    with await fetch(server.plays("/a", redirect("/b/c"))) as content:
+    with await fetch(server.serve_at("/a", redirect("/b/c"))) as content:
         assert content.read() == IMAGE
 
 
 async def test_more_redirects_than_allowed_are_refused(server: Server) -> None:
-    error = await refused(server.plays("/a", redirect("/a")), maximum_redirects=2)
+    error = await refused(server.serve_at("/a", redirect("/a")), maximum_redirects=2)
 
     assert (type(error), error.reason) == (CannotBeDone, "url_too_many_redirects")
     assert len(server.seen) == 3
@@ -277,16 +277,17 @@ async def test_more_redirects_than_allowed_are_refused(server: Server) -> None:
     ],
 )
 async def test_a_redirect_is_checked_like_the_first_url(server: Server, to: str, reason: str) -> None:
-    error = await refused(server.plays("/a", redirect(to)))
+    error = await refused(server.serve_at("/a", redirect(to)))
 
     assert (type(error), error.reason) == (CannotBeDone, reason)
     assert len(server.seen) == 1
 
 
 async def test_a_redirect_to_a_host_that_leads_inside_is_refused(server: Server) -> None:
-    # Given an allowed public host (here: played by loopback) that redirects to an allowed name for a metadata service
+    # Given an allowed public host (here: loopback stands in for it) that redirects to an allowed name of a metadata
+    # service
     sources, asked = resolving(["127.0.0.1"], ["169.254.169.254"])
-    server.plays("/a", redirect("http://inside.test/latest"))
+    server.serve_at("/a", redirect("http://inside.test/latest"))
 
     error = await refused(server.url("/a", "outside.test"), sources)
 
@@ -303,7 +304,7 @@ async def test_a_declared_size_beyond_the_maximum_is_refused_before_the_body_is_
         await asyncio.sleep(30)
 
     started_s = time.monotonic()
-    error = await refused(server.plays("/a", endless), maximum_bytes=1000)
+    error = await refused(server.serve_at("/a", endless), maximum_bytes=1000)
 
     assert (type(error), error.reason) == (CannotBeDone, "content_too_large")
     assert time.monotonic() - started_s < 5
@@ -320,28 +321,28 @@ async def test_an_undeclared_size_is_counted_while_reading(server: Server) -> No
             sent += 65536
             await writer.drain()
 
-    error = await refused(server.plays("/a", endless), maximum_bytes=1_000_000)
+    error = await refused(server.serve_at("/a", endless), maximum_bytes=1_000_000)
 
     assert (type(error), error.reason) == (CannotBeDone, "content_too_large")
     assert sent < 20_000_000
 
 
 async def test_an_image_of_the_maximum_size_is_taken_and_one_byte_more_is_not(server: Server) -> None:
-    url = server.plays("/a", response())
+    url = server.serve_at("/a", response())
 
     (await fetch(url, maximum_bytes=len(IMAGE))).close()
     assert (await refused(url, maximum_bytes=len(IMAGE) - 1)).reason == "content_too_large"
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip"])
-async def test_a_compressed_body_is_refused_since_nobody_asked_for_it(server: Server, encoding: str) -> None:
-    error = await refused(server.plays("/a", response(content_encoding=encoding)))
+async def test_a_compressed_body_is_refused_since_none_was_requested(server: Server, encoding: str) -> None:
+    error = await refused(server.serve_at("/a", response(content_encoding=encoding)))
 
     assert (type(error), error.reason) == (CannotBeDone, "content_encoding_refused")
 
 
 async def test_an_empty_body_is_no_image(server: Server) -> None:
-    assert (await refused(server.plays("/a", response(body=b"")))).reason == "content_empty"
+    assert (await refused(server.serve_at("/a", response(body=b"")))).reason == "content_empty"
 
 
 # Time
@@ -352,7 +353,7 @@ async def test_stalled_headers_end_with_the_read_time_limit(server: Server) -> N
         await asyncio.sleep(30)
 
     started_s = time.monotonic()
-    error = await refused(server.plays("/a", silent), read_timeout_s=0.2)
+    error = await refused(server.serve_at("/a", silent), read_timeout_s=0.2)
 
     assert (type(error), error.reason) == (TryLater, "content_unreachable")
     assert time.monotonic() - started_s < 5
@@ -368,7 +369,7 @@ async def test_a_body_that_trickles_ends_with_the_total_time_limit(server: Serve
 
     before = len(os.listdir("/proc/self/fd"))
     started_s = time.monotonic()
-    error = await refused(server.plays("/a", trickle), read_timeout_s=5, total_timeout_s=0.3)
+    error = await refused(server.serve_at("/a", trickle), read_timeout_s=5, total_timeout_s=0.3)
 
     assert (type(error), error.reason) == (TryLater, "content_unreachable")
     assert "sources.total_timeout_s" in str(error)
@@ -386,11 +387,11 @@ async def test_a_name_server_that_is_silent_ends_with_the_connect_time_limit() -
     assert (type(error), error.reason) == (TryLater, "content_unreachable")
 
 
-# Hosts in trouble
+# Failing hosts
 
 
 @pytest.mark.parametrize(
-    "trouble",
+    "failure",
     [
         response("503 Service Unavailable", b""),
         response("429 Too Many", b""),
@@ -400,26 +401,26 @@ async def test_a_name_server_that_is_silent_ends_with_the_connect_time_limit() -
         response(body=IMAGE)[:-5],
     ],
 )
-async def test_passing_trouble_is_tried_again_in_place(server: Server, trouble: bytes) -> None:
+async def test_a_transient_failure_is_retried_at_once(server: Server, failure: bytes) -> None:
     async def hang_up(writer: asyncio.StreamWriter) -> None:
-        writer.write(trouble)
+        writer.write(failure)
         await writer.drain()
         writer.close()
 
-    with await fetch(server.plays("/a", hang_up, hang_up, response()), retries=2) as content:
+    with await fetch(server.serve_at("/a", hang_up, hang_up, response()), retries=2) as content:
         assert content.read() == IMAGE
     assert len(server.seen) == 3
 
 
-async def test_lasting_trouble_is_left_to_the_delayed_retry(server: Server) -> None:
-    error = await refused(server.plays("/a", response("503 Busy", b"")), retries=1)
+async def test_a_lasting_failure_is_left_to_the_delayed_retry(server: Server) -> None:
+    error = await refused(server.serve_at("/a", response("503 Busy", b"")), retries=1)
 
     assert (type(error), error.reason) == (TryLater, "content_http_status")
     assert len(server.seen) == 2
 
 
-async def test_a_host_that_asks_to_be_left_alone_is(server: Server) -> None:
-    error = await refused(server.plays("/a", response("503 Busy", b"", retry_after=120)), retries=3)
+async def test_a_host_that_asks_clients_to_wait_is_not_retried_at_once(server: Server) -> None:
+    error = await refused(server.serve_at("/a", response("503 Busy", b"", retry_after=120)), retries=3)
 
     assert isinstance(error, TryLater)
     assert error.after_s == 120
@@ -427,7 +428,7 @@ async def test_a_host_that_asks_to_be_left_alone_is(server: Server) -> None:
 
 
 async def test_a_retry_after_may_be_a_date(server: Server) -> None:
-    error = await refused(server.plays("/a", response("429 Busy", b"", retry_after="Fri, 31 Dec 2100 23:59:59 GMT")))
+    error = await refused(server.serve_at("/a", response("429 Busy", b"", retry_after="Fri, 31 Dec 2100 23:59:59 GMT")))
 
     assert isinstance(error, TryLater)
     assert error.after_s > 86400
@@ -446,8 +447,8 @@ async def test_a_retry_after_may_be_a_date(server: Server) -> None:
         ("206 Partial Content", CannotBeDone, "content_http_status"),
     ],
 )
-async def test_other_answers_are_not_tried_again_in_place(server: Server, status: str, kind: type, reason: str) -> None:
-    url = server.plays("/a?key=s3cr3t", response(status, b""))
+async def test_other_answers_are_not_retried_at_once(server: Server, status: str, kind: type, reason: str) -> None:
+    url = server.serve_at("/a?key=s3cr3t", response(status, b""))
 
     error = await refused(url, retries=3)
 
@@ -457,7 +458,7 @@ async def test_other_answers_are_not_tried_again_in_place(server: Server, status
     assert "s3cr3t" not in str(error)
 
 
-async def test_nobody_listening_is_unreachable(server: Server) -> None:
+async def test_a_closed_port_is_unreachable(server: Server) -> None:
     error = await refused("http://127.0.0.1:1/a", retries=1)
 
     assert (type(error), error.reason) == (TryLater, "content_unreachable")
@@ -469,7 +470,7 @@ async def test_an_unknown_host_is_unreachable() -> None:
         assert error.reason in {"content_unreachable", "url_invalid"}
 
 
-# What must not leak
+# What must not be disclosed
 
 
 async def test_no_proxy_cookie_or_secret_goes_anywhere(
@@ -479,7 +480,7 @@ async def test_no_proxy_cookie_or_secret_goes_anywhere(
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     caplog.set_level(logging.INFO)
-    url = server.plays("/a?key=s3cr3t", response(set_cookie="session=1"))
+    url = server.serve_at("/a?key=s3cr3t", response(set_cookie="session=1"))
     # When it is fetched twice
     sources = Sources(4)
     (await fetch(url, sources)).close()
@@ -503,7 +504,7 @@ async def tls_server() -> AsyncIterator[tuple[Server, ssl.SSLContext]]:
     server = Server()
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=ours)
     server.port = listening.sockets[0].getsockname()[1]
-    server.plays("/a", response())
+    server.serve_at("/a", response())
     yield server, theirs
     listening.close()
 

@@ -1,4 +1,4 @@
-"""Real and small model packages for tests; TensorFlow runs in processes of its own."""
+"""Real and small model packages for tests; TensorFlow runs in separate processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from platformdirs import user_cache_path
 
 from worker.children.rendering import pixels
 from worker.images.requests import PixelRecipe
-from worker.models.build import ensure
+from worker.models.build import ensure_model
 from worker.models.manifest import ModelPackage, file_sha256, tree_sha256
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,12 +25,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @functools.cache
 def built(name: str) -> ModelPackage:
-    """A built-in model, from the cache that a developer's runs use too; checked, and made where it is not there."""
-    return ensure(name, Path(os.environ.get("AUTOTAG_CACHE_DIR") or user_cache_path("autotag")))
+    """A built-in model from the developer's own cache; verified, and built if it is not there."""
+    return ensure_model(name, Path(os.environ.get("AUTOTAG_CACHE_DIR") or user_cache_path("autotag")))
 
 
 def picture(path: Path, recipe: PixelRecipe) -> npt.NDArray[np.uint8]:
-    """What a decoder child makes of a file."""
+    """The pixels that a decoder child renders from a file."""
     with Image.open(path) as image:
         return np.frombuffer(pixels(image, recipe), np.uint8).reshape(recipe.size, recipe.size, 3)
 
@@ -38,14 +38,14 @@ def picture(path: Path, recipe: PixelRecipe) -> npt.NDArray[np.uint8]:
 def score_elsewhere(package: ModelPackage, pictures: npt.NDArray[np.uint8], scratch: Path) -> dict[str, Any]:
     """Score in another process: `scores`, `best` (the first label of each) and the `modules` that were imported."""
     np.save(scratch / "pictures.npy", pictures)
-    said = run_python("tests.support.scoring", package.directory, scratch / "pictures.npy", scratch / "scores.npy")
+    output = run_python("tests.support.scoring", package.directory, scratch / "pictures.npy", scratch / "scores.npy")
     scores = np.load(scratch / "scores.npy")
     best = [package.labels[index] for index in scores.argmax(axis=1)]
-    return {"scores": scores, "best": best, "modules": set(json.loads(said.splitlines()[-1]))}
+    return {"scores": scores, "best": best, "modules": set(json.loads(output.splitlines()[-1]))}
 
 
 def run_python(module: str, *arguments: object) -> str:
-    """Run a module of the project; its standard output. Fails the test with its standard error."""
+    """Run a module of the project and return its standard output. If it fails, so does the test, with its stderr."""
     done = subprocess.run(
         [sys.executable, "-m", module, *map(str, arguments)],
         cwd=ROOT,
@@ -59,7 +59,7 @@ def run_python(module: str, *arguments: object) -> str:
 
 
 def write_package(directory: Path, model: str, labels: list[str], **changes: Any) -> ModelPackage:
-    """Write labels and a manifest around a model file that is there already, and load the package."""
+    """Write labels and a manifest beside an existing model file, and load the package."""
     (directory / "labels.txt").write_text("\n".join(labels), encoding="utf-8")
     path = directory / model
     manifest = {

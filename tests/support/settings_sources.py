@@ -1,4 +1,4 @@
-"""The sources of settings, laid out in a directory of the test's own."""
+"""Writes the sources of settings into a directory of the test's own, and loads them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from worker.errors import Misconfigured
 from worker.settings import LoadedSettings, load_settings
 
 
-class Sources:
-    """Write files, load them, and see what came out. The process's environment plays no part."""
+class SourceFiles:
+    """A settings file, a `.env` file and a secrets directory. The process's environment is never read."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -33,7 +33,7 @@ class Sources:
         return load_settings(secrets_dir=secrets_dir, environ=environ or {}, directory=self.directory)
 
     def complaint(self, environ: Mapping[str, str] | None = None) -> str:
-        """What loading refuses, all of it."""
+        """The whole text of the error that loading raises."""
         with pytest.raises(Misconfigured) as refusal:
             self.load(environ)
         return str(refusal.value)

@@ -1,9 +1,9 @@
-"""`python -m tests.support.small_models KIND PATH` writes small models that tell colours, made with TensorFlow.
+"""`python -m tests.support.small_models KIND PATH` writes small models that recognise colours, made with TensorFlow.
 
-graph_def     of Inception5h's convention: `input` [N, 224, 224, 3], less 117, `output` 1,008 probabilities. Output 10
+graph_def     in Inception5h's convention: `input` [N, 224, 224, 3], less 117, `output` 1,008 probabilities. Output 10
               grows with red, 20 with green, 30 with blue; 0 (`dummy`) and 1005 (which has no label) are always high.
-saved_model   8 x 8 `picture` in; logits for red, green and blue in `colours`, and another output.
-tflite        the same as int8, with an input quantised in steps of 2 from -10: not the numbers of raw pixels.
+saved_model   takes an 8 x 8 `picture`; gives logits for red, green and blue in `colours`, and another output.
+tflite        the same in int8, with an input quantised in steps of 2 from -10, which differs from raw pixel values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COLOURS = np.eye(3, dtype=np.float32)
 
 
 def inception_weights() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """From mean colour (less 117) to logits."""
+    """Weights and bias that convert the mean colour (less 117) to logits."""
     weights, bias = np.zeros((3, OUTPUTS), np.float32), np.zeros(OUTPUTS, np.float32)
     for channel, output in enumerate((10, 20, 30)):
         weights[channel, output] = 0.1

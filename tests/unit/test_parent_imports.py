@@ -1,4 +1,4 @@
-"""The parent process stays small: nothing it imports brings in the libraries that belong to its children."""
+"""The parent process stays small: none of its modules imports a library that only its children need."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 import worker
 
-OF_THE_CHILDREN = ("tensorflow", "keras", "ai_edge_litert", "numpy", "PIL")
+CHILD_LIBRARIES = ("tensorflow", "keras", "ai_edge_litert", "numpy", "PIL")
 CHILD_SIDE = (
     "worker.children",
     "worker.models.runtimes",
@@ -43,7 +43,7 @@ def parent_side() -> list[str]:
 def run(modules: list[str]) -> str:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        input=json.dumps([OF_THE_CHILDREN, modules]),
+        input=json.dumps([CHILD_LIBRARIES, modules]),
         capture_output=True,
         text=True,
         timeout=60,

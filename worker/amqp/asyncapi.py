@@ -11,8 +11,8 @@ from typing import Any
 
 from worker.amqp.topology import Exchange, Lane, Topology
 from worker.messages import examples
-from worker.messages.events import Attributes, Event, EventData
-from worker.messages.results import CONTENT_TYPE, Result, write_result
+from worker.messages.events import CLOUDEVENTS_JSON, Attributes, Event, EventData
+from worker.messages.results import Result, write_result
 from worker.messages.schemas import components
 
 _BINDING = "0.3.0"
@@ -32,7 +32,7 @@ def asyncapi(topology: Topology) -> dict[str, Any]:
             ),
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
-        "defaultContentType": CONTENT_TYPE,
+        "defaultContentType": CLOUDEVENTS_JSON,
         "servers": {"rabbitmq": {"host": "127.0.0.1:5672", "protocol": "amqp", "protocolVersion": "0-9-1"}},
         "channels": _channels(topology),
         "operations": _operations(),
@@ -140,7 +140,7 @@ def _messages() -> dict[str, Any]:
     return {
         "eventStructured": _message(
             "Upload event: CloudEvent in structured mode",
-            CONTENT_TYPE,
+            CLOUDEVENTS_JSON,
             "Event",
             {
                 "a file": {"payload": examples.EVENT},
@@ -170,7 +170,7 @@ def _messages() -> dict[str, Any]:
         ),
         "result": _message(
             "Result",
-            CONTENT_TYPE,
+            CLOUDEVENTS_JSON,
             "ResultEvent",
             {
                 "tagged": {"payload": example_result(examples.TAGGED)},

@@ -11,9 +11,8 @@ from worker.amqp.connection import Channel, connected
 from worker.amqp.declare import declare
 from worker.amqp.publisher import Publisher, message_properties
 from worker.amqp.topology import Lane, Topology
+from worker.messages.events import CLOUDEVENTS_JSON
 from worker.settings import AmqpSettings
-
-STRUCTURED = "application/cloudevents+json"
 
 
 class Visitor:
@@ -26,7 +25,7 @@ class Visitor:
 
     async def publish_event(self, body: bytes, event_id: str, lane: Lane) -> None:
         """Publish one structured CloudEvent; returns when RabbitMQ has it safe. Raises NotPublished."""
-        properties = message_properties(content_type=STRUCTURED, headers={}, message_id=event_id, persistent=True)
+        properties = message_properties(content_type=CLOUDEVENTS_JSON, headers={}, message_id=event_id, persistent=True)
         await self._publisher.publish(self._layout.images_exchange, lane.value, body, properties)
 
     async def next_result(self) -> bytes:

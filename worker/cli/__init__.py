@@ -1,10 +1,10 @@
-"""The command line `autotag`: one file a command or command group; the only place that prints for people."""
+"""The command line `autotag`: one module per command or command group. Only this package prints for people."""
 
 from __future__ import annotations
 
 
 def main() -> None:
-    """Entry point of the `autotag` command."""
+    """The entry point of the `autotag` command."""
     from worker.cli.app import app
 
     app()

@@ -1,4 +1,4 @@
-"""The root of the command line: what every command shares, and the table of commands."""
+"""The root of the command line: the options that every command shares, and the table of commands."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import typer
 from worker import __version__
 from worker.cli import bench, chaos, check, config, dead_letters, model, operate, publish, run, schema, simulate, tag
 from worker.cli.context import CliContext
+from worker.settings.names import CONFIG_VARIABLE, SECRETS_VARIABLE
 
 app = typer.Typer(
     name="autotag",
     no_args_is_help=True,
-    pretty_exceptions_enable=False,  # they print local variables, and with them whatever a variable held
+    pretty_exceptions_enable=False,  # they print local variables, which may hold secrets
     rich_markup_mode="markdown",
     help=(
         "Tags the images that a document management system announces over RabbitMQ.\n\n"
@@ -36,11 +37,11 @@ def root(
     context: typer.Context,
     config_file: Annotated[
         Path | None,
-        typer.Option("--config", "-c", envvar="AUTOTAG_CONFIG", help="Settings file (TOML).", metavar="FILE"),
+        typer.Option("--config", "-c", envvar=CONFIG_VARIABLE, help="Settings file (TOML).", metavar="FILE"),
     ] = None,
     secrets_dir: Annotated[
         Path | None,
-        typer.Option(envvar="AUTOTAG_SECRETS_DIR", help="Directory with one secret a file.", metavar="DIR"),
+        typer.Option(envvar=SECRETS_VARIABLE, help="Directory with one secret a file.", metavar="DIR"),
     ] = None,
     _show_version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")

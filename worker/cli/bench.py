@@ -1,4 +1,4 @@
-"""`autotag bench`: how fast this machine tags, and with `--tune` which settings make it fastest. No broker needed."""
+"""`autotag bench`: how fast this machine tags, and with `--tune` which settings make it fastest. Needs no broker."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def bench(
         bool, typer.Option("--tune", help="Vary decoders, threads and batch size, and write the best setting.")
     ] = False,
     seconds: Annotated[
-        float | None, typer.Option(min=1, max=3600, help="How long to measure; by default 5, with `--tune` 60.")
+        float | None, typer.Option(min=1, max=3600, help="Seconds to measure; by default 5, with `--tune` 60.")
     ] = None,
     images: Annotated[
         Path | None,
@@ -42,10 +42,10 @@ def bench(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Measure how many images a second the decoders and the local model do here, without RabbitMQ.
+    """Measure how many images per second the decoders and the local model process on this machine, without RabbitMQ.
 
-    The setting that `--tune` writes belongs into the settings file. Run it while the machine does what it usually does
-    beside Autotag: what the broker and others need is not free.
+    What `--tune` writes belongs in the settings file. Run it while the machine does its usual other work: the broker
+    and other programs need their share of it.
     """
     from worker.errors import AutotagError
     from worker.operations import logs
@@ -53,19 +53,20 @@ def bench(
     logs.configure("warning", "console")
     settings = CliContext.of(context).load().settings
     try:
-        now, tuning = asyncio.run(_bench(settings, tune, seconds or (60 if tune else 5), images))
+        current, tuning = asyncio.run(_bench(settings, tune, seconds or (60 if tune else 5), images))
         if tuning is not None and output is not None:
             output.write_text(tuning.best.toml())
     except (AutotagError, ExceptionGroup, OSError) as error:
-        print(f"autotag: {_said_by(error)}", file=sys.stderr)
+        print(f"autotag: {_first_message(error)}", file=sys.stderr)
         raise typer.Exit(ExitCode.FAILED) from None
     if tuning is None:
-        _show_rate(now, as_json)
+        _show_rate(current, as_json)
     else:
-        _show_tuning(now, tuning, as_json)
+        _show_tuning(current, tuning, as_json)
 
 
-def _said_by(error: Exception) -> str:
+def _first_message(error: Exception) -> str:
+    """The message of an error, or of the first one in a group."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return str(error)
@@ -74,17 +75,17 @@ def _said_by(error: Exception) -> str:
 async def _bench(
     settings: Settings, tune: bool, seconds: float, images: Path | None
 ) -> tuple[Measurement, Tuning | None]:
-    """How fast it is as the settings are and, where that is asked for, how fast it could be."""
+    """The rate under the current settings and, if requested, the best settings."""
     from worker.cli.progress import model_progress
     from worker.diagnostics import tuning
 
     with ExitStack() as stack:
         contents = _files(images, stack) if images else await tuning.web_size_photographs(stack)
         with model_progress(settings.tensorflow.model) as progress:
-            # Always first: it has the model built where it is not, which no measurement's time should have in it.
+            # Always first: it builds the model if necessary, which must not count in any measurement of the tuning.
             rate = await tuning.rate(settings, contents, min(seconds, 5.0), progress)
-        now = tuning.Measurement(tuning.current(settings), rate)
-        return now, await tuning.tune(settings, contents, seconds, _tell) if tune else None
+        current = tuning.Measurement(tuning.current(settings), rate)
+        return current, await tuning.tune(settings, contents, seconds, _print_measurement) if tune else None
 
 
 def _files(folder: Path, stack: ExitStack) -> list[Content]:
@@ -97,11 +98,11 @@ def _files(folder: Path, stack: ExitStack) -> list[Content]:
     return [stack.enter_context(open_file(file)) for file in files]
 
 
-def _tell(measurement: Measurement) -> None:
-    print(f"{_words(measurement)}", file=sys.stderr, flush=True)
+def _print_measurement(measurement: Measurement) -> None:
+    print(_line(measurement), file=sys.stderr, flush=True)
 
 
-def _words(measurement: Measurement) -> str:
+def _line(measurement: Measurement) -> str:
     candidate = measurement.candidate
     return (
         f"{candidate.decoders:2} decoders, {candidate.threads:2} threads, batches of {candidate.batch_size:2}: "
@@ -113,23 +114,24 @@ def _show_rate(measurement: Measurement, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(measurement.candidate) | {"images_per_s": round(measurement.images_per_s, 1)}))
     else:
-        print(_words(measurement))
+        print(_line(measurement))
 
 
-def _show_tuning(now: Measurement, found: Tuning, as_json: bool) -> None:
+def _show_tuning(current: Measurement, tuning: Tuning, as_json: bool) -> None:
     if as_json:
         print(
             json.dumps(
                 {
-                    "best": asdict(found.best) | {"images_per_s": round(found.images_per_s, 1)},
-                    "current": asdict(now.candidate) | {"images_per_s": round(now.images_per_s, 1)},
-                    "toml": found.best.toml(),
+                    "best": asdict(tuning.best) | {"images_per_s": round(tuning.images_per_s, 1)},
+                    "current": asdict(current.candidate) | {"images_per_s": round(current.images_per_s, 1)},
+                    "toml": tuning.best.toml(),
                     "measurements": [
-                        asdict(t.candidate) | {"images_per_s": round(t.images_per_s, 1)} for t in found.measurements
+                        asdict(each.candidate) | {"images_per_s": round(each.images_per_s, 1)}
+                        for each in tuning.measurements
                     ],
                 }
             )
         )
         return
-    print(f"# {found.images_per_s:.1f} images/s here; the settings as they are: {now.images_per_s:.1f}")
-    print(found.best.toml(), end="")
+    print(f"# {tuning.images_per_s:.1f} images/s here; the settings as they are: {current.images_per_s:.1f}")
+    print(tuning.best.toml(), end="")

@@ -1,4 +1,4 @@
-"""`autotag check`: would the service run, and if not, what is to be done."""
+"""`autotag check`: whether the service would run, and what to do if not."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def check(
         str | None,
         typer.Option(help="Also make one cheap real call to each cloud provider this instance has on.", metavar="NAME"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
 ) -> None:
-    """Look at settings, sources, RabbitMQ, decoders and model, and say what is wrong and what to do.
+    """Check settings, sources, RabbitMQ, decoders and model, and print what is wrong and what to do.
 
-    Declares the queues, as the service would. Ends with what the first failure stands for: 3 RabbitMQ, 4 the model,
+    Declares the queues, like the service. The exit status stands for the first failure: 3 RabbitMQ, 4 the model,
     1 anything else.
     """
     from worker.operations import logs
@@ -45,27 +45,26 @@ async def _check(settings: Settings, instance: str | None, as_json: bool) -> lis
     from rich.console import Console
     from rich.markup import escape
 
-    from worker.diagnostics.preflight import check as look
-    from worker.diagnostics.preflight import check_instance
+    from worker.diagnostics.preflight import check_instance, check_service
 
     console = Console(soft_wrap=True)
     failed = []
     shown = set()
 
-    def show(finding: CheckResult) -> None:
-        if finding in shown:  # the call to a provider says again what its settings alone say
+    def show(result: CheckResult) -> None:
+        if result in shown:  # checking a provider with a call repeats what its settings alone show
             return
-        shown.add(finding)
-        if finding.status == "failed":
-            failed.append(finding.subject)
+        shown.add(result)
+        if result.status == "failed":
+            failed.append(result.subject)
         if as_json:
-            print(json.dumps({"subject": finding.subject, "status": finding.status, "message": finding.message}))
+            print(json.dumps({"subject": result.subject, "status": result.status, "message": result.message}))
         else:
-            console.print(f"{_MARK[finding.status]} {finding.subject:<19} {escape(finding.message)}", highlight=False)
+            console.print(f"{_MARK[result.status]} {result.subject:<19} {escape(result.message)}", highlight=False)
 
-    async for finding in look(settings):
-        show(finding)
+    async for result in check_service(settings):
+        show(result)
     if instance is not None:
-        async for finding in check_instance(settings, instance):
-            show(finding)
+        async for result in check_instance(settings, instance):
+            show(result)
     return failed

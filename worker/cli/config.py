@@ -1,4 +1,4 @@
-"""`autotag config`: the settings that hold and where they came from; the reference of all there are."""
+"""`autotag config`: the settings in effect and where each came from; the reference of all settings."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from rich.text import Text
 
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
-from worker.settings import Effective, LoadedSettings
+from worker.settings import EffectiveSetting, LoadedSettings
 from worker.settings.load import BY_DEFAULT
 from worker.settings.reference import reference
 from worker.settings.schema import dotted
 
-app = typer.Typer(help="Show the settings that hold, and the reference of all settings.", no_args_is_help=True)
+app = typer.Typer(help="Show the settings in effect, and the reference of all settings.", no_args_is_help=True)
 
 
 @app.command()
 def show(
     context: typer.Context,
-    instance: Annotated[str | None, typer.Option(help="Show what holds for this virtual instance.")] = None,
+    instance: Annotated[str | None, typer.Option(help="Show the settings of this virtual instance.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
     """Print the effective settings, with where each value came from; secrets are masked."""
@@ -38,8 +38,8 @@ def show(
         typer.echo(json.dumps(_as_json(loaded, instance, known, effective), ensure_ascii=False, indent=2))
         return
     if not known:
-        what = "its events are skipped" if not effective else "the defaults hold for it"
-        print(f"autotag: no settings name the instance {instance!r}; {what}", file=sys.stderr)
+        consequence = "its events are skipped" if not effective else "the defaults hold for it"
+        print(f"autotag: no settings name the instance {instance!r}; {consequence}", file=sys.stderr)
     if effective:
         _print_table(effective)
 
@@ -51,7 +51,7 @@ def write_reference(
         bool, typer.Option("--check", help="Write nothing; fail when the file is not up to date.")
     ] = False,
 ) -> None:
-    """Write the settings reference, made from the classes."""
+    """Write the settings reference, generated from the classes."""
     text = reference()
     if not check:
         path.write_text(text, "utf-8")
@@ -62,7 +62,7 @@ def write_reference(
 
 
 def _as_json(
-    loaded: LoadedSettings, instance: str | None, known: bool, effective: Iterable[Effective]
+    loaded: LoadedSettings, instance: str | None, known: bool, effective: Iterable[EffectiveSetting]
 ) -> dict[str, Any]:
     return {
         "config_file": str(loaded.config_file) if loaded.config_file else None,
@@ -72,7 +72,7 @@ def _as_json(
     }
 
 
-def _print_table(effective: Iterable[Effective]) -> None:
+def _print_table(effective: Iterable[EffectiveSetting]) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("key", "value", "from"):
         table.add_column(heading, overflow="fold")
@@ -82,7 +82,7 @@ def _print_table(effective: Iterable[Effective]) -> None:
             section = each.key[:-1]
             table.add_row()
             table.add_row(Text(f"[{dotted(section)}]", style="bold"))
-        # Text, because a plain [amqp] would be read as markup.
+        # Text, because a plain [amqp] would be interpreted as markup.
         cells = (Text(each.key[-1]), Text(_for_people(each.value)), Text(each.origin))
         table.add_row(*cells, style="dim" if each.origin == BY_DEFAULT else "")
     Console().print(table)

@@ -1,4 +1,4 @@
-"""What every command is given by the options before it, and the one way from there to the settings."""
+"""The options that precede every command, and how a command loads the settings with them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class CliContext:
 
     @classmethod
     def of(cls, context: typer.Context) -> CliContext:
-        """The one that the root command made."""
+        """The context that the root command created."""
         return context.find_object(cls) or cls()
 
     def load(self) -> LoadedSettings:
-        """Load the settings; what is wrong with them goes to stderr, and the command ends with status 2."""
+        """Load the settings. If they are invalid, print the problems to stderr and end the command with status 2."""
         try:
             return load_settings(self.config, secrets_dir=self.secrets_dir)
         except Misconfigured as error:

@@ -1,4 +1,4 @@
-"""`autotag model`: the models there are, and how to get them."""
+"""`autotag model`: lists, builds, installs and verifies models."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="The models: list, build, install, verify.")
 
-Json = Annotated[bool, typer.Option("--json", help="JSON, for scripts.")]
-Name = Annotated[
+_AsJson = Annotated[bool, typer.Option("--json", help="JSON, for scripts.")]
+_Name = Annotated[
     str | None,
     typer.Argument(help="A name of `autotag model list`; unset: the one the settings name.", show_default=False),
 ]
 
 
 @contextmanager
-def _clear_errors() -> Iterator[None]:
+def _exit_on_misconfigured() -> Iterator[None]:
     try:
         yield
     except Misconfigured as error:
@@ -36,15 +36,15 @@ def _clear_errors() -> Iterator[None]:
 
 
 @app.command("list")
-def list_models(context: typer.Context, as_json: Json = False) -> None:
+def list_models(context: typer.Context, as_json: _AsJson = False) -> None:
     """The models known by name, and which are there."""
     from rich.console import Console
     from rich.table import Table
 
-    from worker.models.catalogue import available
+    from worker.models.catalogue import known_models
 
     settings = CliContext.of(context).load().settings
-    models = available(settings.cache_dir)
+    models = known_models(settings.cache_dir)
     if as_json:
         for each in models:
             line = {"name": each.name, "kind": each.kind, "present": each.present, "identity": each.identity}
@@ -61,15 +61,15 @@ def list_models(context: typer.Context, as_json: Json = False) -> None:
 
 
 @app.command("build")
-def build(context: typer.Context, name: Name = None, as_json: Json = False) -> None:
-    """Build a built-in model from its weights, once, showing how far it is. `autotag run` does it by itself."""
+def build(context: typer.Context, name: _Name = None, as_json: _AsJson = False) -> None:
+    """Build a built-in model from its weights, unless it is built already. `autotag run` does this by itself."""
     from worker.cli.progress import model_progress
-    from worker.models.build import ensure
+    from worker.models.build import ensure_model
 
     settings = CliContext.of(context).load().settings
     name = name or settings.tensorflow.model
-    with _clear_errors(), model_progress(name) as progress:
-        package = ensure(name, settings.cache_dir, progress)
+    with _exit_on_misconfigured(), model_progress(name) as on_progress:
+        package = ensure_model(name, settings.cache_dir, on_progress)
     _show(package, as_json)
 
 
@@ -78,36 +78,36 @@ def install(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="A downloadable model of `autotag model list`.")],
     url: Annotated[str | None, typer.Option(help="Another place to fetch the archive from, such as a mirror.")] = None,
-    as_json: Json = False,
+    as_json: _AsJson = False,
 ) -> None:
-    """Download a model and check it against its pinned hashes; goes on where an earlier try ended.
+    """Download a model and check it against its pinned hashes; resumes where an earlier attempt ended.
 
-    The settings `models.NAME.url` and `.sha256` name the archive.
+    The settings `models.NAME.url` and `.sha256` define the archive.
     """
     from worker.cli.progress import model_progress
-    from worker.models.install import install as fetch
+    from worker.models.install import install as install_model
 
     settings = CliContext.of(context).load().settings
-    named = getattr(settings.models, name, None)
-    with _clear_errors(), model_progress(name) as progress:
-        package = fetch(
+    configured = getattr(settings.models, name, None)
+    with _exit_on_misconfigured(), model_progress(name) as on_progress:
+        package = install_model(
             name,
             settings.cache_dir,
-            url=url or (named.url if named else None),
-            sha256=named.sha256 if named and url is None else None,
-            progress=progress,
+            url=url or (configured.url if configured else None),
+            sha256=configured.sha256 if configured and url is None else None,
+            on_progress=on_progress,
         )
     _show(package, as_json)
 
 
 @app.command("verify")
-def verify(context: typer.Context, name: Name = None, as_json: Json = False) -> None:
+def verify(context: typer.Context, name: _Name = None, as_json: _AsJson = False) -> None:
     """Compare a model's files with the hashes in its manifest."""
-    from worker.models.catalogue import find
+    from worker.models.catalogue import find_package
 
     settings = CliContext.of(context).load().settings
-    with _clear_errors():
-        package = find(name or settings.tensorflow.model, settings.cache_dir)
+    with _exit_on_misconfigured():
+        package = find_package(name or settings.tensorflow.model, settings.cache_dir)
         package.verify()
     _show(package, as_json)
 
@@ -117,4 +117,4 @@ def _show(package: ModelPackage, as_json: bool) -> None:
         manifest = package.manifest.model_dump(mode="json")
         print(json.dumps({"identity": package.identity, "directory": str(package.directory), "manifest": manifest}))
     else:
-        print(f"{package.identity} is whole, in {package.directory}")
+        print(f"{package.identity} is intact, in {package.directory}")

@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from worker.models.staging import Progress as Step
-from worker.models.staging import ProgressCallback
+from worker.models.staging import ModelProgress, ProgressCallback
 
 
 @contextmanager
 def model_progress(name: str) -> Iterator[ProgressCallback]:
-    """A bar for building or installing a model; shown only if there is anything to do."""
+    """A progress bar for building or installing a model; shown only once the yielded callback is called."""
     bar = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -24,15 +23,15 @@ def model_progress(name: str) -> Iterator[ProgressCallback]:
         console=Console(stderr=True),
     )
 
-    def tell(step: Step) -> None:
+    def on_progress(progress: ModelProgress) -> None:
         if not bar.task_ids:
             bar.start()
             bar.add_task(name)
-        task = bar.task_ids[0]
-        bar.update(task, description=f"{name}: {step.step}", completed=step.done, total=step.total or None)
+        description = f"{name}: {progress.step}"
+        bar.update(bar.task_ids[0], description=description, completed=progress.done, total=progress.total or None)
 
     try:
-        yield tell
+        yield on_progress
     finally:
-        if bar.task_ids:  # a bar that never began would leave an empty line
+        if bar.task_ids:  # stopping a bar that was never started would print an empty line
             bar.stop()

@@ -1,4 +1,4 @@
-"""`autotag schema`: what goes through the queues, as JSON Schemas and an AsyncAPI document."""
+"""`autotag schema`: the JSON Schemas of the messages, and the AsyncAPI document."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHECKED_IN = Path("docs/schemas")
 
 
 class Document(StrEnum):
-    """What can be asked for by name."""
+    """The documents, by the name to request them by."""
 
     EVENT = "event"
     EVENT_DATA = "event-data"
@@ -56,14 +56,14 @@ def schema(
 
 
 def documents() -> dict[str, str]:
-    """Every document by file name, as text. The AsyncAPI document has the default settings' names."""
-    names = topology(AmqpSettings().queue_prefix, RetrySettings().delays_s)
-    made = {**schemas(), Document.ASYNCAPI: asyncapi(names)}
-    return {file_name(Document(name)): json.dumps(made[name], indent=2, ensure_ascii=False) + "\n" for name in made}
+    """Every document by file name, as text. The AsyncAPI document uses the queue names of the default settings."""
+    layout = topology(AmqpSettings().queue_prefix, RetrySettings().delays_s)
+    trees = {**schemas(), Document.ASYNCAPI: asyncapi(layout)}
+    return {file_name(Document(name)): json.dumps(trees[name], indent=2, ensure_ascii=False) + "\n" for name in trees}
 
 
 def file_name(document: Document) -> str:
-    """The name of a document's file."""
+    """The file name of a document."""
     return "asyncapi.json" if document is Document.ASYNCAPI else f"{document}.schema.json"
 
 

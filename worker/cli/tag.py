@@ -1,4 +1,4 @@
-"""`autotag tag`: the tags of files, at once and without a broker."""
+"""`autotag tag`: tags image files directly, without a broker."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import typer
 
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
+from worker.messages import DEFAULT_INSTANCE
 
 if TYPE_CHECKING:
     from worker.engine import Engine
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
     from worker.settings import Settings
     from worker.tagging.explain import Explanation
 
-AT_ONCE = 16
-"""Files in hand at the same time: enough to keep decoders and model busy."""
+CONCURRENCY = 16
+"""Files that are tagged at the same time: enough to keep decoders and model busy."""
 
 
 def tag(
     context: typer.Context,
     files: Annotated[list[Path], typer.Argument(help="Image files.", metavar="FILES…", show_default=False)],
-    instance: Annotated[str, typer.Option(help="Whose settings apply.", metavar="NAME")] = "default",
+    instance: Annotated[str, typer.Option(help="Whose settings apply.", metavar="NAME")] = DEFAULT_INSTANCE,
     model: Annotated[
         str | None,
         typer.Option(help="Another model than the settings name: one of `autotag model list`, or a directory."),
@@ -37,14 +38,14 @@ def tag(
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Another confidence threshold for the local model.")
     ] = None,
-    explain: Annotated[bool, typer.Option(help="Show what became of every label the model thought of.")] = False,
+    explain: Annotated[bool, typer.Option(help="Show what became of every label the model considered.")] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a line: a result's `data`, and `file`.")
+        bool, typer.Option("--json", help="One JSON object per line: a result's `data`, and `file`.")
     ] = False,
 ) -> None:
     """Tag image files. Needs no broker; asks the providers that the instance has on, or else the local model.
 
-    Ends with status 1 if a file could not be tagged, and says which and why.
+    Ends with status 1 if a file could not be tagged, and prints which and why.
     """
     from worker.errors import Misconfigured
     from worker.operations import logs
@@ -62,17 +63,17 @@ def tag(
 
 
 def _settings_for(settings: Settings, instance: str, model: str | None, threshold: float | None) -> Settings:
-    """The settings as the options change them: with no provider on, the local model is."""
+    """The settings with the options applied; if no provider is on, the local model is switched on."""
     from worker.providers.registry import make_enabled
 
-    found = settings.instance(instance) or settings.defaults
-    nothing_on = not (found.tensorflow.enabled or any(each.enabled(found) for each in make_enabled(settings)))
+    configured = settings.instance(instance) or settings.defaults
+    providers_on = configured.tensorflow.enabled or any(each.enabled(configured) for each in make_enabled(settings))
     local: dict[str, Any] = {} if threshold is None else {"confidence_threshold": threshold}
-    if nothing_on or model is not None:
+    if not providers_on or model is not None:
         local["enabled"] = True
-    changed = found.model_copy(update={"tensorflow": found.tensorflow.model_copy(update=local)})
+    changed = configured.model_copy(update={"tensorflow": configured.tensorflow.model_copy(update=local)})
     tensorflow = settings.tensorflow.model_copy(update={"model": model} if model else {})
-    # Only what this command needs is built: the settings hold one instance, under the name it was asked for.
+    # With this one instance alone, the engine starts only what this command needs.
     return settings.model_copy(
         update={"instances": {instance: changed}, "defaults": changed, "tensorflow": tensorflow, "enabled": True}
     )
@@ -99,14 +100,14 @@ async def _tag_all(settings: Settings, instance: str, files: list[Path], *, expl
 async def _in_order(
     engine: Engine, settings: Settings, instance: str, files: list[Path], explain: bool
 ) -> AsyncIterator[tuple[str, Explanation]]:
-    """File names and what became of them, in the order of the files, a few of which are in hand at once."""
-    room = asyncio.Semaphore(AT_ONCE)
+    """Each file with its explanation, in the order of the files; `CONCURRENCY` of them are tagged at once."""
+    slots = asyncio.Semaphore(CONCURRENCY)
 
-    async def one(file: Path) -> tuple[str, Explanation]:
-        async with room:
+    async def tag_in_slot(file: Path) -> tuple[str, Explanation]:
+        async with slots:
             return str(file), await _tag_one(engine, settings, instance, file, explain)
 
-    tasks = [asyncio.create_task(one(file)) for file in files]
+    tasks = [asyncio.create_task(tag_in_slot(file)) for file in files]
     for task in tasks:
         yield await task
 
@@ -128,7 +129,7 @@ async def _tag_one(engine: Engine, settings: Settings, instance: str, file: Path
 
 
 def _open(file: Path, settings: Settings) -> Content:
-    """Open a file that a person named: they may read what they may read, so the roots, which bound events, do not."""
+    """Open a file named on the command line. `sources.path_roots` limits events, not what a user may read."""
     from worker.sources.path import open_path
 
     return open_path(os.path.abspath(file), settings.sources.model_copy(update={"path_roots": (Path("/"),)}))

@@ -1,1 +1,1 @@
-"""What people run to examine a service: the preflight check, tuning, chaos runs; and the advice on each failure."""
+"""Diagnostics that people run on a service: the preflight check, tuning, chaos runs; and the advice on each failure."""

@@ -1,4 +1,7 @@
-"""What `autotag check` looks at before the service is started: each part by itself, with what to do if it is wrong."""
+"""The preflight check, `autotag check`: examines each part of a service before it is started.
+
+Each part is checked by itself; a result says what is wrong and what to do.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from worker.amqp.declare import declare, find_missing
 from worker.amqp.topology import topology
 from worker.engine import Engine, review_providers, wants_model
 from worker.errors import AutotagError
-from worker.models.catalogue import BUILT_IN, find
+from worker.models.catalogue import BUILT_IN, find_package
 from worker.models.manifest import ModelMissing
 from worker.operations.metrics import Metrics
 from worker.providers.checks import Checkable, Severity
@@ -24,7 +27,7 @@ from worker.supervision.decoder_pool import DecoderPool
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One thing that was looked at. `warning`: it will work, but perhaps not as meant."""
+    """The result of one check. `warning`: the service will run, but perhaps not as intended."""
 
     subject: str
     status: Literal["ok", "warning", "failed"]
@@ -38,29 +41,29 @@ _STATUS: dict[Severity, Literal["ok", "warning", "failed"]] = {
 }
 
 
-async def check(settings: Settings) -> AsyncIterator[CheckResult]:
-    """Look at everything that `autotag run` needs, one after another."""
-    parts: tuple[tuple[str, Callable[[Settings], Awaitable[CheckResult]]], ...] = (
+async def check_service(settings: Settings) -> AsyncIterator[CheckResult]:
+    """Check everything that `autotag run` needs, one part after another."""
+    checks: tuple[tuple[str, Callable[[Settings], Awaitable[CheckResult]]], ...] = (
         ("switches", _switches),
         ("sources", _sources),
         ("rabbitmq", _rabbitmq),
         ("decoder", _decoder),
         ("model", _model),
     )
-    for subject, look in parts:
+    for subject, check in checks:
         try:
-            yield await look(settings)
+            yield await check(settings)
         except AutotagError as error:
             yield CheckResult(subject, "failed", str(error))
     try:
-        for finding in _providers(settings):
-            yield finding
-    except AutotagError as error:  # of a provider that is not part of Autotag
+        for result in _providers(settings):
+            yield result
+    except AutotagError as error:  # raised by a provider that is not part of Autotag
         yield CheckResult("providers", "failed", str(error))
 
 
 async def check_instance(settings: Settings, name: str) -> AsyncIterator[CheckResult]:
-    """Make one cheap real call to each provider that an instance has switched on, and say what is wrong with it."""
+    """Make one cheap real call to each service whose provider an instance has switched on, and report the outcome."""
     instance = settings.instance(name)
     if instance is None:
         yield CheckResult(name, "warning", "the settings do not know this instance, and `unknown_instances` is skip")
@@ -68,22 +71,22 @@ async def check_instance(settings: Settings, name: str) -> AsyncIterator[CheckRe
     if name not in settings.instances:
         yield CheckResult(name, "warning", "the settings do not name this instance: the defaults hold for it")
     engine = Engine(settings, None, Metrics())
-    called = [each for each in engine.providers if each.enabled(instance) and isinstance(each, Checkable)]
-    if not called:
+    checkable = [each for each in engine.providers if each.enabled(instance) and isinstance(each, Checkable)]
+    if not checkable:
         yield CheckResult(name, "ok", "no provider that calls a service is on for it")
     try:
-        for provider in called:
+        for provider in checkable:
             await provider.start()
-            for found in await provider.check(name, instance):
-                yield CheckResult(found.provider, _STATUS[found.severity], f"{name}: {found.message}")
+            for result in await provider.check(name, instance):
+                yield CheckResult(result.provider, _STATUS[result.severity], f"{name}: {result.message}")
     finally:
         await engine.close()
 
 
 def _providers(settings: Settings) -> Iterator[CheckResult]:
-    """What the settings alone show, of every instance; `check_instance` makes the calls."""
-    for found in review_providers(settings, make_enabled(settings)):
-        yield CheckResult(found.provider, _STATUS[found.severity], f"{found.instance}: {found.message}")
+    """What the settings of every instance show by themselves; `check_instance` makes the calls."""
+    for result in review_providers(settings, make_enabled(settings)):
+        yield CheckResult(result.provider, _STATUS[result.severity], f"{result.instance}: {result.message}")
 
 
 async def _switches(settings: Settings) -> CheckResult:
@@ -96,12 +99,12 @@ async def _switches(settings: Settings) -> CheckResult:
         if each.enabled
     }
     if not any(on.values()):
-        what = (
+        message = (
             "no provider is on, so every event will be answered `skipped`; for instance set defaults.tensorflow.enabled"
         )
-        return CheckResult("switches", "warning", what)
+        return CheckResult("switches", "warning", message)
     return CheckResult(
-        "switches", "ok", "; ".join(f"{name}: {', '.join(found) or 'none'}" for name, found in on.items())
+        "switches", "ok", "; ".join(f"{name}: {', '.join(names) or 'none'}" for name, names in on.items())
     )
 
 
@@ -116,9 +119,9 @@ async def _sources(settings: Settings) -> CheckResult:
 
 async def _rabbitmq(settings: Settings) -> CheckResult:
     layout = topology(settings.amqp.queue_prefix, settings.retry.delays_s)
-    async with connected(settings.amqp, "autotag-check") as link:
-        await (declare if settings.amqp.declare else find_missing)(link, layout)
-        return CheckResult("rabbitmq", "ok", f"{link.broker}; {len(layout.queues)} queues as they should be")
+    async with connected(settings.amqp, "autotag-check") as connection:
+        await (declare if settings.amqp.declare else find_missing)(connection, layout)
+        return CheckResult("rabbitmq", "ok", f"{connection.broker}; {len(layout.queues)} queues as they should be")
 
 
 async def _decoder(settings: Settings) -> CheckResult:
@@ -140,7 +143,7 @@ async def _model(settings: Settings) -> CheckResult:
         return CheckResult("model", "ok", "not needed: tensorflow is on for no instance")
     name = settings.tensorflow.model
     try:
-        package = await asyncio.to_thread(find, name, settings.cache_dir)
+        package = await asyncio.to_thread(find_package, name, settings.cache_dir)
         await asyncio.to_thread(package.verify)
     except ModelMissing:
         if name in BUILT_IN:

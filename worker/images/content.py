@@ -1,7 +1,7 @@
-"""The bytes of one image, as a file descriptor that can be handed to a child.
+"""The bytes of one image, as a file descriptor that can be passed to a child.
 
-A `Content` owns its descriptor: whoever opens one closes it. Bytes that come from a message or over the network live
-in a memfd that is sealed once it is filled, so that a child that gets the descriptor can read it and change nothing.
+A `Content` owns its descriptor: the caller that opens it closes it. Bytes from a message or the network are kept in a
+memfd that is sealed once it is complete, so that a child with the descriptor can read it but not change it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ _READ_STEP_BYTES = 1 << 24
 class Content:
     """An image's bytes behind `fd`. Reading never moves the descriptor's offset, which children share.
 
-    `origin` tells people where the bytes came from: `path photos/a.jpg`, `url https://dms.example/a.jpg`, `message
-    body`. `head` is its beginning, enough to tell the image format: whoever opened it could wait for a disk.
+    `origin` says for people where the bytes came from: `path photos/a.jpg`, `url https://dms.example/a.jpg`, `message
+    body`. `head` is the beginning, enough to detect the image format; it is read when the content is opened, because
+    only then may a call block on a disk.
     """
 
     fd: int
@@ -40,21 +41,21 @@ class Content:
             return memory.seal(origin)
 
     def read(self) -> bytes:
-        """The whole content. A file that has shrunk since it was opened gives what is left of it."""
-        pieces = []
-        at = 0
-        while at < self.size_bytes:
-            piece = os.pread(self.fd, min(_READ_STEP_BYTES, self.size_bytes - at), at)
-            if not piece:
+        """The whole content. If the file has shrunk since it was opened, what is left of it."""
+        chunks = []
+        offset = 0
+        while offset < self.size_bytes:
+            chunk = os.pread(self.fd, min(_READ_STEP_BYTES, self.size_bytes - offset), offset)
+            if not chunk:
                 break
-            pieces.append(piece)
-            at += len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            chunks.append(chunk)
+            offset += len(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def close(self) -> None:
-        """Give the descriptor back. Closing twice is harmless."""
+        """Close the descriptor. Closing twice is harmless."""
         if self.fd != CLOSED:
-            # Forgotten first: the number may belong to somebody else as soon as close() returns.
+            # Cleared first: the descriptor's number may be in use again as soon as close() returns.
             fd, self.fd = self.fd, CLOSED
             os.close(fd)
 
@@ -68,22 +69,22 @@ class Content:
 
 
 class MemoryFile:
-    """A file in memory that is written piece by piece, then sealed into a `Content`. Closed when it never is."""
+    """A file in memory, written in chunks, then sealed into a `Content`. An unsealed one is closed by its context."""
 
     def __init__(self) -> None:
         self._fd = os.memfd_create("autotag-content", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self.size_bytes = 0
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append `data`. `OSError` when the machine has no memory left for it."""
-        left = memoryview(data)
-        while left:
-            written = os.write(self._fd, left)
-            left = left[written:]
+        """Append `data`. Raises OSError when the machine has no memory left."""
+        remaining = memoryview(data)
+        while remaining:
+            written = os.write(self._fd, remaining)
+            remaining = remaining[written:]
             self.size_bytes += written
 
     def seal(self, origin: str) -> Content:
-        """Close the file to every change and hand it over."""
+        """Seal the file against every change and transfer its descriptor to a `Content`."""
         os.lseek(self._fd, 0, os.SEEK_SET)
         fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _SEALS)
         fd, self._fd = self._fd, CLOSED

@@ -1,7 +1,7 @@
-"""Which image format bytes are, told from their first few. Pure.
+"""Detects the format of a file from its first bytes. Pure.
 
-A name or a declared type is never believed: a decoder is chosen by what is there. Formats that no decoder here takes
-are recognised too, so that people can be told what they uploaded instead of "not an image".
+A file name or a declared type is never trusted. Formats that no decoder here supports are recognised too, so that an
+error can name the format that was uploaded instead of "not an image".
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from codecs import getincrementaldecoder
 from typing import Final
 
 HEAD_BYTES: Final = 64
-"""How much of a file `sniff` looks at."""
+"""How much of a file `sniff` examines."""
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -49,7 +49,7 @@ _TEXT_CONTROLS = frozenset(b"\t\n\r\x0c\x1b")
 
 
 def sniff(head: bytes) -> str | None:
-    """The media type of a file that begins with `head` (64 bytes are enough), or None for bytes of no known kind."""
+    """The media type of a file that begins with `head` (`HEAD_BYTES` are enough), or None for an unknown format."""
     head = head[:HEAD_BYTES]
     for magic, media_type in _MAGIC:
         if head.startswith(magic):
@@ -64,12 +64,12 @@ def sniff(head: bytes) -> str | None:
 
 
 def _iso_media(head: bytes) -> str:
-    """HEIC and AVIF share MP4's container; the brands say which it is, the major one first."""
+    """HEIC and AVIF share MP4's container; its brands identify the format, the major brand first."""
     box_bytes = int.from_bytes(head[:4], "big")
     compatible = head[16 : min(box_bytes, len(head))]
-    brands = [head[8:12], *(compatible[at : at + 4] for at in range(0, len(compatible), 4))]
+    brands = [head[8:12], *(compatible[start : start + 4] for start in range(0, len(compatible), 4))]
     specific = [_ISO_BRANDS[brand] for brand in brands if brand in _ISO_BRANDS]
-    # `mif1` only says "some image": a brand that names the codec says more.
+    # `mif1` only means "some image": a brand that names the codec is more specific.
     return next((found for found in specific if found != "image/heif"), specific[0] if specific else "video/mp4")
 
 
@@ -79,7 +79,7 @@ def _text(head: bytes) -> str | None:
     if any(byte < 0x20 and byte not in _TEXT_CONTROLS for byte in head):
         return None
     try:
-        # Not the last of the file: a character that is cut off at the end is no fault.
+        # The head is not the whole file: a character cut off at its end is not an error.
         text = getincrementaldecoder("utf-8")().decode(head).lstrip().lower()
     except UnicodeDecodeError:
         return None

@@ -1,4 +1,4 @@
-"""What a decoder is asked to make of an image: plain values, so that a decoder need not import pydantic."""
+"""What a decoder is asked to produce from an image: plain values, so that a decoder need not import pydantic."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Fit(StrEnum):
-    """How a picture becomes a square: cut out of the middle, or squashed whole."""
+    """How an image becomes a square: the middle is cut out, or the whole image is squashed."""
 
     CROP = "crop"
     SQUASH = "squash"
@@ -22,7 +22,7 @@ class Interpolation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PixelRecipe:
-    """What a decoder makes of a picture: an RGB square of `size` pixels a side, 8 bits a channel."""
+    """How a decoder renders an image for the model: an RGB square with sides of `size` pixels, 8 bits per channel."""
 
     size: int
     fit: Fit
@@ -30,9 +30,9 @@ class PixelRecipe:
     interpolation: Interpolation
 
     def box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """The part of a picture that is used, in pixels: left, top, right, bottom.
+        """The part of an image that is used, in pixels: left, top, right, bottom.
 
-        A crop is the middle square of side `size / (size + margin)` of the shorter side, as at the model's training.
+        A crop is the middle square of side `size / (size + margin)` of the shorter side, as in the model's training.
         """
         if self.fit is Fit.SQUASH:
             return 0.0, 0.0, float(width), float(height)
@@ -43,7 +43,7 @@ class PixelRecipe:
 
 @dataclass(frozen=True, slots=True)
 class JpegLimits:
-    """The largest JPEG that a service takes; a decoder makes one within these limits from whatever was uploaded."""
+    """The limits of the JPEG that a service accepts; a decoder re-encodes any upload to a JPEG within them."""
 
     maximum_bytes: int
     maximum_width: int

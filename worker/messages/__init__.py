@@ -1,4 +1,7 @@
-"""Messages: events from the DMS, results to it. docs/messages.md describes both; the schemas are made from these."""
+"""Messages: events from the DMS, results for it. docs/messages.md describes both; the schemas are generated from here.
+
+This package knows nothing of the settings; those take from it which names an instance may have.
+"""
 
 from worker.messages.events import DEFAULT_INSTANCE, EVENT_TYPE, IN_THE_BODY, ContentRef, Event, EventData, ReadEvent
 from worker.messages.fields import is_instance_name

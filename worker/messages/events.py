@@ -1,4 +1,4 @@
-"""Upload events: what the DMS says about one image. `reading` makes them from AMQP messages."""
+"""Upload events: what the DMS publishes about one image. `reading` parses them from AMQP messages."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from worker.messages.fields import (
     Url,
     null_is,
 )
+
+CLOUDEVENTS_JSON: Final = "application/cloudevents+json"
+"""The content type of a CloudEvent in structured mode: of every result, and of most events."""
 
 EVENT_TYPE: Final = "dms.image.uploaded.v1"
 
@@ -49,13 +52,13 @@ class ContentRef(_Model):
     )
 
     @property
-    def body(self) -> bool:
+    def is_body(self) -> bool:
         """Whether the AMQP body itself is the image."""
         return self.kind == "body"
 
     @property
     def kind(self) -> Literal["path", "url", "base64", "body"]:
-        """Which of the ways it is; `body` when none of the fields says so."""
+        """The name of the field that is set; `body` when none is."""
         if self.path is not None:
             return "path"
         if self.url is not None:
@@ -65,33 +68,33 @@ class ContentRef(_Model):
     @model_validator(mode="before")
     @classmethod
     def _exactly_one(cls, value: object) -> object:
-        # Only for what comes from outside, a dict: IN_THE_BODY passes as it is.
+        # Applies to untrusted input only, which is a dict: IN_THE_BODY passes unchecked.
         if isinstance(value, dict) and sum(value.get(kind) is not None for kind in ("path", "url", "base64")) != 1:
             raise ValueError("must have exactly one of path, url and base64")
         return value
 
 
 IN_THE_BODY = ContentRef.model_construct()
-"""The content of an event whose AMQP body is the image. No JSON says this: it follows from the content type."""
+"""The content of an event whose AMQP body is the image. It has no JSON form: it follows from the content type."""
 
 
 class EventData(_Model):
-    """What the DMS says about an uploaded image. Fields that are not listed here are ignored."""
+    """What the DMS knows about an uploaded image. Fields that are not listed here are ignored."""
 
     asset_id: AssetId
-    """The DMS's id of the asset; given back in the result."""
+    """The DMS's id of the asset; repeated in the result."""
     instance: Annotated[InstanceName, null_is(DEFAULT_INSTANCE)] = DEFAULT_INSTANCE
     """The virtual instance (tenant) whose settings apply."""
     content: ContentRef
     """Where the image is."""
     file_name: ShortText | None = None
-    """For people and logs; the image format is told from the bytes."""
+    """For people and logs; the image format is detected from the bytes."""
     mime_type: ShortText | None = None
-    """As the DMS knows it; only informative."""
+    """The type the DMS has recorded; informative only."""
     existing_tags: Annotated[tuple[TagName, ...], Field(strict=False), null_is(())] = ()
-    """Tags that the asset already has. By default an asset with tags is left alone."""
+    """Tags that the asset already has. By default an asset with tags is skipped."""
     temporary: Annotated[bool, null_is(default=False)] = False
-    """Whether the asset is a temporary file; those are not tagged."""
+    """Whether the asset is a temporary file; temporary files are not tagged."""
     site: ShortText | None = None
     """The site within the instance."""
     locale: ShortText | None = None
@@ -103,16 +106,16 @@ class Attributes(_Model):
 
     specversion: Literal["1.0"]
     id: ShortText
-    """Together with `source` it names the event: one that is sent again has the same two."""
+    """Identifies the event together with `source`: an event that is sent again has the same two."""
     source: ShortText
-    """Who publishes the event."""
+    """The publisher of the event."""
     type: Literal["dms.image.uploaded.v1"]
     time: Annotated[AwareDatetime | None, Field(strict=False)] = None
     """When the image was uploaded."""
     traceparent: TraceParent = None
-    """W3C trace context; carried over to the result, ignored where it is malformed."""
+    """W3C trace context; copied to the result, ignored when malformed."""
     tracestate: TraceState = None
-    """W3C trace context; carried over to the result."""
+    """W3C trace context; copied to the result."""
 
 
 class Event(Attributes):
@@ -123,7 +126,7 @@ class Event(Attributes):
 
 @dataclass(frozen=True, slots=True)
 class ReadEvent:
-    """An event, with the image's bytes where the message carried them."""
+    """An event, with the image's bytes if the message contained them."""
 
     event: Event
     image_bytes: bytes | None = field(repr=False)

@@ -1,4 +1,4 @@
-"""Example messages: shown in the AsyncAPI document and in docs/messages.md, and held to the schemas by the tests."""
+"""Example messages, shown in the AsyncAPI document and in docs/messages.md. Tests validate them against the schemas."""
 
 from __future__ import annotations
 

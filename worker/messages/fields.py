@@ -1,4 +1,4 @@
-"""The kinds of text that messages are made of, with their limits. Everything here ends up in the JSON Schemas."""
+"""The field types of messages, with their limits. Everything here ends up in the JSON Schemas."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f]+$"
 
 AssetId = Annotated[str, Field(max_length=1024, pattern=NO_CONTROL_CHARACTERS)]
 InstanceName = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""Stands in routing keys, metric labels and table names of the settings, hence the narrow alphabet."""
+"""Used in routing keys, metric labels and table names of the settings, hence the narrow alphabet."""
 _INSTANCE_NAME: TypeAdapter[str] = TypeAdapter(InstanceName)
 
 ShortText = Annotated[str, Field(max_length=1024, pattern=NO_CONTROL_CHARACTERS)]
@@ -23,12 +23,12 @@ TagName = Annotated[str, Field(max_length=1024)]
 
 
 def null_is(default: object) -> Any:
-    """An optional field for which an explicit `null` means the same as leaving it out, as many serializers write it."""
+    """An optional field where an explicit `null`, which many serializers write, means the same as leaving it out."""
     return BeforeValidator(lambda value: default if value is None else value)
 
 
 def is_instance_name(text: str) -> bool:
-    """Whether an event could name an instance so."""
+    """Whether an event, and a table of the settings, may use this name for an instance."""
     try:
         _INSTANCE_NAME.validate_python(text)
     except ValidationError:
@@ -37,7 +37,10 @@ def is_instance_name(text: str) -> bool:
 
 
 def decode_base64(value: object) -> bytes:
-    """The bytes that base64 text stands for. Strict: no line breaks, no other alphabet, nothing after the padding."""
+    """Decode base64 text strictly: no line breaks, no other alphabet, nothing after the padding.
+
+    Raises ValueError.
+    """
     if value == "":
         raise ValueError("is empty: there is no image in it")
     if not isinstance(value, str):
@@ -59,12 +62,12 @@ _LONGEST_TRACESTATE = 512
 
 
 def trace_parent(value: object) -> str | None:
-    """A W3C `traceparent`, or None for anything else: a broken trace must not stop an event."""
+    """A valid W3C `traceparent`, or None for anything else: a malformed trace must not stop an event."""
     return value if isinstance(value, str) and _TRACEPARENT.fullmatch(value) else None
 
 
 def trace_state(value: object) -> str | None:
-    """A W3C `tracestate` of a length that everybody must carry, or None."""
+    """A W3C `tracestate` of at most the length that every implementation must propagate, or None."""
     return value if isinstance(value, str) and 0 < len(value) <= _LONGEST_TRACESTATE and value.isascii() else None
 
 

@@ -1,13 +1,13 @@
-"""Events read from AMQP messages.
+"""Parses events from AMQP messages.
 
-An event comes in one of three encodings, told apart by content type and headers (docs/messages.md has them for
-publishers):
+An event arrives in one of three encodings, distinguished by content type and headers (docs/messages.md describes them
+for publishers):
 
 - CloudEvents in structured mode: the body is JSON and holds everything;
 - CloudEvents in binary mode: the attributes are headers, the body is the JSON `data` or the image itself;
 - plain: the body is the JSON `data` alone or the image itself.
 
-Whatever cannot be read raises `UnreadableEvent` and nothing else.
+A message that cannot be parsed raises `UnreadableEvent` and nothing else.
 """
 
 from __future__ import annotations
@@ -21,19 +21,25 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from worker.messages.events import EVENT_TYPE, IN_THE_BODY, Attributes, Event, EventData, ReadEvent
+from worker.messages.events import (
+    CLOUDEVENTS_JSON,
+    EVENT_TYPE,
+    IN_THE_BODY,
+    Attributes,
+    Event,
+    EventData,
+    ReadEvent,
+)
 from worker.messages.fields import AssetId, InstanceName, decode_base64, trace_parent, trace_state
 from worker.messages.unreadable import FieldError, UnreadableEvent, explain
 
-STRUCTURED = "application/cloudevents+json"
-
 PLAIN_SOURCE = "plain"
-"""The `source` of an event that came without one."""
+"""The `source` of an event that was published without one."""
 
 _PLAIN_ID_NAMESPACE = uuid.UUID("200b2d7d-e0c5-58c7-b07b-0fb591c0f54e")  # UUIDv5 of the URL urn:autotag:plain-events
 
 _PREFIXES = ("cloudevents:", "cloudevents_", "ce-")
-"""Before attribute names in headers: the AMQP binding's two ways, and that of Knative's RabbitMQ binding."""
+"""Prefixes of attribute names in headers: the two of the AMQP binding, and the one of Knative's RabbitMQ binding."""
 
 _ANY_JSON: TypeAdapter[object] = TypeAdapter(object)
 _TAG_LIST: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[str, ...])
@@ -41,7 +47,7 @@ _TAG_LIST: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[str, ...])
 
 @dataclass(frozen=True, slots=True)
 class _Message:
-    """An AMQP message, its headers made into text where they are attributes."""
+    """An AMQP message; `attributes` are those headers that are CloudEvents attributes, as text."""
 
     body: bytes
     media_type: str
@@ -72,22 +78,23 @@ def read_event(
 
 def _read(message: _Message) -> ReadEvent:
     if message.media_type.startswith("application/cloudevents"):
-        if message.media_type != STRUCTURED:
-            raise FieldError(f"content type: of the CloudEvents formats only {STRUCTURED} is read")
+        if message.media_type != CLOUDEVENTS_JSON:
+            raise FieldError(f"content type: of the CloudEvents formats only {CLOUDEVENTS_JSON} is read")
         return _structured(message.body)
     if message.attributes:
-        # The attributes first: an event of another type is refused for its type, whatever its data looks like.
+        # The attributes are validated first: an event of another type is refused for its type, whatever its data is.
         attributes = Attributes.model_validate_strings(message.attributes)
         return _with_data(attributes, message.body, message.is_image, message.attributes)
     if not message.is_image and b'"specversion"' in message.body and "specversion" in _object(message.body):
-        return _structured(message.body)  # sent with the content type of any JSON
+        return _structured(message.body)  # sent with a generic JSON content type, or none
     attributes = Attributes(
         specversion="1.0",
         id=message.message_id or str(uuid.uuid5(_PLAIN_ID_NAMESPACE, hashlib.sha256(message.body).hexdigest())),
         source=PLAIN_SOURCE,
         type=EVENT_TYPE,
     )
-    return _with_data(attributes, message.body, message.is_image, _beside(message) if message.is_image else {})
+    fields = _fields_of_image(message) if message.is_image else {}
+    return _with_data(attributes, message.body, message.is_image, fields)
 
 
 def _structured(body: bytes) -> ReadEvent:
@@ -104,7 +111,7 @@ def _structured(body: bytes) -> ReadEvent:
 
 
 def _with_data(attributes: Attributes, body: bytes, is_image: bool, fields: Mapping[str, str]) -> ReadEvent:
-    """An event whose data is `body`: JSON, or an image that the `fields` beside it describe."""
+    """An event whose data is `body`: JSON, or an image that `fields` describe."""
     if is_image:
         return ReadEvent(_join(attributes, _data_of_image(fields)), body)
     data = EventData.model_validate_json(body)
@@ -117,22 +124,22 @@ def _join(attributes: Attributes, data: EventData) -> Event:
 
 def _data_of_image(fields: Mapping[str, str]) -> EventData:
     """The data of an image that is a message body. Attribute names have no underscores in CloudEvents: `assetid`."""
-    given: dict[str, Any] = {
+    data: dict[str, Any] = {
         name: text for name in EventData.model_fields if (text := fields.get(name.replace("_", ""))) is not None
     }
-    given.setdefault("asset_id", fields.get("subject"))
-    if given["asset_id"] is None:
+    data.setdefault("asset_id", fields.get("subject"))
+    if data["asset_id"] is None:
         raise FieldError("assetid: field required, as an attribute of that name or as `subject`")
-    if "existing_tags" in given:
+    if "existing_tags" in data:
         try:
-            given["existing_tags"] = _TAG_LIST.validate_json(given["existing_tags"])
+            data["existing_tags"] = _TAG_LIST.validate_json(data["existing_tags"])
         except ValidationError:
             raise FieldError('existingtags: must be a JSON array of names, such as ["cat","sofa"]') from None
-    return EventData.model_validate(given | {"content": IN_THE_BODY}, strict=False)
+    return EventData.model_validate(data | {"content": IN_THE_BODY}, strict=False)
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    """The body as a JSON object; an empty one where it is JSON of another kind."""
+    """The body as a JSON object; an empty one for JSON of another type. Raises ValidationError if it is not JSON."""
     value = _ANY_JSON.validate_json(body)
     return value if isinstance(value, dict) else {}
 
@@ -146,13 +153,13 @@ def _attributes(headers: Mapping[str, object]) -> dict[str, str]:
     }
 
 
-def _beside(message: _Message) -> Mapping[str, str]:
-    """What describes an image that is the body: attributes or, in a plain message, headers of the data's own names."""
+def _fields_of_image(message: _Message) -> Mapping[str, str]:
+    """What describes an image body: the attributes or, in a plain message, headers named like the data's fields."""
     return message.attributes or {name.replace("_", ""): _text(value) for name, value in message.headers.items()}
 
 
 def _text(value: object) -> str:
-    """A header's value as the text that CloudEvents gives it."""
+    """A header's value in CloudEvents' string encoding."""
     match value:
         case str():
             return value
@@ -160,7 +167,7 @@ def _text(value: object) -> str:
             return value.decode(errors="replace")
         case bool():
             return "true" if value else "false"
-        case datetime():  # AMQP times carry no zone and mean UTC
+        case datetime():  # AMQP timestamps have no time zone and mean UTC
             return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
         case list() | tuple():
             return _ANY_JSON.dump_json(value).decode()
@@ -169,7 +176,7 @@ def _text(value: object) -> str:
 
 
 def _with_trace_of(message: _Message, read: ReadEvent) -> ReadEvent:
-    """The trace context that stands in the message's own headers is nearer to us than the event's, and goes first."""
+    """The trace context in the message's own headers is the more recent span, so it overrides the event's."""
     parent = trace_parent(_text(message.headers.get("traceparent", "")))
     if parent is None:
         return read
@@ -189,14 +196,15 @@ def _unreadable(message: _Message, error: ValidationError | FieldError) -> Unrea
         event = {}
     data = event.get("data") if "specversion" in event else event
     fields: Mapping[str, object] = data if isinstance(data, dict) else {}
-    if message.is_image or "data_base64" in event:  # then attributes say whose it is
-        beside = _beside(message) if message.is_image else event
-        fields = {"asset_id": beside.get("assetid", beside.get("subject")), "instance": beside.get("instance")}
+    if message.is_image or "data_base64" in event:  # then the attributes name the asset and the instance
+        attributes = _fields_of_image(message) if message.is_image else event
+        asset = attributes.get("assetid", attributes.get("subject"))
+        fields = {"asset_id": asset, "instance": attributes.get("instance")}
     asset_id = _valid(_ASSET_ID, fields.get("asset_id"))
     event_id = _valid(_ASSET_ID, message.attributes.get("id") or event.get("id")) or message.message_id
-    whose = ", ".join(f"{what} {who}" for what, who in (("event", event_id), ("asset", asset_id)) if who)
+    ids = ", ".join(f"{what} {which}" for what, which in (("event", event_id), ("asset", asset_id)) if which)
     return UnreadableEvent(
-        f"an event cannot be read ({whose or 'it has no id'}): {faults}. docs/messages.md says what is",
+        f"an event cannot be read ({ids or 'it has no id'}): {faults}. docs/messages.md describes the format",
         reason=reason,
         asset_id=asset_id,
         event_id=event_id,

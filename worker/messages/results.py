@@ -1,8 +1,8 @@
-"""Results: what the DMS is told about an image, and how that becomes an AMQP message.
+"""Results: what is published to the DMS about an image, and the AMQP message it is published in.
 
-The body is a CloudEvent in structured mode. Its id, which is also the AMQP `message_id`, is made from what the result
-rests on (event, image, providers, models, settings), not from what a cloud service happened to answer this time: a
-redelivered event gives the same id, so the DMS can drop the second result.
+The body is a CloudEvent in structured mode. Its id, which is also the AMQP `message_id`, is derived from the inputs of
+the result (event, image, providers, models, settings), not from what a cloud service happened to answer this time: a
+redelivered event produces the same id, so the DMS can drop the second result.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import json
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
+from worker.messages.events import CLOUDEVENTS_JSON
 from worker.messages.fields import AssetId, InstanceName
 
 if TYPE_CHECKING:
     from worker.messages.events import Event
 
-RESULT_TYPE = "dms.image.tagged.v1"
-CONTENT_TYPE = "application/cloudevents+json"
+RESULT_TYPE: Final = "dms.image.tagged.v1"
 NAMESPACE = uuid.UUID("54ed932b-6bc6-5af4-8086-15389ee6ba43")
 """The namespace of result ids: itself the UUIDv5 of the URL `urn:autotag:results`."""
 
@@ -42,27 +42,27 @@ class Tag:
     __pydantic_config__ = _CONFIG
 
     name: str
-    """As it should be shown."""
+    """The name to show."""
     confidence: Annotated[float, Field(ge=0, le=1)]
     """From 0 to 1, at most four decimals."""
     provider: str
-    """Who suggested it: `tensorflow`, `google_cloud_vision`, `microsoft_vision`."""
+    """The provider that suggested it: `tensorflow`, `google_cloud_vision`, `microsoft_vision`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderReport:
-    """What became of asking one provider."""
+    """The outcome of asking one provider."""
 
     __pydantic_config__ = _CONFIG
 
     name: str
     """The provider."""
     status: ProviderStatus
-    """`unavailable` means that it is, or was to the last, down: the image itself was not judged."""
+    """`unavailable`: the provider was down until the last attempt; the image itself was not judged."""
     reason: str | None = None
-    """A fixed word for programs, where the status is not `ok`."""
+    """A fixed word for programs, if the status is not `ok`."""
     message: str | None = None
-    """The same for people; where the status is `ok`, what is wanting in an answer that is not whole."""
+    """The same for people; if the status is `ok`, what is missing from an incomplete answer."""
     model: str | None = None
     """What answered: the name and version of the model, or of the service's API."""
     duration_s: Annotated[float, Field(ge=0)] | None = None
@@ -71,23 +71,23 @@ class ProviderReport:
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What the decoder found the image to be, whatever its name says."""
+    """What the decoder detected, regardless of the file's name."""
 
     __pydantic_config__ = _CONFIG
 
     format: str
     """The format: `JPEG`, `PNG`, ..."""
     width: Annotated[int, Field(ge=1)]
-    """In pixels, as shown (EXIF orientation applied)."""
+    """In pixels, with the EXIF orientation applied."""
     height: Annotated[int, Field(ge=1)]
-    """In pixels, as shown (EXIF orientation applied)."""
+    """In pixels, with the EXIF orientation applied."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     """Of the file's bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the DMS is told about one image: the `data` of a result."""
+    """The outcome for one image: the `data` of a result."""
 
     __pydantic_config__ = _CONFIG
 
@@ -96,11 +96,11 @@ class Result:
     instance: InstanceName
     """From the event."""
     event_id: str | None
-    """The id of the event this answers; null where the event was too broken to tell."""
+    """The id of the event this answers; null if it could not be read from the event."""
     status: ResultStatus
-    """`no_tags`: looked at, and nothing was sure enough. `skipped`: not to be looked at. `failed`: never will be."""
+    """`no_tags`: examined, but no tag was certain enough. `skipped`: not to be examined. `failed`: cannot be tagged."""
     reason: str | None = None
-    """A fixed word for programs, where the status is `skipped` or `failed`."""
+    """A fixed word for programs, if the status is `skipped` or `failed`."""
     message: str | None = None
     """The same for people."""
     tags: tuple[Tag, ...] = ()
@@ -108,13 +108,13 @@ class Result:
     providers: tuple[ProviderReport, ...] = ()
     """One entry for each provider that was asked, or would have been."""
     complete: bool = True
-    """False when a provider is still being asked: another result for the same event will replace this one."""
+    """False while a provider has not answered yet: another result for the same event will replace this one."""
     image: ImageFacts | None = None
     """Null when the image was not decoded."""
 
 
 class ResultEvent(BaseModel):
-    """A result as it is published: a CloudEvent in structured mode."""
+    """A published result: a CloudEvent in structured mode."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
@@ -122,7 +122,7 @@ class ResultEvent(BaseModel):
     id: str
     """UUIDv5; the same for a redelivered event. Also the AMQP `message_id`."""
     source: str
-    """The service that looked: `autotag` unless it was given another name."""
+    """The service that produced the result: `autotag` unless it is configured with another name."""
     type: Literal["dms.image.tagged.v1"]
     subject: str
     """The asset id."""
@@ -148,7 +148,7 @@ class OutgoingMessage:
 
 
 def result_data(result: Result) -> dict[str, Any]:
-    """The result as JSON holds it: every field present, tags best first, numbers rounded."""
+    """The result in its JSON form: every field present, tags best first, numbers rounded."""
     tags: list[dict[str, Any]] = [
         {"name": tag.name, "confidence": round(tag.confidence, CONFIDENCE_DECIMALS), "provider": tag.provider}
         for tag in result.tags
@@ -157,7 +157,7 @@ def result_data(result: Result) -> dict[str, Any]:
     for report in providers:
         if report["duration_s"] is not None:
             report["duration_s"] = round(report["duration_s"], DURATION_DECIMALS)
-    # Ordered by what is shown: two that differ only past the last decimal are a tie.
+    # Ordered by the rounded values: two tags that differ only past the last decimal are a tie.
     tags.sort(key=lambda tag: (-tag["confidence"], tag["name"].casefold(), tag["name"], tag["provider"]))
     return {
         "asset_id": result.asset_id,
@@ -174,7 +174,7 @@ def result_data(result: Result) -> dict[str, Any]:
 
 
 def _fields(flat: ProviderReport | ImageFacts) -> dict[str, Any]:
-    """What `asdict` gives for something without parts of its own, in a fifth of the time."""
+    """What `asdict` returns for a dataclass without nested ones, in a fifth of the time."""
     return {name: getattr(flat, name) for name in flat.__slots__}
 
 
@@ -186,9 +186,9 @@ def write_result(
     source: str = "autotag",
     time: datetime | None = None,
 ) -> OutgoingMessage:
-    """The message that tells the DMS. `event` is None for one that could not be read; `time` is now unless given.
+    """The message to publish. `event` is None for one that could not be read; `time` defaults to now.
 
-    But for `time` and the providers' `duration_s`, equal arguments give equal bytes (see `comparable`).
+    Except for `time` and the providers' `duration_s`, equal arguments produce equal bytes (see `comparable`).
     """
     message_id = str(result_id(result, event.source if event else None, settings_digest))
     trace = _trace(event)
@@ -205,7 +205,7 @@ def write_result(
     }
     return OutgoingMessage(
         body=_json(envelope),
-        content_type=CONTENT_TYPE,
+        content_type=CLOUDEVENTS_JSON,
         headers=trace,
         message_id=message_id,
         routing_key=f"{result.instance}.{result.status}",
@@ -218,13 +218,13 @@ def read_result(body: bytes) -> Result:
 
 
 def result_id(result: Result, event_source: str | None, settings_digest: str) -> uuid.UUID:
-    """What the result rests on, as a UUIDv5 in `NAMESPACE`.
+    """A UUIDv5 in `NAMESPACE` of the inputs that the result depends on.
 
     The name is a JSON array without spaces: event source, event id, instance, asset id, SHA-256 of the image, status,
     reason, complete, settings digest, and an array of [name, status, model] for each provider in order of name.
     """
     providers = sorted((report.name, report.status, report.model or "") for report in result.providers)
-    rests_on = [
+    inputs = [
         event_source,
         result.event_id,
         result.instance,
@@ -236,15 +236,15 @@ def result_id(result: Result, event_source: str | None, settings_digest: str) ->
         settings_digest,
         providers,
     ]
-    return uuid.uuid5(NAMESPACE, _json(rests_on).decode())
+    return uuid.uuid5(NAMESPACE, _json(inputs).decode())
 
 
 def comparable(body: bytes) -> bytes:
-    """A result's body without what is measured, so that two results with one id can be compared byte by byte."""
+    """A result's body without measured values, so that two results with one id can be compared byte by byte."""
     envelope = json.loads(body)
     envelope["time"] = None
     if "traceparent" in envelope:
-        envelope["traceparent"] = None  # the span of this attempt, where spans are recorded
+        envelope["traceparent"] = None  # the span of this attempt, if spans are recorded
     for report in envelope["data"]["providers"]:
         report["duration_s"] = None
     return _json(envelope)
@@ -259,5 +259,5 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 
 
 def _json(value: object) -> bytes:
-    # A file name that is not UTF-8 reaches messages as lone surrogates, which no JSON reader takes: they become "?".
+    # A file name that is not UTF-8 ends up here as lone surrogates, which no JSON reader accepts: they become "?".
     return _ENCODER.encode(value).encode(errors="replace")

@@ -1,4 +1,4 @@
-"""JSON Schemas (2020-12) of events and results, made from the models that read and write them."""
+"""JSON Schemas (2020-12) of events and results, generated from the models that read and write them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MODELS: Mapping[str, tuple[type, JsonSchemaMode, str]] = {
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """Every schema, each complete in itself, by name: `event-data`, `event`, `result-data`, `result`."""
+    """Every schema by name (`event-data`, `event`, `result-data`, `result`), each self-contained."""
     return {
         name: {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -34,18 +34,18 @@ def schemas() -> dict[str, dict[str, Any]]:
 
 
 def components(ref_template: str) -> dict[str, dict[str, Any]]:
-    """The same models by class name, for a document that holds them side by side and refers by `ref_template`."""
-    _, made = TypeAdapter.json_schemas(
+    """The same models by class name, for a document that contains them all and references them by `ref_template`."""
+    _, generated = TypeAdapter.json_schemas(
         [(name, mode, TypeAdapter(model)) for name, (model, mode, _) in _MODELS.items()],
         ref_template=ref_template,
         schema_generator=_Generator,
     )
-    definitions: dict[str, dict[str, Any]] = made["$defs"]
+    definitions: dict[str, dict[str, Any]] = generated["$defs"]
     return definitions
 
 
 class _Generator(GenerateJsonSchema):
-    """Leaves out what says nothing: titles that repeat a field's name, and defaults of what we always write."""
+    """Omits what carries no information: titles that repeat a field's name, and defaults of fields always written."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""What is said about an event that cannot be read: a reason, the fields at fault, and whose event it seems to be."""
+"""The error for an event that cannot be parsed: the reason, the faulty fields, and the asset it seems to concern."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from worker.errors import CannotBeDone
 from worker.messages.events import DEFAULT_INSTANCE
 from worker.messages.results import Result
 
-_MOST_FAULTS_TOLD = 3
-_LONGEST_FAULT = 300
+_MAXIMUM_FAULTS = 3
+_MAXIMUM_FAULT_LENGTH = 300
 
 
 class UnreadableEvent(CannotBeDone):
-    """No event could be read from a message. What could be told of it all the same is in the attributes."""
+    """No event could be read from a message. The attributes hold what could still be recovered from it."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class UnreadableEvent(CannotBeDone):
         self.instance = instance
 
     def result(self) -> Result:
-        """The failed result that the DMS gets. Only for an event whose `asset_id` could be read."""
+        """The failed result to publish. Raises ValueError if the event's `asset_id` could not be read."""
         if self.asset_id is None:
             raise ValueError("a result needs an asset id, and none could be read")
         return Result(
@@ -44,11 +44,11 @@ class UnreadableEvent(CannotBeDone):
 
 
 class FieldError(ValueError):
-    """A fault in an event that is found outside its models. The text begins with the field at fault."""
+    """A fault that is detected outside the event's models. The text begins with the name of the faulty field."""
 
 
 def explain(error: ValidationError | FieldError, expected_type: str) -> tuple[str, str]:
-    """The reason and the faults for people. Of the values only the type is shown: others may be huge or secret."""
+    """The reason, and the faults for people. No value is quoted except the event's type: it may be huge or secret."""
     if isinstance(error, FieldError):
         return "event_invalid", str(error)
     faults = error.errors(include_url=False, include_context=False)
@@ -57,10 +57,11 @@ def explain(error: ValidationError | FieldError, expected_type: str) -> tuple[st
             return "event_not_json", fault["msg"]
         if fault["loc"] == ("type",) and fault["type"] == "literal_error":
             return "event_type_unknown", f"type: {str(fault['input'])[:100]!r} is not known, only {expected_type!r}"
-    told = [
-        f"{'.'.join(map(str, fault['loc'])) or 'event'}: {fault['msg'].removeprefix('Value error, ')}"[:_LONGEST_FAULT]
-        for fault in faults[:_MOST_FAULTS_TOLD]
+    lines = [
+        f"{'.'.join(map(str, fault['loc'])) or 'event'}: {fault['msg'].removeprefix('Value error, ')}"
+        for fault in faults[:_MAXIMUM_FAULTS]
     ]
-    if len(faults) > _MOST_FAULTS_TOLD:
-        told.append(f"and {len(faults) - _MOST_FAULTS_TOLD} more")
-    return "event_invalid", "; ".join(told)
+    shown = [line[:_MAXIMUM_FAULT_LENGTH] for line in lines]
+    if len(faults) > _MAXIMUM_FAULTS:
+        shown.append(f"and {len(faults) - _MAXIMUM_FAULTS} more")
+    return "event_invalid", "; ".join(shown)

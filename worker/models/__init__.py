@@ -1,1 +1,1 @@
-"""Models: what a package is, which are known by name, how they are built or installed, and what runs them."""
+"""Models: what a package is, which are known by name, how they are built or installed, and the runtimes."""

@@ -1,6 +1,6 @@
-"""The parent's side of building a built-in model: take the lock, start the builder process, relay its progress.
+"""The parent's side of building a built-in model: takes the lock, starts the builder process, relays its progress.
 
-The building itself needs TensorFlow, which the parent never imports: `worker.models.builder` is another process.
+The build itself needs TensorFlow, which the parent never imports: `worker.models.builder` runs in another process.
 """
 
 from __future__ import annotations
@@ -17,101 +17,109 @@ from pathlib import Path
 from typing import IO
 
 from worker.errors import Misconfigured
-from worker.models.catalogue import BUILT_IN, find
+from worker.models.catalogue import BUILT_IN, find_package
 from worker.models.manifest import ModelPackage
-from worker.models.staging import TELL_AGAIN_S, Progress, ProgressCallback, no_progress, ready, sole_maker, staged
+from worker.models.staging import (
+    PROGRESS_INTERVAL_S,
+    ModelProgress,
+    ProgressCallback,
+    ignore_progress,
+    intact_package,
+    package_lock,
+    staged_directory,
+)
 
-# A float model is written out on the way to a quantised one.
+# Includes the float model, which a quantised one is converted from.
 NEEDED_BYTES = 128 << 20
 _LOG_TAIL_BYTES = 2000
 _READ_BYTES = 1 << 16
 
 
-def ensure(name: str, cache_dir: Path, progress: ProgressCallback = no_progress) -> ModelPackage:
-    """The package for a model, built first if it is a built-in one that is not there yet (or is damaged).
+def ensure_model(name: str, cache_dir: Path, on_progress: ProgressCallback = ignore_progress) -> ModelPackage:
+    """The package of a model; a built-in model that is missing or damaged is built first.
 
-    Blocks for up to a minute while it builds; an exception from `progress` ends the build and is passed on. Raises
-    `Misconfigured`, saying what to do.
+    Blocks for up to a minute while it builds. An exception from `on_progress` ends the build and is raised. Raises
+    `Misconfigured` with what to do.
     """
     model = BUILT_IN.get(name)
     if model is None:
-        return find(name, cache_dir)
+        return find_package(name, cache_dir)
     directory = model.directory(cache_dir)
-    if package := ready(directory):
+    if package := intact_package(directory):
         return package
-    with sole_maker(directory, progress):
-        # Somebody else may have made it while this process waited.
-        if package := ready(directory):
+    with package_lock(directory, on_progress):
+        # Another process may have built it while this one waited.
+        if package := intact_package(directory):
             return package
-        with staged(directory, NEEDED_BYTES) as new:
-            _run_builder(name, new, progress)
+        with staged_directory(directory, NEEDED_BYTES) as new:
+            _run_builder(name, new, on_progress)
         package = ModelPackage.load(directory)
         package.verify()
         return package
 
 
-def _run_builder(name: str, directory: Path, progress: ProgressCallback) -> None:
+def _run_builder(name: str, directory: Path, on_progress: ProgressCallback) -> None:
     with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory(prefix="autotag-keras-") as keras_home:
         builder = subprocess.Popen(
             [sys.executable, "-m", "worker.models.builder", name, str(directory)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
-            # Keras writes a settings file on import, which has no place in the home of a service account.
+            # Keras writes a settings file on import, which does not belong in the home directory of a service account.
             env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "", "KERAS_HOME": keras_home},
         )
         try:
-            error = _relay(builder, progress)
+            error = _relay(builder, on_progress)
             status = builder.wait()
         finally:
             if builder.poll() is None:
                 builder.kill()
                 builder.wait()
         if status != 0:
-            raise error or Misconfigured(_why_it_ended(name, status, log), reason="model_build_failed")
+            raise error or Misconfigured(_describe_exit(name, status, log), reason="model_build_failed")
 
 
-def _relay(builder: subprocess.Popen[bytes], progress: ProgressCallback) -> Misconfigured | None:
-    """Pass the builder's progress on. Its last line, when it gives up in good order, is its error.
+def _relay(builder: subprocess.Popen[bytes], on_progress: ProgressCallback) -> Misconfigured | None:
+    """Relay the builder's progress. Return the error that a builder which fails in an orderly way prints last.
 
-    Progress is told again while nothing new is said, so that whoever listens can call the build off at any time.
+    While there is no new progress the latest is reported again, so that the callback can end the build at any time.
     """
-    error, latest = None, Progress("starting")
+    error, latest = None, ModelProgress("starting")
     assert builder.stdout is not None  # noqa: S101 - a pipe was asked for
     for line in _lines(builder.stdout):
         try:
-            said = json.loads(line or b"null")
+            message = json.loads(line or b"null")
         except ValueError:
             continue  # a library printed something
-        match said:
+        match message:
             case {"step": str(step), "done": int(done), "total": int(total)}:
-                latest = Progress(step, done, total)
-                progress(latest)
-            case {"error": str(message), "reason": str(reason)}:
-                error = Misconfigured(message, reason=reason)
+                latest = ModelProgress(step, done, total)
+                on_progress(latest)
+            case {"error": str(text), "reason": str(reason)}:
+                error = Misconfigured(text, reason=reason)
             case None:
-                progress(latest)
+                on_progress(latest)
     return error
 
 
 def _lines(pipe: IO[bytes]) -> Iterator[bytes | None]:
-    """The lines that come through a pipe, and None whenever none has come for a while."""
+    """The lines read from a pipe, and None whenever none has arrived for `PROGRESS_INTERVAL_S`."""
     rest = b""
     with pipe, selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
         while True:
-            if not selector.select(TELL_AGAIN_S):
+            if not selector.select(PROGRESS_INTERVAL_S):
                 yield None
-            elif piece := os.read(pipe.fileno(), _READ_BYTES):
-                *whole, rest = (rest + piece).split(b"\n")
-                yield from whole
+            elif chunk := os.read(pipe.fileno(), _READ_BYTES):
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from lines
             else:
                 break
     if rest:
         yield rest
 
 
-def _why_it_ended(name: str, status: int, log: IO[bytes]) -> str:
+def _describe_exit(name: str, status: int, log: IO[bytes]) -> str:
     log.seek(0, os.SEEK_END)
     log.seek(max(0, log.tell() - _LOG_TAIL_BYTES))
     tail = log.read().decode("utf-8", "replace").strip()
@@ -120,4 +128,4 @@ def _why_it_ended(name: str, status: int, log: IO[bytes]) -> str:
         how = f"was ended by {killer}" + (": perhaps out of memory?" if killer == "SIGKILL" else "")
     else:
         how = f"ended with status {status}"
-    return f"building {name}: the builder process {how}. The last it said: {tail or '(nothing)'}"
+    return f"building {name}: the builder process {how}. Its last output: {tail or '(nothing)'}"

@@ -1,6 +1,6 @@
-"""The models known by name, and where each is once it has been built or installed.
+"""The models known by name, and where each of them is stored once it has been built or installed.
 
-A model is named in the settings by one of these names, or by the path of a directory that holds a package.
+The settings select a model by one of these names, or by the path of a directory that contains a package.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from pathlib import Path
 from worker.errors import Misconfigured
 from worker.models.manifest import ModelMissing, ModelPackage
 
-DEFAULT = "efficientnet-lite2"
+DEFAULT_MODEL = "efficientnet-lite2"
 
-# Goes up when what is built from the same weights changes, so that caches are made anew.
+# Incremented when what is built from the same weights changes, so that cached models are built again.
 BUILD_REVISION = 2
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltIn:
-    """A model built from weights that come with a dependency of Autotag."""
+    """A model that is built from weights shipped with a dependency of Autotag."""
 
     name: str
     architecture: str
@@ -34,16 +34,19 @@ class BuiltIn:
 
     @property
     def build_key(self) -> str:
-        """Names everything the build depends on, so that an old build is never taken for a new one."""
+        """A digest of everything the build depends on, so that an old build is never mistaken for a new one."""
         text = json.dumps({**asdict(self), "revision": BUILD_REVISION}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def directory(self, cache_dir: Path) -> Path:
-        """Where the built package belongs."""
+        """The directory of the built package."""
         return cache_dir / "models" / f"{self.name}-{self.build_key}"
 
     def weights_path(self) -> Path:
-        """The weight file inside the installed dependency, found without running the dependency's code."""
+        """The weight file in the installed dependency, located without running the dependency's code.
+
+        Raises `Misconfigured` if it is not installed.
+        """
         spec = importlib.util.find_spec(self.weights_module)
         if spec is None or spec.origin is None:
             distribution = self.weights_module.replace("_", "-")
@@ -54,8 +57,8 @@ class BuiltIn:
         return Path(spec.origin).with_name("models") / self.weights_file
 
 
-# size: SHA-256 of the .pth file; the temperature that makes a confidence of 0.8 right 8 times in 10 (fitted on 1,300
-# labelled photographs that the weights had not been trained on).
+# size: SHA-256 of the .pth file, and the temperature at which a confidence of 0.8 is right 8 times in 10 (fitted on
+# 1,300 labelled photographs that the weights had not been trained on).
 _SIZES = {
     0: ("579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 0.82),
     1: ("77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 0.66),
@@ -84,9 +87,9 @@ BUILT_IN = {
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A model that is fetched as an archive and pinned by the hashes of what is in it.
+    """A model that is downloaded as an archive; the digests of the files in it are pinned.
 
-    Digests read `algorithm:hex`, with sha256, sha1, or git-blob-sha1 (as `git hash-object` computes it).
+    Digests are written `algorithm:hex`, with sha256, sha1, or git-blob-sha1 (which `git hash-object` computes).
     """
 
     name: str
@@ -99,12 +102,12 @@ class Download:
     source: str
 
     def directory(self, cache_dir: Path) -> Path:
-        """Where the installed package belongs."""
+        """The directory of the installed package."""
         return cache_dir / "models" / self.name
 
 
 DOWNLOADS = {
-    # Found by the hashes of its two files, wherever it is downloaded from: the archives they come in differ.
+    # Identified by the digests of its two files: the archives of different mirrors differ.
     "inception5h": Download(
         name="inception5h",
         url="https://storage.googleapis.com/download.tensorflow.org/models/inception5h.zip",
@@ -119,7 +122,7 @@ DOWNLOADS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownModel:
     """One line of `autotag model list`."""
 
     name: str
@@ -133,8 +136,8 @@ class Known:
         return self.identity is not None
 
 
-def available(cache_dir: Path) -> list[Known]:
-    """All models known by name, and whether each is there."""
+def known_models(cache_dir: Path) -> list[KnownModel]:
+    """All models known by name, built or installed in `cache_dir` or not."""
     listed = []
     for kind, models in (("built in", BUILT_IN), ("download", DOWNLOADS)):
         for name, model in models.items():
@@ -143,14 +146,14 @@ def available(cache_dir: Path) -> list[Known]:
                 identity = ModelPackage.load(directory).identity
             except Misconfigured:
                 identity = None
-            listed.append(Known(name, kind, directory, identity))
+            listed.append(KnownModel(name, kind, directory, identity))
     return listed
 
 
-def find(name_or_path: str, cache_dir: Path) -> ModelPackage:
-    """The package for a name or a directory.
+def find_package(name_or_path: str, cache_dir: Path) -> ModelPackage:
+    """The package of a name or a directory.
 
-    Raises `ModelMissing`, saying how to get it, or `Misconfigured` if it is there and cannot be used.
+    Raises `ModelMissing` with how to get it, or `Misconfigured` if it exists but cannot be used.
     """
     if model := BUILT_IN.get(name_or_path):
         return _load(model.directory(cache_dir), f"autotag model build {name_or_path}")

@@ -1,6 +1,6 @@
-"""Fetches a large file over HTTP, going on where an earlier attempt stopped.
+"""Downloads a large file over HTTP, and resumes where an earlier attempt stopped.
 
-What arrives is not trusted: whoever asked for it compares its digest with a pinned one.
+The downloaded file is not trusted: the caller compares its digest with a pinned one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from worker.errors import Misconfigured
-from worker.models.staging import Progress, ProgressCallback
+from worker.models.staging import ModelProgress, ProgressCallback
 
 MAX_BYTES = 1 << 30
 PAUSES_S = (0.0, 1.0, 2.0, 4.0, 8.0)
@@ -19,14 +19,14 @@ _TIMEOUT = httpx.Timeout(30.0)
 
 
 class _InterruptedError(Exception):
-    """This attempt ended early; what has arrived is kept and the next one goes on from there."""
+    """This attempt ended early; the received bytes are kept and the next attempt resumes after them."""
 
 
-def fetch(url: str, path: Path, progress: ProgressCallback) -> Path:
-    """Download `url` to `path`, which may hold the beginning of it already.
+def fetch(url: str, path: Path, on_progress: ProgressCallback) -> Path:
+    """Download `url` to `path`, which may already contain the beginning of the file.
 
-    Connection faults and 5xx are tried again after each of `PAUSES_S`. Raises `Misconfigured` when the server refuses
-    or is not reached; what has arrived stays in `path` for the next call. An `OSError` passes.
+    Connection errors and 5xx are retried after each of `PAUSES_S`. Raises `Misconfigured` when the server refuses or
+    cannot be reached; the received bytes stay in `path` for the next call. An `OSError` is not translated.
     """
     shown = _without_secrets(url)
     problem = ""
@@ -34,7 +34,7 @@ def fetch(url: str, path: Path, progress: ProgressCallback) -> Path:
         for pause_s in PAUSES_S:
             time.sleep(pause_s)
             try:
-                _fetch_rest(client, url, path, progress)
+                _fetch_rest(client, url, path, on_progress)
             except (_InterruptedError, httpx.TransportError) as error:
                 problem = str(error) or type(error).__name__
             except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -48,17 +48,17 @@ def fetch(url: str, path: Path, progress: ProgressCallback) -> Path:
     )
 
 
-def _fetch_rest(client: httpx.Client, url: str, path: Path, progress: ProgressCallback) -> None:
-    have = path.stat().st_size if path.exists() else 0
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+def _fetch_rest(client: httpx.Client, url: str, path: Path, on_progress: ProgressCallback) -> None:
+    received = path.stat().st_size if path.exists() else 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={received}-"} if received else {})
     with client.stream("GET", url, headers=headers) as response:
         match response.status_code:
             case 200:
-                have = 0  # the server sends all of it, whatever was asked for
-            case 206 if response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                received = 0  # the server ignores ranges and sends the whole file
+            case 206 if response.headers.get("Content-Range", "").startswith(f"bytes {received}-"):
                 pass
-            case 416 if response.headers.get("Content-Range") == f"bytes */{have}":
-                return  # all of it had arrived
+            case 416 if response.headers.get("Content-Range") == f"bytes */{received}":
+                return  # the file was already complete
             case 206 | 416:
                 path.unlink(missing_ok=True)
                 raise _InterruptedError("the server has another file now")
@@ -68,25 +68,24 @@ def _fetch_rest(client: httpx.Client, url: str, path: Path, progress: ProgressCa
                 raise Misconfigured(
                     f"cannot download {_without_secrets(url)}: the server answered {status}", reason="download_failed"
                 )
-        total = have + int(response.headers.get("Content-Length", "0"))
-        with path.open("ab" if have else "wb") as file:
-            progress(Progress("downloading", have, total))
-            for (
-                chunk
-            ) in response.iter_raw():  # as it arrives: what is waiting in a larger piece would be lost at a fault
-                have += len(chunk)
-                if have > MAX_BYTES:
+        total = received + int(response.headers.get("Content-Length", "0"))
+        with path.open("ab" if received else "wb") as file:
+            on_progress(ModelProgress("downloading", received, total))
+            # Without a chunk size, chunks are written as they arrive: buffered bytes would be lost in an error.
+            for chunk in response.iter_raw():
+                received += len(chunk)
+                if received > MAX_BYTES:
                     raise Misconfigured(
                         f"{_without_secrets(url)} is larger than {MAX_BYTES >> 20} MiB", reason="download_failed"
                     )
                 file.write(chunk)
-                progress(Progress("downloading", have, total))
-    if have < total:
+                on_progress(ModelProgress("downloading", received, total))
+    if received < total:
         raise _InterruptedError("the connection was closed early")
 
 
 def _without_secrets(url: str) -> str:
-    """The address as it may be shown: without user, password and query, which may hold a key."""
+    """The URL to show: without user, password and query, which may contain a key."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL:

@@ -1,7 +1,7 @@
-"""Installs a model that is downloaded: fetch, take exactly the pinned files out of the archive, write the manifest.
+"""Installs a downloadable model: downloads the archive, extracts exactly the pinned files, writes the manifest.
 
-Inception5h is the model of Liferay DXP's TensorFlow provider. It stretches the picture to 224 x 224, subtracts 117, and
-has 1,008 outputs for 1,001 labels, the first of which (`dummy`) means nothing.
+Inception5h is the model of Liferay DXP's TensorFlow provider. Its input is the image stretched to 224 x 224, less 117;
+it has 1,008 outputs for 1,001 labels, the first of which (`dummy`) has no meaning.
 """
 
 from __future__ import annotations
@@ -26,14 +26,22 @@ from worker.models.manifest import (
     file_sha256,
     write_manifest,
 )
-from worker.models.staging import Progress, ProgressCallback, disk_error, no_progress, ready, sole_maker, staged
+from worker.models.staging import (
+    ModelProgress,
+    ProgressCallback,
+    disk_error,
+    ignore_progress,
+    intact_package,
+    package_lock,
+    staged_directory,
+)
 
 MAX_MEMBER_BYTES = 512 << 20
 _CHUNK_BYTES = 1 << 20
 
 
 class _WrongContentsError(Misconfigured):
-    """What was downloaded is not what is pinned."""
+    """The download does not have the pinned contents."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, reason="download_refused")
@@ -45,16 +53,16 @@ def install(
     *,
     url: str | None = None,
     sha256: str | None = None,
-    progress: ProgressCallback = no_progress,
+    on_progress: ProgressCallback = ignore_progress,
 ) -> ModelPackage:
-    """Install a downloadable model of the catalogue, unless it is there already. Blocks.
+    """Install a downloadable model of the catalogue, unless it is already installed. Blocks.
 
-    `url` replaces the catalogue's address, for a mirror; `sha256` pins the archive too. The files in it are always
-    pinned. Raises `Misconfigured`, saying what to do.
+    `url` replaces the catalogue's URL, for a mirror; `sha256` pins the archive as well. The files in it are always
+    pinned. An exception from `on_progress` ends the installation and is raised. Raises `Misconfigured` with what to do.
     """
     if name not in DOWNLOADS:
         raise ModelMissing(f"there is no model {name!r} to install: give one of {', '.join(DOWNLOADS)}")
-    return install_download(DOWNLOADS[name], cache_dir, url=url, sha256=sha256, progress=progress)
+    return install_download(DOWNLOADS[name], cache_dir, url=url, sha256=sha256, on_progress=on_progress)
 
 
 def install_download(
@@ -63,27 +71,27 @@ def install_download(
     *,
     url: str | None = None,
     sha256: str | None = None,
-    progress: ProgressCallback = no_progress,
+    on_progress: ProgressCallback = ignore_progress,
 ) -> ModelPackage:
-    """The same for a download that need not be in the catalogue."""
+    """The same as `install`, for a download that need not be in the catalogue."""
     directory = download.directory(cache_dir)
-    if package := ready(directory):
+    if package := intact_package(directory):
         return package
-    address = url or download.url
-    part = directory.with_name(f".{directory.name}-{hashlib.sha256(address.encode()).hexdigest()[:12]}.part")
-    with sole_maker(directory, progress):
-        if package := ready(directory):
+    archive_url = url or download.url
+    part = directory.with_name(f".{directory.name}-{hashlib.sha256(archive_url.encode()).hexdigest()[:12]}.part")
+    with package_lock(directory, on_progress):
+        if package := intact_package(directory):
             return package
         try:
             resumed = part.exists()
             try:
-                _install(download, directory, fetch(address, part, progress), sha256, progress)
+                _install(download, directory, fetch(archive_url, part, on_progress), sha256, on_progress)
             except _WrongContentsError:
                 part.unlink(missing_ok=True)
                 if not resumed:
                     raise
-                # The beginning may have been left by a download of something else: once more, from the start.
-                _install(download, directory, fetch(address, part, progress), sha256, progress)
+                # The resumed part may be from another version of the file: download it once more from the start.
+                _install(download, directory, fetch(archive_url, part, on_progress), sha256, on_progress)
             part.unlink()
         except OSError as error:
             raise disk_error(directory.parent, error) from error
@@ -91,13 +99,13 @@ def install_download(
 
 
 def _install(
-    download: Download, directory: Path, archive: Path, sha256: str | None, progress: ProgressCallback
+    download: Download, directory: Path, archive: Path, sha256: str | None, on_progress: ProgressCallback
 ) -> None:
-    progress(Progress("checking what was downloaded"))
+    on_progress(ModelProgress("checking what was downloaded"))
     if sha256 and (found := file_sha256(archive)) != sha256:
         raise _WrongContentsError(f"the archive of {download.name} has SHA-256 {found}, expected {sha256}")
     pinned = {download.graph_file: download.graph_digest, download.labels_file: download.labels_digest}
-    with staged(directory, needed_bytes=archive.stat().st_size * 2) as new:
+    with staged_directory(directory, needed_bytes=archive.stat().st_size * 2) as new:
         try:
             with zipfile.ZipFile(archive) as opened:
                 for member, digest in pinned.items():
@@ -110,7 +118,7 @@ def _install(
 
 
 def _extract(archive: zipfile.ZipFile, member: str, pinned: str, target: Path) -> None:
-    """Write one member to a path of our own choosing, and only keep it if its digest is the pinned one."""
+    """Extract one member to `target`, ignoring its path in the archive. Raises if its digest is not the pinned one."""
     try:
         info = archive.getinfo(member)
     except KeyError:

@@ -1,6 +1,7 @@
-"""A model package: a directory holding a model, its labels and `manifest.json`, which says how to feed and read it.
+"""A model package: a directory with a model, its labels, and `manifest.json`, which describes its input and output.
 
-All that the rest of Autotag knows about a model it knows from here, so this needs neither numpy nor TensorFlow.
+Everything else that the rest of Autotag knows about a model comes from here, so this module needs neither numpy nor
+TensorFlow.
 """
 
 from __future__ import annotations
@@ -24,38 +25,38 @@ _HASH_CHUNK_BYTES = 1 << 20
 
 
 class RuntimeName(StrEnum):
-    """What runs the model: LiteRT, or TensorFlow with one of its two file formats."""
+    """The runtime of a model: LiteRT, or TensorFlow with one of its two file formats."""
 
     LITERT = "litert"
     SAVED_MODEL = "saved_model"
     GRAPH_DEF = "graph_def"
 
 
-def _plain_name(value: str) -> str:
-    """Refuse a file name that leaves the package's directory: a manifest may come from anywhere."""
+def _inside_package(value: str) -> str:
+    """Refuse a file name that leads out of the package's directory: a manifest is not trusted."""
     path = PurePosixPath(value)
     if path.is_absolute() or ".." in path.parts or value in ("", ".") or "\0" in value:
         raise ValueError("must be a file inside the package's directory")
     return value
 
 
-FileName = Annotated[str, AfterValidator(_plain_name)]
+FileName = Annotated[str, AfterValidator(_inside_package)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Part(BaseModel):
+class _ManifestModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class PinnedFile(_Part):
-    """A file, or for a SavedModel a directory, and what it must hash to."""
+class PinnedFile(_ManifestModel):
+    """A file, or for a SavedModel a directory, and its required SHA-256."""
 
     file: FileName
     sha256: Sha256 = Field(description="For a directory: over its files' hashes and names, as `tree_sha256` does.")
 
 
-class ModelInput(_Part):
-    """What goes in: `(pixel - mean) / scale`, of pictures made as `fit`, `margin` and `interpolation` say."""
+class ModelInput(_ManifestModel):
+    """The input: `(pixel - mean) / scale`, of images rendered by `fit`, `margin` and `interpolation`."""
 
     name: str | None = Field(None, description="Tensor name; needed for a GraphDef, else only where there are several.")
     size: int = Field(ge=8, le=4096, description="Side of the square input in pixels.")
@@ -68,8 +69,8 @@ class ModelInput(_Part):
     interpolation: Interpolation = Interpolation.BICUBIC
 
 
-class ModelOutput(_Part):
-    """What comes out, and how it becomes one confidence a label."""
+class ModelOutput(_ManifestModel):
+    """The output, and how it is converted to one confidence per label."""
 
     name: str | None = Field(None, description="Tensor name; needed for a GraphDef, else only where there are several.")
     activation: Literal["logits", "probabilities"]
@@ -78,7 +79,7 @@ class ModelOutput(_Part):
     ignored_labels: tuple[str, ...] = Field((), description="Labels that are never tags.")
 
 
-class Manifest(_Part):
+class Manifest(_ManifestModel):
     """The contents of `manifest.json`."""
 
     format: Literal[1] = 1
@@ -101,13 +102,12 @@ class Manifest(_Part):
         return f"{self.name}@{self.model.sha256[:12]}"
 
     def recipe(self) -> PixelRecipe:
-        """What decoders must make of a picture for this model."""
-        given = self.input
-        return PixelRecipe(given.size, given.fit, given.margin, given.interpolation)
+        """How decoders must render an image for this model."""
+        return PixelRecipe(self.input.size, self.input.fit, self.input.margin, self.input.interpolation)
 
 
 class ModelMissing(Misconfigured):
-    """There is no such model, or it has not been built or installed yet."""
+    """The model does not exist, or has not been built or installed yet."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, reason="model_missing")
@@ -133,7 +133,7 @@ class ModelPackage:
         try:
             return cls(directory, Manifest.model_validate_json(text))
         except ValidationError as error:
-            raise Misconfigured(f"{path}: {_first_complaint(error)}", reason="model_manifest") from error
+            raise Misconfigured(f"{path}: {_first_problem(error)}", reason="model_manifest") from error
 
     @property
     def model_path(self) -> Path:
@@ -167,13 +167,13 @@ class ModelPackage:
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write `manifest.json`; done last, so that a directory with a manifest is a whole package."""
+    """Write `manifest.json`. It is written last, so that a directory with a manifest is a complete package."""
     text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
     (directory / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
+    """SHA-256 of a file, read in chunks. Raises OSError."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_HASH_CHUNK_BYTES):
@@ -182,16 +182,16 @@ def file_sha256(path: Path) -> str:
 
 
 def tree_sha256(directory: Path) -> str:
-    """SHA-256 over the lines `<hash>  <relative path>` of a directory's files, sorted by path, as of `sha256sum`."""
+    """SHA-256 of the lines `<hash>  <relative path>` (`sha256sum`'s format) of a directory's files, sorted by path."""
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     lines = (f"{file_sha256(path)}  {path.relative_to(directory).as_posix()}\n" for path in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _first_complaint(error: ValidationError) -> str:
-    """The first thing wrong with a manifest, in one line that names the key."""
-    complaint: Any = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in complaint["loc"]) or "the manifest"
-    given = complaint["input"]
-    shown = f" (it is {given!r:.80})" if not isinstance(given, dict | bytes) else ""
-    return f"{key}: {complaint['msg']}{shown}"
+def _first_problem(error: ValidationError) -> str:
+    """The first problem with a manifest, in one line that names the key."""
+    problem: Any = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in problem["loc"]) or "the manifest"
+    value = problem["input"]
+    shown = f" (it is {value!r:.80})" if not isinstance(value, dict | bytes) else ""
+    return f"{key}: {problem['msg']}{shown}"

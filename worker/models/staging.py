@@ -1,7 +1,7 @@
-"""How a package comes to be on disk: by one process at a time, beside its final place, and renamed there whole.
+"""Creates packages on disk atomically: one process at a time, in a temporary directory that is renamed when complete.
 
-Whoever finds the directory finds all of it. What a killed process left behind is removed by the next one that makes the
-same package; the lock goes away with the process that held it.
+A package's directory is therefore either absent or complete. What a killed process leaves behind is removed by the next
+process that creates the same package; the lock is released with the process that held it.
 """
 
 from __future__ import annotations
@@ -22,28 +22,29 @@ from worker.models.manifest import ModelPackage
 
 LOCK_TIMEOUT_S = 1800.0
 
-TELL_AGAIN_S = 0.5
-"""Progress is told at least so often, also where there is none: a callback that raises ends whatever is under way."""
+PROGRESS_INTERVAL_S = 0.5
+"""The longest time between two calls of a progress callback, with new progress or not: by raising, it can cancel."""
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """How far along something is: `done` of `total` (0: not known), in the step's own unit."""
+class ModelProgress:
+    """The progress of a build or an installation: `done` of `total` (0: unknown), in the step's own unit."""
 
     step: str
     done: int = 0
     total: int = 0
 
 
-ProgressCallback = Callable[[Progress], None]
+ProgressCallback = Callable[[ModelProgress], None]
+"""Called with the latest progress; an exception that it raises ends the build or installation."""
 
 
-def no_progress(_: Progress) -> None:
-    """For callers that show none."""
+def ignore_progress(_: ModelProgress) -> None:
+    """The callback of callers that show no progress."""
 
 
-def ready(directory: Path) -> ModelPackage | None:
-    """The package in this place, if it is there whole and undamaged."""
+def intact_package(directory: Path) -> ModelPackage | None:
+    """The package in `directory`, or None if it is missing or damaged. Hashes every file."""
     try:
         package = ModelPackage.load(directory)
         package.verify()
@@ -53,12 +54,15 @@ def ready(directory: Path) -> ModelPackage | None:
 
 
 @contextmanager
-def sole_maker(directory: Path, progress: ProgressCallback) -> Iterator[None]:
-    """Hold the lock for making the package that belongs in `directory`, waiting for whoever makes it now."""
+def package_lock(directory: Path, on_progress: ProgressCallback) -> Iterator[None]:
+    """Hold the lock for creating the package in `directory`; wait for another process that is creating it now.
+
+    Raises `Misconfigured` after `LOCK_TIMEOUT_S`, or if the cache directory cannot be written.
+    """
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(directory.with_name(f".{directory.name}.lock"))
-        _acquire(lock, directory, progress)
+        _acquire(lock, directory, on_progress)
     except OSError as error:
         raise disk_error(directory.parent, error) from error
     try:
@@ -67,14 +71,14 @@ def sole_maker(directory: Path, progress: ProgressCallback) -> Iterator[None]:
         lock.release()
 
 
-def _acquire(lock: FileLock, directory: Path, progress: ProgressCallback) -> None:
-    """Take the lock; whoever listens to the progress can call the waiting off at any time."""
+def _acquire(lock: FileLock, directory: Path, on_progress: ProgressCallback) -> None:
+    """Acquire the lock; by raising, `on_progress` can end the wait at any time."""
     deadline_s = time.monotonic() + LOCK_TIMEOUT_S
     while time.monotonic() < deadline_s:
         try:
-            lock.acquire(timeout=TELL_AGAIN_S)
+            lock.acquire(timeout=PROGRESS_INTERVAL_S)
         except Timeout:
-            progress(Progress("waiting for another process that makes the same model"))
+            on_progress(ModelProgress("waiting for another process that makes the same model"))
         else:
             return
     raise Misconfigured(
@@ -84,10 +88,10 @@ def _acquire(lock: FileLock, directory: Path, progress: ProgressCallback) -> Non
 
 
 @contextmanager
-def staged(directory: Path, needed_bytes: int) -> Iterator[Path]:
-    """A new directory that becomes `directory` when the block ends well, and is removed when it does not.
+def staged_directory(directory: Path, needed_bytes: int) -> Iterator[Path]:
+    """A new directory that becomes `directory` when the block succeeds, and is removed when it raises.
 
-    Call it as the sole maker only.
+    The caller must hold the `package_lock`. Raises `Misconfigured` for a full or unwritable disk.
     """
     prefix = f".{directory.name}.new-"
     try:
@@ -109,7 +113,7 @@ def staged(directory: Path, needed_bytes: int) -> Iterator[Path]:
 
 
 def disk_full(directory: Path, detail: str) -> Misconfigured:
-    """The error for a disk without room for a model."""
+    """The error for a disk without space for a model."""
     return Misconfigured(
         f"no room for a model in {directory}: {detail}. Free some space, or set cache_dir to another disk",
         reason="disk_full",
@@ -117,7 +121,7 @@ def disk_full(directory: Path, detail: str) -> Misconfigured:
 
 
 def disk_error(directory: Path, error: OSError) -> Misconfigured:
-    """What an `OSError` under the model cache means to an operator."""
+    """Translate an `OSError` in the model cache into an error that says what the operator can do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return disk_full(directory, error.strerror or "the disk is full")
     return Misconfigured(

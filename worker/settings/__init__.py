@@ -1,4 +1,4 @@
-"""Settings: what can be set, where it is read from, and what holds for each virtual instance."""
+"""Settings: which settings exist, where they are read from, and which values apply to each virtual instance."""
 
 from worker.settings.effective import effective_maximum_number_of_tags, settings_digest, tag_limit
 from worker.settings.instance import (
@@ -9,7 +9,7 @@ from worker.settings.instance import (
     LabelsSettings,
     MicrosoftVisionSettings,
 )
-from worker.settings.load import Effective, LoadedSettings, load_settings
+from worker.settings.load import EffectiveSetting, LoadedSettings, load_settings
 from worker.settings.root import DEFAULTS, Settings
 from worker.settings.system import (
     AmqpSettings,
@@ -32,7 +32,7 @@ __all__ = [
     "CloudCallsSettings",
     "CloudSettings",
     "DecoderSettings",
-    "Effective",
+    "EffectiveSetting",
     "GoogleCloudVisionSettings",
     "HttpSettings",
     "Inception5hSettings",

@@ -1,4 +1,4 @@
-"""What follows from several settings together: the limit on tags, and the digest that tells answers apart."""
+"""Values derived from several settings: the limit on tags, and the digest that distinguishes results."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ WITHOUT_INFLUENCE = frozenset(
         "calls_per_month",
     }
 )
-"""Fields of an instance that say how a provider is asked, not what it answers, and secrets."""
+"""Fields of an instance that no result depends on: secrets, and those that say how a provider is called."""
 
 
 def effective_maximum_number_of_tags(system: int, instance: int) -> int:
-    """The limit that holds for an asset; 0 stands for none, in and out.
+    """The limit on an asset's tags from the system's and the instance's; 0 means no limit, as argument and as result.
 
-    The rule is Liferay's: the system's limit holds unless the instance has a lower one of its own.
+    The rule is Liferay's: the system's limit applies unless the instance has a lower one of its own.
     """
     if system > 0 and (instance == 0 or system < instance):
         return system
@@ -34,21 +34,21 @@ def effective_maximum_number_of_tags(system: int, instance: int) -> int:
 
 
 def tag_limit(settings: Settings, instance: InstanceSettings) -> int:
-    """How many tags an asset of an instance may get at most; 0 stands for no limit."""
+    """The maximum number of tags for an asset of an instance; 0 means no limit."""
     return effective_maximum_number_of_tags(
         settings.maximum_number_of_tags_per_asset, instance.maximum_number_of_tags_per_asset
     )
 
 
 def settings_digest(settings: Settings, instance: InstanceSettings) -> str:
-    """Sixteen hexadecimal digits that change when the answer to an event could; no secret goes into them."""
-    influence = {
+    """Sixteen hexadecimal digits that change whenever the result of an event could; no secret goes into them."""
+    influential = {
         "enabled": settings.enabled,
         "maximum_number_of_tags_per_asset": tag_limit(settings, instance),
         "model": settings.tensorflow.model,
         "instance": _without(instance.model_dump(mode="json", exclude={"maximum_number_of_tags_per_asset"})),
     }
-    text = json.dumps(influence, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(influential, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

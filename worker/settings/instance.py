@@ -1,4 +1,4 @@
-"""The settings of one virtual instance: its switches, thresholds and keys, and how they lie over the defaults."""
+"""The settings of one virtual instance: its switches, thresholds and keys, and how they override the defaults."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from worker.settings.base import HeaderSecret, Section
 
 
 class InstanceTensorFlowSettings(Section):
-    """What an instance wants of the local model."""
+    """How an instance uses the local model."""
 
     enabled: bool = Field(False, description="Ask the local model.")
     confidence_threshold: float = Field(0.1, ge=0, le=1, description="Labels below this are left out; equal is kept.")
 
 
 class CloudSettings(Section):
-    """What both cloud services share: their key, and how calls are bounded."""
+    """What both cloud services share: the key, and the limits on calls."""
 
     enabled: bool = Field(False, description="Send images to this service.")
     api_key: HeaderSecret | None = Field(None, description="Key of the instance's own account with the service.")
@@ -38,7 +38,7 @@ class CloudSettings(Section):
 
 
 class GoogleCloudVisionSettings(CloudSettings):
-    """What an instance wants of Google Cloud Vision."""
+    """How an instance uses Google Cloud Vision."""
 
     endpoint: str = Field(
         "https://vision.googleapis.com",
@@ -51,7 +51,7 @@ class GoogleCloudVisionSettings(CloudSettings):
 
 
 class MicrosoftVisionSettings(CloudSettings):
-    """What an instance wants of Microsoft's vision service."""
+    """How an instance uses Microsoft's vision service."""
 
     api_endpoint: str | None = Field(
         None,
@@ -75,12 +75,12 @@ class LabelsSettings(Section):
     )
     rename: dict[str, str] = Field(
         {},
-        description="From what a provider says to what the tag shall be; case makes no difference.",
+        description="Maps a provider's names to the tags to use instead; case makes no difference.",
         json_schema_extra={"allowed": "a table from text to text"},
     )
     drop: tuple[str, ...] = Field(
         (),
-        description="Tags that are never given; case makes no difference.",
+        description="Tags that are never assigned; case makes no difference.",
         json_schema_extra={"allowed": "a list of texts"},
     )
 
@@ -93,7 +93,7 @@ class InstanceSettings(Section):
         0, ge=0, description="Most tags for one asset; 0: the system's limit. It may not be above the system's."
     )
     tag_assets_that_have_tags: bool = Field(
-        False, description="Tag an asset although its user has set tags already; those are then never given again."
+        False, description="Tag an asset even if its user has already set tags; the result never repeats those."
     )
     sites: dict[str, bool] = Field(
         {},
@@ -126,7 +126,7 @@ class InstanceSettings(Section):
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any], of: type[Section] = InstanceSettings) -> dict[str, Any]:
-    """Lay `over` on `under`, field by field: a table is merged, any other value (a list or a map too) is replaced."""
+    """Override `under` with `over`, field by field: a table is merged, any other value (list or map too) replaced."""
     result = dict(under)
     for key, value in over.items():
         field = of.model_fields.get(key)

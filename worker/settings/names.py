@@ -1,4 +1,4 @@
-"""Flat names and texts, as the environment and secret files have them: which setting and value they stand for."""
+"""Flat names and texts, as in the environment and secret files: which setting and value each one stands for."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from worker.settings.root import ENV_PREFIX, NESTING
-from worker.settings.schema import INSTANCE, SYSTEM, Key, is_list, is_map, nearest
+from worker.settings.schema import INSTANCE, SYSTEM, SettingKey, is_list, is_map, nearest
+
+CONFIG_VARIABLE = "AUTOTAG_CONFIG"
+"""The environment variable that names the TOML file."""
+
+SECRETS_VARIABLE = "AUTOTAG_SECRETS_DIR"
+"""The environment variable that names the secrets directory."""
 
 _NOT_SETTINGS = re.compile(
-    r"""
-    AUTOTAG_CONFIG | AUTOTAG_SECRETS_DIR | AUTOTAG_TEST_\w+
+    rf"""
+    {CONFIG_VARIABLE} | {SECRETS_VARIABLE} | AUTOTAG_TEST_\w+
     # What Kubernetes sets in every pod when a service is called autotag or autotag-something.
     | AUTOTAG_(\w+_)?SERVICE_(HOST | PORT(_\w+)?) | AUTOTAG_(\w+_)?PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?
     """,
@@ -24,21 +30,21 @@ _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")  # the value of Kubernetes
 
 
 class AmbiguousInstanceError(ValueError):
-    """A name without case stands for more than one instance."""
+    """A name written without regard to case matches more than one instance."""
 
 
-def is_ours(variable: str, text: str) -> bool:
-    """Whether an environment variable means to set something. An empty one does not, as compose files have it."""
+def is_setting(variable: str, text: str) -> bool:
+    """Whether an environment variable is meant as a setting. An empty one is not: compose files pass unset ones so."""
     variable = variable.upper()
     if not text or not variable.startswith(ENV_PREFIX) or _NOT_SETTINGS.fullmatch(variable):
         return False
     return not (variable.endswith("_PORT") and _SERVICE_ADDRESS.fullmatch(text))
 
 
-def key_of(name: str, instances: Collection[str]) -> Key | None:
-    """The setting that a lower-case name such as `instances__acme__enabled` stands for; None when there is none.
+def key_of(name: str, instances: Collection[str]) -> SettingKey | None:
+    """The setting that a lower-case name such as `instances__acme__enabled` denotes; None when there is none.
 
-    `instances` are the instances known so far. A name that is not among them makes a new one.
+    `instances` are the instances known so far. A name that is not among them creates a new one.
 
     Raises:
         AmbiguousInstanceError: the name could be any of several instances.
@@ -50,14 +56,14 @@ def key_of(name: str, instances: Collection[str]) -> Key | None:
         if parts[end:] in INSTANCE:
             written = NESTING.join(parts[1:end])
             known = _instance_called(written, instances)
-            # The name of a known instance may hold the separator; in a new one it is a misspelled table.
+            # The name of a known instance may contain the separator; in a new one it means a misspelled table.
             if known or end == 2:
                 return ("instances", known or written, *parts[end:])
     return None
 
 
 def _instance_called(written: str, instances: Collection[str]) -> str | None:
-    """The known instance meant by a name in which case is lost, and perhaps dots and dashes too."""
+    """The known instance meant by a name that has lost its case, and perhaps its dots and dashes too."""
     for spelling in (str.casefold, _spelled_as_variable):
         found = sorted(name for name in instances if spelling(name) == spelling(written))
         if len(found) > 1:
@@ -71,14 +77,14 @@ def _spelled_as_variable(name: str) -> str:
     return re.sub(r"\W", "_", name.casefold())
 
 
-def nearest_to(name: str) -> Key | None:
-    """The key that an unknown name resembles, also where one underscore was written for the separator."""
+def nearest_to(name: str) -> SettingKey | None:
+    """The key that an unknown name resembles, also where a single underscore was written for the separator."""
     with_single = name.replace(NESTING, "_")
     return next((key for key in SYSTEM if "_".join(key) == with_single), None) or nearest(tuple(name.split(NESTING)))
 
 
 def value_of(field: FieldInfo, text: str) -> Any:
-    """Read a list (commas or JSON) or a map (JSON); everything else is left to validation.
+    """Parse a list (commas or JSON) or a map (JSON); everything else is left to validation.
 
     Raises:
         ValueError: the text is not JSON where it has to be.

@@ -1,4 +1,4 @@
-"""What can be wrong with the settings, and how it is told to the operator."""
+"""Problems with the settings, and the error that reports them to the operator."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.errors import Misconfigured
-from worker.settings.schema import MASK, Key, dotted, find, is_secret
+from worker.settings.schema import MASK, SettingKey, dotted, find_field, is_secret
 
 
 @dataclass(frozen=True, slots=True)
 class SettingValue:
-    """A value that a source gives for a setting, and which source it was."""
+    """A value that a source sets, and which source it was."""
 
     value: Any = field(repr=False)  # may be a key or a password
     origin: str
@@ -21,7 +21,7 @@ class SettingValue:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One line of an error: which key, what about it, where it was written."""
+    """One line of an error: the key, what is wrong with it, where it was set."""
 
     key: str
     message: str
@@ -31,17 +31,18 @@ class Problem:
         return f"{self.key}: {self.message}" + (f" ({self.origin})" if self.origin else "")
 
 
-def refused(key: Key, given: SettingValue | None, message: str) -> Problem:
-    """A problem with the value of a known setting, which is shown unless it is a secret."""
-    if given is None:
+def refused(key: SettingKey, value: SettingValue | None, message: str) -> Problem:
+    """A problem with the value of a known setting; the value is shown unless it is a secret."""
+    if value is None:
         return Problem(dotted(key), message)
-    setting = find(key)
-    # What stands where no setting is expected may be anything, a password too.
-    shown = json.dumps(given.value, ensure_ascii=False, default=str) if setting and not is_secret(setting) else MASK
-    return Problem(f"{dotted(key)} = {shown}", message, given.origin)
+    field_info = find_field(key)
+    # A value where no setting is expected may be anything, even a password.
+    public = field_info is not None and not is_secret(field_info)
+    shown = json.dumps(value.value, ensure_ascii=False, default=str) if public else MASK
+    return Problem(f"{dotted(key)} = {shown}", message, value.origin)
 
 
 def misconfigured(problems: Iterable[Problem]) -> Misconfigured:
-    """One error that lists them all, one a line, each once."""
+    """One error that lists the problems, one per line, without duplicates."""
     lines = list(dict.fromkeys(str(problem) for problem in problems))
     return Misconfigured("the settings cannot be used:\n" + "\n".join(f"  {line}" for line in lines))

@@ -1,4 +1,4 @@
-"""The whole tree of settings, and the way from an instance's name to its settings."""
+"""The whole tree of settings, and how the settings of an instance are found by its name."""
 
 from __future__ import annotations
 
@@ -26,31 +26,33 @@ ENV_PREFIX = "AUTOTAG_"
 NESTING = "__"
 
 DEFAULTS = "defaults"
-"""The name under which `Settings.by_instance` has what holds for every instance without a table of its own."""
+"""The key under which `Settings.by_instance` has the settings of every instance without a table of its own."""
 
 
 class Settings(Section, BaseSettings):
-    """What holds for the service as a whole.
+    """The service as a whole.
 
-    `Settings()` reads nothing and holds the defaults; `load_settings` reads the sources.
-    `instances` holds each named instance complete: the overrides given for it, laid over `defaults`.
+    `Settings()` reads no source and has the defaults; `load_settings` reads the sources.
+    `instances` has the complete settings of each named instance: `defaults`, with the instance's own values over them.
     """
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_nested_delimiter=NESTING, env_ignore_empty=True, env_file_encoding="utf-8"
     )
 
-    enabled: bool = Field(True, description="Switch of the whole service: off, every event is answered `skipped`.")
+    enabled: bool = Field(
+        True, description="Switch of the whole service; while it is off, every event is answered `skipped`."
+    )
     maximum_number_of_tags_per_asset: int = Field(
         0, ge=0, description="Most tags for one asset in any instance; 0: no limit."
     )
     unknown_instances: Literal["defaults", "skip"] = Field(
         "defaults", description="What to do with events of an instance that is not named under `instances`."
     )
-    shutdown_grace_s: float = Field(25, gt=0, description="Time to finish what is in hand after SIGTERM.")
+    shutdown_grace_s: float = Field(25, gt=0, description="Time to finish deliveries in progress after SIGTERM.")
     cache_dir: LocalPath = Field(
         default_factory=lambda: user_cache_path("autotag"),
-        description="Where built models are kept; they can be made again.",
+        description="Where built models are kept; they can be built again.",
         json_schema_extra={"default_text": "the user's cache directory"},
     )
     state_dir: LocalPath = Field(
@@ -74,7 +76,7 @@ class Settings(Section, BaseSettings):
     log: LogSettings = Field(LogSettings(), description="Logging.")
     http: HttpSettings = Field(HttpSettings(), description="HTTP.")
 
-    defaults: InstanceSettings = Field(InstanceSettings(), description="What holds for every instance.")
+    defaults: InstanceSettings = Field(InstanceSettings(), description="What applies to every instance.")
     instances: dict[str, InstanceSettings] = Field({}, description="What differs in one instance.")
 
     @classmethod
@@ -86,26 +88,26 @@ class Settings(Section, BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is passed in: `load` reads the sources itself, to know where each value came from."""
+        """Only the arguments: `load` reads the sources itself, to know where each value came from."""
         return (init_settings,)
 
     @model_validator(mode="before")
     @classmethod
     def _complete_instances(cls, tree: dict[str, Any]) -> dict[str, Any]:
-        """Lay each instance's overrides over the defaults before validation fills anything in."""
+        """Merge each instance's overrides into the defaults before validation fills anything in."""
         under = _as_tree(tree.get("defaults", {}))
         instances = tree.get("instances")
         if not isinstance(under, dict) or not isinstance(instances, dict):
-            return tree  # of the wrong shape: validation says so
+            return tree  # of the wrong shape: validation reports it
         complete = {name: merged(under, over) if isinstance(over, dict) else over for name, over in instances.items()}
         return {**tree, "instances": complete}
 
     def by_instance(self) -> dict[str, InstanceSettings]:
-        """Every set of instance settings that an event could meet, by name; `DEFAULTS` for all other instances."""
+        """Every set of instance settings that can apply to an event, by name; `DEFAULTS` for all other instances."""
         return {DEFAULTS: self.defaults} | self.instances
 
     def instance(self, name: str) -> InstanceSettings | None:
-        """The settings that hold for an instance; None when it is unknown and unknown ones are to be skipped."""
+        """The settings of an instance; None when it is unknown and unknown instances are to be skipped."""
         found = self.instances.get(name)
         if found is None and self.unknown_instances == "defaults":
             return self.defaults
@@ -113,5 +115,5 @@ class Settings(Section, BaseSettings):
 
 
 def _as_tree(value: Any) -> Any:
-    """Only the fields that were set, so that `defaults` may be given as an object too."""
+    """Only the fields that were set, so that `defaults` may also be passed as an object."""
     return value.model_dump(exclude_unset=True) if isinstance(value, Section) else value

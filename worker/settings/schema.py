@@ -1,4 +1,4 @@
-"""The classes seen as data: which keys there are, what each allows, and what was probably meant by an unknown one."""
+"""The settings classes as data: which keys exist, what each allows, and which key an unknown one probably means."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from worker.settings.base import Section
 from worker.settings.instance import InstanceSettings
 from worker.settings.root import ENV_PREFIX, NESTING, Settings
 
-Key = tuple[str, ...]
-"""Where a setting stands in the tree: `("instances", "acme", "tensorflow", "enabled")`."""
+SettingKey = tuple[str, ...]
+"""The position of a setting in the tree: `("instances", "acme", "tensorflow", "enabled")`."""
 
 MASK = "********"
 
 
 def dotted(key: Sequence[str]) -> str:
-    """The key as TOML writes it: names with unusual characters in quotes."""
+    """The key in TOML's spelling: names with unusual characters are quoted."""
     return ".".join(part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else f'"{part}"' for part in key)
 
 
@@ -44,8 +44,8 @@ def table_of(field: FieldInfo) -> type[Section] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
-def settings_in(table: type[Section], above: Key = ()) -> Iterator[tuple[Key, FieldInfo]]:
-    """Every setting of a table, then of the tables in it, as TOML must have them; without the instances."""
+def settings_in(table: type[Section], above: SettingKey = ()) -> Iterator[tuple[SettingKey, FieldInfo]]:
+    """Every setting of a table, then of the tables in it (the order TOML requires); without the instances."""
     inner = {name: found for name, field in table.model_fields.items() if (found := table_of(field))}
     for name, field in table.model_fields.items():
         if name not in inner and (table, name) != (Settings, "instances"):
@@ -54,18 +54,18 @@ def settings_in(table: type[Section], above: Key = ()) -> Iterator[tuple[Key, Fi
         yield from settings_in(found, (*above, name))
 
 
-SYSTEM: dict[Key, FieldInfo] = dict(settings_in(Settings))
-INSTANCE: dict[Key, FieldInfo] = dict(settings_in(InstanceSettings))
+SYSTEM: dict[SettingKey, FieldInfo] = dict(settings_in(Settings))
+INSTANCE: dict[SettingKey, FieldInfo] = dict(settings_in(InstanceSettings))
 
 
-def find(key: Key) -> FieldInfo | None:
-    """The field a key stands for; None when there is no such setting."""
+def find_field(key: SettingKey) -> FieldInfo | None:
+    """The field of a key; None when there is no such setting."""
     if key[:1] == ("instances",):
         return INSTANCE.get(key[2:])
     return SYSTEM.get(key)
 
 
-def nearest(key: Key) -> Key | None:
+def nearest(key: SettingKey) -> SettingKey | None:
     """The known key that an unknown one resembles most."""
     in_instance = key[:1] == ("instances",) and len(key) > 2
     above, name, known = (key[:2], key[2:], INSTANCE) if in_instance else ((), key, SYSTEM)
@@ -78,7 +78,7 @@ def nearest(key: Key) -> Key | None:
 
 
 def is_secret(field: FieldInfo) -> bool:
-    """Whether the value, or what a map of the operator's own keys holds, must never be shown."""
+    """Whether the value, or each value of a map with the operator's own keys, must never be shown."""
     kind = _bare(field.annotation)
     while get_origin(kind) is dict:
         kind = _bare(get_args(kind)[1])
@@ -91,23 +91,23 @@ def is_list(field: FieldInfo) -> bool:
 
 
 def is_map(field: FieldInfo) -> bool:
-    """Whether the value is a map with keys of the operator's own."""
+    """Whether the value is a map with the operator's own keys."""
     return get_origin(_bare(field.annotation)) is dict
 
 
 def unit(name: str, field: FieldInfo) -> str:
-    """The unit of a setting, read off its name unless the field says otherwise."""
+    """The unit of a setting, derived from its name unless the field declares another."""
     by_name = next((word for ending, word in (("_s", "seconds"), ("_bytes", "bytes")) if name.endswith(ending)), "")
     return str(extra(field).get("unit", by_name))
 
 
 def extra(field: FieldInfo) -> dict[str, Any]:
-    """What a field says about itself beyond what pydantic knows: `allowed`, `unit`, `default_text`."""
+    """What a field declares beyond what pydantic knows: `allowed`, `unit`, `default_text`."""
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 
 def allowed(field: FieldInfo) -> str:
-    """What a setting may be, in words."""
+    """The allowed values of a setting, in words."""
     if "allowed" in extra(field):
         return str(extra(field)["allowed"])
     bare = _bare(field.annotation)
@@ -139,7 +139,7 @@ def _range(field: FieldInfo) -> str:
 
 
 def _bare(annotation: Any) -> Any:
-    """The type without `| None` and without what `Annotated` adds."""
+    """The type without `| None` and without the metadata of `Annotated`."""
     if get_origin(annotation) in (Union, types.UnionType):
         return _bare(next(each for each in get_args(annotation) if each is not types.NoneType))
     return _bare(get_args(annotation)[0]) if get_origin(annotation) is Annotated else annotation

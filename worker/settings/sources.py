@@ -1,12 +1,11 @@
-"""Reading the sources: a TOML file, a secrets directory, a `.env` file and the environment.
+"""Reads the sources of settings: a TOML file, a secrets directory, a `.env` file and the environment.
 
-pydantic-settings reads the `.env` file and the secrets directory. Which setting a name stands for is decided in
-`names`, because the names of instances are the operator's own: an environment variable cannot spell `Acme`.
+pydantic-settings reads the `.env` file and the secrets directory. `names` decides which setting a name stands for,
+because instances have names of the operator's choice: an environment variable cannot spell `Acme`.
 """
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,32 +13,31 @@ from typing import Any
 
 from pydantic_settings import DotEnvSettingsSource, NestedSecretsSettingsSource, SecretsSettingsSource, SettingsError
 
+from worker.messages.fields import is_instance_name
 from worker.settings.base import Section
 from worker.settings.instance import InstanceSettings
-from worker.settings.names import AmbiguousInstanceError, is_ours, key_of, nearest_to, value_of
+from worker.settings.names import AmbiguousInstanceError, is_setting, key_of, nearest_to, value_of
 from worker.settings.problems import Problem, SettingValue, refused
 from worker.settings.root import ENV_PREFIX, NESTING, Settings
-from worker.settings.schema import Key, dotted, environment_name, find, nearest, secret_name, table_of
+from worker.settings.schema import SettingKey, dotted, environment_name, find_field, nearest, secret_name, table_of
 
-CONFIG_VARIABLE = "AUTOTAG_CONFIG"
-SECRETS_VARIABLE = "AUTOTAG_SECRETS_DIR"
 SECRETS_MAXIMUM_BYTES = 1024**2
 
 
-INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""What an event may name (`worker.messages.fields.InstanceName`; a test holds the two together)."""
-
-
 class SettingsReader:
-    """What the sources read so far give; a later source takes precedence over an earlier one."""
+    """Accumulates the values, instances and problems found in the sources.
+
+    A source read later takes precedence over an earlier one. A problem with a source is recorded in `problems`; no
+    method raises it.
+    """
 
     def __init__(self) -> None:
-        self.given: dict[Key, SettingValue] = {}
+        self.values: dict[SettingKey, SettingValue] = {}
         self.instances: set[str] = set()
         self.problems: list[Problem] = []
 
     def read_toml(self, path: Path) -> None:
-        """Read the file; a wrong syntax or an unreadable file is a problem, not an exception."""
+        """Read a TOML file."""
         origin = f"file {path}"
         try:
             tree = tomllib.loads(path.read_text("utf-8"))
@@ -52,7 +50,7 @@ class SettingsReader:
         else:
             self._take_table(Settings, tree, (), origin)
 
-    def _take_table(self, table: type[Section], tree: Mapping[str, Any], above: Key, origin: str) -> None:
+    def _take_table(self, table: type[Section], tree: Mapping[str, Any], above: SettingKey, origin: str) -> None:
         for name, value in tree.items():
             key = (*above, name)
             field = table.model_fields.get(name)
@@ -63,28 +61,31 @@ class SettingsReader:
             elif inner := table_of(field):
                 self._take_inner(inner, value, key, origin)
             else:
-                self.given[key] = SettingValue(value, origin)
+                self.values[key] = SettingValue(value, origin)
 
     def _take_instances(self, value: Any, origin: str) -> None:
         if not isinstance(value, Mapping):
             self.problems.append(refused(("instances",), SettingValue(value, origin), "must be a table of tables"))
             return
         for name, overrides in value.items():
-            if not INSTANCE_NAME.fullmatch(name):
+            if not is_instance_name(name):
                 problem = f"no event can name the instance {name!r}: letters, digits, `.`, `_` and `-`, at most 100"
                 self.problems.append(Problem(dotted(("instances", name)), problem, origin))
                 continue
             self.instances.add(name)
             self._take_inner(InstanceSettings, overrides, ("instances", name), origin)
 
-    def _take_inner(self, table: type[Section], value: Any, key: Key, origin: str) -> None:
+    def _take_inner(self, table: type[Section], value: Any, key: SettingKey, origin: str) -> None:
         if isinstance(value, Mapping):
             self._take_table(table, value, key, origin)
         else:
             self.problems.append(refused(key, SettingValue(value, origin), f"must be a table, [{dotted(key)}]"))
 
     def read_secrets(self, directory: Path, *, may_be_missing: bool = False) -> None:
-        """Read one file a setting. Links are followed inside the directory (Kubernetes makes them), never out of it."""
+        """Read a directory with one file per setting.
+
+        Symbolic links are followed inside the directory (Kubernetes creates such links), never out of it.
+        """
         problem = None
         names: Mapping[str, str | None] = {}
         try:
@@ -107,12 +108,12 @@ class SettingsReader:
             problem = f"{error.filename}: {error.strerror}"
         if problem:
             self.problems.append(Problem(f"secrets directory {directory}", problem))
-        # A file without the separator is somebody else's: directories of secrets are shared (/run/secrets).
+        # A file without the separator belongs to another program: directories of secrets are shared (/run/secrets).
         ours = {name: text or "" for name, text in names.items() if NESTING in name}
         self._take_texts(ours, lambda name: f"secret {name}", secret_name)
 
     def dotenv(self, path: Path) -> dict[str, str]:
-        """The variables in a `.env` file, names in lower case; none when there is no file."""
+        """The variables in a `.env` file, with names in lower case; none when there is no file."""
         problem = None
         try:
             variables = DotEnvSettingsSource(Settings, env_file=path).env_vars
@@ -126,16 +127,16 @@ class SettingsReader:
         return {name: text for name, text in variables.items() if text}
 
     def read_environment(self, variables: Mapping[str, str], origin: str = "environment") -> None:
-        """Take the variables that begin with AUTOTAG_."""
+        """Read the environment variables that are meant as settings; all others are ignored."""
         ours = {
             name.upper().removeprefix(ENV_PREFIX).lower(): text
             for name, text in variables.items()
-            if is_ours(name, text)
+            if is_setting(name, text)
         }
         self._take_texts(ours, lambda name: f"{origin} {ENV_PREFIX}{name.upper()}", environment_name)
 
     def _take_texts(
-        self, texts: Mapping[str, str], origin_of: Callable[[str], str], spelled: Callable[[Key], str]
+        self, texts: Mapping[str, str], origin_of: Callable[[str], str], spelled: Callable[[SettingKey], str]
     ) -> None:
         for name, text in texts.items():
             origin = origin_of(name)
@@ -144,23 +145,23 @@ class SettingsReader:
             except AmbiguousInstanceError as error:
                 self.problems.append(Problem(origin, str(error)))
                 continue
-            field = find(key) if key else None
+            field = find_field(key) if key else None
             if not key or not field:
                 self.problems.append(_unknown(origin, nearest_to(name), spelled))
                 continue
             if key[0] == "instances":
                 self.instances.add(key[1])
             try:
-                self.given[key] = SettingValue(value_of(field, text), origin)
+                self.values[key] = SettingValue(value_of(field, text), origin)
             except ValueError as error:
                 self.problems.append(refused(key, SettingValue(text, origin), f"is not JSON: {error}"))
 
 
 def _links_out_of(directory: Path) -> list[Path]:
-    """The links that pydantic-settings passes over in silence.
+    """The links out of the directory, which pydantic-settings ignores silently.
 
     Raises:
-        OSError: the directory cannot be read; pydantic-settings takes it for empty.
+        OSError: the directory cannot be read; pydantic-settings treats it as empty.
     """
     entries = sorted(directory.iterdir()) if directory.is_dir() else []
     return [entry for entry in entries if NESTING in entry.name and _leads_out(entry, directory.resolve())]
@@ -173,5 +174,5 @@ def _leads_out(entry: Path, directory: Path) -> bool:
         return True
 
 
-def _unknown(name: str, meant: Key | None, spelled: Callable[[Key], str], origin: str = "") -> Problem:
+def _unknown(name: str, meant: SettingKey | None, spelled: Callable[[SettingKey], str], origin: str = "") -> Problem:
     return Problem(name, "is not a setting" + (f"; did you mean {spelled(meant)}?" if meant else ""), origin)

@@ -1,4 +1,4 @@
-"""The settings of the service as a whole: one table a class, one value for the process."""
+"""The settings of the service as a whole: one class per table, one value for the whole process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ByteSize, Field, SecretStr
 
+from worker.models.catalogue import DEFAULT_MODEL, DOWNLOADS
 from worker.settings.base import HeaderSecret, LocalPath, Section
 
 MEBIBYTE = 1024**2
@@ -24,8 +25,8 @@ AMQP_URL = re.compile(
 )
 """RabbitMQ's URI (https://www.rabbitmq.com/docs/uri-spec) without a query: every option has a setting of its own.
 
-It is strict on purpose. A password with a bare `@` or `/` would be read as part of the host or the virtual host, and
-from there find its way into a log.
+It is strict on purpose. A password with a bare `@` or `/` would be parsed as part of the host or the virtual host, and
+could end up in a log.
 """
 
 
@@ -49,7 +50,7 @@ HostPattern = Annotated[str, AfterValidator(_host_pattern)]
 
 
 class AmqpSettings(Section):
-    """The connection to RabbitMQ and what is asked of it."""
+    """The connection to RabbitMQ."""
 
     url: Annotated[SecretStr, AfterValidator(_amqp_url)] = Field(
         SecretStr("amqp://guest:guest@127.0.0.1:5672/%2F"),
@@ -63,7 +64,7 @@ class AmqpSettings(Section):
     )
     cert_file: LocalPath | None = Field(None, description="Client certificate (PEM), for brokers that ask for one.")
     key_file: LocalPath | None = Field(None, description="Private key (PEM) of `cert_file`; unset: in the same file.")
-    heartbeat_s: int = Field(30, ge=1, le=3600, description="A connection silent for twice this long is given up.")
+    heartbeat_s: int = Field(30, ge=1, le=3600, description="A connection silent for twice this long counts as lost.")
     blocked_timeout_s: float = Field(
         300, gt=0, description="How long the broker may block publishing (memory or disk alarm) before reconnecting."
     )
@@ -71,14 +72,14 @@ class AmqpSettings(Section):
     reconnect_max_s: float = Field(5, gt=0, description="Longest pause between two attempts to connect.")
     prefetch: int = Field(64, ge=1, le=1000, description="Deliveries held at once, not yet settled.")
     declare: bool = Field(
-        True, description="Declare exchanges and queues at start; turn off where the broker's administrator does."
+        True, description="Declare exchanges and queues at start; turn off where the broker's administrator does it."
     )
     queue_prefix: str = Field(
         "autotag",
         min_length=1,
         max_length=100,
         pattern=r"^[A-Za-z0-9._-]+$",
-        description="Begins the name of every exchange and queue, so that several services can share a virtual host.",
+        description="Prefix of every exchange's and queue's name, so that several services can share a virtual host.",
         json_schema_extra={"allowed": "letters, digits, dots, dashes and underscores"},
     )
     confirm_timeout_s: float = Field(30, gt=0, description="Longest wait for the broker to confirm a message.")
@@ -100,11 +101,11 @@ class RetrySettings(Section):
 
 
 class SourcesSettings(Section):
-    """Where the bytes of an image may come from, and how many."""
+    """Where the bytes of an image may come from, and their limits."""
 
     path_roots: tuple[LocalPath, ...] = Field(
         (),
-        description="Directories below which an event's `path` may lie. None: events with a path are refused.",
+        description="Directories below which an event's `path` may be. None: events with a path are refused.",
         json_schema_extra={"allowed": "a list of paths"},
     )
     url_allowed_hosts: tuple[HostPattern, ...] = Field(
@@ -148,37 +149,41 @@ class DecoderSettings(Section):
 
 
 class TensorFlowSettings(Section):
-    """The model child: which model it runs, how it is fed, and when it is given up."""
+    """The model child: which model it runs, how images reach it, and when it counts as crashed."""
 
     model: str = Field(
-        "efficientnet-lite2", min_length=1, description="Name in the catalogue (`autotag model list`), or a directory."
+        DEFAULT_MODEL, min_length=1, description="Name in the catalogue (`autotag model list`), or a directory."
     )
     threads: int | None = Field(None, ge=1, le=256, description="Threads of the model; unset: fitted to the cores.")
     batch_size: int = Field(
-        16, ge=1, le=16, description="Most images given to the model together; as many more may lie ready."
+        16, ge=1, le=16, description="Most images in one batch; as many more may be queued for the next one."
     )
     batch_wait_s: float = Field(0.0, ge=0, le=5, description="How long an image waits for others to fill a batch.")
     maximum_number_of_relaunches: int = Field(
-        5, ge=0, description="Crashes inside the interval that are answered by a relaunch; one more disables the model."
+        5, ge=0, description="Crashes within the interval that lead to a relaunch; one more disables the model."
     )
     maximum_number_of_relaunches_time_interval: float = Field(
         60, gt=0, description="A crash is forgotten after this long.", json_schema_extra={"unit": "seconds"}
     )
-    start_timeout_s: float = Field(120, gt=0, description="Longest start; a child that takes longer has crashed.")
-    batch_timeout_s: float = Field(30, gt=0, description="Longest work on a batch; a child that takes longer crashed.")
-    stop_timeout_s: float = Field(5, gt=0, description="Time to end when asked to, before the child is killed.")
+    start_timeout_s: float = Field(120, gt=0, description="Longest start; a child that takes longer counts as crashed.")
+    batch_timeout_s: float = Field(
+        30, gt=0, description="Longest work on a batch; a child that takes longer counts as crashed."
+    )
+    stop_timeout_s: float = Field(5, gt=0, description="Time to stop when asked to, before the child is killed.")
     images_per_child: int = Field(0, ge=0, description="The child is replaced after this many images; 0: never.")
     maximum_memory_bytes: ByteSize = Field(
-        ByteSize(0), ge=0, description="The child is replaced when it holds more than this; 0: no limit."
+        ByteSize(0), ge=0, description="The child is replaced when it uses more than this; 0: no limit."
     )
-    spare: bool = Field(False, description="Keep a second, started child ready to take over. Costs its memory.")
+    spare: bool = Field(
+        False, description="Keep a second child running, ready to take over. It costs the memory of another child."
+    )
 
 
 class Inception5hSettings(Section):
     """Inception5h, the model Liferay DXP uses, fetched from the network by `autotag model install inception5h`."""
 
     url: str = Field(
-        "https://storage.googleapis.com/download.tensorflow.org/models/inception5h.zip",
+        DOWNLOADS["inception5h"].url,
         pattern=r"^https?://\S+$",
         description="Where the archive is fetched from.",
         json_schema_extra={"allowed": "an http or https address"},
@@ -186,7 +191,7 @@ class Inception5hSettings(Section):
     sha256: str | None = Field(
         None,
         pattern=r"^[0-9a-f]{64}$",
-        description="Digest the archive must have; unset: only the pinned digests of the files inside it are checked.",
+        description="SHA-256 the archive must have; unset: only the pinned digests of the files in it are checked.",
         json_schema_extra={"allowed": "64 lower-case hexadecimal digits"},
     )
 
@@ -201,7 +206,7 @@ class LogSettings(Section):
     """What is logged, and in which form."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lines below this are left out.")
-    format: Literal["console", "json"] = Field("console", description="For people, or one JSON object a line.")
+    format: Literal["console", "json"] = Field("console", description="For people, or one JSON object per line.")
 
 
 class HttpSettings(Section):
@@ -223,7 +228,7 @@ class HttpSettings(Section):
 
     @property
     def shows_thumbnails(self) -> bool:
-        """Unless told otherwise, images are shown only to those who have shown who they are."""
+        """Unless `thumbnails` is set, images are shown only to clients that must authenticate."""
         return self.enabled and (self.token is not None if self.thumbnails is None else self.thumbnails)
 
 
@@ -231,37 +236,41 @@ class CloudCacheSettings(Section):
     """Answers of the cloud services kept on disk, so that the same image is not paid for twice."""
 
     enabled: bool = Field(
-        False, description="Keep answers, for every instance together, by the image's digest and what was asked."
+        False, description="Keep answers, shared by all instances, by the image's digest and the request's parameters."
     )
     maximum_bytes: ByteSize = Field(
-        ByteSize(64 * MEBIBYTE), ge=MEBIBYTE, description="Room on disk, of each service; the oldest answers go first."
+        ByteSize(64 * MEBIBYTE), ge=MEBIBYTE, description="Space on disk per service; the oldest answers go first."
     )
-    maximum_age_s: float = Field(30 * 24 * 3600.0, ge=1, description="Answers older than this are asked for anew.")
+    maximum_age_s: float = Field(30 * 24 * 3600.0, ge=1, description="Answers older than this are requested again.")
 
 
 class CloudCallsSettings(Section):
-    """How the cloud services are called; what is each instance's own stands in the provider's table."""
+    """How the cloud services are called; what differs between instances is in the provider's own table."""
 
     allow_private_endpoints: bool = Field(
         False, description="Allow an endpoint to resolve to a loopback, link-local or private address."
     )
     allow_plain_http_endpoints: bool = Field(
-        False, description="Allow endpoints with `http://`, where keys and images travel in the clear."
+        False, description="Allow endpoints with `http://`, to which keys and images are sent unencrypted."
     )
     ca_file: LocalPath | None = Field(
         None, description="Further certificate authorities (PEM) that may sign an endpoint's certificate."
     )
-    maximum_connections: int = Field(32, ge=1, le=1000, description="Connections to one service, of all instances.")
-    maximum_calls_at_once: int = Field(4, ge=1, le=100, description="Calls of one instance to one service at once.")
+    maximum_connections: int = Field(
+        32, ge=1, le=1000, description="Connections to one service, shared by all instances."
+    )
+    maximum_calls_at_once: int = Field(
+        4, ge=1, le=100, description="Simultaneous calls of one instance to one service."
+    )
     connect_timeout_s: float = Field(5, gt=0, description="Longest wait for a connection.")
     retry_minimum_wait_s: float = Field(1, ge=0, description="Shortest wait before a call is made again.")
     retry_maximum_wait_s: float = Field(
-        30, ge=0, description="Longest wait that is drawn; a service that asks for longer gets it."
+        30, ge=0, description="Longest random wait; a service that asks for a longer one gets it."
     )
     failures_to_open_circuit: int = Field(
-        5, ge=1, description="Failed calls in a row after which a service is left alone."
+        5, ge=1, description="Failed calls in a row after which a service is no longer called."
     )
-    circuit_open_s: float = Field(30, gt=0, description="How long it is left alone before one call probes it.")
+    circuit_open_s: float = Field(30, gt=0, description="How long it is not called before one call probes it.")
     refused_key_pause_s: float = Field(
         60, ge=0, description="How long a refused key is not tried again; a changed key is tried at once."
     )

@@ -1,26 +1,26 @@
-"""Which network addresses an event's url may lead to. Pure.
+"""The SSRF check: which network addresses the URL of an event may lead to. Pure.
 
-Only globally routable unicast addresses are open, whichever way an IPv4 address is wrapped into an IPv6 one: otherwise
-whoever can publish an event could have this service read from the inside of the network (SSRF).
+Only globally routable unicast addresses are allowed, however an IPv4 address is embedded in an IPv6 one: otherwise any
+publisher of events could make this service read from inside the network (server-side request forgery).
 """
 
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
-_GLOBAL_UNICAST = IPv6Network("2000::/3")  # all that IANA has given out
+_GLOBAL_UNICAST = IPv6Network("2000::/3")  # all that IANA has allocated
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
 _LOW = IPv6Network("::/96")  # RFC 4291, IPv4-compatible; :: and ::1 lie here too
 
 _METADATA = frozenset(
     map(ip_address, ("169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "fd00:ec2::254"))
 )
-"""Where clouds hand out credentials to anybody who asks from inside. Closed even where private addresses are open."""
+"""Metadata services, where clouds hand out credentials to any local client. Refused even with private addresses on."""
 
 
 def why_refused(text: str, *, allow_private: bool) -> str | None:
-    """What keeps an address closed, in words that follow "it is", or None when it is open."""
-    address = _innermost(ip_address(text.partition("%")[0]))
+    """Why a numeric address is refused, in words that follow "it is", or None when it is allowed."""
+    address = _embedded_ipv4(ip_address(text.partition("%")[0]))
     if address in _METADATA:
         return "a cloud's metadata service"
     if address.is_multicast:
@@ -38,8 +38,8 @@ def why_refused(text: str, *, allow_private: bool) -> str | None:
     return None
 
 
-def _innermost(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address that an IPv6 one carries (mapped, NAT64, 6to4, IPv4-compatible), or else the address itself."""
+def _embedded_ipv4(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """The IPv4 address embedded in an IPv6 one (mapped, NAT64, 6to4, IPv4-compatible), or else the address itself."""
     if isinstance(address, IPv4Address):
         return address
     if address.ipv4_mapped is not None:

@@ -1,4 +1,4 @@
-"""Images that came inside the message: as base64, or as its body."""
+"""Images inside the message: as base64, or as its body."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from worker.settings import SourcesSettings
 
 
 def open_inline(event: Event, image_bytes: bytes | None, settings: SourcesSettings) -> Content:
-    """The bytes that `read_event` found in the message. Raises CannotBeDone where they are too many or none."""
-    origin = "message body" if event.data.content.body else "base64 in the message"
+    """The image that `read_event` found in the message. Raises CannotBeDone if it is empty or too large."""
+    origin = "message body" if event.data.content.is_body else "base64 in the message"
     if not image_bytes:
         raise CannotBeDone(f"the {origin} is empty: there is no image in it", reason="content_empty")
     maximum = min(settings.inline_maximum_bytes, settings.maximum_bytes)

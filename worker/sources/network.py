@@ -1,7 +1,7 @@
-"""Connections to checked addresses only: what httpcore uses to reach the host of a url.
+"""The network backend of httpcore that connects to checked addresses only.
 
-The name is resolved here and the connection made to the very address that was checked, so that a name server that
-answers differently the second time (DNS rebinding) gains nothing. TLS still verifies the host's name.
+It resolves the name itself and connects to exactly the address that it has checked, so that a name server that answers
+differently the second time (DNS rebinding) gains nothing. TLS still verifies the host's name.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import httpcore
 
 from worker.errors import CannotBeDone
 from worker.sources.addresses import why_refused
-from worker.sources.threads import Threads
+from worker.sources.blocking import BlockingCalls
 
-_LONGEST_WAIT_S = 60.0
-"""For a caller that sets no limit of its own."""
+_DEFAULT_TIMEOUT_S = 60.0
+"""For callers that set no timeout."""
 
 Resolver = Callable[[str, int, float], Awaitable[list[str]]]
-"""Host, port and time limit in seconds, to at least one numeric address. Raises OSError."""
+"""From host, port and timeout in seconds to at least one numeric address. Raises OSError."""
 
 
 class CheckedNetwork(httpcore.AsyncNetworkBackend):
-    """httpcore's network, closed to addresses that `why_refused` names."""
+    """httpcore's network backend without the addresses that `why_refused` refuses."""
 
     def __init__(self, resolve: Resolver, *, allow_private: bool) -> None:
         self._resolve = resolve
@@ -39,23 +39,23 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Connect to the first open address that answers. Raises CannotBeDone when all of them are closed."""
-        limit_s = timeout or _LONGEST_WAIT_S
+        """Connect to the first allowed address that answers. Raises CannotBeDone when all of them are refused."""
+        limit_s = timeout or _DEFAULT_TIMEOUT_S
         try:
             async with asyncio.timeout(limit_s):
-                addresses = await self._open_addresses(host, port, limit_s)
+                addresses = await self._allowed_addresses(host, port, limit_s)
                 return await self._connect_to_first(addresses, port, limit_s / len(addresses), socket_options)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(f"no connection within {limit_s:g} s") from error
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
 
-    async def _open_addresses(self, host: str, port: int, timeout_s: float) -> list[str]:
+    async def _allowed_addresses(self, host: str, port: int, timeout_s: float) -> list[str]:
         addresses = await self._resolve(host, port, timeout_s)
-        verdicts = {address: why_refused(address, allow_private=self._allow_private) for address in addresses}
-        allowed = [address for address, why in verdicts.items() if why is None]
+        refusals = {address: why_refused(address, allow_private=self._allow_private) for address in addresses}
+        allowed = [address for address, why in refusals.items() if why is None]
         if not allowed:
-            address, why = next(iter(verdicts.items()))
+            address, why = next(iter(refusals.items()))
             raise CannotBeDone(
                 f"the host {host} leads to {address}, {why}, which events may not reach; "
                 "set `sources.url_allow_private_addresses` if they should",
@@ -67,28 +67,28 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
         self,
         addresses: list[str],
         port: int,
-        each_s: float,
+        timeout_each_s: float,
         options: Iterable[httpcore.SOCKET_OPTION] | None,
     ) -> httpcore.AsyncNetworkStream:
         for address in addresses[:-1]:
             try:
-                return await self._network.connect_tcp(address, port, each_s, socket_options=options)
+                return await self._network.connect_tcp(address, port, timeout_each_s, socket_options=options)
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                continue  # a host may be reachable by one of its addresses only
-        return await self._network.connect_tcp(addresses[-1], port, each_s, socket_options=options)
+                continue  # a host may be reachable at only one of its addresses
+        return await self._network.connect_tcp(addresses[-1], port, timeout_each_s, socket_options=options)
 
 
-def system_resolver(threads: Threads) -> Resolver:
-    """Resolves names as the system does, in a thread."""
+def system_resolver(calls: BlockingCalls) -> Resolver:
+    """A resolver that asks the system's, in a thread of `calls`."""
 
     async def resolve(host: str, port: int, timeout_s: float) -> list[str]:
-        def look_up() -> list[str]:
+        def getaddrinfo() -> list[str]:
             try:
                 found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             except UnicodeError as error:  # a label of more than 63 characters
                 raise OSError(f"no valid host name: {error}") from error
             return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
-        return await threads.call(look_up, timeout_s=timeout_s, discard=lambda _: None)
+        return await calls.call(getaddrinfo, timeout_s=timeout_s, discard=lambda _: None)
 
     return resolve

@@ -1,8 +1,8 @@
-"""Files below the configured roots.
+"""Opens files below the configured roots.
 
-A path is judged by the file that the kernel found, not by its text: the file is pinned first (`O_PATH`, which touches
-neither devices nor FIFOs), its real place is asked of the kernel, and only then is that same file opened for reading.
-A symbolic link that is exchanged in between changes nothing.
+A path is checked by the file that the kernel resolves it to, not by its text: the file is pinned first (`O_PATH`, which
+opens neither devices nor FIFOs), the kernel is asked for its real path, and only then is that same file opened for
+reading. Replacing a symbolic link in between has no effect.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _MALFORMED = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 def open_path(path: str, settings: SourcesSettings) -> Content:
     """The file at `path`: absolute, or relative to the first root that has it. Blocks; run it in a thread.
 
-    Raises CannotBeDone for what may not be read or is no image file, TryLater for what is not there or not readable.
+    Raises CannotBeDone for what must not be read or is not a regular file of an allowed size, TryLater for what is
+    missing or not readable.
     """
     roots = settings.path_roots
     if not roots:
@@ -48,7 +49,7 @@ def open_path(path: str, settings: SourcesSettings) -> Content:
 
 
 def _candidates(path: str, roots: Sequence[Path]) -> Iterator[str]:
-    """Where the file may be. A path that leads out of a root by its very text is never looked up."""
+    """The paths at which the file may be. A path whose text alone leads out of a root is never looked up."""
     absolute = [os.path.abspath(root) for root in roots]
     inside = [root for root in absolute if _is_below(os.path.abspath(os.path.join(root, path)), root)]
     if not inside:
@@ -60,7 +61,7 @@ def _candidates(path: str, roots: Sequence[Path]) -> Iterator[str]:
 
 
 def _pin(candidate: str, path: str) -> int | None:
-    """A descriptor that holds on to the file without opening it, or None when there is no such file."""
+    """A descriptor that refers to the file without opening it for reading, or None when there is no such file."""
     try:
         return os.open(candidate, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
@@ -73,17 +74,17 @@ def _open_pinned(pinned: int, path: str, settings: SourcesSettings) -> Content:
     real = os.readlink(f"/proc/self/fd/{pinned}")
     if not any(_is_below(real, os.path.realpath(root)) for root in settings.path_roots):
         _raise_outside(path)
-    facts = os.fstat(pinned)
-    if not stat.S_ISREG(facts.st_mode):
+    status = os.fstat(pinned)
+    if not stat.S_ISREG(status.st_mode):
         raise CannotBeDone(
-            f"{path!r} is {_kind(facts.st_mode)}, not a file: publish the path of the image itself",
+            f"{path!r} is {_kind(status.st_mode)}, not a file: publish the path of the image itself",
             reason="path_not_a_file",
         )
-    if facts.st_size == 0:
+    if status.st_size == 0:
         raise CannotBeDone(f"the file {path!r} is empty: upload it again", reason="content_empty")
-    if facts.st_size > settings.maximum_bytes:
+    if status.st_size > settings.maximum_bytes:
         raise CannotBeDone(
-            f"the file {path!r} has {facts.st_size:,} bytes, at most {settings.maximum_bytes:,} are read "
+            f"the file {path!r} has {status.st_size:,} bytes, at most {settings.maximum_bytes:,} are read "
             "(`sources.maximum_bytes`)",
             reason="content_too_large",
         )
@@ -96,7 +97,7 @@ def _open_pinned(pinned: int, path: str, settings: SourcesSettings) -> Content:
             raise
     except OSError as error:
         _raise_for(error, path)
-    return Content(fd, facts.st_size, f"path {path}", head)
+    return Content(fd, status.st_size, f"path {path}", head)
 
 
 def _is_below(path: str, root: str) -> bool:

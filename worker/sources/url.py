@@ -1,7 +1,7 @@
-"""Images fetched from http and https addresses of allowed hosts.
+"""Fetches images from http and https URLs on allowed hosts.
 
-Built on httpcore, the engine of httpx, and not on `httpx.AsyncClient`: nothing between us and the wire may follow a
-redirect, keep a cookie, take a proxy from the environment, unpack a body or log an address with its secrets.
+Built on httpcore, the transport of httpx, and not on `httpx.AsyncClient`: nothing between this module and the network
+may follow a redirect, keep a cookie, use a proxy from the environment, decompress a body or log a URL with its secrets.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from worker.sources.network import CheckedNetwork, Resolver
 _HEADERS = [("User-Agent", "autotag"), ("Accept", "image/*, */*;q=0.1"), ("Accept-Encoding", "identity")]
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT = frozenset({408, 425, 429})
-_LONGEST_WAIT_IN_PLACE_S = 2.0
+_MAXIMUM_PAUSE_S = 2.0
 _UNREACHABLE, _STATUS = "content_unreachable", "content_http_status"
 
 
 class UrlFetcher:
-    """Fetches urls over pooled connections to checked addresses. `close` it when done."""
+    """Fetches URLs over pooled connections to checked addresses. `close` it when done."""
 
     def __init__(self, resolve: Resolver, *, tls: ssl.SSLContext | None = None) -> None:
         self._resolve = resolve
         self._tls = tls
-        # One for each answer to "may it be a private address?", since the settings can change under a running service.
+        # One pool for each value of "are private addresses allowed?", because a reload can change that setting.
         self._pools: dict[bool, httpcore.AsyncConnectionPool] = {}
 
     async def open_url(self, url: str, settings: SourcesSettings) -> Content:
-        """The image at `url`, in memory.
+        """The image at `url`, in memory; the caller closes it.
 
-        Raises CannotBeDone for what may not be fetched, TryLater when the host did not give it within the time and the
-        few attempts that are made at once.
+        Raises CannotBeDone for what must not be fetched, TryLater when the host did not deliver it within the timeout
+        and the few immediate attempts.
         """
         retrying = AsyncRetrying(
-            retry=retry_if_exception(_may_pass_soon),
+            retry=retry_if_exception(_is_transient),
             stop=stop_after_attempt(1 + settings.retries),
-            wait=wait_random_exponential(multiplier=0.2, max=_LONGEST_WAIT_IN_PLACE_S),
+            wait=wait_random_exponential(multiplier=0.2, max=_MAXIMUM_PAUSE_S),
             reraise=True,
         )
         try:
@@ -67,13 +67,13 @@ class UrlFetcher:
         self._pools.clear()
 
     async def _fetch(self, url: str, settings: SourcesSettings) -> Content:
-        """Follow the url, hop by hop, to an image."""
+        """Follow redirects from the URL to an image; every hop is checked."""
         hop = url
         for _ in range(1 + settings.maximum_redirects):
-            found = await self._get(check_url(hop, settings), settings)
-            if isinstance(found, Content):
-                return found
-            hop = found
+            response = await self._get(check_url(hop, settings), settings)
+            if isinstance(response, Content):
+                return response
+            hop = response
         raise CannotBeDone(
             f"{without_secrets(url)} was redirected more than {settings.maximum_redirects} times "
             "(`sources.maximum_redirects`)",
@@ -81,7 +81,7 @@ class UrlFetcher:
         )
 
     async def _get(self, url: httpx.URL, settings: SourcesSettings) -> Content | str:
-        """The image at one address, or the address it redirects to."""
+        """The image at one URL, or the URL it redirects to."""
         target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         timeout = {
             "connect": settings.connect_timeout_s,
@@ -92,11 +92,11 @@ class UrlFetcher:
         pool = self._pool(allow_private=settings.url_allow_private_addresses)
         try:
             async with pool.stream("GET", target, headers=_HEADERS, extensions={"timeout": timeout}) as response:
-                answered = {name.decode("ascii").lower(): value.decode("latin-1") for name, value in response.headers}
-                if response.status in _REDIRECTS and "location" in answered:
-                    return _join(url, answered["location"])
-                _check_status(response.status, answered, url)
-                _check_headers(answered, url, settings)
+                headers = {name.decode("ascii").lower(): value.decode("latin-1") for name, value in response.headers}
+                if response.status in _REDIRECTS and "location" in headers:
+                    return _join(url, headers["location"])
+                _check_status(response.status, headers, url)
+                _check_headers(headers, url, settings)
                 return await _read(response.aiter_stream(), url, settings)
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError) as error:
             raise TryLater(
@@ -106,8 +106,8 @@ class UrlFetcher:
     def _pool(self, *, allow_private: bool) -> httpcore.AsyncConnectionPool:
         if allow_private not in self._pools:
             self._pools[allow_private] = httpcore.AsyncConnectionPool(
-                ssl_context=self._tls or _trusted(),
-                max_connections=None,  # `Sources` bounds how many fetches there are
+                ssl_context=self._tls or _default_tls(),
+                max_connections=None,  # `Sources` limits the number of fetches
                 max_keepalive_connections=20,
                 keepalive_expiry=15.0,
                 network_backend=CheckedNetwork(self._resolve, allow_private=allow_private),
@@ -116,7 +116,7 @@ class UrlFetcher:
 
 
 def check_url(text: str, settings: SourcesSettings) -> httpx.URL:
-    """The url, if events may name it. Raises CannotBeDone with what is wrong with it."""
+    """The parsed URL, if events may name it. Raises CannotBeDone with the reason if not."""
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL as error:
@@ -145,7 +145,7 @@ def check_url(text: str, settings: SourcesSettings) -> httpx.URL:
 
 
 def without_secrets(url: httpx.URL | str) -> str:
-    """A url for people: no user, password, query or fragment, any of which may be a key."""
+    """A URL to show: without user, password, query and fragment, any of which may contain a key."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL:
@@ -167,19 +167,19 @@ def _join(url: httpx.URL, location: str) -> str:
 
 
 def _check_status(status: int, headers: Mapping[str, str], url: httpx.URL) -> None:
-    who = f"{url.host} answered {status} for {without_secrets(url)}"
+    answer = f"{url.host} answered {status} for {without_secrets(url)}"
     if status == httpx.codes.OK:
         return
     if status in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
-        raise TryLater(f"{who}: the image is not there; has it been deleted?", reason="content_missing")
+        raise TryLater(f"{answer}: the image is not there; has it been deleted?", reason="content_missing")
     if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         raise TryLater(
-            f"{who}: access refused; the url must hold all that is needed to fetch it, and must not have expired",
+            f"{answer}: access refused; the url must hold all that is needed to fetch it, and must not have expired",
             reason="content_refused",
         )
     if status in _TRANSIENT or status >= httpx.codes.INTERNAL_SERVER_ERROR:
-        raise TryLater(who, reason=_STATUS, after_s=_retry_after_s(headers))
-    raise CannotBeDone(f"{who}, which is no image", reason=_STATUS)
+        raise TryLater(answer, reason=_STATUS, after_s=_retry_after_s(headers))
+    raise CannotBeDone(f"{answer}, which is no image", reason=_STATUS)
 
 
 def _check_headers(headers: Mapping[str, str], url: httpx.URL, settings: SourcesSettings) -> None:
@@ -214,7 +214,7 @@ def _too_large(url: httpx.URL, settings: SourcesSettings) -> CannotBeDone:
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float:
-    """Seconds that a host asks to be left alone (RFC 9110 section 10.2.3); 0 when it does not say."""
+    """Seconds that a host asks clients to wait (`Retry-After`, RFC 9110 section 10.2.3); 0 when it does not."""
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return float(value)
@@ -225,16 +225,13 @@ def _retry_after_s(headers: Mapping[str, str]) -> float:
     return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
-def _may_pass_soon(error: BaseException) -> bool:
-    return (
-        isinstance(error, TryLater)
-        and error.reason in (_UNREACHABLE, _STATUS)
-        and error.after_s <= _LONGEST_WAIT_IN_PLACE_S
-    )
+def _is_transient(error: BaseException) -> bool:
+    """Whether an immediate further attempt is worth while, rather than a delayed retry of the event."""
+    return isinstance(error, TryLater) and error.reason in (_UNREACHABLE, _STATUS) and error.after_s <= _MAXIMUM_PAUSE_S
 
 
-def _trusted() -> ssl.SSLContext:
-    """The system's certificate authorities (`SSL_CERT_FILE` adds to them) and those of certifi, for bare containers."""
+def _default_tls() -> ssl.SSLContext:
+    """Trusts the system's authorities (`SSL_CERT_FILE` adds to them) and certifi's, for containers without any."""
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
     return context

@@ -1,4 +1,4 @@
-"""The arithmetic under the benchmark: rounds, steady windows, ratios, percentiles."""
+"""The arithmetic of the benchmark: rounds, steady windows, ratios, percentiles."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_summary_is_the_median_with_the_lowest_and_the_highest() -> None:
     assert summary.spread == pytest.approx(4 / 3)
 
 
-def test_nothing_measured_is_no_summary() -> None:
+def test_a_summary_of_no_measurements_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing was measured"):
         summarise([])
 
@@ -34,7 +34,7 @@ def test_ratios_of_unequal_numbers_of_rounds_are_refused() -> None:
         paired([1.0, 2.0], [1.0])
 
 
-def test_everybody_takes_part_once_in_each_round_in_an_order_that_the_seed_decides() -> None:
+def test_every_contestant_takes_part_once_in_each_round_in_an_order_that_the_seed_decides() -> None:
     names = ["a", "b", "c", "d"]
     rounds = shuffled_rounds(names, 20, seed=3)
     assert all(sorted(order) == names for order in rounds)
@@ -55,7 +55,7 @@ def test_the_order_in_which_results_are_read_does_not_matter() -> None:
     assert steady(reversed(times)) == steady(times)
 
 
-def test_too_few_images_are_no_steady_window() -> None:
+def test_a_steady_window_of_too_few_images_is_refused() -> None:
     with pytest.raises(ValueError, match="too few"):
         steady([1.0, 2.0, 3.0])
     with pytest.raises(ValueError, match="at one moment"):

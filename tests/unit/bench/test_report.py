@@ -1,4 +1,4 @@
-"""What the benchmark measured becomes tables, and the tables become documentation."""
+"""The tables that are generated from the benchmark's results, and their insertion into the documentation."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_only_what_was_measured_becomes_a_table() -> None:
         ("peer_dramatiq_savedmodel", 0.1, None),
     ],
 )
-def test_a_ratio_is_held_against_its_goal(name: str, value: float, met: bool | None) -> None:
+def test_a_ratio_is_compared_with_its_goal(name: str, value: float, met: bool | None) -> None:
     assert report.meets(name, value) is met
 
 
@@ -78,7 +78,7 @@ def test_a_bar_in_a_cell_does_not_end_the_cell() -> None:
     assert "| processor | one \\| other |" in report.markdown(by_key(RESULTS)["about"])
 
 
-def test_blocks_of_the_documentation_are_filled_and_the_rest_is_left_alone() -> None:
+def test_blocks_of_the_documentation_are_filled_and_the_rest_is_unchanged() -> None:
     text = (
         "Before.\n<!-- bench: ratios -->\nold\n<!-- bench end -->\nAfter.\n<!-- bench: growth -->\n<!-- bench end -->\n"
     )

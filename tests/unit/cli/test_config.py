@@ -18,7 +18,7 @@ MARKER = "marker-51c0de"
 
 @pytest.fixture
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
-    """The commands under a root that passes on a file and a secrets directory, in a directory of their own."""
+    """The commands under a root with a settings file and a secrets directory, in a directory of their own."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("AUTOTAG_")]:  # the tests' own broker
         monkeypatch.delenv(name)
@@ -71,15 +71,17 @@ def test_show_of_an_instance_says_through_which_table_a_value_came(app: typer.Ty
 
 def test_show_as_json_is_one_object(app: typer.Typer) -> None:
     _, out, _ = run(app, "show", "--json", "--instance", "acme")
-    told = json.loads(out)
-    assert (told["config_file"], told["instance"], told["known"]) == ("a.toml", "acme", True)
-    assert told["settings"]["google_cloud_vision.api_key"]["value"] == "********"
-    assert told["settings"]["tensorflow.confidence_threshold"] == {"value": 0.1, "origin": "default"}
+    shown = json.loads(out)
+    assert (shown["config_file"], shown["instance"], shown["known"]) == ("a.toml", "acme", True)
+    assert shown["settings"]["google_cloud_vision.api_key"]["value"] == "********"
+    assert shown["settings"]["tensorflow.confidence_threshold"] == {"value": 0.1, "origin": "default"}
     _, out, _ = run(app, "show", "--json")
     assert json.loads(out)["settings"]["retry.delays_s"]["value"] == [10, 60, 600]
 
 
-def test_show_says_what_becomes_of_an_unknown_instance(app: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_show_reports_what_happens_to_events_of_an_unknown_instance(
+    app: typer.Typer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     status, out, err = run(app, "show", "--instance", "nobody")
     assert (status, "the defaults hold for it" in err) == (0, True)
     assert ["[tensorflow]"] in lines(out)

@@ -1,4 +1,4 @@
-"""The Dockerfile and the compose file: their formats, what they may not do, and the settings they name."""
+"""The Dockerfile and the compose file: their formats, the rights of the containers, and the settings they name."""
 
 import json
 import os
@@ -22,7 +22,7 @@ STAGES = re.split(r"^FROM ", DOCKERFILE.read_text(), flags=re.MULTILINE)[1:]
 
 
 def interpolated(text: str) -> str:
-    """With the default of every variable that has one, as for an operator who sets none."""
+    """The text with the default of every variable that has one, as if the operator had set none."""
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
 
 
@@ -48,7 +48,7 @@ def test_hadolint_finds_nothing_wrong_with_the_dockerfile() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_the_final_stage_installs_nothing_and_runs_as_nobody_of_importance() -> None:
+def test_the_final_stage_installs_nothing_and_runs_as_an_unprivileged_user() -> None:
     final = STAGES[-1]
     assert len(STAGES) == 2
     assert not re.search(r"apt-get|pip |gcc|make", final)
@@ -61,33 +61,33 @@ def test_the_image_sets_settings_that_exist(tmp_path: Path) -> None:
     assert settings.tensorflow.model == Settings().tensorflow.model
 
 
-def test_the_health_check_is_a_program_that_fails_when_nobody_answers() -> None:
+def test_the_health_check_is_a_program_that_fails_when_the_service_does_not_answer() -> None:
     command = re.search(r"^HEALTHCHECK.*?CMD (\[.*?\])$", STAGES[-1].replace("\\\n", " "), re.MULTILINE)
     assert command
     program, *arguments = json.loads(command[1])
     assert program == "python3"
-    nobody_s_port = {"AUTOTAG_HTTP__PORT": "1", "PATH": os.environ["PATH"]}
-    done = subprocess.run([program, *arguments], check=False, env=nobody_s_port, capture_output=True, text=True)
+    unused_port = {"AUTOTAG_HTTP__PORT": "1", "PATH": os.environ["PATH"]}
+    done = subprocess.run([program, *arguments], check=False, env=unused_port, capture_output=True, text=True)
     assert done.returncode == 1
     assert "Connection refused" in done.stderr
 
 
-def test_all_that_the_build_copies_is_let_through_to_the_builder() -> None:
+def test_the_ignore_file_admits_exactly_what_the_build_copies() -> None:
     ignore_file = DOCKERFILE.with_name("Dockerfile.dockerignore").read_text().splitlines()
-    let_through = {line[1:] for line in ignore_file if line.startswith("!")}
+    admitted = {line[1:] for line in ignore_file if line.startswith("!")}
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", DOCKERFILE.read_text(), re.MULTILINE)
-    assert {name for line in copied for name in line.split()} == let_through
-    assert ignore_file[1] == "*", "what is not named stays outside"
+    assert {name for line in copied for name in line.split()} == admitted
+    assert ignore_file[1] == "*", "everything that is not named is ignored"
 
 
-def test_the_compose_file_keeps_to_the_compose_specification() -> None:
+def test_the_compose_file_conforms_to_the_compose_specification() -> None:
     parse(COMPOSE)
 
 
 @pytest.mark.parametrize(
     ("key", "value"), [("read_only", "perhaps"), ("secrets", ["unheard_of"]), ("tmpfss", ["/tmp"])]
 )
-def test_a_compose_file_that_does_not_would_be_found(key: str, value: object) -> None:
+def test_a_compose_file_that_does_not_conform_is_detected(key: str, value: object) -> None:
     broken = COMPOSE | {"services": SERVICES | {"autotag": SERVICES["autotag"] | {key: value}}}
     with pytest.raises(ValueError, match=r"."):
         parse(broken)
@@ -104,7 +104,7 @@ def test_each_container_has_no_more_rights_than_it_needs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_each_image_is_of_a_named_version(name: str) -> None:
+def test_each_image_has_a_fixed_version(name: str) -> None:
     _, _, version = SERVICES[name]["image"].partition(":")
     assert version
     assert version != "latest" or name == "autotag", "Autotag's own is built here"
@@ -126,22 +126,22 @@ def test_the_settings_of_the_container_are_accepted_and_leave_the_password_to_th
     assert [str(root) for root in settings.sources.path_roots] == ["/images"]
 
 
-def test_the_container_is_given_longer_to_stop_than_the_service_takes() -> None:
+def test_the_container_has_more_time_to_stop_than_the_service_needs() -> None:
     settings = Settings()
     seconds = float(SERVICES["autotag"]["stop_grace_period"].removesuffix("s"))
     assert seconds > settings.shutdown_grace_s + settings.tensorflow.stop_timeout_s
 
 
-def test_every_file_that_is_mounted_is_there_or_made_by_the_operator() -> None:
-    made = ("./secrets/", "./images", "./grafana/dashboards")
+def test_every_mounted_file_exists_or_is_created_by_the_operator() -> None:
+    created = ("./secrets/", "./images", "./grafana/dashboards")
     sources = [volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])]
     sources += [each["file"] for each in (*COMPOSE["configs"].values(), *COMPOSE["secrets"].values())]
     for source in sources:
-        if source.startswith("./") and not source.startswith(made):
+        if source.startswith("./") and not source.startswith(created):
             assert (DEPLOY / source).exists(), source
 
 
-def test_prometheus_is_told_to_scrape_the_ports_that_are_served() -> None:
+def test_prometheus_scrapes_the_port_of_the_service() -> None:
     config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
     assert targets["autotag"] == [f"autotag:{Settings().http.port}"]

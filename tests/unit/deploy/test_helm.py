@@ -1,4 +1,4 @@
-"""The Helm chart: rendered by Helm itself, checked against Kubernetes' own schemas, and true to the settings."""
+"""The Helm chart: rendered by Helm itself, validated with Kubernetes' own schemas, and consistent with the settings."""
 
 import tomllib
 from pathlib import Path
@@ -87,7 +87,7 @@ def test_kubernetes_accepts_every_manifest(values: dict[str, Any], version: str)
             kubernetes_validate.validate(manifest, version, strict=True)
 
 
-def test_kubernetes_would_refuse_a_misspelt_field() -> None:
+def test_a_misspelt_field_is_refused() -> None:
     deployment = render({})["Deployment"]
     deployment["spec"]["template"]["spec"]["terminationGracePeriod"] = 1
     with pytest.raises(kubernetes_validate.ValidationError):
@@ -95,10 +95,10 @@ def test_kubernetes_would_refuse_a_misspelt_field() -> None:
 
 
 @pytest.mark.parametrize("kind", CUSTOM)
-def test_custom_resources_are_as_their_definitions_say(kind: str) -> None:
+def test_custom_resources_match_their_definitions(kind: str) -> None:
     manifest = render(EVERYTHING)[kind]
     read = CUSTOM[kind].model_validate(manifest)
-    # Unknown fields are passed over when read: what comes back must be all that went in.
+    # Unknown fields are ignored when read, so what comes back must equal what went in.
     assert read.model_dump(mode="json", by_alias=True, exclude_unset=True) == manifest
 
 
@@ -147,7 +147,7 @@ def test_a_pod_is_killed_only_after_the_pause_and_the_grace_are_over(grace_s: in
     assert container(manifests)["lifecycle"]["preStop"]["exec"]["command"] == ["sh", "-c", "autotag pause; sleep 7"]
 
 
-def test_a_slow_start_of_the_model_is_not_taken_for_a_dead_pod() -> None:
+def test_a_slow_start_of_the_model_does_not_fail_the_startup_probe() -> None:
     probe = container(render({}))["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] > Settings().tensorflow.start_timeout_s
 
@@ -182,7 +182,7 @@ def test_secrets_are_files_and_never_environment() -> None:
     assert {"secretName": "mine", "defaultMode": 0o440} in [each.get("secret") for each in pod(existing)["volumes"]]
 
 
-def test_keda_counts_both_lanes_with_what_is_in_hand() -> None:
+def test_keda_counts_both_lanes_with_unacknowledged_messages() -> None:
     manifests = render(EVERYTHING)
     layout = topology(Settings().amqp.queue_prefix, RetrySettings().delays_s)
     triggers = [trigger["metadata"] for trigger in manifests["ScaledObject"]["spec"]["triggers"]]
@@ -196,7 +196,7 @@ def test_keda_counts_both_lanes_with_what_is_in_hand() -> None:
     assert "replicas" not in manifests["Deployment"]["spec"], "KEDA decides"
 
 
-def test_the_network_policy_lets_in_who_reads_metrics_and_out_to_broker_dns_and_https() -> None:
+def test_the_network_policy_admits_readers_of_metrics_and_traffic_to_broker_dns_and_https() -> None:
     policy = render({})["NetworkPolicy"]["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert [port["port"] for rule in policy["ingress"] for port in rule["ports"]] == ["http"]

@@ -1,4 +1,4 @@
-"""The files for RabbitMQ's administrator say what the code declares."""
+"""The files for RabbitMQ's administrator match what the code declares."""
 
 import json
 import re
@@ -26,17 +26,17 @@ def test_the_definitions_are_those_of_the_code() -> None:
 
 
 @pytest.mark.parametrize("policy", policies(), ids=lambda policy: str(policy["name"]))
-def test_a_policy_reaches_its_queues_and_overrides_none_of_their_arguments(policy: dict[str, object]) -> None:
+def test_a_policy_applies_to_its_queues_and_overrides_none_of_their_arguments(policy: dict[str, object]) -> None:
     pattern, definition = str(policy["pattern"]), policy["definition"]
     assert isinstance(definition, dict)
-    reached = [queue for queue in LAYOUT.queues if re.search(pattern, queue.name)]
-    assert reached, "no queue has such a name"
-    for queue in reached:
-        # An argument comes before a policy, so a key in both would be a line without effect.
+    matching = [queue for queue in LAYOUT.queues if re.search(pattern, queue.name)]
+    assert matching, "no queue has such a name"
+    for queue in matching:
+        # An argument takes precedence over a policy, so a key in both would have no effect in the policy.
         assert not {f"x-{key}" for key in definition} & set(queue.arguments)
 
 
-def test_each_queue_is_reached_by_one_policy_at_most() -> None:
+def test_at_most_one_policy_applies_to_each_queue() -> None:
     for queue in LAYOUT.queues:
         names = [policy["name"] for policy in policies() if re.search(str(policy["pattern"]), queue.name)]
         assert len(names) <= 1, names

@@ -1,4 +1,4 @@
-"""The systemd unit: systemd's own tools accept it, and what it names is what Autotag reads."""
+"""The systemd unit: systemd's own tools accept it, and the settings and files that it names are those Autotag reads."""
 
 import re
 import shutil
@@ -34,7 +34,7 @@ def seconds(key: str) -> float:
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """A root directory in which the unit and the programs it names are installed."""
+    """A root directory with the unit and the programs that it names."""
     units = tmp_path / "etc/systemd/system"
     shutil.copytree("/usr/lib/systemd/system", tmp_path / "usr/lib/systemd/system", symlinks=True)
     units.mkdir(parents=True)
@@ -57,7 +57,7 @@ def test_systemd_finds_nothing_wrong_with_the_unit(installed: Path, drop_in: Pat
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_misspelt_line_would_be_found(installed: Path) -> None:
+def test_a_misspelt_line_is_detected(installed: Path) -> None:
     unit = installed / "etc/systemd/system/autotag.service"
     unit.write_text(unit.read_text().replace("WatchdogSec=", "WatchDogSec="))
     assert "WatchDogSec" in analyze("verify", f"--root={installed}", "autotag.service").stderr
@@ -70,7 +70,7 @@ def test_systemd_rates_the_exposure_of_the_service_low() -> None:
     assert float(rated[1]) < HIGHEST_EXPOSURE
 
 
-def test_the_calls_that_the_children_confine_themselves_with_are_allowed() -> None:
+def test_the_system_calls_of_the_sandbox_are_allowed() -> None:
     groups = analyze("syscall-filter", "@ipc", "@resources").stdout
     allowed, refused, added = values("SystemCallFilter")
     assert allowed == "@system-service"
@@ -92,7 +92,7 @@ def test_the_settings_in_the_unit_and_in_its_files_are_accepted_together(tmp_pat
 
     by_file = load_settings(shipped, environ={}, directory=tmp_path).settings
     for each in ("state_dir", "cache_dir", "control_socket"):
-        assert getattr(loaded, each) == getattr(by_file, each), "the command line would look elsewhere"
+        assert getattr(loaded, each) == getattr(by_file, each), "the command line would use another path"
 
 
 def test_each_credential_is_named_like_the_secret_setting_it_holds(tmp_path: Path) -> None:
@@ -110,18 +110,18 @@ def test_each_credential_is_named_like_the_secret_setting_it_holds(tmp_path: Pat
     assert settings.amqp.password.get_secret_value() == "marker"
 
 
-def test_the_unit_waits_longer_than_the_service_does() -> None:
+def test_the_timeouts_of_the_unit_are_longer_than_those_of_the_service() -> None:
     settings = Settings()
     assert seconds("TimeoutStopSec") > settings.shutdown_grace_s + settings.tensorflow.stop_timeout_s
     assert seconds("TimeoutStartSec") > settings.tensorflow.start_timeout_s
 
 
-def test_what_a_restart_cannot_mend_is_not_restarted() -> None:
+def test_systemd_does_not_restart_after_failures_that_a_restart_cannot_fix() -> None:
     (codes,) = values("RestartPreventExitStatus")
     assert {int(code) for code in codes.split()} == {ExitCode.USAGE, ExitCode.MODEL}
 
 
-def test_the_installer_makes_the_program_and_the_user_that_the_unit_names() -> None:
+def test_the_installer_creates_the_program_and_the_user_that_the_unit_names() -> None:
     script = SYSTEMD / "install.sh"
     assert subprocess.run(["sh", "-n", script], check=False).returncode == 0  # noqa: S607
     assert "home=/opt/autotag\n" in script.read_text()

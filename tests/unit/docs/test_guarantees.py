@@ -1,4 +1,4 @@
-"""docs/guarantees.md promises nothing without a test, and every file of faults keeps a promise."""
+"""Every promise in docs/guarantees.md has a test, and every file of fault tests belongs to a promise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_every_promise_links_a_test_that_exists() -> None:
             assert link["name"] == Path(link["file"]).name or f"def {link['name']}(" in text, link["name"]
 
 
-def test_every_file_of_faults_keeps_a_promise() -> None:
+def test_every_file_of_faults_belongs_to_a_promise() -> None:
     linked = {Path(link["file"]).name for link in LINK.finditer(PAGE)}
     faults = {file.name for file in (ROOT / "tests/faults").glob("test_*.py")}
     assert faults - linked == set()

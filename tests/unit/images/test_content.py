@@ -1,4 +1,4 @@
-"""A content's descriptor can be shared: reading moves nothing, closing twice harms nobody."""
+"""The descriptor of a content can be shared: reading does not move its offset, closing twice is harmless."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_large_content_is_read_whole() -> None:
         assert content.read() == data
 
 
-def test_closing_twice_does_not_close_somebody_elses_descriptor() -> None:
+def test_closing_twice_does_not_close_a_descriptor_of_another_owner() -> None:
     content = Content.from_bytes(b"a", "test")
     number = content.fd
     content.close()

@@ -1,4 +1,4 @@
-"""Events are read from every encoding that is promised, and from nothing else."""
+"""Events are read from every documented encoding, and from nothing else."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_body_of_an_image_type_is_the_image(headers: dict[str, object]) -> Non
 
     assert read.image_bytes is JPEG
     assert (read.event.data.asset_id, read.event.data.content.kind) == ("34820", "body")
-    assert read.event.data.content.body
+    assert read.event.data.content.is_body
 
 
 def test_an_image_without_cloudevents_is_described_by_plain_headers() -> None:
@@ -153,11 +153,11 @@ def test_null_means_absent_and_unknown_fields_are_ignored() -> None:
     assert event.data.model_dump(exclude_defaults=True, exclude={"content"}) == {"asset_id": "1"}
 
 
-def test_the_trace_context_of_the_message_is_nearer_than_that_of_the_event() -> None:
-    near = read_event(body(), STRUCTURED, {"traceparent": TRACEPARENT.encode(), "tracestate": "a=b"}, None).event
+def test_the_trace_context_of_the_message_takes_precedence_over_that_of_the_event() -> None:
+    overridden = read_event(body(), STRUCTURED, {"traceparent": TRACEPARENT.encode(), "tracestate": "a=b"}, None).event
     broken = read_event(body(), STRUCTURED, {"traceparent": "rubbish"}, None).event
 
-    assert (near.traceparent, near.tracestate) == (TRACEPARENT, "a=b")
+    assert (overridden.traceparent, overridden.tracestate) == (TRACEPARENT, "a=b")
     assert broken.traceparent == ATTRIBUTES["traceparent"]
 
 
@@ -239,14 +239,14 @@ def test_other_cloudevents_formats_are_refused(kind: str) -> None:
         ({name: value for name, value in IMAGE_HEADERS.items() if name != "cloudEvents:id"}, "id"),
     ],
 )
-def test_an_image_whose_headers_say_too_little_is_refused(headers: dict[str, object], named: str) -> None:
+def test_an_image_whose_headers_are_incomplete_or_invalid_is_refused(headers: dict[str, object], named: str) -> None:
     error = refused(JPEG, "image/jpeg", headers)
 
     assert error.reason == "event_invalid"
     assert named in str(error)
 
 
-def test_what_could_be_read_of_a_broken_event_names_its_asset() -> None:
+def test_what_could_be_read_of_an_invalid_event_names_its_asset() -> None:
     error = refused(body(data={"asset_id": "42", "instance": "acme", "content": {}}))
     result = error.result()
 
@@ -261,21 +261,21 @@ def test_what_could_be_read_of_a_broken_event_names_its_asset() -> None:
     assert "asset 42" in str(error)
 
 
-def test_of_a_broken_event_that_holds_its_image_the_attributes_name_the_asset() -> None:
+def test_the_attributes_of_an_invalid_event_with_an_image_name_its_asset() -> None:
     without_data = {name: value for name, value in EVENT.items() if name != "data"}
     image = {"datacontenttype": "image/jpeg", "data_base64": "%%%", "assetid": "asset-7", "instance": "acme"}
     error = refused(json.dumps(without_data | image).encode())
     assert (error.asset_id, error.instance, error.event_id) == ("asset-7", "acme", EVENT["id"])
 
 
-def test_of_a_broken_image_event_the_headers_name_the_asset() -> None:
+def test_the_headers_of_an_invalid_image_event_name_its_asset() -> None:
     error = refused(JPEG, "image/jpeg", IMAGE_HEADERS | {"cloudEvents:existingtags": "x"})
 
     assert (error.asset_id, error.event_id, error.instance) == ("34820", "upload-34817-1", "acme")
 
 
 @pytest.mark.parametrize("headers", [{"asset_id": "7", "instance": "acme"}, {"subject": "7", "instance": "acme"}])
-def test_of_a_broken_plain_image_the_headers_name_the_asset(headers: dict[str, object]) -> None:
+def test_the_headers_of_an_invalid_plain_image_name_its_asset(headers: dict[str, object]) -> None:
     error = refused(JPEG, "image/jpeg", headers | {"existing_tags": "x"})
 
     assert (error.asset_id, error.instance) == ("7", "acme")
@@ -332,7 +332,7 @@ def official(**changes: object) -> CloudEvent:
     return CloudEvent(attributes=attributes | changes, data=EVENT_DATA)
 
 
-def test_what_the_official_package_makes_of_an_event_is_read() -> None:
+def test_an_event_written_by_the_official_package_is_read() -> None:
     binary, whole = amqp.to_binary_event(official()), amqp.to_structured_event(official())
     knative = rabbitmq.to_binary_event(official())
 
@@ -350,7 +350,7 @@ def test_what_the_official_package_makes_of_an_event_is_read() -> None:
     assert read_event(knative.body, knative.content_type, knative.headers, None).event == expected
 
 
-def test_what_the_official_package_makes_of_an_image_is_read() -> None:
+def test_an_image_event_written_by_the_official_package_is_read() -> None:
     image = CloudEvent(
         attributes=ATTRIBUTES | {"time": datetime.now(UTC), "datacontenttype": "image/jpeg", "subject": "34817"},
         data=JPEG,

@@ -1,4 +1,4 @@
-"""Results: one id for one answer, equal bytes for equal answers, and readable by the official package."""
+"""Results: one id per outcome, equal bytes for equal outcomes, and readable by the official package."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ def test_tags_are_best_first_and_ties_by_name_with_four_decimals() -> None:
     ]
 
 
-def test_only_what_is_measured_differs_between_two_answers_to_one_event() -> None:
-    # Given the same answer, found a second time at another time and speed
+def test_only_measured_values_differ_between_two_results_of_one_event() -> None:
+    # Given the same outcome, produced a second time at another time and speed
     slower = replace(TAGGED, providers=(replace(TAGGED.providers[0], duration_s=9.9),))
     first = write_result(TAGGED, event=UPLOAD, settings_digest="s")
     second = write_result(slower, event=UPLOAD, settings_digest="s", time=LATER)
-    # Then it has the same id, and the same bytes but for the times
+    # Then it has the same id, and the same bytes except for the times
     assert first.message_id == second.message_id
     assert first.body != second.body
     assert comparable(first.body) == comparable(second.body)
@@ -127,7 +127,7 @@ def test_the_id_does_not_depend_on_the_order_in_which_providers_answered() -> No
         {"providers": ()},
     ],
 )
-def test_the_id_changes_with_what_the_result_rests_on(change: dict[str, object]) -> None:
+def test_the_id_changes_with_the_inputs_of_the_result(change: dict[str, object]) -> None:
     before = write_result(TAGGED, event=UPLOAD, settings_digest="s").message_id
 
     assert write_result(replace(TAGGED, **change), event=UPLOAD, settings_digest="s").message_id != before
@@ -143,12 +143,12 @@ def test_the_id_changes_with_the_settings_and_the_publisher() -> None:
     assert len(ids) == 6
 
 
-def test_the_id_is_pinned_since_other_versions_must_make_the_same() -> None:
+def test_the_id_is_pinned_since_every_version_must_derive_the_same() -> None:
     assert uuid.uuid5(uuid.NAMESPACE_URL, "urn:autotag:results") == NAMESPACE
     assert write_result(TAGGED, event=UPLOAD, settings_digest="s").message_id == "178bf503-e696-503a-8b7c-7498f067f261"
 
 
-def test_an_event_that_could_not_be_read_is_answered_all_the_same() -> None:
+def test_an_event_that_could_not_be_read_still_gets_a_result() -> None:
     error = UnreadableEvent("no content", reason="event_invalid", asset_id="42")
 
     message = write_result(error.result(), event=None, settings_digest="s")
@@ -165,7 +165,7 @@ def test_a_file_name_that_is_not_utf_8_does_not_break_the_result() -> None:
 
 
 @given(st.lists(st.tuples(st.text(max_size=5), st.floats(0, 1)), max_size=20))
-def test_the_order_of_tags_is_the_same_from_whatever_order_they_come(pairs: list[tuple[str, float]]) -> None:
+def test_the_order_of_tags_does_not_depend_on_the_order_of_the_input(pairs: list[tuple[str, float]]) -> None:
     tags = tuple(Tag(name, confidence, "p") for name, confidence in pairs)
 
     assert result_data(replace(TAGGED, tags=tags)) == result_data(replace(TAGGED, tags=tags[::-1]))

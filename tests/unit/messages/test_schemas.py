@@ -1,4 +1,4 @@
-"""The checked-in schemas are those of the code, and hold for every example and everything that is written."""
+"""The checked-in schemas match the code, and every example and everything that is written is valid under them."""
 
 from __future__ import annotations
 
@@ -132,11 +132,11 @@ def asyncapi_errors(document: dict[str, Any]) -> list[str]:
 
 def test_the_asyncapi_document_is_valid() -> None:
     assert asyncapi_errors(DOCUMENT) == []
-    # and the check is one that can fail
+    # And the check can fail
     assert asyncapi_errors(DOCUMENT | {"operations": {"x": {"action": "shout"}}})
 
 
-def test_every_reference_of_the_asyncapi_document_leads_somewhere() -> None:
+def test_every_reference_in_the_asyncapi_document_can_be_resolved() -> None:
     def references(value: Any) -> list[str]:
         if isinstance(value, list):
             return [found for each in value for found in references(each)]
@@ -185,15 +185,15 @@ def test_the_command_prints_one_document_or_all() -> None:
 
 
 def test_the_command_writes_and_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given documents as they were written
+    # Given documents that have just been written
     monkeypatch.chdir(tmp_path)
     assert command("--write", "docs/schemas").exit_code == 0
     assert command("--check").exit_code == 0
-    # When one of them is changed, and another is gone
+    # When one of them is changed, and another removed
     (tmp_path / "docs/schemas/event.schema.json").write_text("{}")
     (tmp_path / "docs/schemas/asyncapi.json").unlink()
     found = command("--check")
-    # Then the check says which, and how to put it right
+    # Then the check names them, and how to write them again
     assert found.exit_code == 1
     assert "event.schema.json" in found.stderr
     assert "asyncapi.json" in found.stderr

@@ -1,4 +1,4 @@
-"""The catalogue, and the shape of the family it builds."""
+"""The catalogue, and the architecture of the models that it builds."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 
 from tests.support.models import write_package
 from worker.models.builder.efficientnet_lite import VARIANTS, blocks, scaled_channels
-from worker.models.catalogue import BUILT_IN, DEFAULT, available, find
+from worker.models.catalogue import BUILT_IN, DEFAULT_MODEL, find_package, known_models
 from worker.models.manifest import ModelMissing
 
 
 def test_the_default_is_in_it() -> None:
-    assert DEFAULT in BUILT_IN
+    assert DEFAULT_MODEL in BUILT_IN
 
 
 def test_every_build_has_a_directory_of_its_own(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_the_weights_of_all_are_installed() -> None:
 
 
 def test_nothing_is_there_in_an_empty_cache(tmp_path: Path) -> None:
-    assert not any(known.present for known in available(tmp_path))
+    assert not any(known.present for known in known_models(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -39,14 +39,14 @@ def test_nothing_is_there_in_an_empty_cache(tmp_path: Path) -> None:
 )
 def test_a_missing_model_says_how_to_get_it(tmp_path: Path, name: str, remedy: str) -> None:
     with pytest.raises(ModelMissing, match=remedy) as caught:
-        find(name, tmp_path)
+        find_package(name, tmp_path)
     assert caught.value.reason == "model_missing"
 
 
 def test_a_model_can_be_named_by_its_directory(tmp_path: Path) -> None:
     (tmp_path / "model.tflite").write_bytes(b"")
     written = write_package(tmp_path, "model.tflite", ["cat"])
-    assert find(str(tmp_path), tmp_path / "cache") == written
+    assert find_package(str(tmp_path), tmp_path / "cache") == written
 
 
 @pytest.mark.parametrize(

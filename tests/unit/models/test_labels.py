@@ -22,7 +22,7 @@ def test_no_two_are_alike_even_without_regard_to_case() -> None:
     assert len(set(names)) == 1000
 
 
-def test_ambiguous_names_are_told_apart() -> None:
+def test_ambiguous_names_are_distinguished() -> None:
     names = [label.name for label in read_labels(IMAGENET)]
     assert [names[index] for index in (134, 517)] == ["crane (bird)", "crane (machine)"]
     assert [names[index] for index in (638, 639)] == ["maillot (tights)", "maillot (swimsuit)"]

@@ -1,4 +1,4 @@
-"""What follows from settings together: the limit on tags, and the digest that tells answers apart."""
+"""Values derived from several settings: the limit on tags, and the digest that distinguishes results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from worker.settings import InstanceSettings, Settings, effective_maximum_number_of_tags, settings_digest
 from worker.settings.effective import WITHOUT_INFLUENCE
-from worker.settings.schema import INSTANCE, Key, is_secret
+from worker.settings.schema import INSTANCE, SettingKey, is_secret
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ ANOTHER: dict[str, Any] = {
 }
 
 
-def changed(key: Key) -> InstanceSettings:
+def changed(key: SettingKey) -> InstanceSettings:
     default = INSTANCE[key].get_default(call_default_factory=True)
     value = ANOTHER.get(key[-1], not default if isinstance(default, bool) else 1)
     tree: Any = value
@@ -50,7 +50,7 @@ def changed(key: Key) -> InstanceSettings:
 
 
 @pytest.mark.parametrize("key", INSTANCE, ids=".".join)
-def test_the_digest_changes_with_what_influences_a_result_and_with_nothing_else(key: Key) -> None:
+def test_the_digest_changes_with_what_influences_a_result_and_with_nothing_else(key: SettingKey) -> None:
     settings = Settings()
     same = settings_digest(settings, changed(key)) == settings_digest(settings, InstanceSettings())
     assert same == (key[-1] in WITHOUT_INFLUENCE)

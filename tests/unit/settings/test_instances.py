@@ -1,4 +1,4 @@
-"""Virtual instances: overrides laid over the defaults field by field, and how an instance is found by its name."""
+"""Virtual instances: overrides merged into the defaults field by field, and how an instance is found by its name."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from tests.support.settings_sources import Sources
+from tests.support.settings_sources import SourceFiles
+from worker.messages.fields import InstanceName, is_instance_name
 from worker.settings import InstanceSettings, InstanceTensorFlowSettings, Settings
-from worker.settings.schema import INSTANCE, Key
+from worker.settings.schema import INSTANCE, SettingKey
 
 SOME_VALUES: dict[str, list[Any]] = {
     "endpoint": ["https://a.example.org", "https://b.example.org"],
@@ -29,7 +30,7 @@ SOME_VALUES: dict[str, list[Any]] = {
 }
 
 
-def values_for(key: Key) -> st.SearchStrategy[Any]:
+def values_for(key: SettingKey) -> st.SearchStrategy[Any]:
     name = key[-1]
     if name in SOME_VALUES:
         return st.sampled_from(SOME_VALUES[name])
@@ -42,7 +43,7 @@ def values_for(key: Key) -> st.SearchStrategy[Any]:
 overrides = st.fixed_dictionaries({}, optional={key: values_for(key) for key in INSTANCE})
 
 
-def as_tree(flat: dict[Key, Any]) -> dict[str, Any]:
+def as_tree(flat: dict[SettingKey, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for (*tables, name), value in flat.items():
         table = tree
@@ -52,7 +53,7 @@ def as_tree(flat: dict[Key, Any]) -> dict[str, Any]:
     return tree
 
 
-def field(instance: InstanceSettings, key: Key) -> Any:
+def field(instance: InstanceSettings, key: SettingKey) -> Any:
     value: Any = instance
     for part in key:
         value = getattr(value, part)
@@ -63,7 +64,7 @@ def field(instance: InstanceSettings, key: Key) -> Any:
 @hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(defaults=overrides, acme=overrides)
 def test_every_field_is_the_instances_own_or_else_the_defaults_or_else_the_codes(
-    defaults: dict[Key, Any], acme: dict[Key, Any]
+    defaults: dict[SettingKey, Any], acme: dict[SettingKey, Any]
 ) -> None:
     settings = Settings(defaults=as_tree(defaults), instances={"acme": as_tree(acme), "plain": {}})
     expected = InstanceSettings(**as_tree({**defaults, **acme}))
@@ -100,11 +101,11 @@ def test_an_unknown_instance_gets_the_defaults_or_is_skipped() -> None:
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> Sources:
-    return Sources(tmp_path)
+def sources(tmp_path: Path) -> SourceFiles:
+    return SourceFiles(tmp_path)
 
 
-def test_variables_and_secrets_find_an_instance_without_regard_to_case_and_punctuation(sources: Sources) -> None:
+def test_variables_and_secrets_find_an_instance_without_regard_to_case_and_punctuation(sources: SourceFiles) -> None:
     sources.toml('[instances."Acme.Org"]\n[instances."Zurich-1"]\n[instances.a__b]')
     sources.secret("instances__acme.org__google_cloud_vision__api_key", "g")
     sources.secret("instances__ACME_ORG__microsoft_vision__api_key", "m")
@@ -121,24 +122,24 @@ def test_variables_and_secrets_find_an_instance_without_regard_to_case_and_punct
     assert settings.instances["Acme.Org"].microsoft_vision.api_key == SecretStr("m")
 
 
-def test_a_name_that_fits_exactly_but_for_case_wins_over_one_that_differs_in_punctuation(sources: Sources) -> None:
+def test_a_name_that_fits_exactly_but_for_case_wins_over_one_that_differs_in_punctuation(sources: SourceFiles) -> None:
     sources.toml('[instances."a.b"]\n[instances.a_b]')
     settings = sources.load({"AUTOTAG_INSTANCES__A_B__ENABLED": "false"}).settings
     assert (settings.instances["a_b"].enabled, settings.instances["a.b"].enabled) == (False, True)
 
 
-def test_a_name_that_could_be_any_of_several_instances_is_refused(sources: Sources) -> None:
+def test_a_name_that_could_be_any_of_several_instances_is_refused(sources: SourceFiles) -> None:
     sources.toml("[instances.Acme]\n[instances.ACME]")
     complaint = sources.complaint({"AUTOTAG_INSTANCES__ACME__ENABLED": "false"})
     assert "the instance could be any of ACME, Acme: set it in the TOML file" in complaint
 
 
-def test_an_instance_may_be_known_by_its_variables_alone(sources: Sources) -> None:
+def test_an_instance_may_be_known_by_its_variables_alone(sources: SourceFiles) -> None:
     settings = sources.load({"AUTOTAG_INSTANCES__ACME__TENSORFLOW__ENABLED": "true"}).settings
     assert settings.instances["acme"].tensorflow.enabled
 
 
-def test_an_instance_knows_through_which_table_a_value_came(sources: Sources) -> None:
+def test_an_instance_knows_through_which_table_a_value_came(sources: SourceFiles) -> None:
     sources.toml(
         "[defaults.tensorflow]\nenabled = true\nconfidence_threshold = 0.2\n"
         "[instances.acme.tensorflow]\nconfidence_threshold = 0.3\n"
@@ -152,13 +153,15 @@ def test_an_instance_knows_through_which_table_a_value_came(sources: Sources) ->
     assert origins["enabled",] == "default"
 
 
-def test_the_settings_take_exactly_the_names_of_instances_that_events_may_use() -> None:
-    from worker.messages.fields import InstanceName
-    from worker.settings.sources import INSTANCE_NAME
-
+def test_the_settings_take_exactly_the_names_of_instances_that_events_may_use(sources: SourceFiles) -> None:
     (field,) = InstanceName.__metadata__
     patterns = [each.pattern for each in field.metadata if hasattr(each, "pattern")]
     longest = [each.max_length for each in field.metadata if hasattr(each, "max_length")]
     assert (patterns, longest) == (["^[A-Za-z0-9][A-Za-z0-9._-]*$"], [100])
     for name, taken in {"acme": True, "acme.org": True, "a" * 100: True, "acme corp": False, "a" * 101: False}.items():
-        assert bool(INSTANCE_NAME.fullmatch(name)) == taken
+        assert is_instance_name(name) == taken
+        sources.toml(f'[instances."{name}"]')
+        if taken:
+            assert set(sources.load().settings.instances) == {name}
+        else:
+            assert f"no event can name the instance {name!r}" in sources.complaint()

@@ -10,7 +10,7 @@ import pytest
 
 from worker.settings import load_settings
 from worker.settings.reference import reference
-from worker.settings.schema import SYSTEM, Key, allowed, environment_name, unit
+from worker.settings.schema import SYSTEM, SettingKey, allowed, environment_name, unit
 
 ROOT = Path(__file__).parents[3]
 
@@ -20,7 +20,7 @@ def test_the_reference_in_docs_is_what_the_classes_say() -> None:
 
 
 @pytest.mark.parametrize("key", SYSTEM, ids=".".join)
-def test_every_setting_is_described(key: Key) -> None:
+def test_every_setting_is_described(key: SettingKey) -> None:
     field = SYSTEM[key]
     assert field.description
     assert field.description.endswith(".")
@@ -29,7 +29,7 @@ def test_every_setting_is_described(key: Key) -> None:
     assert f"`{environment_name(key)}` |" in reference()
 
 
-def test_units_are_read_off_names() -> None:
+def test_units_are_derived_from_names() -> None:
     relaunches = ("tensorflow", "maximum_number_of_relaunches_time_interval")
     assert unit(relaunches[-1], SYSTEM[relaunches]) == "seconds"
     assert unit("maximum_bytes", SYSTEM["sources", "maximum_bytes"]) == "bytes"

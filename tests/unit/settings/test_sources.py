@@ -1,4 +1,4 @@
-"""Where settings are read from: precedence, provenance, names, and the files that cannot be read."""
+"""Where settings are read from: precedence, origins, names, and files that cannot be read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.settings_sources import Sources
+from tests.support.settings_sources import SourceFiles
 from worker.errors import Misconfigured
 from worker.settings import Settings, load_settings
 
@@ -14,35 +14,35 @@ PREFETCH = ("amqp", "prefetch")
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> Sources:
-    return Sources(tmp_path)
+def sources(tmp_path: Path) -> SourceFiles:
+    return SourceFiles(tmp_path)
 
 
-def test_an_empty_configuration_holds_the_defaults(sources: Sources) -> None:
+def test_an_empty_configuration_holds_the_defaults(sources: SourceFiles) -> None:
     loaded = sources.load()
     assert loaded.settings == Settings()
     assert loaded.config_file is None
     assert loaded.origin(PREFETCH) == "default"
 
 
-def test_each_source_takes_precedence_over_the_ones_below_it(sources: Sources) -> None:
+def test_each_source_takes_precedence_over_the_ones_below_it(sources: SourceFiles) -> None:
     environ: dict[str, str] = {}
 
-    def holds() -> tuple[int, str]:
+    def effective() -> tuple[int, str]:
         loaded = sources.load(environ)
         return loaded.settings.amqp.prefetch, loaded.origin(PREFETCH)
 
     sources.toml("amqp.prefetch = 2")
-    assert holds() == (2, f"file {sources.directory / 'autotag.toml'}")
+    assert effective() == (2, f"file {sources.directory / 'autotag.toml'}")
     sources.secret("amqp__prefetch", "3\n")
-    assert holds() == (3, "secret amqp__prefetch")
+    assert effective() == (3, "secret amqp__prefetch")
     sources.dotenv("AUTOTAG_AMQP__PREFETCH=4")
-    assert holds() == (4, ".env AUTOTAG_AMQP__PREFETCH")
+    assert effective() == (4, ".env AUTOTAG_AMQP__PREFETCH")
     environ["AUTOTAG_AMQP__PREFETCH"] = "5"
-    assert holds() == (5, "environment AUTOTAG_AMQP__PREFETCH")
+    assert effective() == (5, "environment AUTOTAG_AMQP__PREFETCH")
 
 
-def test_a_higher_source_leaves_the_neighbours_of_its_key_alone(sources: Sources) -> None:
+def test_a_higher_source_leaves_the_neighbours_of_its_key_alone(sources: SourceFiles) -> None:
     sources.toml("[amqp]\nprefetch = 2\nheartbeat_s = 7")
     amqp = sources.load({"AUTOTAG_AMQP__PREFETCH": "5"}).settings.amqp
     assert (amqp.prefetch, amqp.heartbeat_s) == (5, 7)
@@ -60,7 +60,7 @@ def test_the_file_named_by_the_caller_comes_before_the_one_in_the_environment(tm
     assert chosen.config_file == tmp_path / "option.toml"
 
 
-def test_the_dotenv_file_may_name_the_configuration_and_the_secrets(sources: Sources, tmp_path: Path) -> None:
+def test_the_dotenv_file_may_name_the_configuration_and_the_secrets(sources: SourceFiles, tmp_path: Path) -> None:
     (tmp_path / "other.toml").write_text("amqp.prefetch = 9")
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "amqp__username").write_text("from-secret")
@@ -74,13 +74,13 @@ def test_the_dotenv_file_may_name_the_configuration_and_the_secrets(sources: Sou
     [("/srv/a,/srv/b", ("/srv/a", "/srv/b")), (' ["/srv/a, b"]', ("/srv/a, b",)), (",", ())],
 )
 def test_a_list_in_the_environment_is_written_with_commas_or_as_json(
-    sources: Sources, text: str, expected: tuple[str, ...]
+    sources: SourceFiles, text: str, expected: tuple[str, ...]
 ) -> None:
     roots = sources.load({"AUTOTAG_SOURCES__PATH_ROOTS": text}).settings.sources.path_roots
     assert roots == tuple(map(Path, expected))
 
 
-def test_a_map_in_the_environment_is_written_as_json(sources: Sources) -> None:
+def test_a_map_in_the_environment_is_written_as_json(sources: SourceFiles) -> None:
     assert sources.load({"AUTOTAG_DEFAULTS__SITES": '{"Intranet": false}'}).settings.defaults.sites == {
         "Intranet": False
     }
@@ -88,12 +88,12 @@ def test_a_map_in_the_environment_is_written_as_json(sources: Sources) -> None:
     assert "must be a table" in sources.complaint({"AUTOTAG_DEFAULTS__SITES": "[]"})
 
 
-def test_an_empty_variable_counts_as_not_set(sources: Sources) -> None:
+def test_an_empty_variable_counts_as_not_set(sources: SourceFiles) -> None:
     sources.toml('amqp.username = "file"')
     assert sources.load({"AUTOTAG_AMQP__USERNAME": "", "AUTOTAG_CONFIG": ""}).settings.amqp.username == "file"
 
 
-def test_variables_that_kubernetes_sets_for_a_service_called_autotag_are_left_alone(sources: Sources) -> None:
+def test_variables_that_kubernetes_sets_for_a_service_called_autotag_are_left_alone(sources: SourceFiles) -> None:
     sources.load(
         {
             "AUTOTAG_SERVICE_HOST": "10.0.0.7",
@@ -119,14 +119,14 @@ def test_variables_that_kubernetes_sets_for_a_service_called_autotag_are_left_al
     ],
 )
 def test_a_variable_that_stands_for_nothing_is_refused_with_what_was_meant(
-    sources: Sources, environ: dict[str, str], meant: str
+    sources: SourceFiles, environ: dict[str, str], meant: str
 ) -> None:
     complaint = sources.complaint(environ)
     assert next(iter(environ)) + ": is not a setting; did you mean" in complaint
     assert meant + "?" in complaint
 
 
-def test_an_unknown_key_in_the_file_is_refused_with_what_was_meant(sources: Sources) -> None:
+def test_an_unknown_key_in_the_file_is_refused_with_what_was_meant(sources: SourceFiles) -> None:
     sources.toml('[amqp]\nprefech = 1\n[instances."a.b".tensorflow]\nconfidence = 0.5\n[nonsense]\nqqq = 1')
     complaint = sources.complaint()
     assert "amqp.prefech: is not a setting; did you mean amqp.prefetch? (file" in complaint
@@ -135,7 +135,7 @@ def test_an_unknown_key_in_the_file_is_refused_with_what_was_meant(sources: Sour
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "complaint"),
     [
         ("amqp = 3", "must be a table, [amqp]"),
         ("instances = 3", "must be a table of tables"),
@@ -143,24 +143,24 @@ def test_an_unknown_key_in_the_file_is_refused_with_what_was_meant(sources: Sour
         ("[amqp\nprefetch = 3", "not valid TOML"),
     ],
 )
-def test_a_file_of_the_wrong_shape_is_refused(sources: Sources, text: str, said: str) -> None:
+def test_a_file_of_the_wrong_shape_is_refused(sources: SourceFiles, text: str, complaint: str) -> None:
     sources.toml(text)
-    assert said in sources.complaint()
+    assert complaint in sources.complaint()
 
 
 def test_a_named_file_that_is_missing_or_unreadable_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latin1.toml").write_bytes(b"# \xe9")
-    for name, said in (("none.toml", "No such file"), (".", "Is a directory"), ("latin1.toml", "not a UTF-8 text")):
-        with pytest.raises(Misconfigured, match=said):
+    for name, why in (("none.toml", "No such file"), (".", "Is a directory"), ("latin1.toml", "not a UTF-8 text")):
+        with pytest.raises(Misconfigured, match=why):
             load_settings(tmp_path / name, environ={}, directory=tmp_path)
 
 
-def test_a_dotenv_file_that_is_not_a_text_is_refused(sources: Sources) -> None:
+def test_a_dotenv_file_that_is_not_a_text_is_refused(sources: SourceFiles) -> None:
     (sources.directory / ".env").write_bytes(b"AUTOTAG_AMQP__USERNAME=\xff\xfe")
     assert ".env: not a UTF-8 text" in sources.complaint()
 
 
-def test_every_problem_of_every_source_is_told_at_once(sources: Sources) -> None:
+def test_every_problem_of_every_source_is_reported_at_once(sources: SourceFiles) -> None:
     sources.toml("amqp.prefetch = 0\nhttp.port = 70000")
     sources.dotenv("AUTOTAG_LOG__LEVEL=loud")
     complaint = sources.complaint({"AUTOTAG_RETRY__DELAYS_S": "1,-1", "AUTOTAG_NONSENSE_X": "1"})
@@ -170,7 +170,7 @@ def test_every_problem_of_every_source_is_told_at_once(sources: Sources) -> None
     assert any('log.level = "loud": must be one of "debug"' in line and "(.env AUTOTAG_LOG" in line for line in lines)
 
 
-def test_loading_twice_gives_the_same_and_leaves_the_first_tree_alone(sources: Sources) -> None:
+def test_loading_twice_gives_the_same_and_leaves_the_first_tree_alone(sources: SourceFiles) -> None:
     sources.toml("instances.acme.maximum_number_of_tags_per_asset = 3")
     first = sources.load()
     assert sources.load() == first

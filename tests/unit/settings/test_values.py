@@ -1,4 +1,4 @@
-"""What a setting may be: ranges, contradictions, and that a tree cannot be changed."""
+"""Allowed values: ranges, contradictions between settings, and that a tree cannot be changed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tests.support.settings_sources import Sources
+from tests.support.settings_sources import SourceFiles
 from worker.settings import Settings
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> Sources:
-    return Sources(tmp_path)
+def sources(tmp_path: Path) -> SourceFiles:
+    return SourceFiles(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def sources(tmp_path: Path) -> Sources:
     ],
 )
 def test_a_value_out_of_range_is_refused_with_key_value_and_what_is_allowed(
-    sources: Sources, line: str, allowed: str
+    sources: SourceFiles, line: str, allowed: str
 ) -> None:
     sources.toml(line)
     key = line.partition(" = ")[0]
@@ -57,22 +57,22 @@ def test_a_value_out_of_range_is_refused_with_key_value_and_what_is_allowed(
     assert str(sources.directory / "autotag.toml") in complaint
 
 
-def test_a_wrong_value_of_one_instance_is_refused_at_start(sources: Sources) -> None:
+def test_a_wrong_value_of_one_instance_is_refused_at_start(sources: SourceFiles) -> None:
     sources.toml("instances.acme.tensorflow.confidence_threshold = 1.5")
     assert "  instances.acme.tensorflow.confidence_threshold = 1.5: must be a number from 0 to 1" in sources.complaint()
 
 
-def test_a_wrong_default_is_told_once_and_not_for_each_instance(sources: Sources) -> None:
+def test_a_wrong_default_is_reported_once_and_not_for_each_instance(sources: SourceFiles) -> None:
     sources.toml("defaults.tensorflow.confidence_threshold = 7\n[instances.a]\n[instances.b]")
     assert sources.complaint().count("confidence_threshold") == 1
 
 
-def test_sizes_may_be_written_with_a_unit(sources: Sources) -> None:
+def test_sizes_may_be_written_with_a_unit(sources: SourceFiles) -> None:
     sources.toml('sources.maximum_bytes = "64 MiB"')
     assert sources.load().settings.sources.maximum_bytes == 64 * 1024**2
 
 
-def test_a_path_may_begin_with_the_home_directory(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_may_begin_with_the_home_directory(sources: SourceFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
     sources.toml('state_dir = "~/state"')
     settings = sources.load().settings
@@ -84,7 +84,7 @@ def test_a_path_may_begin_with_the_home_directory(sources: Sources, monkeypatch:
     "address",
     ["amqp://h", "amqps://u:p@h:5671/%2F", "amqp://u@[::1]:5672", "amqp://a%40b:p%2Fq@h/vhost", "amqp://u:p@h/"],
 )
-def test_addresses_of_a_broker(sources: Sources, address: str) -> None:
+def test_addresses_of_a_broker(sources: SourceFiles, address: str) -> None:
     url = sources.load({"AUTOTAG_AMQP__URL": address}).settings.amqp.url
     assert url.get_secret_value() == address
 
@@ -93,7 +93,7 @@ def test_addresses_of_a_broker(sources: Sources, address: str) -> None:
     "address",
     ["http://h", "amqp://", "amqp://u:p@ss@h", "amqp://u:p/ss@h", "amqp://h?heartbeat=1", "h:5672", "amqp://h\n"],
 )
-def test_what_is_not_an_address_of_a_broker_is_refused_without_being_shown(sources: Sources, address: str) -> None:
+def test_what_is_not_an_address_of_a_broker_is_refused_without_being_shown(sources: SourceFiles, address: str) -> None:
     assert "amqp.url = ********: must be an amqp:// or amqps:// address" in sources.complaint(
         {"AUTOTAG_AMQP__URL": address}
     )
@@ -109,22 +109,22 @@ CONTRADICTIONS = {
 }
 
 
-@pytest.mark.parametrize("said", CONTRADICTIONS)
-def test_settings_that_do_not_go_together_are_refused(sources: Sources, said: str) -> None:
-    sources.toml(CONTRADICTIONS[said])
+@pytest.mark.parametrize("expected", CONTRADICTIONS)
+def test_settings_that_contradict_each_other_are_refused(sources: SourceFiles, expected: str) -> None:
+    sources.toml(CONTRADICTIONS[expected])
     complaint = sources.complaint()
-    assert said in complaint
+    assert expected in complaint
     assert len(complaint.splitlines()) == 2, "and nothing else is complained about"
 
 
-def test_one_instance_without_a_key_is_no_reason_to_refuse_the_others(sources: Sources) -> None:
+def test_one_instance_without_a_key_is_no_reason_to_refuse_the_others(sources: SourceFiles) -> None:
     sources.toml("[instances.acme.google_cloud_vision]\nenabled = true\n[instances.beta.tensorflow]\nenabled = true")
     instances = sources.load().settings.instances
     assert instances["acme"].google_cloud_vision.enabled
     assert instances["beta"].tensorflow.enabled
 
 
-def test_a_key_that_cannot_travel_in_a_header_is_refused(sources: Sources) -> None:
+def test_a_key_that_cannot_travel_in_a_header_is_refused(sources: SourceFiles) -> None:
     sources.toml('instances.acme.google_cloud_vision.api_key = "two words"')
     assert "api_key = ********: must be a text (it holds a space" in sources.complaint()
 

@@ -1,4 +1,4 @@
-"""Which addresses a url may lead to, however they are written."""
+"""Which addresses a URL may lead to, however they are written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A path opens files below the configured roots, and nothing else."""
+"""A path opens files below the configured roots and nothing else."""
 
 from __future__ import annotations
 
@@ -102,17 +102,17 @@ def test_a_link_that_leads_outside_is_refused(root: Path, tmp_path: Path) -> Non
 def test_a_file_that_is_exchanged_for_a_link_after_it_was_found_gives_the_file_that_was_checked(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given somebody who exchanges the file for a link to a secret right after it was judged
-    judge = os.readlink
+    # Given an attacker who exchanges the file for a link to a secret right after it was checked
+    readlink = os.readlink
 
-    def judge_then_exchange(path: str) -> str:
-        real = judge(path)
+    def readlink_then_exchange(path: str) -> str:
+        real = readlink(path)
         (root / "photos/a.jpg").unlink()
         (root / "photos/a.jpg").symlink_to(tmp_path / "secret.txt")
         return real
 
-    monkeypatch.setattr(os, "readlink", judge_then_exchange)
-    # When it is opened, what comes back is the file that was judged
+    monkeypatch.setattr(os, "readlink", readlink_then_exchange)
+    # When it is opened, then the file that was checked is what is read
     with opened("photos/a.jpg", root) as content:
         assert (root / "photos/a.jpg").read_text() == "secret"
         assert content.read() == b"image a"
@@ -166,15 +166,15 @@ def test_an_unusable_path_is_refused(root: Path, path: str) -> None:
 
 
 def test_a_file_that_may_not_be_read_may_be_readable_later(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The tests may run as root, whom no mode stops: the kernel's answer is played.
-    open_really = os.open
+    # The tests may run as root, whom no file mode stops: the kernel's refusal is simulated.
+    real_open = os.open
 
-    def no_reading(path: str, flags: int) -> int:
+    def open_without_permission(path: str, flags: int) -> int:
         if flags & os.O_PATH:
-            return open_really(path, flags)
+            return real_open(path, flags)
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(os, "open", no_reading)
+    monkeypatch.setattr(os, "open", open_without_permission)
     error = refused("photos/a.jpg", root)
 
     assert (type(error), error.reason) == (TryLater, "content_refused")

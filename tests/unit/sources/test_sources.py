@@ -19,7 +19,7 @@ from worker.images.content import Content
 from worker.messages import read_event
 from worker.settings import SourcesSettings
 from worker.sources import Sources
-from worker.sources.threads import Threads
+from worker.sources.blocking import BlockingCalls
 
 
 def descriptors() -> int:
@@ -70,25 +70,25 @@ async def test_a_path_is_opened_through_a_thread(tmp_path: Path) -> None:
         assert content.read() == b"image"
 
 
-async def test_a_file_server_that_hangs_costs_one_event_its_time_and_nobody_else_anything(
+async def test_a_file_server_that_hangs_delays_one_event_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a file whose opening blocks
     released = threading.Event()
     (tmp_path / "a").write_bytes(b"image")
-    open_really = sources.open_path
+    real_open = sources.open_path
 
     def open_slowly(path: str, settings: SourcesSettings) -> Content:
         released.wait(20)
-        return open_really(path, settings)
+        return real_open(path, settings)
 
     monkeypatch.setattr(sources, "open_path", open_slowly)
     before = descriptors()
-    # When it is asked for, then the time limit answers
+    # When it is opened, then the call ends with the timeout
     with pytest.raises(TryLater, match="does the file server answer") as caught:
         await open_message(in_json({"path": "a"}), "application/json", path_roots=[tmp_path], total_timeout_s=0.05)
     assert caught.value.reason == "content_unreachable"
-    # And what comes too late is closed
+    # And the file that is opened too late is closed
     released.set()
     await until(lambda: descriptors() <= before)
 
@@ -96,24 +96,24 @@ async def test_a_file_server_that_hangs_costs_one_event_its_time_and_nobody_else
 async def test_calls_that_never_come_back_are_bounded() -> None:
     # Given as many hung calls as are allowed
     released = threading.Event()
-    threads = Threads(2)
+    calls = BlockingCalls(2)
     for _ in range(2):
         with pytest.raises(TimeoutError):
-            await threads.call(released.wait, timeout_s=0.01, discard=lambda _: None)
+            await calls.call(released.wait, timeout_s=0.01, discard=lambda _: None)
     # Then another one is refused at once
     with pytest.raises(TimeoutError, match="every thread is taken"):
-        await threads.call(lambda: True, timeout_s=60, discard=lambda _: None)
+        await calls.call(lambda: True, timeout_s=60, discard=lambda _: None)
     # Until they come back
     released.set()
     async with asyncio.timeout(5):
         while True:
             try:
-                assert await threads.call(lambda: True, timeout_s=5, discard=lambda _: None)
+                assert await calls.call(lambda: True, timeout_s=5, discard=lambda _: None)
                 break
             except TimeoutError:
                 await asyncio.sleep(0.01)
 
 
-async def test_an_error_in_a_thread_reaches_whoever_waits() -> None:
+async def test_an_error_in_a_thread_reaches_the_waiting_caller() -> None:
     with pytest.raises(ZeroDivisionError):
-        await Threads(1).call(lambda: 1 / 0, timeout_s=5, discard=lambda _: None)
+        await BlockingCalls(1).call(lambda: 1 / 0, timeout_s=5, discard=lambda _: None)

@@ -10,7 +10,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from worker.amqp.client import STRUCTURED
 from worker.amqp.connection import Channel, Connection, connected
 from worker.amqp.errors import BrokerUnreachable
 from worker.amqp.publisher import Publisher, message_properties
@@ -18,6 +17,7 @@ from worker.amqp.topology import Lane, Topology
 from worker.diagnostics.chaos.ledger import Ledger
 from worker.diagnostics.chaos.material import Planned
 from worker.errors import TryLater
+from worker.messages.events import CLOUDEVENTS_JSON
 from worker.settings import AmqpSettings
 
 _ROLE = "autotag-chaos"
@@ -89,7 +89,7 @@ class Client:
 
     async def _publish(self, publisher: Publisher, event: Planned) -> None:
         """What is not confirmed is published again, under the same id."""
-        properties = message_properties(content_type=STRUCTURED, headers={}, message_id=event.event_id)
+        properties = message_properties(content_type=CLOUDEVENTS_JSON, headers={}, message_id=event.event_id)
         await publisher.publish(self._layout.images_exchange, Lane.LIVE.value, event.body, properties)
         self._unconfirmed.pop(event.event_id, None)
         self.published += 1

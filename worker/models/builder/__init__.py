@@ -1,1 +1,1 @@
-"""What only the process that builds a built-in model imports: `python -m worker.models.builder`."""
+"""The builder process of the built-in models: `python -m worker.models.builder`. No other process imports this."""

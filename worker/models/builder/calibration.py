@@ -1,9 +1,10 @@
-"""Pictures for quantising a model and for checking the result: crops of the photographs that scikit-image ships.
+"""Images for quantising a model and for checking the result: crops of the photographs that scikit-image ships.
 
-Quantisation needs the range of numbers that real pictures cause in each layer: too narrow and a sure answer is cut off,
-too wide and all answers are coarse. Measured against calibration with 100 labelled photographs, counting those of them
-that are labelled rightly: with crops of these eight photographs as good; with two that the models are unsure about, 3
-fewer; with pictures from microscopes and telescopes among them, up to 3 fewer; with coloured noise, 1 fewer.
+Quantisation needs the range of values that real images produce in each layer: if it is too narrow, confident answers
+are clipped; if it is too wide, all answers are coarse. Compared with calibration on 100 labelled photographs, by the
+number of them labelled correctly: with crops of these eight photographs, the same; with two photographs that the models
+are unsure about, 3 fewer; with images from microscopes and telescopes included, up to 3 fewer; with coloured noise, 1
+fewer.
 """
 
 from __future__ import annotations
@@ -13,13 +14,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageEnhance, ImageOps
 
 from worker.errors import Misconfigured
 from worker.images.requests import Interpolation, PixelRecipe
-
-Pixels = npt.NDArray[np.uint8]
+from worker.models.runtimes.runtime import PixelArray
 
 CALIBRATION = (
     "astronaut.png",
@@ -31,14 +30,17 @@ CALIBRATION = (
     "motorcycle_left.png",
     "rocket.jpg",
 )
-# Nothing of this one is seen in calibration.
+# Not used in calibration.
 HELD_OUT = ("coffee.png",)
 
 RESAMPLING = {Interpolation.BICUBIC: Image.Resampling.BICUBIC, Interpolation.BILINEAR: Image.Resampling.BILINEAR}
 
 
-def crops(names: Sequence[str], each: int, recipe: PixelRecipe, seed: int) -> Iterator[Pixels]:
-    """Random squares of photographs, `[S, S, 3]`, mirrored, lit and coloured at random. Same seed, same crops."""
+def crops(names: Sequence[str], each: int, recipe: PixelRecipe, seed: int) -> Iterator[PixelArray]:
+    """Random squares of photographs, `[S, S, 3]`, with random mirroring, brightness, contrast and colour.
+
+    `each` is the number of crops per photograph. The same seed gives the same crops.
+    """
     random = np.random.default_rng(seed)
     for name in names:
         with Image.open(_directory() / name) as opened:
@@ -47,15 +49,15 @@ def crops(names: Sequence[str], each: int, recipe: PixelRecipe, seed: int) -> It
             yield np.asarray(_vary(_square(photograph, recipe, random), random))
 
 
-def extremes(size: int) -> Pixels:
-    """Half black, half white. With it the calibrated range of the input is the whole range of a byte.
+def extremes(size: int) -> PixelArray:
+    """An image that is half black, half white: it extends the calibrated input range to the whole range of a byte.
 
-    The converter then gives the input the very scale and zero point of `(pixel - 127) / 128`, so that raw pixels can be
-    fed to the quantised model as they are.
+    The converter then gives the input exactly the scale and zero point of `(pixel - 127) / 128`, so that raw pixels are
+    valid input of the quantised model without conversion.
     """
-    picture = np.zeros((size, size, 3), np.uint8)
-    picture[:, size // 2 :] = 255
-    return picture
+    image = np.zeros((size, size, 3), np.uint8)
+    image[:, size // 2 :] = 255
+    return image
 
 
 def _directory() -> Path:

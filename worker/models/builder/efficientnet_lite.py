@@ -1,8 +1,8 @@
 """EfficientNet-Lite as a Keras model, with the batch norms folded into the convolutions.
 
 The architecture is EfficientNet without squeeze-and-excite and with ReLU6, as published by its authors
-(https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite). Only the process that builds a model
-imports this: TensorFlow is loaded inside `build_keras`.
+(https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite). Only the builder process imports
+this; TensorFlow is loaded inside `build_keras`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from worker.errors import Misconfigured
 
-Array = npt.NDArray[Any]
+_Array = npt.NDArray[Any]
 
 # The weights were trained with this epsilon; torch's own default (1e-5) costs about a point of accuracy.
 BATCH_NORM_EPSILON = 1e-3
@@ -71,10 +71,10 @@ _GROUPS = (
 
 
 def blocks(variant: Variant) -> Iterator[Block]:
-    """The blocks of one size, first to last. The first and the last group are never repeated more often."""
+    """The blocks of one size, first to last. The depth does not scale the first and the last group."""
     last = len(_GROUPS) - 1
     for index, (repeats, kernel, stride, expansion, channels_in, channels_out) in enumerate(_GROUPS):
-        # The stem's width is fixed in this family, so what reaches the first block is too.
+        # The stem's width is fixed in this family, and so is the input of the first block.
         wide_in = STEM_CHANNELS if index == 0 else scaled_channels(channels_in, variant.width)
         wide_out = scaled_channels(channels_out, variant.width)
         times = repeats if index in (0, last) else ceil(repeats * variant.depth)
@@ -84,25 +84,25 @@ def blocks(variant: Variant) -> Iterator[Block]:
 
 
 def scaled_channels(channels: int, width: float) -> int:
-    """Scale and round to a multiple of 8, but never more than a tenth down."""
+    """Scale and round to a multiple of 8, but never down by more than a tenth."""
     wanted = channels * width
     rounded = max(8, int(wanted + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * wanted else rounded
 
 
 class _Weights:
-    """Hands out folded weights by their names in the state dict, and knows what was never asked for."""
+    """Returns folded weights by their names in the state dict, and detects weights that were never used."""
 
-    def __init__(self, state: dict[str, Array]) -> None:
+    def __init__(self, state: dict[str, _Array]) -> None:
         self._state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
 
-    def take(self, name: str) -> Array:
+    def take(self, name: str) -> _Array:
         try:
             return self._state.pop(name).astype(np.float64)
         except KeyError:
             raise Misconfigured(f"the weights lack {name!r}", reason="weights_refused") from None
 
-    def folded(self, convolution: str, norm: str, *, depthwise: bool = False) -> list[Array]:
+    def folded(self, convolution: str, norm: str, *, depthwise: bool = False) -> list[_Array]:
         """Kernel and bias of a convolution with its batch norm folded in, computed in float64."""
         kernel = self.take(f"{convolution}.weight")  # output, input, height, width
         factor = self.take(f"{norm}.weight") / np.sqrt(self.take(f"{norm}.running_var") + BATCH_NORM_EPSILON)
@@ -110,7 +110,7 @@ class _Weights:
         order = (2, 3, 0, 1) if depthwise else (2, 3, 1, 0)
         return [(kernel * factor[:, None, None, None]).transpose(order).astype(np.float32), bias.astype(np.float32)]
 
-    def dense(self, name: str) -> list[Array]:
+    def dense(self, name: str) -> list[_Array]:
         return [self.take(f"{name}.weight").T.astype(np.float32), self.take(f"{name}.bias").astype(np.float32)]
 
     def check_all_used(self) -> None:
@@ -122,15 +122,18 @@ class _Weights:
             )
 
 
-def build_keras(variant: Variant, state: dict[str, Array]) -> Any:
-    """Make the Keras model: float32 images `[N, S, S, 3]`, already normalised, in; 1,000 logits out."""
+def build_keras(variant: Variant, state: dict[str, _Array]) -> Any:
+    """Build the Keras model, from normalised float32 images `[N, S, S, 3]` to logits `[N, 1000]`.
+
+    Raises `Misconfigured` if the weights do not fit the architecture.
+    """
     import keras
 
     layers = keras.layers
     weights = _Weights(state)
-    pending: list[tuple[Any, list[Array]]] = []
+    pending: list[tuple[Any, list[_Array]]] = []
 
-    def apply(layer: Any, values: list[Array], tensor: Any) -> Any:
+    def apply(layer: Any, values: list[_Array], tensor: Any) -> Any:
         pending.append((layer, values))
         return layer(tensor)
 

@@ -1,7 +1,7 @@
-"""The builder process: `python -m worker.models.builder NAME DIRECTORY` makes a built-in model's package in DIRECTORY.
+"""The builder process: `python -m worker.models.builder NAME DIRECTORY` builds a built-in model's package in DIRECTORY.
 
-It prints its progress, and its error if it gives up, as JSON lines. Weights become a Keras model, that a float
-SavedModel, and that, for the quantised models, an int8 LiteRT file which is then held against the float one.
+It prints its progress, and its error if it fails, as JSON lines. The weights become a Keras model, which is exported as
+a float SavedModel; for the quantised models that is converted to an int8 LiteRT file, which is then compared with it.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from worker.models.manifest import (
     write_manifest,
 )
 from worker.models.runtimes import open_runtime
+from worker.models.runtimes.runtime import PixelArray, Scores
 from worker.models.staging import disk_error
 
 MEAN, SCALE = 127.0, 128.0
@@ -54,7 +55,7 @@ MOST_DIFFERENCE = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How a quantised model compares with the float one on pictures it was not calibrated with."""
+    """How well a quantised model agrees with the float one on images that were not used in calibration."""
 
     crops: int
     same_first_label: float
@@ -62,18 +63,18 @@ class Agreement:
 
 
 def build(model: BuiltIn, directory: Path) -> ModelPackage:
-    """Make the package of one built-in model in an empty directory."""
-    _say("reading the weights")
+    """Build the package of a built-in model in an empty directory. Raises `Misconfigured` or `OSError`."""
+    _report_progress("reading the weights")
     state = read_state_dict(model.weights_path(), model.weights_sha256)
-    _say("building the graph")
+    _report_progress("building the graph")
     keras_model = build_keras(VARIANTS[model.architecture], state)
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         float_package = _float_package(model, keras_model, directory if not model.quantised else Path(scratch))
         if not model.quantised:
             return float_package
         package = _quantised_package(model, float_package, directory)
-        agreement = compare(float_package, package)
-    _demand(model, agreement)
+        agreement = measure_agreement(float_package, package)
+    _require(model, agreement)
     checked = package.manifest.checked | {
         "check_crops": agreement.crops,
         "same_first_label_as_float": round(agreement.same_first_label, 4),
@@ -83,8 +84,8 @@ def build(model: BuiltIn, directory: Path) -> ModelPackage:
     return ModelPackage.load(directory)
 
 
-def compare(reference: ModelPackage, package: ModelPackage) -> Agreement:
-    """Hold a package against another of the same input and labels, on crops of photographs kept out of calibration."""
+def measure_agreement(reference: ModelPackage, package: ModelPackage) -> Agreement:
+    """Compare two packages with the same input and labels, on crops of photographs not used in calibration."""
     recipe = package.manifest.recipe()
     crops = np.stack(list(calibration.crops(calibration.HELD_OUT, CHECK_CROPS_EACH, recipe, _SEED + 1)))
     expected, found = _scores(reference, crops, 0, 2), _scores(package, crops, 1, 2)
@@ -98,7 +99,7 @@ def compare(reference: ModelPackage, package: ModelPackage) -> Agreement:
 
 
 def _float_package(model: BuiltIn, keras_model: Any, directory: Path) -> ModelPackage:
-    _say("writing the float model")
+    _report_progress("writing the float model")
     keras_model.export(str(directory / "model"), verbose=False)
     write_manifest(directory, _manifest(model, directory, RuntimeName.SAVED_MODEL, "model", "float32", {}))
     return ModelPackage.load(directory)
@@ -117,7 +118,7 @@ def _quantised_package(model: BuiltIn, float_package: ModelPackage, directory: P
 
 
 def _quantise(saved_model: Path, recipe: PixelRecipe) -> bytes:
-    """Convert to LiteRT with int8 weights and activations, uint8 pixels in and float logits out."""
+    """Convert to LiteRT with int8 weights and activations, uint8 pixels as input and float logits as output."""
     import tensorflow as tf
 
     total = CALIBRATION_CROPS_EACH * len(calibration.CALIBRATION) + 1
@@ -125,10 +126,10 @@ def _quantise(saved_model: Path, recipe: PixelRecipe) -> bytes:
     def representative() -> Iterator[list[npt.NDArray[np.float32]]]:
         crops = calibration.crops(calibration.CALIBRATION, CALIBRATION_CROPS_EACH, recipe, _SEED)
         for done, pixels in enumerate(crops):
-            _say("calibrating", done, total)
+            _report_progress("calibrating", done, total)
             yield [_normalised(pixels)]
         yield [_normalised(calibration.extremes(recipe.size))]
-        _say("quantising")
+        _report_progress("quantising")
 
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -139,7 +140,7 @@ def _quantise(saved_model: Path, recipe: PixelRecipe) -> bytes:
     return bytes(converter.convert())
 
 
-def _normalised(pixels: calibration.Pixels) -> npt.NDArray[np.float32]:
+def _normalised(pixels: PixelArray) -> npt.NDArray[np.float32]:
     return ((pixels.astype(np.float32) - np.float32(MEAN)) / np.float32(SCALE))[None]
 
 
@@ -151,7 +152,7 @@ def _manifest(
     dtype: str,
     checked: dict[str, float | int | str],
 ) -> Manifest:
-    """The manifest of a built-in model; puts the label file beside it."""
+    """The manifest of a built-in model; copies the label file into its directory."""
     shutil.copyfile(labels.IMAGENET, directory / "labels.txt")
     path = directory / file
     return Manifest(
@@ -178,17 +179,18 @@ def _manifest(
     )
 
 
-def _scores(package: ModelPackage, pictures: npt.NDArray[np.uint8], part: int, parts: int) -> npt.NDArray[np.float32]:
+def _scores(package: ModelPackage, images: PixelArray, part: int, parts: int) -> Scores:
     runtime = open_runtime(package, threads=os.cpu_count() or 1)
     scores = []
-    for start in range(0, len(pictures), 8):
-        scores.append(runtime.score(pictures[start : start + 8]))
-        done = min(start + 8, len(pictures))
-        _say("checking against the float model", part * len(pictures) + done, parts * len(pictures))
+    for start in range(0, len(images), 8):
+        scores.append(runtime.score(images[start : start + 8]))
+        done = min(start + 8, len(images))
+        _report_progress("checking against the float model", part * len(images) + done, parts * len(images))
     return np.concatenate(scores)
 
 
-def _demand(model: BuiltIn, agreement: Agreement) -> None:
+def _require(model: BuiltIn, agreement: Agreement) -> None:
+    """Raise `Misconfigured` if the quantised model differs too much from the float one."""
     if agreement.same_first_label < LEAST_AGREEMENT or agreement.mean_difference > MOST_DIFFERENCE:
         raise Misconfigured(
             f"{model.name}: the quantised model gives the float model's first label for "
@@ -199,25 +201,25 @@ def _demand(model: BuiltIn, agreement: Agreement) -> None:
         )
 
 
-def _say(step: str, done: int = 0, total: int = 0) -> None:
-    _print({"step": step, "done": done, "total": total})
+def _report_progress(step: str, done: int = 0, total: int = 0) -> None:
+    _write_line({"step": step, "done": done, "total": total})
 
 
-def _print(line: dict[str, object]) -> None:
-    sys.stdout.write(json.dumps(line) + "\n")
+def _write_line(message: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
 
 def main() -> int:
-    """Build what the command line names. Exit status 0: the package is there; 1: the error was printed."""
+    """Build the model that the command line names. Exit status 0: the package is complete; 1: the error was printed."""
     name, directory = sys.argv[1], Path(sys.argv[2])
     try:
         build(BUILT_IN[name], directory)
     except OSError as error:
-        refused = disk_error(directory.parent, error)
+        failure = disk_error(directory.parent, error)
     except Misconfigured as error:
-        refused = error
+        failure = error
     else:
         return 0
-    _print({"error": str(refused), "reason": refused.reason})
+    _write_line({"error": str(failure), "reason": failure.reason})
     return 1

@@ -1,9 +1,10 @@
 """Reads the EfficientNet-Lite weight files without torch, and without trusting them.
 
-A `.pth` file of the legacy kind is a run of five pickles (magic number, protocol version, facts about the machine that
-wrote it, the state dict, the storage keys) followed, for each storage, by an int64 count and that many little-endian
-values. Unpickling normally lets a file call anything; this reader admits tensors, their two kinds of storage and
-`OrderedDict`, and nothing else. The SHA-256 is compared with the pinned one before a single byte is interpreted.
+A `.pth` file of the legacy format is a sequence of five pickles (magic number, protocol version, facts about the
+machine that wrote it, the state dict, the storage keys) followed, for each storage, by an int64 count and that number
+of little-endian values. Unpickling normally lets a file call any function; this reader admits tensors, their two types
+of storage and `OrderedDict`, and nothing else. The SHA-256 is compared with the pinned one before any byte is
+interpreted.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
 MAX_FILE_BYTES = 256 << 20
 
-Array = npt.NDArray[Any]
+_Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class _Tensor:
 
 
 class _RebuildTensor:
-    """Stands for `torch._utils._rebuild_tensor_v2`: remembers what was asked for, checks that it is plain numbers."""
+    """Stands for `torch._utils._rebuild_tensor_v2`: records its arguments once they are checked to be plain numbers."""
 
     __slots__ = ()
 
@@ -77,7 +78,7 @@ _ADMITTED: dict[tuple[str, str], object] = {
 
 
 class _TensorsOnly(pickle.Unpickler):
-    """An unpickler for which the four names above are all there is."""
+    """An unpickler that knows only the four names above."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         try:
@@ -92,7 +93,7 @@ class _TensorsOnly(pickle.Unpickler):
         raise pickle.UnpicklingError("it refers to something that is not a storage")
 
 
-def read_state_dict(path: Path, sha256: str) -> dict[str, Array]:
+def read_state_dict(path: Path, sha256: str) -> dict[str, _Array]:
     """Read all tensors of a legacy `.pth` file, by name, as contiguous arrays.
 
     Raises `Misconfigured` if the file is missing, is not the pinned one, or holds anything but tensors.
@@ -113,7 +114,7 @@ def read_state_dict(path: Path, sha256: str) -> dict[str, Array]:
         raise Misconfigured(f"the weights {path} are refused: {error}", reason="weights_refused") from error
 
 
-def _parse(file: io.BytesIO, size_bytes: int) -> dict[str, Array]:
+def _parse(file: io.BytesIO, size_bytes: int) -> dict[str, _Array]:
     if _TensorsOnly(file).load() != MAGIC or _TensorsOnly(file).load() != PROTOCOL:
         raise ValueError("this is not torch's legacy format")
     if _TensorsOnly(file).load().get("little_endian") is not True:
@@ -131,7 +132,7 @@ def _parse(file: io.BytesIO, size_bytes: int) -> dict[str, Array]:
     return {str(name): _view(str(name), tensor, values[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
-def _read_storage(file: io.BytesIO, storage: _Storage, size_bytes: int) -> Array:
+def _read_storage(file: io.BytesIO, storage: _Storage, size_bytes: int) -> _Array:
     (count,) = struct.unpack("<q", file.read(8))
     dtype = np.dtype(storage.dtype)
     if count != storage.count or count * dtype.itemsize > size_bytes - file.tell():
@@ -139,8 +140,8 @@ def _read_storage(file: io.BytesIO, storage: _Storage, size_bytes: int) -> Array
     return np.frombuffer(file.read(count * dtype.itemsize), dtype)
 
 
-def _view(name: str, tensor: _Tensor, values: Array) -> Array:
-    """Lay the tensor's shape over its storage. Strides matter: these files keep TensorFlow's axis order in memory."""
+def _view(name: str, tensor: _Tensor, values: _Array) -> _Array:
+    """View the storage with the tensor's shape. Strides matter: these files keep TensorFlow's axis order in memory."""
     last = tensor.offset + sum(
         (length - 1) * stride for length, stride in zip(tensor.shape, tensor.strides, strict=True)
     )

@@ -1,4 +1,4 @@
-"""What runs a model: two runtimes behind one small interface. Only the model child and the builder open one."""
+"""Runs models: two runtimes behind one small interface. Only the model child and the builder open one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["Runtime", "open_runtime"]
 
 
 def open_runtime(package: ModelPackage, threads: int = 1) -> Runtime:
-    """Load a model with the runtime its manifest names. Does not hash it: `package.verify()` does.
+    """Load a model with the runtime that its manifest names. Does not verify its hash: `package.verify()` does.
 
-    Raises `Misconfigured` if the file cannot be loaded or is not what the manifest says.
+    Raises `Misconfigured` if the file cannot be loaded or contradicts the manifest.
     """
-    # Imported here and not above: TensorFlow takes seconds and hundreds of megabytes that LiteRT does without.
+    # Imported here and not above: TensorFlow costs seconds and hundreds of megabytes that LiteRT does not need.
     if package.manifest.runtime is RuntimeName.LITERT:
         from worker.models.runtimes.litert import LiteRT
 

@@ -1,4 +1,4 @@
-"""From what a model puts out to one confidence a label."""
+"""Converts a model's raw output to one confidence per label."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ class Confidences:
         self._labels = len(names)
 
     def of(self, raw: npt.NDArray[np.generic]) -> Scores:
-        """Turn `[N, outputs]` into float32 `[N, labels]`, each between 0 and 1. Outputs past the labels are dropped."""
+        """Convert `[N, outputs]` to float32 `[N, labels]`, each between 0 and 1. Outputs past the labels are dropped.
+
+        Raises `Misconfigured` if there are too few outputs, or one is not a finite number.
+        """
         first = self._output.label_offset
         if raw.ndim != 2 or raw.shape[1] < first + self._labels:
             raise Misconfigured(
@@ -36,9 +39,9 @@ class Confidences:
                 f"at output.label_offset {first} need [images, at least {first + self._labels}]",
                 reason="model_output",
             )
-        # All outputs take part in the softmax, also those that have no label: they are the model's to spend belief on.
-        every = self._activate(raw.astype(np.float32))
-        confidences = every[:, first : first + self._labels]
+        # All outputs are part of the softmax, even those without a label: the model was trained with them.
+        activated = self._activate(raw.astype(np.float32))
+        confidences = activated[:, first : first + self._labels]
         confidences[:, self._ignored] = 0.0
         return confidences
 

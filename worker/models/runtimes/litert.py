@@ -1,8 +1,8 @@
 """Runs a `.tflite` file with LiteRT, without TensorFlow: 20 ms to load, 110 MB resident (built-in models, two threads).
 
-Images are spread over interpreters of one thread each, which wait for nobody. One image by itself, when nobody else is
-at work either, gets an interpreter with all threads: they share every layer, and wait for each other at its end, which
-costs much as soon as one of them has lost its core to somebody else.
+Images are distributed over interpreters with one thread each, which never wait for one another. A single image, when
+the cores are otherwise idle, gets an interpreter with all threads: they share every layer and wait for each other at
+its end, which is slow as soon as one of them has lost its core to another process.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from ai_edge_litert.interpreter import Interpreter
 from worker.errors import Misconfigured
 from worker.models.manifest import ModelInput, ModelPackage
 from worker.models.runtimes.confidences import Confidences
-from worker.models.runtimes.runtime import Pictures, Runtime, Scores
+from worker.models.runtimes.runtime import PixelArray, Runtime, Scores
 
-Raw = npt.NDArray[np.float32]
+_RawOutput = npt.NDArray[np.float32]
 
-_OWN_TASKS = Path("/proc/self/task")
+_THREADS = Path("/proc/self/task")
+"""One entry for each thread of this process."""
 
 
 class LiteRT(Runtime):
@@ -33,52 +34,53 @@ class LiteRT(Runtime):
 
     def __init__(self, package: ModelPackage, threads: int = 1) -> None:
         self._confidences = Confidences(package)
-        self._pool = ThreadPoolExecutor(threads, "inference")
-        # Made by the pool, all at once: each takes its time to lay out its weights.
-        self._narrow = list(self._pool.map(lambda _: _Picture(package, 1), range(threads)))
-        self._wide = _Wide(package, threads) if threads > 1 else None
-        self._wide_in_use = threading.Lock()
+        self._executor = ThreadPoolExecutor(threads, "inference")
+        # Created in parallel by the executor: each takes some time to lay out its weights.
+        self._single_threaded = list(self._executor.map(lambda _: _ModelInterpreter(package, 1), range(threads)))
+        self._multi_threaded = _PinnedInterpreter(package, threads) if threads > 1 else None
+        self._multi_threaded_lock = threading.Lock()
 
-    def submit(self, pixels: Pictures, *, alone: bool) -> list[Future[Scores]]:
+    def submit(self, pixels: PixelArray, *, alone: bool) -> list[Future[Scores]]:
         """See `Runtime.submit`."""
-        if alone and len(pixels) == 1 and self._wide is not None:
-            return [self._pool.submit(self._run_wide, self._wide, pixels[0])]
-        return [self._pool.submit(self._run_narrow, each) for each in pixels]
+        if alone and len(pixels) == 1 and self._multi_threaded is not None:
+            return [self._executor.submit(self._run_multi_threaded, self._multi_threaded, pixels[0])]
+        return [self._executor.submit(self._run_single_threaded, each) for each in pixels]
 
-    def _run_wide(self, wide: _Wide, pixels: Pictures) -> Scores:
-        with self._wide_in_use:
-            scores: Scores = self._confidences.of(wide.run(pixels))[0]
+    def _run_multi_threaded(self, interpreter: _PinnedInterpreter, pixels: PixelArray) -> Scores:
+        with self._multi_threaded_lock:
+            scores: Scores = self._confidences.of(interpreter.run(pixels))[0]
             return scores
 
-    def _run_narrow(self, pixels: Pictures) -> Scores:
-        interpreter = self._narrow.pop()  # there are as many as threads; the last one used is the warmest
+    def _run_single_threaded(self, pixels: PixelArray) -> Scores:
+        interpreter = self._single_threaded.pop()  # one for each thread; the caches know the last one used best
         try:
             scores: Scores = self._confidences.of(interpreter.run(pixels))[0]
             return scores
         finally:
-            self._narrow.append(interpreter)
+            self._single_threaded.append(interpreter)
 
 
-class _Picture:
-    """An interpreter for one picture at a time."""
+class _ModelInterpreter:
+    """An interpreter of the model for one image at a time."""
 
     def __init__(self, package: ModelPackage, threads: int) -> None:
-        self._given = package.manifest.input
+        self._model_input = package.manifest.input
+        output_name = package.manifest.output.name
         try:
             self._interpreter = Interpreter(model_path=str(package.model_path), num_threads=threads)
-            self._input = _one(package, self._interpreter.get_input_details(), "input", self._given.name)
-            self._output = _one(package, self._interpreter.get_output_details(), "output", package.manifest.output.name)
+            self._input = _tensor(package, self._interpreter.get_input_details(), "input", self._model_input.name)
+            self._output = _tensor(package, self._interpreter.get_output_details(), "output", output_name)
             _check_input(package, self._input)
-            self._shape = (1, self._given.size, self._given.size, 3)
+            self._shape = (1, self._model_input.size, self._model_input.size, 3)
             self._interpreter.resize_tensor_input(self._input["index"], self._shape)
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise Misconfigured(f"LiteRT cannot load {package.model_path}: {error}", reason="model_refused") from error
-        self._gain, self._shift = _affine(self._given, self._input)
+        self._gain, self._shift = _affine(self._model_input, self._input)
 
-    def run(self, pixels: Pictures) -> Raw:
-        """The model's raw output `[1, outputs]` for one picture `[S, S, 3]`."""
-        self._interpreter.set_tensor(self._input["index"], self._fed(pixels).reshape(self._shape))
+    def run(self, pixels: PixelArray) -> _RawOutput:
+        """The model's raw output `[1, outputs]` for one image `[S, S, 3]`."""
+        self._interpreter.set_tensor(self._input["index"], self._input_values(pixels).reshape(self._shape))
         self._interpreter.invoke()
         raw = self._interpreter.get_tensor(self._output["index"])
         scale, zero = self._output["quantization"]
@@ -86,9 +88,9 @@ class _Picture:
             raw = (raw.astype(np.float32) - zero) * scale
         return np.asarray(raw, np.float32).reshape(1, -1)
 
-    def _fed(self, pixels: Pictures) -> npt.NDArray[Any]:
-        """Bring pixels to the input's own numbers. For the built-in models they are those already."""
-        if self._given.channels == "bgr":
+    def _input_values(self, pixels: PixelArray) -> npt.NDArray[Any]:
+        """Convert pixels to values of the input tensor. For the built-in models they are the same."""
+        if self._model_input.channels == "bgr":
             pixels = pixels[..., ::-1]
         dtype = self._input["dtype"]
         if dtype is np.uint8 and isclose(self._gain, 1.0, abs_tol=1e-4) and isclose(self._shift, 0.0, abs_tol=1e-2):
@@ -101,45 +103,45 @@ class _Picture:
         return quantised
 
 
-class _Wide:
-    """An interpreter whose threads, the calling one included, have a core each, if there are just as many cores.
+class _PinnedInterpreter:
+    """A multi-threaded interpreter with each thread, the calling one included, pinned to a core of its own.
 
-    Schedulers have been seen to wake the second thread on the first one's core, where it helps nobody, for as long as
-    one image takes: that doubles the time.
+    Threads are pinned only if there are exactly as many cores as threads. Schedulers have been observed to wake the
+    second thread on the first one's core and to leave it there for the whole of an image, which doubles the time.
     """
 
     def __init__(self, package: ModelPackage, threads: int) -> None:
         self._cores = os.sched_getaffinity(0)
-        before = set(os.listdir(_OWN_TASKS))
-        self._picture = _Picture(package, threads)
-        helpers = [int(task) for task in set(os.listdir(_OWN_TASKS)) - before]
-        self._bound = len(self._cores) == threads == len(helpers) + 1
-        if self._bound:
+        before = set(os.listdir(_THREADS))
+        self._interpreter = _ModelInterpreter(package, threads)
+        helpers = [int(thread) for thread in set(os.listdir(_THREADS)) - before]
+        self._pinned = len(self._cores) == threads == len(helpers) + 1
+        if self._pinned:
             self._first, *others = sorted(self._cores)
             try:
                 for helper, core in zip(helpers, others, strict=True):
                     os.sched_setaffinity(helper, {core})
-            except OSError:  # not allowed here, or the cores have just changed
-                self._bound = False
+            except OSError:  # not permitted, or the available cores have just changed
+                self._pinned = False
 
-    def run(self, pixels: Pictures) -> Raw:
-        """See `_Picture.run`."""
-        if not self._bound:
-            return self._picture.run(pixels)
+    def run(self, pixels: PixelArray) -> _RawOutput:
+        """See `_ModelInterpreter.run`."""
+        if not self._pinned:
+            return self._interpreter.run(pixels)
         try:
             os.sched_setaffinity(0, {self._first})
             try:
-                return self._picture.run(pixels)
+                return self._interpreter.run(pixels)
             finally:
                 os.sched_setaffinity(0, self._cores)
         except OSError:
-            self._bound = False
-            return self._picture.run(pixels)
+            self._pinned = False
+            return self._interpreter.run(pixels)
 
 
-def _affine(given: ModelInput, tensor: dict[str, Any]) -> tuple[float, float]:
-    """`gain * pixel + shift` is `(pixel - mean) / scale`, then the quantisation of the input where it has one."""
-    gain, shift = 1.0 / given.scale, -given.mean / given.scale
+def _affine(model_input: ModelInput, tensor: dict[str, Any]) -> tuple[float, float]:
+    """`gain * pixel + shift` is `(pixel - mean) / scale`, followed by the quantisation of the input if it has one."""
+    gain, shift = 1.0 / model_input.scale, -model_input.mean / model_input.scale
     scale, zero = tensor["quantization"]
     if scale:
         gain, shift = gain / scale, shift / scale + zero
@@ -147,16 +149,17 @@ def _affine(given: ModelInput, tensor: dict[str, Any]) -> tuple[float, float]:
 
 
 def _check_input(package: ModelPackage, tensor: dict[str, Any]) -> None:
-    given, found = package.manifest.input, [int(side) for side in tensor["shape"]]
-    if found[1:] != [given.size, given.size, 3] or np.dtype(tensor["dtype"]).name != given.dtype:
+    declared, shape = package.manifest.input, [int(side) for side in tensor["shape"]]
+    dtype = np.dtype(tensor["dtype"]).name
+    if shape[1:] != [declared.size, declared.size, 3] or dtype != declared.dtype:
         raise Misconfigured(
-            f"model {package.manifest.name}: its input is {np.dtype(tensor['dtype']).name} {found}, but the "
-            f"manifest says input.dtype {given.dtype} and input.size {given.size}",
+            f"model {package.manifest.name}: its input is {dtype} {shape}, but the "
+            f"manifest says input.dtype {declared.dtype} and input.size {declared.size}",
             reason="model_manifest",
         )
 
 
-def _one(package: ModelPackage, tensors: list[dict[str, Any]], what: str, name: str | None) -> dict[str, Any]:
+def _tensor(package: ModelPackage, tensors: list[dict[str, Any]], what: str, name: str | None) -> dict[str, Any]:
     chosen = [tensor for tensor in tensors if name is None or tensor["name"] == name]
     if len(chosen) != 1:
         names = ", ".join(tensor["name"] for tensor in tensors)

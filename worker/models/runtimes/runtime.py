@@ -1,4 +1,4 @@
-"""What a runtime is: a loaded model that scores pictures, several at once where it can."""
+"""The interface of a runtime: a loaded model that scores images, several at once if it can."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from concurrent.futures import Future
 import numpy as np
 import numpy.typing as npt
 
-Pictures = npt.NDArray[np.uint8]
+PixelArray = npt.NDArray[np.uint8]
+"""RGB pixels: one image `[S, S, 3]`, or several `[N, S, S, 3]`."""
+
 Scores = npt.NDArray[np.float32]
+"""Confidences from 0 to 1: of one image `[labels]`, or of several `[N, labels]`."""
 
 
 class Runtime(ABC):
     """A loaded model."""
 
     @abstractmethod
-    def submit(self, pixels: Pictures, *, alone: bool) -> list[Future[Scores]]:
-        """Begin to score RGB pictures `[N, S, S, 3]`; for each, float32 `[labels]`, confidences between 0 and 1.
+    def submit(self, pixels: PixelArray, *, alone: bool) -> list[Future[Scores]]:
+        """Start scoring RGB images `[N, S, S, 3]`; the future of each has float32 `[labels]`, between 0 and 1.
 
-        Pictures submitted before are begun before. A future may raise `Misconfigured`. `alone`: nobody else is at work
-        on these cores, so that a single picture may have all of them.
+        Images are started in the order of submission. A future may raise `Misconfigured`. `alone`: no other process
+        needs these cores now, so a single image may use all of them.
         """
 
-    def score(self, pixels: Pictures) -> Scores:
-        """Score pictures `[N, S, S, 3]` and wait for all of them: float32 `[N, labels]`. Raises `Misconfigured`."""
+    def score(self, pixels: PixelArray) -> Scores:
+        """Score images `[N, S, S, 3]` and wait for all of them: float32 `[N, labels]`. Raises `Misconfigured`."""
         return np.stack([future.result() for future in self.submit(pixels, alone=True)])

@@ -21,8 +21,8 @@ from pydantic import SecretStr
 from worker.errors import AutotagError, CannotBeDone, Misconfigured
 from worker.providers.cloud.errors import CONNECTION_LOST, GARBLED_ANSWER, TIMED_OUT, UNREACHABLE, ServiceFailed
 from worker.settings import CloudCallsSettings
+from worker.sources.blocking import BlockingCalls
 from worker.sources.network import CheckedNetwork, system_resolver
-from worker.sources.threads import Threads
 
 _MAXIMUM_RESPONSE_BYTES = 4 * 1024 * 1024
 _MAXIMUM_QUOTE_LENGTH = 300
@@ -81,7 +81,8 @@ class HttpClient:
             keepalive_expiry=_KEEPALIVE_S,
             http2=True,
             network_backend=CheckedNetwork(
-                system_resolver(Threads(_MAXIMUM_CONCURRENT_LOOKUPS)), allow_private=settings.allow_private_endpoints
+                system_resolver(BlockingCalls(_MAXIMUM_CONCURRENT_LOOKUPS)),
+                allow_private=settings.allow_private_endpoints,
             ),
         )
 

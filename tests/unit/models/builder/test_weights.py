@@ -1,4 +1,4 @@
-"""The restricted reader of weight files: tensors come out as they were put in, and nothing else comes out at all."""
+"""The restricted reader of weight files: tensors are read exactly as written, and nothing else is read at all."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from worker.models.builder.weights import MAGIC, PROTOCOL, read_state_dict
 
 
 class FloatStorage:
-    """Written into files as `torch.FloatStorage`."""
+    """Pickled as `torch.FloatStorage`."""
 
 
 def _rebuild_tensor_v2(*_: object) -> None:
-    """Written into files as `torch._utils._rebuild_tensor_v2`."""
+    """Pickled as `torch._utils._rebuild_tensor_v2`."""
 
 
 class Storage:
@@ -42,7 +42,7 @@ class Tensor:
         return _rebuild_tensor_v2, self.arguments
 
 
-class Pickler(pickle._Pickler):  # the one in Python: it takes names that are not where they say
+class Pickler(pickle._Pickler):  # the one in Python: it accepts names that cannot be imported
     def persistent_id(self, value: object) -> object:
         if isinstance(value, Storage):
             return "storage", FloatStorage, value.key, "cpu", value.declared, None
@@ -59,7 +59,7 @@ def names_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write(path: Path, state: object, storages: list[Storage], after: bytes = b"") -> str:
-    """Write a file of torch's legacy format; its SHA-256."""
+    """Write a file in torch's legacy format and return its SHA-256."""
     out = io.BytesIO()
     for value in (MAGIC, PROTOCOL, {"little_endian": True}, state, [storage.key for storage in storages]):
         Pickler(out, 2).dump(value)
@@ -114,8 +114,8 @@ def test_a_pickle_that_calls_something_is_refused_and_calls_nothing(tmp_path: Pa
     message = refused(tmp_path / "w.pth", OrderedDict(weight=Command(witness)), [])
     assert "system" in message
     assert not witness.exists()
-    pickle.loads(pickle.dumps(Command(witness)))  # noqa: S301 - to see that it is what it should be
-    assert witness.exists(), "the file was not as dangerous as this test means it to be"
+    pickle.loads(pickle.dumps(Command(witness)))  # noqa: S301 - proves that the pickle is dangerous
+    assert witness.exists(), "the file was not as dangerous as this test intends"
 
 
 @pytest.mark.parametrize("name", ["builtins\neval", "torch\nload", "collections\nUserDict", "os\nsystem"])

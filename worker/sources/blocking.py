@@ -1,7 +1,8 @@
-"""Calls that may block for ever (a dead file server, a name server that is silent), each in a thread of its own.
+"""Runs calls that may block for ever (a dead file server, a silent name server), each in a thread of its own.
 
 asyncio's own executor has few threads and is waited for at exit: a handful of hung calls would stop every other call
-and then the shutdown. Here a call that takes too long is left behind in a daemon thread, whose number is bounded.
+and then the shutdown. Here a call that exceeds its timeout is abandoned in a daemon thread; the number of these threads
+is limited.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Threads:
-    """At most `limit` calls at once, those left behind included."""
+class BlockingCalls:
+    """Runs at most `limit` blocking calls at once, including abandoned ones."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -26,9 +27,10 @@ class Threads:
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
     async def call(self, function: Callable[[], T], *, timeout_s: float, discard: Callable[[T], None]) -> T:
-        """What `function` returns. Raises TimeoutError when that takes too long, or when every thread is taken.
+        """Call `function` in a thread and return its result. Raises what it raises.
 
-        `discard` gets what is returned after nobody waits any more.
+        Raises TimeoutError when the call takes too long, or at once when every thread is busy. `discard` gets a result
+        that arrives after the timeout.
         """
         if self._busy == self._limit:
             raise TimeoutError("every thread is taken by a call that has not come back")
@@ -49,23 +51,23 @@ class Threads:
             value, error = _outcome_of(function)
             try:
                 loop.call_soon_threadsafe(partial(finish, value, error))
-            except RuntimeError:  # the loop has ended meanwhile
+            except RuntimeError:  # the loop has been closed meanwhile
                 if error is None:
                     discard(value)  # type: ignore[arg-type]  # the same
 
-        self._hand_over(work)
+        self._run_in_thread(work)
         async with asyncio.timeout(timeout_s):
             return await outcome
 
-    def _hand_over(self, work: Callable[[], None]) -> None:
-        """Have a thread do it. There are as many as there were ever calls at once, so none waits behind a hung one."""
+    def _run_in_thread(self, work: Callable[[], None]) -> None:
+        """Give `work` to a free thread, or start one: no call ever queues behind a hung one."""
         self._busy += 1
         self._jobs.put(work)
         if self._busy > self._started:
             self._started += 1
-            threading.Thread(target=self._serve, name="blocking calls", daemon=True).start()
+            threading.Thread(target=self._work_loop, name="blocking calls", daemon=True).start()
 
-    def _serve(self) -> None:
+    def _work_loop(self) -> None:
         while True:
             self._jobs.get()()
 
@@ -73,5 +75,5 @@ class Threads:
 def _outcome_of(function: Callable[[], T]) -> tuple[T | None, BaseException | None]:
     try:
         return function(), None
-    except Exception as error:  # noqa: BLE001 - carried over to whoever waits
+    except Exception as error:  # noqa: BLE001 - passed on to the waiting caller
         return None, error

@@ -1,7 +1,7 @@
-"""Settings that are each allowed but do not go together.
+"""Consistency between settings: values that are each allowed but contradict each other.
 
-A cloud provider without a key is not among them: that is one instance's trouble, which its own results and the log
-tell (`CloudProvider.review`), and no reason to refuse all the others.
+A cloud provider without a key is not a contradiction: it concerns one instance, whose own results and the log report it
+(`CloudProvider.review`), and is no reason to refuse the settings of all the others.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from typing import NamedTuple
 
 from worker.settings.instance import InstanceSettings
 from worker.settings.root import DEFAULTS, Settings
-from worker.settings.schema import Key, dotted
+from worker.settings.schema import SettingKey, dotted
 
 
 class Contradiction(NamedTuple):
-    """What is wrong about `key`; `because` is the setting that makes it wrong."""
+    """What is wrong with `key`; `because` is the setting that makes it wrong."""
 
-    key: Key
-    because: Key
+    key: SettingKey
+    because: SettingKey
     message: str
 
 
 def contradictions(settings: Settings) -> Iterator[Contradiction]:
-    """Everything in the settings that cannot be meant as it stands."""
+    """Every contradiction in the settings; one that instances inherit from the defaults is reported once."""
     # A certificate without a key is allowed: the key may be in the same file.
     yield from _key_alone(("amqp", "key_file"), settings.amqp.key_file, ("amqp", "cert_file"), settings.amqp.cert_file)
     yield from _key_alone(
@@ -33,18 +33,18 @@ def contradictions(settings: Settings) -> Iterator[Contradiction]:
     if DEFAULTS in settings.instances:
         key = ("instances", DEFAULTS)
         yield Contradiction(key, key, f"no instance can have the name of the table [{DEFAULTS}], which holds for all")
-    in_defaults: set[tuple[Key, str]] = set()
-    if settings.unknown_instances == "defaults":  # else nothing ever runs with the defaults alone
+    in_defaults: set[tuple[SettingKey, str]] = set()
+    if settings.unknown_instances == "defaults":  # otherwise nothing ever runs with the defaults alone
         for each in _in_instance(settings, ("defaults",), settings.defaults):
             in_defaults.add((each.key[1:], each.because[-1]))
             yield each
     for name, instance in settings.instances.items():
         for each in _in_instance(settings, ("instances", name), instance):
-            if (each.key[2:], each.because[-1]) not in in_defaults:  # told once, not once an instance
+            if (each.key[2:], each.because[-1]) not in in_defaults:  # reported once, not once per instance
                 yield each
 
 
-def _in_instance(settings: Settings, scope: Key, instance: InstanceSettings) -> Iterator[Contradiction]:
+def _in_instance(settings: Settings, scope: SettingKey, instance: InstanceSettings) -> Iterator[Contradiction]:
     system_maximum = settings.maximum_number_of_tags_per_asset
     maximum = (*scope, "maximum_number_of_tags_per_asset")
     if 0 < system_maximum < instance.maximum_number_of_tags_per_asset:
@@ -56,7 +56,9 @@ def _in_instance(settings: Settings, scope: Key, instance: InstanceSettings) -> 
         )
 
 
-def _key_alone(key: Key, key_file: object, certificate: Key, certificate_file: object) -> Iterator[Contradiction]:
+def _key_alone(
+    key: SettingKey, key_file: object, certificate: SettingKey, certificate_file: object
+) -> Iterator[Contradiction]:
     if key_file and not certificate_file:
         yield Contradiction(key, key, f"has no effect without {dotted(certificate)}")
 
