@@ -1,13 +1,24 @@
-"""What to do about a failure, by its reason: one sentence for people who look at a list of failures.
+"""What to do about a failure, or about a service that is not ready: one sentence for each reason.
 
-Messages say what happened to one asset. This is what follows for whoever runs the service.
+Messages say what happened to one asset. Advice says what the person who runs the service should do next. This is the
+only table of it: the status page and `/status.json` read it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+COMMANDS = {"resume": "run `autotag resume`", "reset": "run `autotag reset`"}
+"""How an operator resumes and resets from a shell. The page has its own mapping, with buttons."""
+
 _KEY = "Set the instance's `api_key` to a valid one; `autotag check --instance NAME` makes one cheap call with it."
 
-_OF_REASONS = {
+ADVICE = {
+    # Why the service is not ready. A reason without an entry has a message that says it all.
+    "by_operator": "To go on, {resume}.",
+    "nobody_can_tag": "Events wait in their queue; none is lost. Mend the cause, then {reset}.",
+    "broker_blocked": "Free memory or disk on the RabbitMQ machine.",
+    # Why an event or a provider failed.
     "image_killed_decoder": "Keep the file: it is an attack, or shows a fault in an image library. It is set aside.",
     "image_in_hand_at_model_crashes": "Keep the file: the model may not bear it. It is set aside.",
     "image_truncated": "Have the file uploaded again: a part of it is missing.",
@@ -37,7 +48,7 @@ _OF_REASONS = {
     "microsoft_refused": "See to the network rules and permissions of the resource.",
     "api_retired": "Set the instance's `api_endpoint` to one without a path, or with /vision/v3.2.",
     "key_missing": "Set the instance's `api_key` for this service, or switch the service off.",
-    "key_malformed": "Set the instance's `api_key` anew; it was probably copied with something too much.",
+    "key_malformed": "Set the instance's `api_key` again; it was probably copied with a character too many.",
     "quota_exhausted": "Wait for the service's next period, or raise the quota with the service.",
     "quota_used_up": "Wait for the service's next period, or raise the quota with the service.",
     "budget_exhausted": "Raise the instance's `calls_per_month`, or wait for the next month.",
@@ -46,21 +57,29 @@ _OF_REASONS = {
     "endpoint_unknown": "Check the instance's endpoint for this service.",
     "endpoint_not_allowed": "Check the instance's endpoint for this service: it must be an https address.",
     "endpoint_not_public": "Set `cloud.allow_private_endpoints` if the service's endpoint is inside your network.",
-    "model_disabled": "Look why the model crashed, mend it, then press Reset.",
+    "model_disabled": "Look why the model crashed, mend it, then {reset}.",
     "unroutable": "Bind a queue for this result: nobody takes it now. The event is kept and comes back.",
     "publish_refused": "Have the DMS take its results: their queue is full. Events are kept.",
     "provider_raised": "Look into the log: the provider has a fault. It is asked again.",
     "internal_error": "Look into the log and report it: this is a fault in Autotag. The event is tried again.",
-}
-
-_OF_ENDINGS = {
+    # Any other reason: by how the delivery ended, or for one of several providers.
     "dead_lettered": "Look at it with `autotag dead-letters show`, mend the cause, then replay it.",
     "retried": "Nothing yet: it is tried again after a delay.",
     "requeued": "Nothing yet: the event stays in its queue.",
     "provider": "Look at the message; the tags of the other providers went out.",
 }
+"""Advice by reason code. `{resume}` and `{reset}` stand for how the reader performs these actions."""
 
 
-def advice(reason: str, kind: str) -> str:
-    """What to do. `kind` is how the delivery ended, or `provider` where one of several failed."""
-    return _OF_REASONS.get(reason) or _OF_ENDINGS.get(kind, _OF_ENDINGS["dead_lettered"])
+def advice(reason: str, kind: str, actions: Mapping[str, str] = COMMANDS) -> str:
+    """What to do about a failure. `kind` is how the delivery ended, or `provider` where one of several failed.
+
+    `actions` says how the reader performs `resume` and `reset`.
+    """
+    found = ADVICE.get(reason) or ADVICE.get(kind) or ADVICE["dead_lettered"]
+    return found.format_map(actions)
+
+
+def readiness_advice(reason: str, actions: Mapping[str, str] = COMMANDS) -> str:
+    """What to do about a service that is not ready for this reason; empty where the message says it all."""
+    return ADVICE.get(reason, "").format_map(actions)

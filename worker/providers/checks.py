@@ -19,6 +19,14 @@ class Severity(StrEnum):
     """It does not work until somebody acts."""
 
 
+class CircuitState(StrEnum):
+    """State of a circuit breaker, from best to worst."""
+
+    CLOSED = "closed"
+    HALF_OPEN = "half_open"
+    OPEN = "open"
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderCheck:
     """One thing that was found. `reason` is a fixed word for programs; `message` says what it is and what to do."""
@@ -40,8 +48,8 @@ class Metered(Protocol):
         """Whether this instance has switched the provider on."""
         ...
 
-    def circuits(self) -> dict[str, str]:
-        """State of the circuit of each instance that has asked so far: `closed`, `open` or `half_open`."""
+    def circuits(self) -> dict[str, CircuitState]:
+        """State of the circuit of each instance that has asked so far."""
         ...
 
     def calls_limit(self, instance: InstanceSettings) -> int | None:

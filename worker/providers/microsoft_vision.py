@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from worker.errors import Misconfigured
 from worker.images.requests import JpegLimits
-from worker.providers.base import Answer
+from worker.providers.base import MICROSOFT_VISION, Answer
 from worker.providers.cloud.account_client import Account, AccountClient, AccountRules
 from worker.providers.cloud.budget import CallBudget
 from worker.providers.cloud.faults import GARBLED_ANSWER, ServiceFailed
@@ -74,7 +74,7 @@ class Api:
 class MicrosoftVision(CloudProvider[MicrosoftVisionSettings, AccountClient]):
     """Names what Microsoft's vision service says of an image."""
 
-    name: ClassVar[str] = "microsoft_vision"
+    name: ClassVar[str] = MICROSOFT_VISION
     service: ClassVar[str] = _SERVICE
 
     def section(self, instance: InstanceSettings) -> MicrosoftVisionSettings:

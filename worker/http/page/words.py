@@ -1,13 +1,13 @@
-"""Numbers and times in words for people."""
+"""Formats numbers, times and sizes for people."""
 
 from __future__ import annotations
 
 UNKNOWN = "\u2013"
-"""A dash, where nothing is known."""
+"""A dash, shown for an unknown value."""
 
 
 def took(seconds: float | None) -> str:
-    """`8 ms`, `1.3 s`, `2 min 5 s`; a dash where nothing is known."""
+    """`8 ms`, `1.3 s`, `2 min 5 s`; a dash for None."""
     if seconds is None:
         return UNKNOWN
     if seconds < 0.9995:
@@ -39,7 +39,7 @@ def ago(seconds: float) -> str:
 
 
 def count(number: float) -> str:
-    """`7`, `12 480`: thousands apart by a thin space."""
+    """`7`, `12 480`: with a thin space between thousands."""
     return f"{round(number):,}".replace(",", "\u202f")
 
 
@@ -49,7 +49,7 @@ def times(number: int) -> str:
 
 
 def of(number: int, one: str, many: str | None = None) -> str:
-    """`1 event`, `3 events`."""
+    """A count with its noun: `1 event`, `3 events`."""
     return f"{count(number)} {one if number == 1 else many or one + 's'}"
 
 
@@ -59,7 +59,7 @@ def share(value: float) -> str:
 
 
 def pixels(width: int, height: int) -> str:
-    """Width and height with the sign for times between them."""
+    """Width and height with a multiplication sign between them."""
     return f"{width}\u00a0\u00d7\u00a0{height}"
 
 

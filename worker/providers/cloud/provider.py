@@ -24,7 +24,7 @@ from worker.images.content import Content
 from worker.images.requests import JpegLimits, PixelRecipe
 from worker.messages import ImageFacts
 from worker.providers.base import Answer, Image
-from worker.providers.checks import ProviderCheck, Severity
+from worker.providers.checks import CircuitState, ProviderCheck, Severity
 from worker.providers.cloud.account_client import Account, AccountClient, AccountRules
 from worker.providers.cloud.budget import CallBudget
 from worker.providers.cloud.cache import ResultCache
@@ -232,8 +232,8 @@ class CloudProvider(ABC, Generic[S, L]):
             raise RuntimeError(f"{self.name} has not been started")
         return self._http
 
-    def circuits(self) -> dict[str, str]:
-        """State of each instance's circuit: `closed`, `open` or `half_open`."""
+    def circuits(self) -> dict[str, CircuitState]:
+        """State of each instance's circuit breaker."""
         return {instance: client.circuit_state for instance, client in self._account_clients.items()}
 
     def calls_limit(self, instance: InstanceSettings) -> int | None:
