@@ -17,7 +17,7 @@ from starlette.routing import Route
 from worker.engine import Engine
 from worker.errors import AutotagError, CannotBeDone, TryLater, Unavailable
 from worker.http.page import explanation as page_explanation
-from worker.http.page import words
+from worker.http.page import formatting
 from worker.http.pages import sessions_of
 from worker.http.security_headers import SecurityHeadersMiddleware
 from worker.http.service_api import service_of
@@ -102,7 +102,8 @@ async def _read_content(request: Request) -> Content:
     """The body, in sealed memory. Raises CannotBeDone if it is too large, empty or cut short, and TimeoutError."""
     maximum_bytes = service_of(request).settings.sources.inline_maximum_bytes
     too_large = CannotBeDone(
-        f"It is larger than {words.size(maximum_bytes)} (`sources.inline_maximum_bytes`)", reason="content_too_large"
+        f"It is larger than {formatting.size(maximum_bytes)} (`sources.inline_maximum_bytes`)",
+        reason="content_too_large",
     )
     content_length = request.headers.get("content-length", "")
     if content_length.isdigit() and int(content_length) > maximum_bytes:

@@ -16,8 +16,8 @@ from worker.amqp.delivery import Ending
 from worker.amqp.state import BrokerState, Phase
 from worker.engine import Active
 from worker.http.app import build_app
+from worker.http.page.formatting import ago, duration, number, percentage, period
 from worker.http.page.markup import Html, h, join
-from worker.http.page.words import ago, count, lasted, share, took
 from worker.messages import Result, Tag
 from worker.operations.health.readiness import status_of
 from worker.operations.health.status import Health, Status
@@ -354,20 +354,20 @@ def test_what_is_put_into_an_element_is_escaped_unless_it_is_one() -> None:
 @pytest.mark.parametrize(
     ("formatted", "expected"),
     [
-        (took(0.0004), "1 ms"),
-        (took(0.0421), "42 ms"),
-        (took(1.26), "1.3 s"),
-        (took(67.0), "1 min 7 s"),
-        (lasted(3 * 3600 + 12 * 60 + 5), "3 h 12 min"),
-        (lasted(8 * 86400 + 3 * 3600), "8 d 3 h"),
+        (duration(0.0004), "1 ms"),
+        (duration(0.0421), "42 ms"),
+        (duration(1.26), "1.3 s"),
+        (duration(67.0), "1 min 7 s"),
+        (period(3 * 3600 + 12 * 60 + 5), "3 h 12 min"),
+        (period(8 * 86400 + 3 * 3600), "8 d 3 h"),
         (ago(0.5), "just now"),
         (ago(59.4), "59 s ago"),
         (ago(185.0), "3 min ago"),
         (ago(7300.0), "2 h 1 min ago"),
-        (count(12480), "12\u202f480"),
-        (share(0.934), "93 %"),
-        (share(0.0071), "0.7 %"),
-        (share(1.0), "100 %"),
+        (number(12480), "12\u202f480"),
+        (percentage(0.934), "93 %"),
+        (percentage(0.0071), "0.7 %"),
+        (percentage(1.0), "100 %"),
     ],
 )
 def test_numbers_are_formatted_for_people(formatted: str, expected: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 
-from worker.http.page import charts, words
+from worker.http.page import charts, formatting
 from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.view import View
 from worker.messages import DEFAULT_INSTANCE, ProviderReport
@@ -76,13 +76,13 @@ def _form(view: View) -> Html:
 def article(explanation: Explanation, thumbnail: bytes | None, name: str, settings: Settings) -> Html:
     """The outcome for one image: what it is, what the providers replied, and a row per label."""
     kept = len(explanation.result.tags)
-    found = words.of(kept, "tag") if kept else "No tag"
+    found = formatting.quantity(kept, "tag") if kept else "No tag"
     return h(
         "article",
         _picture(explanation, thumbnail, name),
         h(
             "div",
-            h("h3", f"{found} in {words.took(explanation.took_s)}"),
+            h("h3", f"{found} in {formatting.duration(explanation.took_s)}"),
             h("p", [_provider(report) for report in explanation.result.providers], class_="providers"),
             h("p", f"Not asked, since nobody is signed in: {', '.join(explanation.not_asked)}.", class_="note")
             if explanation.not_asked
@@ -108,14 +108,16 @@ def _picture(explanation: Explanation, thumbnail: bytes | None, name: str) -> Ht
         h(
             "figcaption",
             h("b", name),
-            h("span", f"{image.format}, {words.pixels(image.width, image.height)}") if image else None,
+            h("span", f"{image.format}, {formatting.dimensions(image.width, image.height)}") if image else None,
             h("span", f"instance {explanation.instance}"),
         ),
     )
 
 
 def _provider(report: ProviderReport) -> Html:
-    reply = words.took(report.duration_s) if report.status == "ok" else f"{report.status}: {report.message or ''}"
+    reply = (
+        formatting.duration(report.duration_s) if report.status == "ok" else f"{report.status}: {report.message or ''}"
+    )
     model = f" ({report.model})" if report.model else ""
     return h("span", f"{report.name}{model} ", h("span", reply, class_=f"reply-{report.status}"))
 
@@ -131,7 +133,7 @@ def _label_table(explanation: Explanation, settings: Settings) -> Html:
             h("thead", h("tr", [h("th", heading, scope="col") for heading in headings])),
             h("tbody", [_label_row(each, explanation, settings) for each in shown]),
         ),
-        h("p", f"and {words.of(rest, 'label')} less sure", class_="more") if rest else None,
+        h("p", f"and {formatting.quantity(rest, 'label')} less sure", class_="more") if rest else None,
     )
 
 
@@ -143,16 +145,16 @@ def _selected(choices: tuple[Choice, ...]) -> list[Choice]:
 def _label_row(each: Choice, explanation: Explanation, settings: Settings) -> Html:
     kept = each.verdict is Verdict.KEPT
     threshold = explanation.thresholds.get(each.provider)
-    needed = h("small", f"threshold {words.share(threshold)}") if threshold is not None else None
+    needed = h("small", f"threshold {formatting.percentage(threshold)}") if threshold is not None else None
     several = len(explanation.thresholds) > 1
     return h(
         "tr",
         h("th", each.label, h("small", each.provider) if several else None, scope="row"),
         h("td", h("span", _rule(each, explanation, settings)), data_head="Rule"),
-        h("td", h("span", each.name or words.UNKNOWN), data_head="Tag"),
+        h("td", h("span", each.name or formatting.UNKNOWN), data_head="Tag"),
         h(
             "td",
-            h("span", words.share(each.confidence), charts.bar(each.confidence, threshold), needed),
+            h("span", formatting.percentage(each.confidence), charts.bar(each.confidence, threshold), needed),
             data_head="Confidence",
         ),
         h(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from worker.diagnostics.advice import readiness_advice
-from worker.http.page import words
+from worker.http.page import formatting
 from worker.http.page.markup import Html, h
 from worker.http.page.view import View
 from worker.http.sessions import CSRF_FIELD
@@ -113,11 +113,15 @@ def _figures(view: View) -> Html:
     failed = sum(bucket.failed for bucket in window)
     dead_letters = view.queues.get("dead-letters")
     figures = (
-        ("Answered", words.count(answered), "in 15 minutes"),
-        ("Failed", words.count(failed), "in 15 minutes"),
-        ("Usual time", words.took(percentile_s(window, 0.5)), "half are faster"),
-        ("Dead letters", words.UNKNOWN if dead_letters is None else words.count(dead_letters), "kept for people"),
-        ("Up for", words.lasted(view.now_s - view.history.began_s), f"version {view.version}"),
+        ("Answered", formatting.number(answered), "in 15 minutes"),
+        ("Failed", formatting.number(failed), "in 15 minutes"),
+        ("Usual time", formatting.duration(percentile_s(window, 0.5)), "half are faster"),
+        (
+            "Dead letters",
+            formatting.UNKNOWN if dead_letters is None else formatting.number(dead_letters),
+            "kept for people",
+        ),
+        ("Up for", formatting.period(view.now_s - view.history.began_s), f"version {view.version}"),
     )
     return h(
         "dl",

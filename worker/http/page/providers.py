@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.http.page import words
+from worker.http.page import formatting
 from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.view import View
 from worker.messages import DEFAULT_INSTANCE
@@ -56,7 +56,7 @@ def _state(provider: Provider, name: str, instance: InstanceSettings) -> Child:
         provider.circuits().get(account, CircuitState.CLOSED) if isinstance(provider, Metered) else CircuitState.CLOSED
     )
     minimum = threshold(instance, provider.name)
-    from_ = h("small", f"from {words.share(minimum)}") if minimum is not None else None
+    from_ = h("small", f"from {formatting.percentage(minimum)}") if minimum is not None else None
     if unusable is not None:
         return join(h("span", "cannot answer", class_="state bad"), h("small", unusable))
     if circuit != CircuitState.CLOSED:
@@ -66,7 +66,7 @@ def _state(provider: Provider, name: str, instance: InstanceSettings) -> Child:
 
 def _tag_limit(view: View, instance: InstanceSettings) -> str:
     limit = tag_limit(view.settings, instance)
-    return words.count(limit) if limit else "any"
+    return formatting.number(limit) if limit else "any"
 
 
 def _children(view: View) -> Html:
@@ -79,8 +79,8 @@ def _children(view: View) -> Html:
             (
                 child.name,
                 h("span", child.phase.replace("_", "-"), class_=f"state {_severity(child)}"),
-                words.count(child.images_done),
-                words.size(child.resident_bytes) if child.resident_bytes else words.UNKNOWN,
+                formatting.number(child.images_done),
+                formatting.size(child.resident_bytes) if child.resident_bytes else formatting.UNKNOWN,
                 _description(child),
             )
             for child in (*model, *view.engine.decoders.states())

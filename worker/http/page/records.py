@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from worker.amqp.delivery import Ending
 from worker.diagnostics.advice import advice
-from worker.http.page import charts, words
+from worker.http.page import charts, formatting
 from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.view import View
 from worker.messages import DEFAULT_INSTANCE, ProviderReport, Tag
@@ -66,7 +66,7 @@ def _failure(view: View, each: Failure) -> Html:
             h("code", each.reason),
             h("span", each.provider, class_="provider") if each.provider else None,
             h("span", _KINDS.get(each.kind, each.kind), class_="chip"),
-            h("span", words.times(each.times), class_="times"),
+            h("span", formatting.times(each.times), class_="times"),
             _time(view, each.last_s),
             class_="head",
         ),
@@ -80,9 +80,9 @@ def _failure(view: View, each: Failure) -> Html:
 
 
 def _result(view: View, each: RecentResult) -> Html:
-    facts = [_STATUSES.get(each.status, each.status), words.took(each.took_s)]
+    facts = [_STATUSES.get(each.status, each.status), formatting.duration(each.took_s)]
     if each.image is not None:
-        facts.append(f"{each.image.format} {words.pixels(each.image.width, each.image.height)}")
+        facts.append(f"{each.image.format} {formatting.dimensions(each.image.width, each.image.height)}")
     if each.instance != DEFAULT_INSTANCE:
         facts.append(each.instance)
     if not each.complete:
@@ -96,7 +96,7 @@ def _result(view: View, each: RecentResult) -> Html:
             h("p", h("b", _breakable(each.file_name or each.asset_id)), _time(view, each.at_s), class_="name"),
             h("p", " · ".join(facts), class_="facts"),
             h("ul", [_tag(tag) for tag in each.tags], class_="tags") if each.tags else None,
-            h("p", f"and {words.of(hidden, 'more tag')}", class_="more") if hidden > 0 else None,
+            h("p", f"and {formatting.quantity(hidden, 'more tag')}", class_="more") if hidden > 0 else None,
             h("p", each.message, class_="message") if each.message else None,
             h("p", [_provider(report) for report in each.providers], class_="providers") if each.providers else None,
             class_="body",
@@ -114,19 +114,24 @@ def _breakable(name: str) -> Html:
 def _thumbnail(each: RecentResult) -> Html:
     if each.thumbnail is not None and each.thumbnail.jpeg is not None:
         return h("img", src=f"/thumbnail?n={each.thumbnail.number}", alt="", class_="thumb", width=80, height=80)
-    return h("div", each.image.format if each.image else words.UNKNOWN, class_="thumb none", aria_hidden="true")
+    return h("div", each.image.format if each.image else formatting.UNKNOWN, class_="thumb none", aria_hidden="true")
 
 
 def _tag(tag: Tag) -> Html:
     return h(
-        "li", h("span", tag.name, class_="label"), charts.bar(tag.confidence), h("span", words.share(tag.confidence))
+        "li",
+        h("span", tag.name, class_="label"),
+        charts.bar(tag.confidence),
+        h("span", formatting.percentage(tag.confidence)),
     )
 
 
 def _provider(report: ProviderReport) -> Html:
-    reply = words.took(report.duration_s) if report.status == "ok" else f"{report.status}: {report.reason or ''}"
+    reply = (
+        formatting.duration(report.duration_s) if report.status == "ok" else f"{report.status}: {report.reason or ''}"
+    )
     return h("span", f"{report.name} ", h("span", reply, class_=f"reply-{report.status}"))
 
 
 def _time(view: View, at_s: float) -> Html:
-    return h("time", words.ago(view.now_s - at_s), datetime=view.timestamp(at_s), title=view.time_of_day(at_s))
+    return h("time", formatting.ago(view.now_s - at_s), datetime=view.timestamp(at_s), title=view.time_of_day(at_s))

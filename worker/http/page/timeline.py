@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from worker.http.page import charts, words
+from worker.http.page import charts, formatting
 from worker.http.page.markup import Child, Html, h
 from worker.http.page.view import View
 from worker.operations.history import BUCKET_S, BUCKETS, Interval, State
@@ -43,7 +43,7 @@ def _child(view: View, name: str) -> Html:
     intervals = timeline.intervals(from_s, view.now_s)
     crashes = [each.at_s for each in view.history.occurrences if each.source == name and each.kind == "crash"]
     crashes = [at_s for at_s in crashes if at_s > from_s]
-    label = f"{name}: {_in_words(intervals)}; {words.of(len(crashes), 'crash', 'crashes')}"
+    label = f"{name}: {_in_words(intervals)}; {formatting.quantity(len(crashes), 'crash', 'crashes')}"
     return _row(
         "Model child" if len(view.history.children) == 1 else f"Model child {name.rpartition('-')[2]}",
         "its life, and crashes",
@@ -60,7 +60,7 @@ def _consuming(view: View) -> Html:
         "Events taken",
         "from RabbitMQ",
         charts.timeline(intervals, (), from_s, view.now_s, f"Events: {_in_words(intervals)}"),
-        (_current_state(state, _CONSUMING_LABELS.get(state)), f"{words.count(view.in_hand)} in hand"),
+        (_current_state(state, _CONSUMING_LABELS.get(state)), f"{formatting.number(view.in_hand)} in hand"),
     )
 
 
@@ -80,17 +80,17 @@ def _budget(view: View) -> Child:
     left = 0 if model.disabled_reason is not None else model.relaunches_left
     used = h("i", "●" * (budget - left))
     dots = h("span", "●" * left, used, class_="dots", aria_hidden="true") if budget <= 10 else None
-    within = words.lasted(view.settings.tensorflow.maximum_number_of_relaunches_time_interval)
+    within = formatting.period(view.settings.tensorflow.maximum_number_of_relaunches_time_interval)
     return h(
         "span",
         dots,
-        f"{words.of(left, 'relaunch', 'relaunches')} left",
+        f"{formatting.quantity(left, 'relaunch', 'relaunches')} left",
         title=f"Of {budget}; a crash is forgotten after {within}",
     )
 
 
 def _in_words(intervals: Sequence[Interval]) -> str:
-    return ", ".join(f"{each.state.value} {words.lasted(each.to_s - each.from_s)}" for each in intervals[-12:])
+    return ", ".join(f"{each.state.value} {formatting.period(each.to_s - each.from_s)}" for each in intervals[-12:])
 
 
 # ── work ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -120,28 +120,36 @@ def _work(view: View) -> list[Html]:
                 f"Events ended in steps of 10 seconds: {sum(answered)} answered, {sum(failed)} failed, "
                 f"{sum(put_off)} put off; at most {max(answered)} answered in a step",
             ),
-            (h("b", words.count(rate)), "answered a minute"),
+            (h("b", formatting.number(rate)), "answered a minute"),
         ),
         _row(
             "Time for an event",
             h("span", _key("usual", "half within"), " ", _key("slow", "95 % within"), class_="keys"),
             charts.lines(
                 ((p95, "slow", True), (median, "usual", False)),
-                f"Time for an event: half within {words.took(percentile_s(window, 0.5))}, 95 percent within "
-                f"{words.took(percentile_s(window, 0.95))}",
+                f"Time for an event: half within {formatting.duration(percentile_s(window, 0.5))}, 95 percent within "
+                f"{formatting.duration(percentile_s(window, 0.95))}",
             ),
             (
-                h("b", words.took(percentile_s(last_minute, 0.5))),
-                f"95 % within {words.took(percentile_s(last_minute, 0.95))}" if rate else "none in the last minute",
+                h("b", formatting.duration(percentile_s(last_minute, 0.5))),
+                f"95 % within {formatting.duration(percentile_s(last_minute, 0.95))}"
+                if rate
+                else "none in the last minute",
             ),
         ),
         _row(
             "Waiting",
             "in RabbitMQ",
             charts.area(
-                waiting, "waiting", f"Events waiting in the queues: at most {words.count(peak)}", highest=max(peak, 5)
+                waiting,
+                "waiting",
+                f"Events waiting in the queues: at most {formatting.number(peak)}",
+                highest=max(peak, 5),
             ),
-            (h("b", words.UNKNOWN if latest is None else words.count(latest)), f"at most {words.count(peak)}"),
+            (
+                h("b", formatting.UNKNOWN if latest is None else formatting.number(latest)),
+                f"at most {formatting.number(peak)}",
+            ),
         ),
     ]
 

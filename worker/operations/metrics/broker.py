@@ -65,7 +65,7 @@ class _DepthCollector(Collector):
     def collect(self) -> list[GaugeMetricFamily]:
         """One gauge per queue, unless the depths are stale."""
         family = GaugeMetricFamily(
-            "autotag_queue_messages", "Messages ready in a queue, as the broker says", labels=["queue"]
+            "autotag_queue_messages", "Messages ready in a queue, as the broker reports", labels=["queue"]
         )
         if time.monotonic() - self.updated_at_s < STALE_AFTER_S:
             for queue, messages in self.messages.items():

@@ -93,7 +93,7 @@ class ChildMetrics:
         self._reason = reasons
         self._crashes = Counter(
             "autotag_child_crashes",
-            "Children that died unasked; counted: by a fault of their own, not of an image",
+            "Children that crashed; counted: by a fault of their own, not of an image",
             ["kind", "reason", "counted"],
             registry=registry,
         )
@@ -146,7 +146,7 @@ class _PoolCollector(Collector):
     def collect(self) -> Iterable[GaugeMetricFamily]:
         pools = self.read()
         children = {kind: pools[kind].states() if kind in pools else () for kind in KINDS}
-        yield _by_state("autotag_children", "Children by phase of their lives", "phase", PHASES, _by_phase(children))
+        yield _by_state("autotag_children", "Children by phase", "phase", PHASES, _by_phase(children))
         yield _by_state(
             "autotag_supervisor_state",
             "1 for the state that the children of a kind are in as a whole",
@@ -183,7 +183,9 @@ def _model(pool: PoolView | None) -> Iterable[GaugeMetricFamily]:
 def _info(children: Mapping[str, Sequence[ChildView]]) -> GaugeMetricFamily:
     """What runs in the children: the model, its runtime, and how strictly the decoders are sandboxed."""
     family = GaugeMetricFamily(
-        "autotag_child_info", "What the children said of themselves", labels=["kind", "identity", "runtime", "sandbox"]
+        "autotag_child_info",
+        "What the children reported about themselves",
+        labels=["kind", "identity", "runtime", "sandbox"],
     )
     for kind, each in children.items():
         for labels in sorted({_hello_labels(child) for child in each}):

@@ -55,7 +55,7 @@ class EventMetrics:
         )
         self._stage = Histogram(
             "autotag_stage_duration_seconds",
-            "Time in each stage of an event's way",
+            "Time in each stage of processing an event",
             ["stage"],
             buckets=_SECONDS,
             registry=registry,
@@ -70,7 +70,7 @@ class EventMetrics:
         self._in_hand = Gauge("autotag_events_in_hand", "Deliveries being worked on", registry=registry)
         self._last_success = Gauge(
             "autotag_last_success_timestamp_seconds",
-            "When a result for an image that was looked at was last confirmed; 0: not since the start",
+            "When a result with or without tags was last confirmed; 0: not since the start",
             registry=registry,
         )
         self._create_series()
