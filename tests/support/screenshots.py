@@ -126,5 +126,5 @@ def take(
 
 if __name__ == "__main__":
     if shutil.which("chromium") is None:
-        sys.exit("There is no Chromium: run scripts/install_chromium.sh as root.")
+        sys.exit("Chromium is not installed: run scripts/install_tools.sh as root.")
     main()
