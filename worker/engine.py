@@ -57,10 +57,10 @@ class Engine:
             self.model = ModelPool(
                 options,
                 observe=observe,
-                on_batch=metrics.children.batch,
+                on_batch=metrics.children.on_batch,
                 others_at_work=lambda: self.decoders.at_work,
             )
-            metrics.model(package.manifest.name, package.identity)
+            metrics.use_model(package.manifest.name, package.identity)
         local = [TensorFlow(package, self.model)] if package is not None and self.model is not None else []
         self.providers: tuple[Provider, ...] = (*local, *make_enabled(settings, metrics.cloud))
         self.tagger = Tagger(self.decoders, self.providers, metrics)

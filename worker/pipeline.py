@@ -114,7 +114,7 @@ class Pipeline:
         Raises nothing but cancellation; then the delivery is left unsettled.
         """
         self._metrics.received(delivery.lane)
-        with tracing.follow(self._tracer) as trace, self._metrics.in_hand():
+        with tracing.start_trace(self._tracer) as trace, self._metrics.in_hand():
             context = DeliveryContext(delivery, active, trace=trace)
             try:
                 try:
@@ -205,7 +205,7 @@ class Pipeline:
         )
         waited_s = _waited_s(delivery, event)
         if waited_s is not None:
-            self._metrics.waited(waited_s)
+            self._metrics.observe_queue_wait(waited_s)
 
     # ── how a delivery ends ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -331,7 +331,7 @@ class Pipeline:
     def _account_for(self, context: DeliveryContext, ending: Ending) -> None:
         took_s = time.monotonic() - context.delivery.received_at_s
         self._metrics.ended(ending, context.reason, took_s)
-        self._history.ended(_ended(context, ending, took_s), time.monotonic())
+        self._history.on_delivery_ended(_ended(context, ending, took_s), time.monotonic())
         tracing.current_span().set({"autotag.ending": ending.value, "autotag.status": context.status or ""})
         _log.info(
             "event ended",

@@ -216,12 +216,12 @@ class Service:
             _log.info("preparing the model", step=progress.step, done=progress.done, total=progress.total)
 
     def _on_broker_state(self, state: BrokerState) -> None:
-        self.metrics.broker.changed(state)
-        self.history.broker(*consuming_state(state), time.monotonic())
+        self.metrics.broker.on_state(state)
+        self.history.on_consuming_state(*consuming_state(state), time.monotonic())
 
     def _on_notice(self, child: str, notice: Notice) -> None:
         self.metrics.children.on_notice(child, notice)
-        self.history.child(child, notice, time.monotonic())
+        self.history.on_child_notice(child, notice, time.monotonic())
         if isinstance(notice, BecameReady | BecameDisabled):
             self._start_task(self._update_consumer())
 
@@ -268,14 +268,14 @@ class Service:
         """Take no more events until `resume`; what is in hand is finished."""
         await self.broker.stop_consuming(Pause.BY_OPERATOR)
         _log.warning("paused by an operator")
-        self.history.operator("paused", time.monotonic())
+        self.history.on_operator_action("paused", time.monotonic())
         return await self.status()
 
     async def resume(self) -> Status:
         """Take events again."""
         await self.broker.resume_consuming(Pause.BY_OPERATOR)
         _log.info("resumed by an operator")
-        self.history.operator("resumed", time.monotonic())
+        self.history.on_operator_action("resumed", time.monotonic())
         return await self.status()
 
     async def reset(self) -> Status:
@@ -283,7 +283,7 @@ class Service:
         if self.active is not None:
             self.active.engine.reset()
             _log.warning("reset by an operator")
-            self.history.operator("reset", time.monotonic())
+            self.history.on_operator_action("reset", time.monotonic())
             await self._update_consumer()
         return await self.status()
 

@@ -30,7 +30,7 @@ def test_it_consumes_again_within_ten_seconds_of_the_brokers_return_and_was_neve
         until(lambda: readiness.first_ready_after(began_to_start_at_s), "it says so", within_s=10)
         assert (readiness.first_ready_after(began_to_start_at_s) or 0) - back_at_s < 10
         # And all the time that the broker was away, it never said to be ready
-        assert readiness.said_ready(killed_at_s + 0.5, began_to_start_at_s) == []
+        assert readiness.ready_times(killed_at_s + 0.5, began_to_start_at_s) == []
     # And every event, confirmed before the broker was killed, has its tags
     far.reconnect(node.url)
     far.ledger.settle()

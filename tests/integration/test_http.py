@@ -1,4 +1,4 @@
-"""Health and metrics of a real `autotag run`, asked for over HTTP as orchestrators and Prometheus ask."""
+"""Health and metrics of a real `autotag run`, requested over HTTP as orchestrators and Prometheus do."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def test_a_worker_that_takes_events_is_alive_started_and_ready(url: str) -> None
     assert fetch(f"{url}/readyz").json() == {"ready": True, "reason": None, "why_not": None}
 
 
-def test_the_metrics_please_promtool(url: str) -> None:
+def test_the_metrics_pass_promtool(url: str) -> None:
     checked = promtool("check", "metrics", given=metrics(url))
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
-def test_counters_are_there_at_zero_before_anything_has_happened(broker: str, tmp_path: Path) -> None:
+def test_counters_exist_at_zero_before_anything_has_happened(broker: str, tmp_path: Path) -> None:
     with running_service(broker, f"test-zero-{os.getpid()}", tmp_path) as service:
         text = metrics(http_url(service))
         service.stop()
@@ -84,13 +84,13 @@ def test_every_event_is_counted_and_the_stages_add_up_to_the_whole(
 ) -> None:
     # Given the metrics before
     before = metrics(url)
-    # When one photograph after the other is tagged, so that none waits for another
+    # When the photographs are tagged one after the other, so that none waits for another
     for file in [*photographs.values()] * 4:
         dms.results_of([dms.publish({"path": str(file)})])
     # Then every one is counted once
     number = 4 * len(photographs)
 
-    def more(name: str, **labels: str) -> float:
+    def increase(name: str, **labels: str) -> float:
         return total(after, name, **labels) - total(before, name, **labels)
 
     until(
@@ -98,21 +98,21 @@ def test_every_event_is_counted_and_the_stages_add_up_to_the_whole(
         "every event was settled and counted",
     )
     after = metrics(url)
-    assert more("autotag_events_total", ending="answered") == number
-    assert more("autotag_results_total") == number
-    assert more("autotag_model_batch_images_sum") == number
+    assert increase("autotag_events_total", ending="answered") == number
+    assert increase("autotag_results_total") == number
+    assert increase("autotag_model_batch_images_sum") == number
     assert time.time() - value(after, "autotag_last_success_timestamp_seconds") < 60
-    # And the stages leave next to nothing of the whole unexplained
+    # And the stages explain almost all of the total time
     parts = sum(
-        more("autotag_stage_duration_seconds_sum", stage=stage) for stage in ("fetch", "decode", "model", "publish")
+        increase("autotag_stage_duration_seconds_sum", stage=stage) for stage in ("fetch", "decode", "model", "publish")
     )
-    whole = more("autotag_event_duration_seconds_sum")
+    whole = increase("autotag_event_duration_seconds_sum")
     unexplained_s = (whole - parts) / number
     assert parts <= whole
     assert unexplained_s < max(0.05 * whole / number, 0.004)
 
 
-def test_whoever_asks_for_openmetrics_gets_the_trace_of_an_example(
+def test_a_client_that_accepts_openmetrics_gets_exemplars_with_traces(
     url: str, dms: Dms, photographs: dict[str, Path]
 ) -> None:
     # Given an event that belongs to a trace
@@ -126,20 +126,20 @@ def test_whoever_asks_for_openmetrics_gets_the_trace_of_an_example(
     }
     dms.publish_body(body, headers=headers)
     dms.results_of(["traced-1"])
-    # When the metrics are asked for as OpenMetrics
+    # When the metrics are requested as OpenMetrics
     answer = fetch(f"{url}/metrics", {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"})
-    # Then they are, and the histograms name the trace
+    # Then they are sent as such, and the histograms name the trace
     assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
-    named = {
+    exemplars = {
         sample.exemplar.labels["trace_id"]
         for family in open_metrics(answer.body)
         for sample in family.samples
         if sample.exemplar is not None
     }
-    assert TRACE in named
+    assert TRACE in exemplars
 
 
-def test_the_death_of_a_child_is_counted_and_loses_no_count(
+def test_the_crash_of_a_child_is_counted_and_loses_no_count(
     service: RunningService, url: str, dms: Dms, photographs: dict[str, Path]
 ) -> None:
     # Given a worker that has counted something
@@ -147,11 +147,11 @@ def test_the_death_of_a_child_is_counted_and_loses_no_count(
     before = samples(metrics(url))
     # When its model child is killed
     service.children("model")[0].kill()
-    died = {"kind": "model", "reason": "killed_by_sigkill"}
-    until(lambda: total(metrics(url), "autotag_child_relaunches_total", **died) >= 1, "the relaunch was counted")
-    # Then the crash is counted, and no counter has gone back
+    labels = {"kind": "model", "reason": "killed_by_sigkill"}
+    until(lambda: total(metrics(url), "autotag_child_relaunches_total", **labels) >= 1, "the relaunch was counted")
+    # Then the crash is counted, and no counter has decreased
     after = metrics(url)
-    assert total(after, "autotag_child_crashes_total", counted="true", **died) >= 1
+    assert total(after, "autotag_child_crashes_total", counted="true", **labels) >= 1
     now = samples(after)
     counters = [key for key in before if re.search("_(total|count|sum|bucket)$", key[0])]
     assert len(counters) > 100
@@ -165,10 +165,10 @@ def test_the_parent_stays_small_with_http_on(service: RunningService, url: str) 
     assert value(metrics(url), "process_resident_memory_bytes") < 80e6
 
 
-def test_the_queues_are_told_by_their_role(service: RunningService, url: str, prefix: str) -> None:
-    until(lambda: (service.status() or {})["queues"], "the broker has told how full they are")
-    # What they hold is looked up every few seconds, so that an event of the test before may still be told of
-    until(lambda: value(metrics(url), "autotag_queue_messages", queue="images.live") == 0, "it is told to be empty")
+def test_the_queues_are_shown_by_their_role(service: RunningService, url: str, prefix: str) -> None:
+    until(lambda: (service.status() or {})["queues"], "the broker has reported their depths")
+    # Depths are polled every few seconds, so that an event of the previous test may still be included
+    until(lambda: value(metrics(url), "autotag_queue_messages", queue="images.live") == 0, "it is reported to be empty")
     text = metrics(url)
     assert value(text, "autotag_queue_messages", queue="dead-letters") == 0
     assert prefix not in text
@@ -177,7 +177,7 @@ def test_the_queues_are_told_by_their_role(service: RunningService, url: str, pr
 # ── readiness ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_paused_worker_is_not_ready_and_says_who_paused_it(service: RunningService, url: str) -> None:
+def test_a_paused_worker_is_not_ready_and_reports_who_paused_it(service: RunningService, url: str) -> None:
     assert service.autotag("pause").returncode == 0
     answer = fetch(f"{url}/readyz")
     assert answer.status == 503
@@ -197,8 +197,8 @@ def test_without_its_broker_a_worker_is_not_ready_within_five_seconds_and_ready_
         url = http_url(service)
         # When the broker dies
         node.kill()  # type: ignore[attr-defined]
-        # Then the worker says so, with the reason, and lives on
-        answer = until(lambda: not_ready(url), "it was not ready any more", within_s=5)
+        # Then the worker reports it with the reason, and stays alive
+        answer = until(lambda: not_ready(url), "it was no longer ready", within_s=5)
         assert answer.json()["reason"] not in (None, "broker_connecting")
         assert "RabbitMQ" in answer.json()["why_not"]
         assert fetch(f"{url}/livez").status == 200
@@ -215,17 +215,17 @@ def not_ready(url: str) -> Answer | None:
     return answer if answer.status == 503 and answer.json()["reason"] != "not_consuming" else None
 
 
-# ── who may look ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── access ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_with_a_token_and_a_certificate_nobody_else_sees_more_than_whether_it_is_well(
+def test_with_a_token_and_a_certificate_others_see_no_more_than_whether_it_is_healthy(
     broker: str, tmp_path: Path
 ) -> None:
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1")
     issued.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "cert.pem"))
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
+    tls = ssl.create_default_context()
+    authority.configure_trust(tls)
     token = "marker-token-8c1f"
     with running_service(
         broker,
@@ -237,13 +237,13 @@ def test_with_a_token_and_a_certificate_nobody_else_sees_more_than_whether_it_is
         service.ready()
         url = http_url(service)
         assert url.startswith("https://")
-        assert fetch(f"{url}/readyz", tls=trusting).json() == {"ready": True, "reason": None}
+        assert fetch(f"{url}/readyz", tls=tls).json() == {"ready": True, "reason": None}
         for wrong in ({}, {"Authorization": "Bearer marker-token-8c1e"}, {"Authorization": f"Basic {token}"}):
-            refused = fetch(f"{url}/metrics", wrong, tls=trusting)
+            refused = fetch(f"{url}/metrics", wrong, tls=tls)
             assert refused.status == 401
             assert refused.headers["WWW-Authenticate"].startswith("Bearer")
             assert token not in refused.body
-        assert fetch(f"{url}/metrics", {"Authorization": f"Bearer {token}"}, tls=trusting).status == 200
+        assert fetch(f"{url}/metrics", {"Authorization": f"Bearer {token}"}, tls=tls).status == 200
         service.stop()
         assert token not in service.logged()
 
@@ -256,7 +256,7 @@ def test_a_port_that_is_taken_ends_the_start_with_a_sentence(broker: str, tmp_pa
             assert f"can't listen for HTTP on 127.0.0.1 port {port}" in service.logged()
 
 
-def test_a_certificate_that_is_none_ends_the_start_with_a_sentence(broker: str, tmp_path: Path) -> None:
+def test_an_invalid_certificate_ends_the_start_with_a_sentence(broker: str, tmp_path: Path) -> None:
     (tmp_path / "cert.pem").write_text("no certificate")
     changes = {"HTTP__CERTIFICATE_FILE": str(tmp_path / "cert.pem")}
     with running_service(broker, f"test-cert-{os.getpid()}", tmp_path / "service", **changes) as service:
@@ -267,32 +267,32 @@ def test_a_certificate_that_is_none_ends_the_start_with_a_sentence(broker: str, 
 # ── systemd ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Manager:
-    """The socket on which systemd listens."""
+class ServiceManager:
+    """The socket on which systemd would listen."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self._socket.setblocking(False)
-        self.told: list[tuple[float, str]] = []
+        self._lines: list[str] = []
 
     def lines(self) -> list[str]:
-        """Everything that has been told so far."""
+        """All lines received so far."""
         while True:
             try:
                 data = self._socket.recv(65536)
             except BlockingIOError:
-                return [line for _, line in self.told]
-            self.told += [(time.monotonic(), line) for line in data.decode().splitlines()]
+                return list(self._lines)
+            self._lines += data.decode().splitlines()
 
     def close(self) -> None:
         self._socket.close()
 
 
 @pytest.fixture
-def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
-    manager = Manager(tmp_path / "notify")
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServiceManager]:
+    manager = ServiceManager(tmp_path / "notify")
     monkeypatch.setenv("NOTIFY_SOCKET", str(manager.path))
     monkeypatch.setenv("WATCHDOG_USEC", "1000000")
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
@@ -300,18 +300,18 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager
     manager.close()
 
 
-def test_systemd_hears_of_the_start_of_pauses_of_a_reload_and_of_the_stop(
-    broker: str, tmp_path: Path, manager: Manager
+def test_systemd_is_notified_of_the_start_of_pauses_of_a_reload_and_of_the_stop(
+    broker: str, tmp_path: Path, manager: ServiceManager
 ) -> None:
     with running_service(broker, f"test-notify-{os.getpid()}", tmp_path / "service") as service:
         service.ready()
-        until(lambda: "STATUS=taking events" in manager.lines(), "systemd was told that it takes events")
+        until(lambda: "STATUS=taking events" in manager.lines(), "systemd was notified that it takes events")
         lines = manager.lines()
         assert lines.count("READY=1") == 1
         service.autotag("pause")
         until(
             lambda: any("STATUS=not taking events: paused by an operator" in line for line in manager.lines()),
-            "systemd was told of the pause",
+            "systemd was notified of the pause",
         )
         assert service.autotag("reload").returncode == 0
         lines = manager.lines()
@@ -321,42 +321,42 @@ def test_systemd_hears_of_the_start_of_pauses_of_a_reload_and_of_the_stop(
     assert "STOPPING=1" in manager.lines()
 
 
-def test_the_watchdog_is_fed_at_half_its_time_and_starves_while_the_loop_stands_still(
-    broker: str, tmp_path: Path, manager: Manager
+def test_the_watchdog_is_notified_at_half_its_time_and_not_while_the_process_is_stopped(
+    broker: str, tmp_path: Path, manager: ServiceManager
 ) -> None:
-    def fed() -> int:
+    def notifications() -> int:
         return manager.lines().count("WATCHDOG=1")
 
     with running_service(broker, f"test-watchdog-{os.getpid()}", tmp_path / "service") as service:
         service.ready()
-        # Given a watchdog that is fed about twice in its second
-        before, began_s = fed(), time.monotonic()
-        until(lambda: fed() - before >= 6, "the watchdog was fed six times")
+        # Given a watchdog of one second that is notified about twice in it
+        before, began_s = notifications(), time.monotonic()
+        until(lambda: notifications() - before >= 6, "the watchdog was notified six times")
         assert 2 < time.monotonic() - began_s < 6
-        # When the process stands still
+        # When the process is stopped
         service.process.send_signal(signal.SIGSTOP)
-        until(lambda: psutil.Process(service.process.pid).status() == psutil.STATUS_STOPPED, "it stands still")
-        before = fed()
+        until(lambda: psutil.Process(service.process.pid).status() == psutil.STATUS_STOPPED, "it is stopped")
+        before = notifications()
         time.sleep(2)
-        # Then nobody feeds it
-        assert fed() == before
-        # And when the process goes on, somebody does
+        # Then no notification arrives
+        assert notifications() == before
+        # And when the process continues, they arrive again
         service.process.send_signal(signal.SIGCONT)
-        until(lambda: fed() > before, "the watchdog was fed again")
+        until(lambda: notifications() > before, "the watchdog was notified again")
         assert service.stop() == 0
 
 
 # ── operators ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_operator_sees_in_the_terminal_what_the_health_checks_say(service: RunningService) -> None:
+def test_the_command_line_shows_the_same_as_the_health_checks(service: RunningService) -> None:
     shown = service.autotag("status")
     assert shown.returncode == 0
     assert "taking events" in shown.stdout
     assert "model-1" in shown.stdout
-    told = json.loads(service.autotag("status", "--json").stdout)
-    assert told["ready"] is True
-    assert {child["name"] for child in told["children"]} >= {"model-1", "decoder-1"}
+    status = json.loads(service.autotag("status", "--json").stdout)
+    assert status["ready"] is True
+    assert {child["name"] for child in status["children"]} >= {"model-1", "decoder-1"}
     # A worker that takes no events makes `status` end with 1, for scripts
     service.autotag("pause")
     assert service.autotag("status").returncode == 1
@@ -364,27 +364,27 @@ def test_an_operator_sees_in_the_terminal_what_the_health_checks_say(service: Ru
     service.autotag("resume")
 
 
-def test_reset_and_reload_say_what_they_did(service: RunningService) -> None:
+def test_reset_and_reload_report_what_they_did(service: RunningService) -> None:
     assert "forgotten" in service.autotag("reset").stdout
     assert "read anew" in service.autotag("reload").stdout
     service.ready()
 
 
-def test_where_no_service_answers_an_operator_is_told_so(tmp_path: Path, service: RunningService) -> None:
-    told = service.autotag("--config", "/nowhere/autotag.toml", "status")
-    assert told.returncode == 2
+def test_without_a_service_the_command_line_reports_that_none_answers(tmp_path: Path, service: RunningService) -> None:
+    done = service.autotag("--config", "/nowhere/autotag.toml", "status")
+    assert done.returncode == 2
     with running_service("amqp://127.0.0.1:1/", "nobody", tmp_path, HTTP__ENABLED="false") as elsewhere:
         elsewhere.process.kill()
         elsewhere.process.wait(timeout=10)
-        told = elsewhere.autotag("status")
-    assert told.returncode == 3
-    assert "no service answers" in told.stderr
+        done = elsewhere.autotag("status")
+    assert done.returncode == 3
+    assert "no service answers" in done.stderr
 
 
 # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_client_that_holds_on_to_its_connection_does_not_hold_up_the_end(broker: str, tmp_path: Path) -> None:
+def test_a_client_that_keeps_its_connection_does_not_delay_the_end(broker: str, tmp_path: Path) -> None:
     with running_service(broker, f"test-end-{os.getpid()}", tmp_path) as service:
         service.ready()
         address = http_url(service).removeprefix("http://").split(":")

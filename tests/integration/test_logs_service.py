@@ -1,4 +1,4 @@
-"""The log of a real service: a line for each event's end, and no secret and no image in anything that it says."""
+"""The log of a real service: a line for each event's end, and no secret and no image in any of its output."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SECRET_IN_URL = "MARKER-url-never-to-be-seen"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
-def test_every_event_ends_in_one_line_and_nothing_that_is_said_holds_a_secret(
+def test_every_event_ends_in_one_line_and_no_output_holds_a_secret(
     broker: str, photographs: dict[str, Path], tmp_path: Path
 ) -> None:
     prefix = f"test-secrets-{os.getpid()}"
     whole = photographs["coffee"].read_bytes() + IN_THE_IMAGE
     with (
-        FakeGoogle("another-key") as google,  # which refuses ours, so that the error's way is gone too
+        FakeGoogle("another-key") as google,  # which refuses ours, so that the error path is taken too
         running_service(
             broker,
             prefix,
@@ -65,16 +65,16 @@ def test_every_event_ends_in_one_line_and_nothing_that_is_said_holds_a_secret(
         results = dms.results_of(events)
         until(lambda: service.logged().count('"event ended"') == len(events) + 1, "each event's end was logged")
         dms.close()
-        # When all that the service says of itself is put together
+        # When all output of the service is collected
         url, bearer = http_url(service), {"Authorization": f"Bearer {TOKEN}"}
-        told = [fetch(f"{url}{path}", bearer).body for path in ("/metrics", "/readyz", "/livez", "/")]
-        told += [service.autotag("status", "--json").stdout, service.autotag("status").stdout]
+        outputs = [fetch(f"{url}{path}", bearer).body for path in ("/metrics", "/readyz", "/livez", "/")]
+        outputs += [service.autotag("status", "--json").stdout, service.autotag("status").stdout]
         assert service.stop() == 0
-        told.append(service.logged())
+        outputs.append(service.logged())
     # Then there is one line for each event's end, with ids, stages and outcome
-    ends = [line for line in map(json.loads, told[-1].splitlines()) if line["event"] == "event ended"]
-    assert len(ends) == len(events) + 1
-    by_event = {line["event_id"]: line for line in ends if "event_id" in line}
+    ended = [line for line in map(json.loads, outputs[-1].splitlines()) if line["event"] == "event ended"]
+    assert len(ended) == len(events) + 1
+    by_event = {line["event_id"]: line for line in ended if "event_id" in line}
     for event in events:
         assert by_event[event]["status"] == results[event][-1].data["status"]
         assert by_event[event]["attempt"] == 1
@@ -82,10 +82,10 @@ def test_every_event_ends_in_one_line_and_nothing_that_is_said_holds_a_secret(
     assert by_event[events[0]]["asset_id"] == "asset-0"
     assert by_event[events[1]]["reason"].startswith("image_")
     assert by_event["traced"]["trace_id"] == TRACE
-    asked = {report["name"]: report["reason"] for report in results["traced"][-1].data["providers"]}
-    assert asked["google_cloud_vision"] == "google_key_refused"
+    reasons = {report["name"]: report["reason"] for report in results["traced"][-1].data["providers"]}
+    assert reasons["google_cloud_vision"] == "google_key_refused"
     # And none of it holds a secret or a part of an image
-    everything = "\n".join([*told, *(message.body.decode() for found in results.values() for message in found)])
+    everything = "\n".join([*outputs, *(message.body.decode() for found in results.values() for message in found)])
     password = urlsplit(broker).password
     hidden = [KEY, TOKEN, SECRET_IN_URL, IN_THE_IMAGE.decode(), base64.b64encode(IN_THE_IMAGE).decode()[4:-4]]
     for secret in [*hidden, *([password] if password else [])]:

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a real worker under load: every panel of the dashboard has data, and alarms are heard."""
+"""A real Prometheus scrapes a real worker under load: every panel of the dashboard has data, and alerts fire."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def panels() -> dict[str, list[str]]:
     """The expressions of each panel, with Grafana's variables filled in as Grafana would."""
     dashboard: dict[str, Any] = json.loads(DASHBOARD.read_text())
     return {
-        panel["title"]: [filled_in(target["expr"]) for target in panel["targets"]]
+        panel["title"]: [interpolate(target["expr"]) for target in panel["targets"]]
         for panel in dashboard["panels"]
         if panel["type"] != "row"
     }
 
 
-def filled_in(expression: str) -> str:
-    for variable, meaning in (("$__rate_interval", "15s"), ("$job", "autotag"), ("$instance", ".*")):
-        expression = expression.replace(variable, meaning)
+def interpolate(expression: str) -> str:
+    for variable, replacement in (("$__rate_interval", "15s"), ("$job", "autotag"), ("$instance", ".*")):
+        expression = expression.replace(variable, replacement)
     assert "$" not in expression
     return expression
 
@@ -45,7 +45,7 @@ def has_numbers(series: list[dict[str, Any]]) -> bool:
 
 
 class Load:
-    """Photographs that keep coming, some of them broken, some for an instance with a cloud service."""
+    """Publishes photographs, some of them broken, some for an instance with a cloud service."""
 
     def __init__(self, dms: Dms, photographs: dict[str, Path], broken: Path) -> None:
         self._dms = dms
@@ -53,12 +53,12 @@ class Load:
         self._broken = broken
 
     def once(self) -> None:
-        """One of everything, and wait until all has been answered."""
+        """Publish one of each and wait for all results."""
         files = [(file, instance) for file in self._photographs.values() for instance in ("default", "acme")]
         self._dms.results_of([self._publish(*each) for each in (*files, (self._broken, "default"))])
 
     def _publish(self, file: Path, instance: str) -> str:
-        """An event that says when it was published, for the wait in the queue."""
+        """Publish an event with its time of publication, for the wait in the queue."""
         event = {
             "specversion": "1.0",
             "id": str(uuid.uuid4()),
@@ -109,14 +109,14 @@ def watched(
 ) -> Iterator[tuple[RunningService, Load, Prometheus]]:
     running, load = service
     target = http_url(running).removeprefix("http://")
-    with prometheus(tmp_path_factory.mktemp("prometheus"), target) as seen:
-        until(lambda: any(each["health"] == "up" for each in seen.targets()), "the worker was scraped")
-        yield running, load, seen
+    with prometheus(tmp_path_factory.mktemp("prometheus"), target) as server:
+        until(lambda: any(each["health"] == "up" for each in server.targets()), "the worker was scraped")
+        yield running, load, server
 
 
 @pytest.mark.timeout(240)
 def test_every_panel_of_the_dashboard_has_data_under_load(watched: tuple[RunningService, Load, Prometheus]) -> None:
-    _, load, seen = watched
+    _, load, server = watched
     without = {title: expressions for title, expressions in panels().items() if expressions}
     assert len(without) > 30
 
@@ -125,27 +125,27 @@ def test_every_panel_of_the_dashboard_has_data_under_load(watched: tuple[Running
     while without and time.monotonic() < deadline_s:
         load.once()
         for title in list(without):
-            if all(has_numbers(seen.query(expression)) for expression in without[title]):
+            if all(has_numbers(server.query(expression)) for expression in without[title]):
                 del without[title]
     # Then each expression of each panel has given at least one series with a number
     assert without == {}
 
 
-def test_a_worker_that_is_well_raises_no_alarm_but_for_its_dead_letters(
+def test_a_healthy_worker_fires_no_alert_but_those_for_its_dead_letters(
     watched: tuple[RunningService, Load, Prometheus],
 ) -> None:
-    _, _, seen = watched
-    assert set(seen.alerts()) <= {"AutotagDeadLetters", "AutotagFailureRatio"}
+    _, _, server = watched
+    assert set(server.alerts()) <= {"AutotagDeadLetters", "AutotagFailureRatio"}
 
 
-def test_the_alarm_for_a_disabled_model_goes_off(watched: tuple[RunningService, Load, Prometheus]) -> None:
-    running, _, seen = watched
+def test_the_alert_for_a_disabled_model_fires_and_is_resolved(watched: tuple[RunningService, Load, Prometheus]) -> None:
+    running, _, server = watched
     # Given a model that may not be relaunched
     (model,) = running.children("model")
     # When it dies
     model.kill()
-    # Then Prometheus sounds the alarm, and calls it off after `autotag reset`
-    until(lambda: seen.alerts().get("AutotagModelDisabled") == "firing", "the alarm went off", within_s=20)
+    # Then Prometheus fires the alert, and resolves it after `autotag reset`
+    until(lambda: server.alerts().get("AutotagModelDisabled") == "firing", "the alert fired", within_s=20)
     assert running.autotag("reset").returncode == 0
-    until(lambda: "AutotagModelDisabled" not in seen.alerts(), "the alarm was called off", within_s=30)
+    until(lambda: "AutotagModelDisabled" not in server.alerts(), "the alert was resolved", within_s=30)
     running.ready()

@@ -1,4 +1,4 @@
-"""The status page of a real `autotag run`, in a real Chromium: read, watched, acted on, and given images."""
+"""The status page of a real `autotag run` in a real Chromium: reading, refreshing, actions, and trying images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
-from tests.support.browser import Complaints, chromium
+from tests.support.browser import BrowserMessages, chromium
 from tests.support.monitoring import fetch, http_url
 from tests.support.service import Dms, RunningService, running_service, until
 
@@ -23,11 +23,11 @@ PHONE = {"width": 360, "height": 740}
 
 DROP = """([name, type, encoded]) => {
   const bytes = Uint8Array.from(atob(encoded), (letter) => letter.charCodeAt(0));
-  const carried = new DataTransfer();
-  carried.items.add(new File([bytes], name, { type }));
-  const there = document.querySelector(".drop");
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([bytes], name, { type }));
+  const target = document.querySelector(".drop-zone");
   for (const kind of ["dragenter", "dragover", "drop"]) {
-    there.dispatchEvent(new DragEvent(kind, { dataTransfer: carried, bubbles: true, cancelable: true }));
+    target.dispatchEvent(new DragEvent(kind, { dataTransfer, bubbles: true, cancelable: true }));
   }
 }"""
 
@@ -67,7 +67,7 @@ def browser(service: RunningService) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def answered(broker: str, prefix: str, service: RunningService, photographs: dict[str, Path]) -> None:
-    """One event for each photograph and one for a broken file have come to their end."""
+    """One event for each photograph and one for a broken file have ended."""
     dms = Dms(broker, prefix)
     broken = photographs["chelsea"].with_name("broken.jpg")
     broken.write_bytes(photographs["chelsea"].read_bytes()[:5000])
@@ -76,15 +76,15 @@ def answered(broker: str, prefix: str, service: RunningService, photographs: dic
     dms.close()
 
 
-Opens = Callable[..., Page]
+OpenPage = Callable[..., Page]
 
 
 @pytest.fixture
-def opens(browser: Browser, url: str) -> Iterator[Opens]:
-    """Opens the page in a browser that has never been there, signed in unless told otherwise."""
+def open_page(browser: Browser, url: str) -> Iterator[OpenPage]:
+    """Opens the page in a new browser context, signed in by default."""
     contexts: list[BrowserContext] = []
 
-    def opened(*, signed_in: bool = True, **options: object) -> Page:
+    def open_in_new_context(*, signed_in: bool = True, **options: object) -> Page:
         context = browser.new_context(**options)  # type: ignore[arg-type]
         contexts.append(context)
         page = context.new_page()
@@ -92,23 +92,23 @@ def opens(browser: Browser, url: str) -> Iterator[Opens]:
         if signed_in:
             sign_in(page)
             if options.get("java_script_enabled", True):
-                script_is_at_work(page)
+                wait_for_script(page)
         return page
 
-    yield opened
+    yield open_in_new_context
     for context in contexts:
         context.close()
 
 
 def sign_in(page: Page) -> None:
-    """Give the token and see the page, as the server draws it."""
+    """Enter the token and wait for the page as the server renders it."""
     page.get_by_label("Token").fill(TOKEN)
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("Ready")
 
 
-def script_is_at_work(page: Page) -> None:
-    """Wait until the page's script listens. The page is drawn before that, and what falls onto it then is lost."""
+def wait_for_script(page: Page) -> None:
+    """Wait until the page's script listens. The page is shown before that, and a file dropped earlier is lost."""
     expect(image_field(page)).to_be_enabled()
 
 
@@ -117,26 +117,26 @@ def image_field(page: Page) -> Locator:
 
 
 def drop(page: Page, name: str, data: bytes, kind: str = "image/jpeg") -> None:
-    """Let a file fall onto the page, as a person would."""
+    """Drop a file onto the page, as a person would."""
     page.evaluate(DROP, [name, kind, base64.b64encode(data).decode()])
 
 
 def status(url: str) -> Any:
-    """What `autotag status` says, by another way."""
+    """The status that `autotag status` shows, over HTTP."""
     return fetch(f"{url}/status.json", {"Authorization": f"Bearer {TOKEN}"}).json()["status"]
 
 
 def violations(page: Page) -> list[str]:
-    """What axe-core finds wrong, each with the first element that it is about."""
-    found = Axe().run(page).response["violations"]
-    return [f"{each['id']}: {each['help']}: {each['nodes'][0]['html'][:200]}" for each in found]
+    """The accessibility violations that axe-core finds, each with the first element concerned."""
+    reported = Axe().run(page).response["violations"]
+    return [f"{each['id']}: {each['help']}: {each['nodes'][0]['html'][:200]}" for each in reported]
 
 
 # ── signing in, reading ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_it_asks_for_the_token_and_takes_no_other(opens: Opens) -> None:
-    page = opens(signed_in=False)
+def test_it_asks_for_the_token_and_takes_no_other(open_page: OpenPage) -> None:
+    page = open_page(signed_in=False)
     expect(page.get_by_role("button", name="Sign in")).to_be_visible()
     assert "Ready" not in page.content()
     page.get_by_label("Token").fill("another")
@@ -145,39 +145,41 @@ def test_it_asks_for_the_token_and_takes_no_other(opens: Opens) -> None:
     assert violations(page) == []
 
 
-def test_it_shows_results_with_thumbnails_and_failures_with_what_to_do(opens: Opens, url: str, answered: None) -> None:
-    page = opens()
+def test_it_shows_results_with_thumbnails_and_failures_with_what_to_do(
+    open_page: OpenPage, url: str, answered: None
+) -> None:
+    page = open_page()
     results = page.get_by_role("region", name="Last results")
     expect(results.get_by_text("coffee", exact=True)).to_be_visible()
     expect(results.get_by_text("espresso")).to_be_visible()
-    # Five photographs, each with its thumbnail, which a decoder has made meanwhile
+    # Five photographs, each with the thumbnail that a decoder has made meanwhile
     page.wait_for_function("document.querySelectorAll('img.thumb').length === 5")
     page.wait_for_function("[...document.querySelectorAll('img.thumb')].every((image) => image.naturalWidth > 100)")
-    troubles = page.get_by_role("region", name="What went wrong")
-    expect(troubles).to_contain_text("image_truncated")
-    expect(troubles).to_contain_text("Have the file uploaded again")
-    life = page.get_by_role("region", name="The last 15 minutes")
-    expect(life.get_by_role("img", name="model-1: ")).to_be_visible()
-    expect(life.get_by_text("5 relaunches left")).to_be_visible()
+    failures = page.get_by_role("region", name="What went wrong")
+    expect(failures).to_contain_text("image_truncated")
+    expect(failures).to_contain_text("Have the file uploaded again")
+    timeline = page.get_by_role("region", name="The last 15 minutes")
+    expect(timeline.get_by_role("img", name="model-1: ")).to_be_visible()
+    expect(timeline.get_by_text("5 relaunches left")).to_be_visible()
     assert TOKEN not in page.content()
 
 
-def test_it_asks_no_other_host_and_the_console_stays_silent(opens: Opens, url: str, answered: None) -> None:
-    page = opens(signed_in=False)
-    complaints = Complaints(page)
+def test_it_asks_no_other_host_and_the_console_stays_silent(open_page: OpenPage, url: str, answered: None) -> None:
+    page = open_page(signed_in=False)
+    messages = BrowserMessages(page)
     sign_in(page)
-    script_is_at_work(page)
+    wait_for_script(page)
     with page.expect_response("**/live"):
-        pass  # it has renewed itself once
+        pass  # it has refreshed itself once
     drop(page, "small.jpg", b"\xff\xd8\xff\xe0 no more than a beginning")
     expect(page.locator("#tried")).to_contain_text("Not tagged")
-    refused = [each for each in complaints.said if "422" not in each]  # a browser tells of every refusal
-    assert refused == []
-    assert complaints.hosts == {url.removeprefix("http://")}
+    unexpected = [each for each in messages.texts if "422" not in each]  # a browser logs every error response
+    assert unexpected == []
+    assert messages.hosts == {url.removeprefix("http://")}
 
 
-def test_it_can_be_read_and_acted_on_without_scripts(opens: Opens, answered: None) -> None:
-    page = opens(java_script_enabled=False)
+def test_it_can_be_read_and_acted_on_without_scripts(open_page: OpenPage, answered: None) -> None:
+    page = open_page(java_script_enabled=False)
     expect(page.get_by_text("espresso")).to_be_visible()
     expect(image_field(page)).to_be_disabled()
     page.get_by_role("button", name="Pause").click()
@@ -186,15 +188,15 @@ def test_it_can_be_read_and_acted_on_without_scripts(opens: Opens, answered: Non
     expect(page.get_by_role("heading", level=1)).to_have_text("Ready")
 
 
-# ── looks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── appearance ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [PHONE, {"width": 1180, "height": 800}], ids=["phone", "upload_limiter"])
-def test_everybody_can_use_it(
-    opens: Opens, answered: None, photographs: dict[str, Path], scheme: str, viewport: dict[str, int]
+@pytest.mark.parametrize("viewport", [PHONE, {"width": 1180, "height": 800}], ids=["phone", "desktop"])
+def test_it_is_accessible_in_every_scheme_and_size(
+    open_page: OpenPage, answered: None, photographs: dict[str, Path], scheme: str, viewport: dict[str, int]
 ) -> None:
-    page = opens(color_scheme=scheme, viewport=viewport, reduced_motion="reduce")
+    page = open_page(color_scheme=scheme, viewport=viewport, reduced_motion="reduce")
     page.get_by_text("What happened").click()
     drop(page, "chelsea.jpg", photographs["chelsea"].read_bytes())
     expect(page.locator("#tried h3")).to_contain_text("tag")
@@ -205,29 +207,29 @@ def test_everybody_can_use_it(
     assert (brightness < 150) == (scheme == "dark")
 
 
-def test_what_is_folded_open_and_where_the_keyboard_is_outlast_a_renewal(opens: Opens, answered: None) -> None:
-    page = opens()
+def test_unfolded_details_and_keyboard_focus_survive_a_refresh(open_page: OpenPage, answered: None) -> None:
+    page = open_page()
     page.get_by_text("What happened").click()
     page.get_by_role("button", name="Reset").focus()
-    for _ in range(2):  # it asks for the next one when it has fitted in the last
+    for _ in range(2):  # it requests the next one after it has merged the last
         with page.expect_request("**/live"):
             pass
-    expect(page.locator("#moments")).to_have_attribute("open", "")
+    expect(page.locator("#occurrences")).to_have_attribute("open", "")
     expect(page.get_by_role("button", name="Reset")).to_be_focused()
 
 
 # ── acting ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_with_the_keyboard_alone_the_service_is_paused_and_resumed(opens: Opens, url: str) -> None:
-    page = opens()
+def test_with_the_keyboard_alone_the_service_is_paused_and_resumed(open_page: OpenPage, url: str) -> None:
+    page = open_page()
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="To the content")).to_be_focused()
     while page.evaluate("document.activeElement.textContent") != "Pause":
         page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("Paused")
-    expect(page.locator("#said")).to_have_text("Paused: no more events are taken")
+    expect(page.locator("#notice")).to_have_text("Paused: no more events are taken")
     assert status(url)["reason"] == "by_operator"
     expect(page.get_by_role("button", name="Resume")).to_be_focused()
     page.keyboard.press("Enter")
@@ -235,48 +237,47 @@ def test_with_the_keyboard_alone_the_service_is_paused_and_resumed(opens: Opens,
     assert status(url)["ready"]
 
 
-def test_another_site_can_do_nothing_with_the_browser_of_who_is_signed_in(opens: Opens, url: str) -> None:
-    page = opens()
-    proof = page.locator("form[data-action=pause] input[name=proof]").get_attribute("value")
-    # Given a page under another name of this very host, so near that cookies would not tell it apart
-    stranger = page.context.new_page()
+def test_another_site_can_do_nothing_with_a_signed_in_browser(open_page: OpenPage, url: str) -> None:
+    page = open_page()
+    csrf_token = page.locator("form[data-action=pause] input[name=csrf_token]").get_attribute("value")
+    # Given a page under another name of this very host, so close that cookies alone would not distinguish it
+    other_site = page.context.new_page()
     port = url.rpartition(":")[2]
-    elsewhere = f"<form id=f method=post action='{url}/pause'><input name=proof value='{proof}'></form>"
-    stranger.route(
-        f"http://localhost:{port}/bait", lambda route: route.fulfill(body=elsewhere, content_type="text/html")
-    )
-    stranger.goto(f"http://localhost:{port}/bait")
+    field = f"<input name=csrf_token value='{csrf_token}'>"
+    bait = f"<form id=f method=post action='{url}/pause'>{field}</form>"
+    other_site.route(f"http://localhost:{port}/bait", lambda route: route.fulfill(body=bait, content_type="text/html"))
+    other_site.goto(f"http://localhost:{port}/bait")
     # When it sends the form
-    with stranger.expect_response(f"{url}/pause") as sent:
-        stranger.evaluate("document.getElementById('f').submit()")
+    with other_site.expect_response(f"{url}/pause") as sent:
+        other_site.evaluate("document.getElementById('f').submit()")
     # Then it is refused and nothing is paused
     assert sent.value.status == 403
     assert status(url)["ready"]
 
 
-def test_who_signs_out_sees_nothing_any_more(opens: Opens, url: str) -> None:
-    page = opens()
+def test_after_signing_out_nothing_is_visible(open_page: OpenPage, url: str) -> None:
+    page = open_page()
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("button", name="Sign in")).to_be_visible()
     page.goto(f"{url}/live")
     assert "Sign in first" in page.content()
 
 
-def test_a_page_left_open_tells_when_the_service_answers_no_more(opens: Opens, answered: None) -> None:
-    page = opens()
+def test_an_open_page_shows_when_the_service_stops_answering(open_page: OpenPage, answered: None) -> None:
+    page = open_page()
     page.route("**/live", lambda route: route.abort())
-    expect(page.locator("#said")).to_contain_text("No answer since")
+    expect(page.locator("#notice")).to_contain_text("No answer since")
     page.unroute("**/live")
-    expect(page.locator("#said")).to_have_text("")
+    expect(page.locator("#notice")).to_have_text("")
 
 
-def test_a_crash_of_the_model_appears_by_itself(opens: Opens, url: str, service: RunningService) -> None:
-    page = opens()
+def test_a_crash_of_the_model_appears_by_itself(open_page: OpenPage, url: str, service: RunningService) -> None:
+    page = open_page()
     (child,) = service.children("model")
     child.kill()
     expect(page.locator(".now", has_text="4 relaunches left")).to_be_visible()
     page.get_by_text("What happened").click()
-    expect(page.locator("#moments")).to_contain_text("crashed: killed by SIGKILL")
+    expect(page.locator("#occurrences")).to_contain_text("crashed: killed by SIGKILL")
     page.get_by_role("button", name="Reset").click()
     expect(page.locator(".now", has_text="5 relaunches left")).to_be_visible()
     until(lambda: status(url)["model"]["ready"], "the model was relaunched")
@@ -285,8 +286,10 @@ def test_a_crash_of_the_model_appears_by_itself(opens: Opens, url: str, service:
 # ── trying an image ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_image_that_is_dropped_shows_each_labels_way_to_a_tag(opens: Opens, photographs: dict[str, Path]) -> None:
-    page = opens()
+def test_an_image_that_is_dropped_shows_each_labels_way_to_a_tag(
+    open_page: OpenPage, photographs: dict[str, Path]
+) -> None:
+    page = open_page()
     drop(page, "chelsea <b>.jpg", photographs["chelsea"].read_bytes())
     tried = page.locator("#tried")
     expect(tried.locator("h3")).to_contain_text("tags in")
@@ -300,27 +303,29 @@ def test_an_image_that_is_dropped_shows_each_labels_way_to_a_tag(opens: Opens, p
     assert any("below the threshold" in row for row in rows.values())
 
 
-def test_an_image_is_asked_for_only_once_it_would_be_taken(opens: Opens, photographs: dict[str, Path]) -> None:
-    page = opens(signed_in=False)
-    # Given a page that is drawn and whose script has not come
+def test_the_file_field_is_enabled_only_once_the_script_listens(
+    open_page: OpenPage, photographs: dict[str, Path]
+) -> None:
+    page = open_page(signed_in=False)
+    # Given a page that is shown and whose script has not loaded
     page.route("**/autotag.js", lambda route: route.abort())
     sign_in(page)
     expect(image_field(page)).to_be_disabled()
-    # When the script comes
+    # When the script loads
     page.unroute("**/autotag.js")
     page.reload()
-    # Then the field is open, and what falls onto the page from then on is looked at
-    script_is_at_work(page)
+    # Then the field is enabled, and an image that is dropped from then on is tagged
+    wait_for_script(page)
     drop(page, "chelsea.jpg", photographs["chelsea"].read_bytes())
     expect(page.locator("#tried h3")).to_contain_text("tags in")
 
 
 def test_an_image_is_tried_under_the_settings_of_the_instance_that_is_chosen(
-    opens: Opens, photographs: dict[str, Path]
+    open_page: OpenPage, photographs: dict[str, Path]
 ) -> None:
-    page = opens()
+    page = open_page()
     page.get_by_label("As an event of").select_option("acme")
-    # The keyboard's way: a file is chosen, not dropped
+    # As with the keyboard: a file is chosen, not dropped
     image_field(page).set_input_files(photographs["chelsea"])
     tried = page.locator("#tried")
     expect(tried.locator("h3")).to_contain_text("No tag in")
@@ -328,49 +333,51 @@ def test_an_image_is_tried_under_the_settings_of_the_instance_that_is_chosen(
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "told"),
+    ("name", "data", "refusal"),
     [
         ("notes.txt", b"These are no pixels.\n" * 50, "not"),
         ("empty.jpg", b"", "It is empty"),
         ("large.jpg", b"\xff\xd8\xff\xe0" + b"x" * 2_000_000, "It is larger than 2.0 MB"),
     ],
 )
-def test_what_is_no_image_is_refused_in_a_sentence(opens: Opens, name: str, data: bytes, told: str) -> None:
-    page = opens()
+def test_what_is_no_image_is_refused_with_a_sentence(open_page: OpenPage, name: str, data: bytes, refusal: str) -> None:
+    page = open_page()
     drop(page, name, data, "text/plain")
-    expect(page.locator("#tried .refused")).to_contain_text(told)
+    expect(page.locator("#tried .refused")).to_contain_text(refusal)
     expect(page.locator("#tried .refused")).to_contain_text("Not tagged")
 
 
 def test_what_was_tried_is_neither_published_nor_kept(
-    opens: Opens, broker: str, prefix: str, service: RunningService, photographs: dict[str, Path]
+    open_page: OpenPage, broker: str, prefix: str, service: RunningService, photographs: dict[str, Path]
 ) -> None:
     dms = Dms(broker, prefix)
     while dms.take("results"):
         pass
-    page = opens()
+    page = open_page()
     drop(page, "only-tried.jpg", photographs["rocket"].read_bytes())
     expect(page.locator("#tried h3")).to_contain_text("tag")
     assert dms.depth("results") == 0
     dms.close()
-    with page.expect_response("**/live") as renewed:
+    with page.expect_response("**/live") as refreshed:
         pass
-    assert "only-tried" not in renewed.value.text()
+    assert "only-tried" not in refreshed.value.text()
     descriptors = psutil.Process(service.process.pid).open_files()
     assert not [each for each in descriptors if "autotag-content" in each.path]
 
 
 def test_programs_get_the_same_as_json(url: str, answered: None) -> None:
-    told = fetch(f"{url}/status.json", {"Authorization": f"Bearer {TOKEN}"}).json()
-    assert told["status"]["ready"] is True
-    assert {"astronaut", "coffee", "broken"} <= {each["asset_id"] for each in told["results"]}
-    assert told["failures"][0]["reason"] == "image_truncated"
-    assert len(told["steps"]) == 90
+    report = fetch(f"{url}/status.json", {"Authorization": f"Bearer {TOKEN}"}).json()
+    assert report["status"]["ready"] is True
+    assert {"astronaut", "coffee", "broken"} <= {each["asset_id"] for each in report["results"]}
+    assert report["failures"][0]["reason"] == "image_truncated"
+    assert len(report["steps"]) == 90
     assert fetch(f"{url}/status.json").status == 401
 
 
-def test_the_parent_stays_small_with_the_page_in_use(service: RunningService, opens: Opens, answered: None) -> None:
-    page = opens()
+def test_the_parent_stays_small_with_the_page_in_use(
+    service: RunningService, open_page: OpenPage, answered: None
+) -> None:
+    page = open_page()
     with page.expect_response("**/live"):
         pass
     assert psutil.Process(service.process.pid).memory_info().rss < 80e6

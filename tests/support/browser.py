@@ -20,36 +20,36 @@ FLAGS = [
     "--disable-sync",
 ]
 
-SEEN_WITHIN_MS = 20_000
-"""How long `expect` looks for what it expects: a busy machine draws slowly."""
+EXPECT_TIMEOUT_MS = 20_000
+"""How long `expect` waits for its condition: a busy machine renders slowly."""
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser with a profile of its own, which goes with it."""
+    """A browser with a temporary profile."""
     path = shutil.which("chromium")
     if path is None:
         pytest.fail("These tests need Debian's Chromium: run scripts/install_tools.sh as root.")
-    expect.set_options(timeout=SEEN_WITHIN_MS)
+    expect.set_options(timeout=EXPECT_TIMEOUT_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()
 
 
-class Complaints:
-    """What a page's console says, Content-Security-Policy violations included, and which hosts it asks."""
+class BrowserMessages:
+    """The errors and warnings in a page's console, including CSP violations, and the hosts that it contacts."""
 
     def __init__(self, page: Page) -> None:
-        self.said: list[str] = []
+        self.texts: list[str] = []
         self.hosts: set[str] = set()
         page.on("console", self._console)
-        page.on("pageerror", lambda error: self.said.append(str(error)))
+        page.on("pageerror", lambda error: self.texts.append(str(error)))
         page.on("request", self._request)
 
     def _console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
-            self.said.append(message.text)
+            self.texts.append(message.text)
 
     def _request(self, request: Request) -> None:
         if request.url.startswith("http"):

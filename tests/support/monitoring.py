@@ -1,4 +1,4 @@
-"""What a monitoring system does: asks over HTTP, scrapes with a real Prometheus, checks with promtool."""
+"""What a monitoring system does: requests over HTTP, scraping by a real Prometheus, checks with promtool."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back over HTTP."""
+    """An HTTP response."""
 
     status: int
     headers: Message
@@ -39,8 +39,8 @@ class Answer:
 
 
 def fetch(url: str, headers: Mapping[str, str] | None = None, *, tls: ssl.SSLContext | None = None) -> Answer:
-    """GET; an error status is an answer like any other."""
-    request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310 - of the test's own making
+    """GET. An error status is returned like any other."""
+    request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310 - the test's own URL
     try:
         with urllib.request.urlopen(request, timeout=10, context=tls) as response:  # noqa: S310 - see above
             return Answer(response.status, response.headers, response.read().decode())
@@ -50,13 +50,13 @@ def fetch(url: str, headers: Mapping[str, str] | None = None, *, tls: ssl.SSLCon
 
 
 def http_url(service: RunningService) -> str:
-    """Where a service that was given port 0 listens, as its log says."""
+    """The URL of a service that was given port 0, from its log."""
 
-    def said() -> str | None:
+    def logged_url() -> str | None:
         lines = (json.loads(line) for line in service.logged().splitlines() if line.startswith("{"))
         return next((line["url"] for line in lines if line["event"] == "listening for HTTP"), None)
 
-    return str(until(said, "it says where it listens"))
+    return str(until(logged_url, "it logged where it listens"))
 
 
 def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -69,28 +69,28 @@ def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 
 
 def value(text: str, name: str, **labels: str) -> float:
-    """One sample; fails when it is not there."""
+    """The value of one sample. Raises KeyError if it does not exist."""
     return samples(text)[name, frozenset(labels.items())]
 
 
 def total(text: str, name: str, **labels: str) -> float:
-    """The sum of the samples of a name that carry these labels among others."""
-    return sum(found for (each, has), found in samples(text).items() if each == name and has >= set(labels.items()))
+    """The sum of all samples of a name that have these labels, among others."""
+    return sum(number for (each, has), number in samples(text).items() if each == name and has >= set(labels.items()))
 
 
 def promtool(*arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run promtool; fails when it is not installed."""
+    """Run promtool. Fails the test if it is not installed."""
     return subprocess.run(
         [tool("promtool"), *arguments], input=given, capture_output=True, text=True, timeout=60, check=False
     )
 
 
 def tool(name: str) -> str:
-    """Path of a program of Prometheus."""
-    found = shutil.which(name)
-    if found is None:
+    """Path of one of Prometheus' programs. Fails the test if it is not installed."""
+    path = shutil.which(name)
+    if path is None:
         pytest.fail(f"This test needs {name}: run scripts/install_tools.sh, which installs Debian's package.")
-    return found
+    return path
 
 
 def free_port() -> int:
@@ -124,7 +124,7 @@ class Prometheus:
 
 @contextmanager
 def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
-    """A real Prometheus under our scrape file and rules, changed in nothing but the target and the intervals."""
+    """A real Prometheus with our scrape file and rules; only the target and the intervals are changed."""
     shutil.copytree(ROOT / "deploy/prometheus/rules", folder / "rules")
     config = (ROOT / "deploy/prometheus/prometheus.yml").read_text()
     for ours, here in (("autotag:9464", target), ("_interval: 15s", "_interval: 1s")):

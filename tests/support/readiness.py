@@ -1,4 +1,4 @@
-"""What a service says of its readiness, asked again and again while a test breaks something."""
+"""Samples a service's readiness continuously while a test breaks something."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ from contextlib import contextmanager
 
 from tests.support.service import RunningService, until
 
-_EVERY_S = 0.03
+_INTERVAL_S = 0.03
 
 
 class Readiness:
-    """The answers so far: when each was asked for (monotonic), and whether it was "ready"."""
+    """The samples so far: when each was requested (monotonic), and whether the service was ready."""
 
     def __init__(self) -> None:
         self.samples: list[tuple[float, bool]] = []
 
     @property
     def now(self) -> bool:
-        """The last answer; not ready before there is one."""
+        """The last sample; not ready before there is one."""
         return bool(self.samples) and self.samples[-1][1]
 
-    def said_ready(self, since_s: float, until_s: float) -> list[float]:
-        """When it said that it was ready, of what was asked in this time."""
-        asked = [sample for sample in self.samples if since_s <= sample[0] <= until_s]
-        assert asked, "nobody asked in this time"
-        return [when_s for when_s, ready in asked if ready]
+    def ready_times(self, since_s: float, until_s: float) -> list[float]:
+        """The times of the samples of this period in which the service was ready. Fails if there is no sample."""
+        period = [sample for sample in self.samples if since_s <= sample[0] <= until_s]
+        assert period, "there is no sample of this period"
+        return [at_s for at_s, ready in period if ready]
 
     def first_ready_after(self, since_s: float) -> float | None:
-        """When it first said so after a moment."""
-        return next((when_s for when_s, ready in self.samples if ready and when_s > since_s), None)
+        """The time of the first sample after `since_s` in which the service was ready."""
+        return next((at_s for at_s, ready in self.samples if ready and at_s > since_s), None)
 
 
 @contextmanager
 def watched(service: RunningService) -> Iterator[Readiness]:
-    """Ask all through the block."""
-    readiness, over = Readiness(), threading.Event()
+    """Sample during the whole block, in a thread."""
+    readiness, stopped = Readiness(), threading.Event()
 
-    def ask() -> None:
-        while not over.wait(_EVERY_S):
-            asked_at_s = time.monotonic()
-            readiness.samples.append((asked_at_s, bool((service.status() or {}).get("ready"))))
+    def sample() -> None:
+        while not stopped.wait(_INTERVAL_S):
+            requested_at_s = time.monotonic()
+            readiness.samples.append((requested_at_s, bool((service.status() or {}).get("ready"))))
 
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
+    sampler = threading.Thread(target=sample, daemon=True)
+    sampler.start()
     try:
-        until(lambda: readiness.now, "it is ready before anything is broken")
+        until(lambda: readiness.now, "it is ready before the fault")
         yield readiness
     finally:
-        over.set()
-        asking.join(15)
+        stopped.set()
+        sampler.join(15)

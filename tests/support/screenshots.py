@@ -1,6 +1,6 @@
-"""`python scripts/private_broker.py run -- python -m tests.support.screenshots docs/images`: the pictures of the docs.
+"""`python scripts/private_broker.py run -- python -m tests.support.screenshots docs/images`: the docs' screenshots.
 
-A real service, photographs at a few a second, crashes, a dropped image; about three minutes. Look at what comes out.
+A real service, a few photographs a second, crashes, a dropped image; about three minutes. Check the images by eye.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from tests.support.monitoring import http_url  # noqa: E402
 from tests.support.service import Dms, RunningService, running_service, until  # noqa: E402
 
 TOKEN = "a-token-for-the-page"
-DESK = {"width": 1120, "height": 800}
+DESKTOP = {"width": 1120, "height": 800}
 PHONE = {"width": 360, "height": 760}
 
 
 def main() -> None:
-    """Take them all: idle, under load in three looks, and with the model disabled."""
+    """Take all of them: idle, under load in three styles, and with the model disabled."""
     out = Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
     url = os.environ["AUTOTAG_AMQP__URL"]
@@ -50,28 +50,28 @@ def main() -> None:
             dms = Dms(url, prefix)
             page_url = http_url(service)
             with chromium() as browser:
-                take(browser, page_url, out / "status-page-idle.png", DESK)
+                take(browser, page_url, out / "status-page-idle.png", DESKTOP)
             load(dms, photographs, seconds=70, a_second=6)
             crash(service, 2)
             load(dms, photographs, seconds=50, a_second=10)
             with chromium() as browser:
                 image = folder / "chelsea.jpg"
-                take(browser, page_url, out / "status-page-light.png", DESK, image=image)
-                take(browser, page_url, out / "status-page-dark.png", DESK, scheme="dark", image=image)
+                take(browser, page_url, out / "status-page-light.png", DESKTOP, image=image)
+                take(browser, page_url, out / "status-page-dark.png", DESKTOP, scheme="dark", image=image)
                 take(browser, page_url, out / "status-page-phone.png", PHONE)
                 crash(service, 6)
                 load(dms, photographs, seconds=12, a_second=6)
-                take(browser, page_url, out / "status-page-disabled.png", DESK, unfolded=True, height=1180)
+                take(browser, page_url, out / "status-page-disabled.png", DESKTOP, unfolded=True, height=1180)
             dms.close()
             service.stop()
 
 
 def load(dms: Dms, photographs: list[Path], *, seconds: float, a_second: float) -> None:
-    """Publish photographs evenly, and now and then a file that is cut short."""
-    cut = photographs[0].with_name("cut-short.jpg")
-    cut.write_bytes(photographs[0].read_bytes()[:9000])
+    """Publish photographs at a constant rate, and occasionally a truncated file."""
+    truncated = photographs[0].with_name("truncated.jpg")
+    truncated.write_bytes(photographs[0].read_bytes()[:9000])
     for number in range(round(seconds * a_second)):
-        file = cut if number % 41 == 40 else photographs[number % len(photographs)]
+        file = truncated if number % 41 == 40 else photographs[number % len(photographs)]
         asset = f"photos/2026/{file.stem}-{number:04d}.jpg"
         dms.publish({"path": str(file)}, asset_id=asset, instance="default" if number % 3 else "acme")
         time.sleep(1 / a_second)
@@ -80,7 +80,7 @@ def load(dms: Dms, photographs: list[Path], *, seconds: float, a_second: float) 
 
 
 def crash(service: RunningService, times: int) -> None:
-    """Kill the model child, each time there is a new one."""
+    """Kill `times` model children, one after the other."""
     killed: set[int] = set()
     for _ in range(times):
         fresh = until(
@@ -102,7 +102,7 @@ def take(
     unfolded: bool = False,
     height: int | None = None,
 ) -> None:
-    """Sign in, let the page come to rest, and keep what it looks like; in few colours, so that the file is small."""
+    """Sign in, let the page settle, and save a screenshot, in few colours so that the file is small."""
     context = browser.new_context(viewport=viewport, color_scheme=scheme, device_scale_factor=1)  # type: ignore[arg-type]
     page: Page = context.new_page()
     page.goto(url)
@@ -126,5 +126,5 @@ def take(
 
 if __name__ == "__main__":
     if shutil.which("chromium") is None:
-        sys.exit("There is no Chromium: run scripts/install_chromium.sh as root.")
+        sys.exit("Chromium is not installed: run scripts/install_tools.sh as root.")
     main()

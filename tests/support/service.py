@@ -174,9 +174,9 @@ class RunningService:
     def _ask(self, command: str) -> Any:
         import asyncio
 
-        from worker.operations.control import ask
+        from worker.operations.control import send_command
 
-        return asyncio.run(ask(Path(self._environment["AUTOTAG_CONTROL_SOCKET"]), command))
+        return asyncio.run(send_command(Path(self._environment["AUTOTAG_CONTROL_SOCKET"]), command))
 
     def ready(self, *, within_s: float = PATIENCE_S) -> RunningService:
         """Wait until it takes events."""

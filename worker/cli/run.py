@@ -15,14 +15,14 @@ from worker.cli.exit_codes import ExitCode
 def run(
     context: typer.Context,
     check_only: Annotated[
-        bool, typer.Option("--check-settings", help="Read the settings, say if they are valid, end.")
+        bool, typer.Option("--check-settings", help="Check whether the settings are valid, and end.")
     ] = False,
 ) -> None:
     """Take upload events from RabbitMQ, tag the images, publish the results, until SIGTERM.
 
-    SIGHUP reads the settings anew. A second SIGTERM ends at once; what is in hand goes back to its queue.
+    SIGHUP reads the settings again. A second SIGTERM ends at once; what is in hand goes back to its queue.
     """
-    # Imported here, so that the other commands do not wait for what only the service needs.
+    # Imported here, so that the other commands do not load what only the service needs.
     from worker.errors import Misconfigured
     from worker.operations import logs
     from worker.service import Service

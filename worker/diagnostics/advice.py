@@ -1,15 +1,26 @@
-"""What to do about a failure, by its reason: one sentence for people who look at a list of failures.
+"""What to do about a failure, or about a service that is not ready: one sentence for each reason.
 
-Messages say what happened to one asset. This is what follows for whoever runs the service.
+Messages describe what happened to one asset. Advice is what the person who runs the service should do next. This is the
+only table of it: the status page and `/status.json` read it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+COMMANDS = {"resume": "run `autotag resume`", "reset": "run `autotag reset`"}
+"""How an operator resumes and resets from a shell. The page has its own mapping, with buttons."""
+
 _KEY = "Set the instance's `api_key` to a valid one; `autotag check --instance NAME` makes one cheap call with it."
 
-_OF_REASONS = {
+ADVICE = {
+    # Why the service is not ready. Other reasons have messages that need no advice.
+    "by_operator": "To go on, {resume}.",
+    "nobody_can_tag": "Events wait in their queue; none is lost. Mend the cause, then {reset}.",
+    "broker_blocked": "Free memory or disk on the RabbitMQ machine.",
+    # Why an event or a provider failed.
     "image_killed_decoder": "Keep the file: it is an attack, or shows a fault in an image library. It is set aside.",
-    "image_in_hand_at_model_crashes": "Keep the file: the model may not bear it. It is set aside.",
+    "image_in_hand_at_model_crashes": "Keep the file: it may crash the model. It is set aside.",
     "image_truncated": "Have the file uploaded again: a part of it is missing.",
     "image_corrupt": "Have the file uploaded again: it is damaged.",
     "image_empty": "Have the file uploaded again: it is empty.",
@@ -18,11 +29,11 @@ _OF_REASONS = {
     "image_too_large_bytes": "Raise `sources.maximum_bytes` if files of this size are to be tagged.",
     "image_too_large_memory": "Raise `decoder.maximum_memory_bytes` if images of this size are to be tagged.",
     "image_format_refused": "Nothing: this format is not read. Have the DMS send no events for it.",
-    "image_unrecognised": "Look whether the DMS sends events for files that are no images.",
+    "image_unrecognised": "Check whether the DMS sends events for files that are not images.",
     "content_too_large": "Raise `sources.maximum_bytes` if files of this size are to be tagged.",
-    "content_missing": "Look whether the DMS removes files before they are tagged, or names them wrongly.",
-    "content_unreachable": "Look whether the host of the images is up and can be reached from here.",
-    "content_refused": "Look whether this service may read the file: owner and mode of a path, access to a URL.",
+    "content_missing": "Check whether the DMS removes files before they are tagged, or names them wrongly.",
+    "content_unreachable": "Check whether the host of the images is up and can be reached from here.",
+    "content_refused": "Check whether this service may read the file: owner and mode of a path, access to a URL.",
     "path_no_roots": "Set `sources.path_roots` to the directories in which the DMS keeps its images.",
     "path_outside_roots": "Add the directory to `sources.path_roots`, if events may name files in it.",
     "url_host_not_allowed": "Add the host to `sources.url_allowed_hosts`, if events may name it.",
@@ -32,12 +43,12 @@ _OF_REASONS = {
     "google_key_restricted": "Allow the key this API and this machine's address, in the key's project.",
     "api_not_enabled": "Enable the Cloud Vision API in the key's project.",
     "billing_disabled": "Enable billing for the key's project.",
-    "google_project_refused": "See to the state of the key's project.",
-    "google_refused": "See to the key and its project.",
-    "microsoft_refused": "See to the network rules and permissions of the resource.",
+    "google_project_refused": "Check the state of the key's project.",
+    "google_refused": "Check the key and its project.",
+    "microsoft_refused": "Check the network rules and permissions of the resource.",
     "api_retired": "Set the instance's `api_endpoint` to one without a path, or with /vision/v3.2.",
     "key_missing": "Set the instance's `api_key` for this service, or switch the service off.",
-    "key_malformed": "Set the instance's `api_key` anew; it was probably copied with something too much.",
+    "key_malformed": "Set the instance's `api_key` again; it was probably copied with a character too many.",
     "quota_exhausted": "Wait for the service's next period, or raise the quota with the service.",
     "quota_used_up": "Wait for the service's next period, or raise the quota with the service.",
     "budget_exhausted": "Raise the instance's `calls_per_month`, or wait for the next month.",
@@ -46,21 +57,29 @@ _OF_REASONS = {
     "endpoint_unknown": "Check the instance's endpoint for this service.",
     "endpoint_not_allowed": "Check the instance's endpoint for this service: it must be an https address.",
     "endpoint_not_public": "Set `cloud.allow_private_endpoints` if the service's endpoint is inside your network.",
-    "model_disabled": "Look why the model crashed, mend it, then press Reset.",
+    "model_disabled": "Find out why the model crashed, mend it, then {reset}.",
     "unroutable": "Bind a queue for this result: nobody takes it now. The event is kept and comes back.",
     "publish_refused": "Have the DMS take its results: their queue is full. Events are kept.",
-    "provider_raised": "Look into the log: the provider has a fault. It is asked again.",
-    "internal_error": "Look into the log and report it: this is a fault in Autotag. The event is tried again.",
-}
-
-_OF_ENDINGS = {
+    "provider_raised": "Read the log: the provider has a fault. It is asked again.",
+    "internal_error": "Read the log and report it: this is a fault in Autotag. The event is tried again.",
+    # Any other reason: by how the delivery ended, or for one of several providers.
     "dead_lettered": "Look at it with `autotag dead-letters show`, mend the cause, then replay it.",
     "retried": "Nothing yet: it is tried again after a delay.",
     "requeued": "Nothing yet: the event stays in its queue.",
     "provider": "Look at the message; the tags of the other providers went out.",
 }
+"""Advice by reason code. `{resume}` and `{reset}` stand for how the reader performs these actions."""
 
 
-def advice(reason: str, kind: str) -> str:
-    """What to do. `kind` is how the delivery ended, or `provider` where one of several failed."""
-    return _OF_REASONS.get(reason) or _OF_ENDINGS.get(kind, _OF_ENDINGS["dead_lettered"])
+def advice(reason: str, kind: str, actions: Mapping[str, str] = COMMANDS) -> str:
+    """What to do about a failure. `kind` is how the delivery ended, or `provider` where one of several failed.
+
+    `actions`: how the reader performs `resume` and `reset`.
+    """
+    found = ADVICE.get(reason) or ADVICE.get(kind) or ADVICE["dead_lettered"]
+    return found.format_map(actions)
+
+
+def readiness_advice(reason: str, actions: Mapping[str, str] = COMMANDS) -> str:
+    """What to do about a service that is not ready for this reason; empty if its message needs none."""
+    return ADVICE.get(reason, "").format_map(actions)

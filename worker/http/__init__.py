@@ -1,1 +1,1 @@
-"""What Autotag says over HTTP: health for orchestrators, metrics for Prometheus, the status page for people."""
+"""The HTTP interface: health checks for orchestrators, metrics for Prometheus, the status page for people."""

@@ -1,4 +1,4 @@
-"""What an operator can do from the status page: pause, resume, reset. The token is needed for each."""
+"""What an operator can do from the status page: pause, resume, reset. Each needs the token."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from worker.http.pages import door, read_form
+from worker.http.pages import read_form, sessions_of
 from worker.http.security_headers import SecurityHeadersMiddleware
 from worker.http.service_api import ServiceApi, service_of
-from worker.http.sessions import PROOF_HEADER
+from worker.http.sessions import CSRF_FIELD, CSRF_HEADER
 
 _log = structlog.get_logger(__name__)
 
@@ -24,28 +24,28 @@ _ACTIONS: dict[str, tuple[Callable[[ServiceApi], Awaitable[object]], str]] = {
 }
 
 
-def _action(name: str) -> Callable[[Request], Awaitable[Response]]:
-    perform, said = _ACTIONS[name]
+def _endpoint(name: str) -> Callable[[Request], Awaitable[Response]]:
+    perform, confirmation = _ACTIONS[name]
 
     async def act(request: Request) -> Response:
         form = await read_form(request)
-        kept = door(request)
-        requester = kept.requester(request)
-        proof = request.headers.get(PROOF_HEADER) or form.get("proof", "")
-        why_not = kept.why_not(request, requester, proof)
-        if why_not is not None:
-            _log.warning("an action was refused", action=name, address=requester.address, why=why_not)
-            return PlainTextResponse(f"{why_not}\n", 403)
+        sessions = sessions_of(request)
+        requester = sessions.identify(request)
+        csrf_token = request.headers.get(CSRF_HEADER) or form.get(CSRF_FIELD, "")
+        refusal_reason = sessions.refusal_reason(request, requester, csrf_token)
+        if refusal_reason is not None:
+            _log.warning("an action was refused", action=name, address=requester.address, why=refusal_reason)
+            return PlainTextResponse(f"{refusal_reason}\n", 403)
         _log.info("an operator acts from the status page", action=name, address=requester.address)
         await perform(service_of(request))
         if "application/json" in request.headers.get("accept", ""):
-            return JSONResponse({"said": said})
+            return JSONResponse({"said": confirmation})
         return RedirectResponse("/", 303)
 
     return act
 
 
 routes = [
-    Route(f"/{name}", _action(name), methods=["POST"], middleware=[Middleware(SecurityHeadersMiddleware)])
+    Route(f"/{name}", _endpoint(name), methods=["POST"], middleware=[Middleware(SecurityHeadersMiddleware)])
     for name in _ACTIONS
 ]

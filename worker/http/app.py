@@ -1,4 +1,4 @@
-"""The HTTP application: a table of routes behind the token's gate."""
+"""The HTTP application: the table of routes, behind the bearer token."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from worker.http.try_image import UploadLimiter
 _PAGE = (*pages.routes, *actions.routes, *try_image.routes)
 
 ROUTES: Sequence[BaseRoute] = (*health.routes, *exposition.routes, *_PAGE)
-"""Everything that is answered."""
 
 OPEN_PATHS = frozenset(route.path for route in (*health.routes, *_PAGE) if isinstance(route, Route))
-"""What the gate lets pass without the token: health, and the page, which has a door of its own (`door.py`)."""
+"""Paths that the middleware passes on without the token: health checks, and the page, whose handlers ask `Sessions`."""
 
 
 def build_app(service: ServiceApi, token: SecretStr | None = None) -> Starlette:
-    """The application that speaks for `service`; with `token`, to those who carry it."""
+    """The application over `service`. With `token`, everything but the health checks needs it."""
     app = Starlette(routes=ROUTES, middleware=[Middleware(BearerTokenMiddleware, token=token, open_paths=OPEN_PATHS)])
     app.state.service = service
-    app.state.door = Sessions(token)
+    app.state.sessions = Sessions(token)
     app.state.upload_limiter = UploadLimiter()
     return app

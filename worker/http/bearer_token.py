@@ -1,6 +1,6 @@
-"""The bearer token, asked for before anything but the health checks is shown.
+"""The bearer token: required on every path but the open ones, and noted on the request for the handlers.
 
-Probes carry no token, as a rule, so health is answered without one too; its words are kept for those who have it.
+Probes usually carry no token, so the health checks answer without one; only requests with the token get the message.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SCHEME = "bearer "
 class BearerTokenMiddleware:
     """Middleware that answers 401 to a request without the token, unless its path is one of `open_paths`.
 
-    Without a token everybody may pass. `admitted` tells a handler whether the one who asks was let in.
+    Without a configured token every request is authorized. Handlers ask `is_authorized` for the outcome.
     """
 
     def __init__(self, app: ASGIApp, token: SecretStr | None, open_paths: Collection[str]) -> None:
@@ -29,10 +29,11 @@ class BearerTokenMiddleware:
         self._open_paths = frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Handle one request."""
         if scope["type"] == "http":
-            scope.setdefault("state", {})["admitted"] = admitted = self._carries_token(Headers(scope=scope))
-            if not admitted and scope["path"] not in self._open_paths:
+            authorized = self._carries_token(Headers(scope=scope))
+            scope.setdefault("state", {})["authorized"] = authorized
+            if not authorized and scope["path"] not in self._open_paths:
                 refusal = PlainTextResponse(
                     "A bearer token is needed (`http.token`).\n", 401, {"WWW-Authenticate": 'Bearer realm="autotag"'}
                 )
@@ -43,15 +44,15 @@ class BearerTokenMiddleware:
     def _carries_token(self, headers: Headers) -> bool:
         if self._token is None:
             return True
-        said = headers.get("authorization", "")
-        if not said.lower().startswith(_SCHEME):
+        authorization = headers.get("authorization", "")
+        if not authorization.lower().startswith(_SCHEME):
             return False
-        # Bytes, because a header may hold what compare_digest refuses as text.
+        # Bytes, because a header may hold characters that compare_digest refuses in a string.
         return hmac.compare_digest(
-            said[len(_SCHEME) :].strip().encode("latin-1"), self._token.get_secret_value().encode()
+            authorization[len(_SCHEME) :].strip().encode("latin-1"), self._token.get_secret_value().encode()
         )
 
 
-def admitted(request: HTTPConnection) -> bool:
-    """Whether the one who asks carries the token, or none is needed."""
-    return bool(request.scope.get("state", {}).get("admitted", False))
+def is_authorized(request: HTTPConnection) -> bool:
+    """Whether the request carries the token, or none is configured."""
+    return bool(request.scope.get("state", {}).get("authorized", False))

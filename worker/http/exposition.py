@@ -1,4 +1,4 @@
-"""`/metrics`: the registry, in the text form of Prometheus or, where it is asked for, as OpenMetrics with exemplars."""
+"""`/metrics`: the registry in Prometheus text format, or as OpenMetrics with exemplars if the client accepts that."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from worker.http.service_api import service_of
 
 
 async def metrics(request: Request) -> Response:
-    """All metrics as they are now."""
+    """All metrics at this moment."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(service_of(request).metrics.registry), headers={"Content-Type": content_type})
 

@@ -1,4 +1,4 @@
-"""The status page: the page, its moving part, the same as JSON, its thumbnails and files, signing in and out."""
+"""The status page's endpoints: the page, its live sections, JSON, thumbnails, static files, signing in and out."""
 
 from __future__ import annotations
 
@@ -14,59 +14,59 @@ from starlette.routing import Route
 
 from worker.http.page import document
 from worker.http.page.report import report
-from worker.http.page.view import View, view_of
+from worker.http.page.view import View, build_view
 from worker.http.security_headers import SecurityHeadersMiddleware
 from worker.http.service_api import service_of
-from worker.http.sessions import Requester, Sessions, is_from_elsewhere
+from worker.http.sessions import CSRF_FIELD, Requester, Sessions, is_cross_site
 
-_LONGEST_FORM_BYTES = 4096
+_MAXIMUM_FORM_BYTES = 4096
 _MEDIA_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _STATIC = ("autotag.css", "autotag.js", "mark.svg")
 
-_NOT_ON_THIS_MACHINE = (
+_WHY_NO_ASSETS = (
     "Names, tags and pictures of assets are shown on the machine itself only, or to those who have signed in: "
     "set http.token."
 )
-_NO_ACTIONS = "Pause, resume and reset need http.token to be set; on the machine the command line does them too."
+_WHY_NO_ACTIONS = "Pause, resume and reset need http.token to be set; on the machine the command line does them too."
 
 
-def door(request: Request) -> Sessions:
-    """Who keeps the page's door."""
-    kept: Sessions = request.app.state.door
-    return kept
+def sessions_of(request: Request) -> Sessions:
+    """The application's sessions."""
+    sessions: Sessions = request.app.state.sessions
+    return sessions
 
 
 async def page(request: Request) -> Response:
     """The page, or the form that asks for the token."""
-    requester = door(request).requester(request)
-    if not requester.enters:
+    requester = sessions_of(request).identify(request)
+    if not requester.may_see_page:
         return HTMLResponse(document.sign_in())
     return HTMLResponse(document.page(await _view(request, requester)))
 
 
 async def live(request: Request) -> Response:
-    """The sections that change, drawn anew."""
-    requester = door(request).requester(request)
-    if not requester.enters:
+    """The sections that change while the page is open, as an HTML fragment."""
+    requester = sessions_of(request).identify(request)
+    if not requester.may_see_page:
         return PlainTextResponse("Sign in first\n", 401)
     return HTMLResponse(document.live(await _view(request, requester)))
 
 
 async def as_json(request: Request) -> Response:
-    """All of it for programs."""
-    requester = door(request).requester(request)
-    if not requester.enters:
+    """Status and recent history, for programs."""
+    requester = sessions_of(request).identify(request)
+    if not requester.may_see_page:
         return JSONResponse({"error": "Sign in first, or send the token as a bearer token"}, 401)
     status = await service_of(request).status()
     return JSONResponse({"status": status.to_json()} | report(await _view(request, requester)))
 
 
 async def thumbnail(request: Request) -> Response:
-    """The picture of one of the last results. Its number is never used again, so that a browser may keep it."""
-    requester = door(request).requester(request)
+    """The thumbnail of one of the last results. A number is never reused, so that a browser may cache the image."""
+    requester = sessions_of(request).identify(request)
     number = request.query_params.get("n", "")
     jpeg = None
-    if requester.sees_assets and number.isascii() and number.isdigit() and len(number) < 16:
+    if requester.may_see_assets and number.isascii() and number.isdigit() and len(number) < 16:
         jpeg = service_of(request).history.results.thumbnail(int(number))
     if jpeg is None:
         return PlainTextResponse("No such thumbnail\n", 404)
@@ -74,34 +74,34 @@ async def thumbnail(request: Request) -> Response:
 
 
 async def sign_in(request: Request) -> Response:
-    """Take the token, give a cookie."""
-    if is_from_elsewhere(request):
+    """Check the token and set the session cookie."""
+    if is_cross_site(request):
         return PlainTextResponse("The request did not come from this page\n", 403)
     form = await read_form(request)
     response = RedirectResponse("/", 303)
-    if await door(request).sign_in(form.get("token", ""), request, response):
+    if await sessions_of(request).sign_in(form.get("token", ""), request, response):
         return response
     return HTMLResponse(document.sign_in("That is not the token."), 403)
 
 
 async def sign_out(request: Request) -> Response:
-    """Take the cookie back."""
+    """End the session and delete its cookie."""
     form = await read_form(request)
-    kept = door(request)
-    why_not = kept.why_not(request, kept.requester(request), form.get("proof", ""))
-    if why_not is not None:
-        return PlainTextResponse(f"{why_not}\n", 403)
+    sessions = sessions_of(request)
+    refusal_reason = sessions.refusal_reason(request, sessions.identify(request), form.get(CSRF_FIELD, ""))
+    if refusal_reason is not None:
+        return PlainTextResponse(f"{refusal_reason}\n", 403)
     response = RedirectResponse("/", 303)
-    kept.sign_out(request, response)
+    sessions.sign_out(request, response)
     return response
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """The fields of a small form; one that is too large counts as empty."""
+    """The fields of a small form; an oversized or malformed form counts as empty."""
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > _LONGEST_FORM_BYTES:
+        if len(body) > _MAXIMUM_FORM_BYTES:
             return {}
     try:
         return {name: values[0] for name, values in parse_qs(body.decode(), max_num_fields=10).items()}
@@ -110,19 +110,18 @@ async def read_form(request: Request) -> dict[str, str]:
 
 
 async def _view(request: Request, requester: Requester) -> View:
-    kept = door(request)
-    return await view_of(
+    return await build_view(
         service_of(request),
-        sees_assets=requester.sees_assets,
-        why_no_assets=_NOT_ON_THIS_MACHINE,
-        proof=kept.proof(requester),
-        why_no_actions=_NO_ACTIONS,
+        may_see_assets=requester.may_see_assets,
+        why_no_assets=_WHY_NO_ASSETS,
+        csrf_token=sessions_of(request).csrf_token(requester),
+        why_no_actions=_WHY_NO_ACTIONS,
         signed_in=requester.session is not None,
     )
 
 
 def _static(name: str) -> Callable[[Request], Awaitable[Response]]:
-    """A file of the page. Small, and read for each request: browsers ask again only when it has changed."""
+    """A static file. It is small and read for every request; browsers revalidate it by its ETag."""
 
     async def serve(request: Request) -> Response:
         body = files("worker.http.page").joinpath("static", name).read_bytes()
@@ -135,14 +134,14 @@ def _static(name: str) -> Callable[[Request], Awaitable[Response]]:
     return serve
 
 
-_GUARDED = [Middleware(SecurityHeadersMiddleware)]
+_SECURED = [Middleware(SecurityHeadersMiddleware)]
 
 routes = [
-    Route("/", page, middleware=_GUARDED),
-    Route("/live", live, middleware=_GUARDED),
-    Route("/status.json", as_json, middleware=_GUARDED),
-    Route("/thumbnail", thumbnail, middleware=_GUARDED),
-    Route("/sign-in", sign_in, methods=["POST"], middleware=_GUARDED),
-    Route("/sign-out", sign_out, methods=["POST"], middleware=_GUARDED),
-    *(Route(f"/page/{name}", _static(name), middleware=_GUARDED) for name in _STATIC),
+    Route("/", page, middleware=_SECURED),
+    Route("/live", live, middleware=_SECURED),
+    Route("/status.json", as_json, middleware=_SECURED),
+    Route("/thumbnail", thumbnail, middleware=_SECURED),
+    Route("/sign-in", sign_in, methods=["POST"], middleware=_SECURED),
+    Route("/sign-out", sign_out, methods=["POST"], middleware=_SECURED),
+    *(Route(f"/page/{name}", _static(name), middleware=_SECURED) for name in _STATIC),
 ]

@@ -1,4 +1,4 @@
-"""Around everything of the status page: headers that keep a browser from being used against it, and the Host check."""
+"""Middleware around the status page: response headers that stop attacks through a browser, and the Host check."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-"""Nothing from elsewhere, nothing inline. `data:` is for the thumbnail of an image that was dropped."""
+"""Nothing from other origins, nothing inline. `data:` is for the thumbnail of an image that is tried on the page."""
 
 HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
@@ -33,28 +33,28 @@ HEADERS = {
 
 
 class SecurityHeadersMiddleware:
-    """Middleware of the page's routes."""
+    """Adds `HEADERS` to every response, and answers 421 to a Host that could be used for DNS rebinding."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Handle one request."""
 
-        async def send_guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        door: Sessions = scope["app"].state.door
-        if door.refuses_host(Request(scope)):
-            answer = PlainTextResponse(
+        sessions: Sessions = scope["app"].state.sessions
+        if sessions.is_untrusted_host(Request(scope)):
+            refusal = PlainTextResponse(
                 "Without http.token this page is shown under an address or localhost only, not under a host's name: "
                 "any name could have been pointed here by another site. Ask by address, or set http.token.\n",
                 421,
             )
-            await answer(scope, receive, send_guarded)
+            await refusal(scope, receive, send_with_headers)
             return
-        await self._app(scope, receive, send_guarded)
+        await self._app(scope, receive, send_with_headers)

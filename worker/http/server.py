@@ -1,4 +1,4 @@
-"""The HTTP server, run inside the service's own event loop: uvicorn without its signal handlers."""
+"""The HTTP server: uvicorn inside the service's own event loop, without its signal handlers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from worker.settings import HttpSettings
 
 _log = structlog.get_logger(__name__)
 
-_MOST_CONNECTIONS = 200
+_MAXIMUM_CONNECTIONS = 200
 _GRACE_S = 2
 _BACKLOG = 100
 
@@ -31,7 +31,7 @@ class HttpServer:
         self._server: uvicorn.Server | None = None
         self._task: asyncio.Task[None] | None = None
         self.url = ""
-        """Where it listens, once it does."""
+        """The base URL, once it listens."""
 
     async def start(self) -> None:
         """Listen. Raises Misconfigured when the address or the certificate can't be used."""
@@ -45,21 +45,23 @@ class HttpServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=_MOST_CONNECTIONS,
+            limit_concurrency=_MAXIMUM_CONNECTIONS,
             timeout_graceful_shutdown=_GRACE_S,
-            ssl_context_factory=(lambda _config, _default: _certified(settings)) if settings.certificate_file else None,
+            ssl_context_factory=(lambda _config, _default: _tls_context(settings))
+            if settings.certificate_file
+            else None,
         )
         config.load()
-        listening = _bound(settings)
+        listening = _bind(settings)
         address, port = listening.getsockname()[:2]
         self.url = f"{'https' if config.is_ssl else 'http'}://{f'[{address}]' if ':' in address else address}:{port}"
         self._server = _Server(config)
         self._task = asyncio.create_task(self._server.serve([listening]), name="http")
-        self._task.add_done_callback(_ended)
+        self._task.add_done_callback(_log_failure)
         _log.info("listening for HTTP", url=self.url, token=settings.token is not None)
 
     async def close(self) -> None:
-        """Let requests under way end, for a moment, and listen no more. Closing twice is harmless."""
+        """Stop listening; requests in progress get a short grace time. Closing twice is harmless."""
         if self._server is not None and self._task is not None:
             self._server.should_exit = True
             await asyncio.wait({self._task})
@@ -68,12 +70,12 @@ class HttpServer:
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to the service, which has more to end than requests."""
+        """Leave the signals to the service, which has more to stop than requests."""
         yield
 
 
-def _bound(settings: HttpSettings) -> socket.socket:
-    """The listening socket; made here, so that a port that is taken is told before anything else begins."""
+def _bind(settings: HttpSettings) -> socket.socket:
+    """The listening socket. It is opened here so that an occupied port is reported before anything else starts."""
     try:
         family, _, _, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -95,11 +97,11 @@ def _bound(settings: HttpSettings) -> socket.socket:
     return listening
 
 
-def _certified(settings: HttpSettings) -> ssl.SSLContext:
+def _tls_context(settings: HttpSettings) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(settings.certificate_file or "", settings.key_file)
-    except OSError as error:  # ssl.SSLError is one too
+    except OSError as error:  # ssl.SSLError is a subclass
         raise Misconfigured(
             f"`http.certificate_file` {settings.certificate_file} can't be used: {error}",
             reason="http_certificate_unusable",
@@ -107,6 +109,6 @@ def _certified(settings: HttpSettings) -> ssl.SSLContext:
     return context
 
 
-def _ended(task: asyncio.Task[None]) -> None:
+def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.critical("the HTTP server failed; health checks go unanswered", exc_info=error)

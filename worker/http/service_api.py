@@ -1,4 +1,4 @@
-"""What the HTTP side shows and asks of the service, so that neither has to know the other."""
+"""The part of the service that the HTTP endpoints read and control, as a protocol: neither side imports the other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worker.settings import Settings
 
 
 class ServiceApi(Protocol):
-    """The service, seen from a request."""
+    """The running service."""
 
     metrics: Metrics
     history: History
@@ -30,27 +30,27 @@ class ServiceApi(Protocol):
         ...
 
     def health(self) -> Health:
-        """How it is at this moment."""
+        """Whether it is alive, started and ready now."""
         ...
 
     async def status(self) -> Status:
-        """Everything worth knowing, as JSON."""
+        """The full status."""
         ...
 
     async def pause(self) -> Status:
-        """Take no more events until `resume`; the status then."""
+        """Take no more events until `resume`. Returns the new status."""
         ...
 
     async def resume(self) -> Status:
-        """Take events again; the status then."""
+        """Take events again. Returns the new status."""
         ...
 
     async def reset(self) -> Status:
-        """Forget the crashes and launch what had been disabled; the status then."""
+        """Forget the crashes and launch a disabled model again. Returns the new status."""
         ...
 
 
 def service_of(request: Request) -> ServiceApi:
-    """The service that a request is about."""
+    """The application's service."""
     service: ServiceApi = request.app.state.service
     return service

@@ -1,11 +1,13 @@
-"""Who may see and do what on the status page.
+"""Authorization on the status page: who may see what, who may act, and the sessions of signed-in browsers.
 
-With `http.token` set, everything on the page is for those who carry it or have signed in with it. Without one, health
-is for everybody who reaches the page; assets, and trying an image, are for those on this machine; nobody may act.
+With `http.token` set, everything on the page needs the token or a session that was opened with it. Without one, any
+client that reaches the page sees the service's health, clients on this machine see assets and may try an image, and
+no client may act.
 
-Signing in gives a cookie with a random number, never the token, that scripts cannot read and that no other site's
-request carries. Cookies do not tell ports apart, so a second service on this host is "the same site": what changes
-anything must besides come from this very page, by the browser's own word and with a proof that only the page holds.
+Signing in sets a cookie with a random number, never the token; scripts cannot read it and requests from other sites do
+not carry it. Cookies are shared between ports, so a second service on this host is "the same site". A request that
+changes anything must therefore also come from this very page: according to the browser's request headers, and with a
+CSRF token that only the page holds.
 """
 
 from __future__ import annotations
@@ -24,63 +26,69 @@ from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 
-from worker.http.bearer_token import admitted
+from worker.http.bearer_token import is_authorized
 
-SIGNED_IN_FOR_S = 12 * 3600.0
-PROOF_HEADER = "x-autotag-proof"
+SESSION_LIFETIME_S = 12 * 3600.0
 
-_MOST_SESSIONS = 32
-_WRONG_TOKEN_COSTS_S = 1.0
-_MOST_AT_THE_DOOR = 4
+CSRF_HEADER = "x-autotag-csrf"
+CSRF_FIELD = "csrf_token"
+"""Where the page's script and its forms put the CSRF token."""
+
+_MAXIMUM_SESSIONS = 32
+_WRONG_TOKEN_DELAY_S = 1.0
+_MAXIMUM_PENDING_SIGN_INS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """One who asks. `session`: of a browser that has signed in. `bearer`: a program that carries the token."""
+    """The client that sent a request, and what it may see and do.
+
+    `session`: the session id of a signed-in browser. `bearer`: the request carries the token, as those of programs do.
+    """
 
     address: str
-    enters: bool
-    sees_assets: bool
+    may_see_page: bool
+    may_see_assets: bool
     may_act: bool
     session: str | None = None
     bearer: bool = False
 
     @property
     def key(self) -> str:
-        """Tells visitors apart, as far as that goes."""
+        """Identifies the client for rate limits: its session, or its address, which others may share."""
         return self.session or self.address
 
 
 class Sessions:
-    """Knows who has signed in. Forgets it at the end, as does `autotag run`."""
+    """The sessions of signed-in browsers, in memory only: they end with the process."""
 
     def __init__(self, token: SecretStr | None) -> None:
         self._token = token
         self._sessions: OrderedDict[str, float] = OrderedDict()
-        self._at_the_door = 0
+        self._pending_sign_ins = 0
 
     @property
-    def has_token(self) -> bool:
-        """Whether a token is asked for."""
+    def requires_token(self) -> bool:
+        """Whether `http.token` is set."""
         return self._token is not None
 
-    def requester(self, request: Request) -> Requester:
-        """Who asks."""
+    def identify(self, request: Request) -> Requester:
+        """The client that sent the request, by its bearer token, session cookie or address."""
         address = request.client.host if request.client else ""
         if self._token is None:
-            return Requester(address, enters=True, sees_assets=_is_this_machine(address), may_act=False)
-        if admitted(request):
-            return Requester(address, enters=True, sees_assets=True, may_act=True, bearer=True)
+            return Requester(address, may_see_page=True, may_see_assets=_is_loopback(address), may_act=False)
+        if is_authorized(request):
+            return Requester(address, may_see_page=True, may_see_assets=True, may_act=True, bearer=True)
         session = request.cookies.get(_cookie_name(request), "")
-        if self._knows(session):
-            return Requester(address, enters=True, sees_assets=True, may_act=True, session=session)
-        return Requester(address, enters=False, sees_assets=False, may_act=False)
+        if self._is_valid(session):
+            return Requester(address, may_see_page=True, may_see_assets=True, may_act=True, session=session)
+        return Requester(address, may_see_page=False, may_see_assets=False, may_act=False)
 
-    def refuses_host(self, request: Request) -> bool:
-        """Whether a name that the page was asked for under might be a stranger's, pointed at this machine.
+    def is_untrusted_host(self, request: Request) -> bool:
+        """Whether the request's Host header could be a foreign name that was made to resolve to this machine.
 
-        Without a token a browser here is all it takes to see assets, so another site must not be able to pose as this
-        one. It needs a name of its own for that: an address, or `localhost`, cannot be pointed anywhere else.
+        Without a token a browser on this machine is enough to see assets, so another site must not be able to pose as
+        this one by DNS rebinding. It would need a host name for that: an address, or `localhost`, cannot be rebound.
         """
         if self._token is not None:
             return False
@@ -90,61 +98,61 @@ class Sessions:
     # ── signing in and out ───────────────────────────────────────────────────────────────────────────────────────────
 
     async def sign_in(self, token: str, request: Request, response: Response) -> bool:
-        """Let in who has the token. A wrong one costs a second, and few can try at the same time."""
-        if self._token is None or self._at_the_door >= _MOST_AT_THE_DOOR:
+        """Open a session if the token is right. A wrong one costs a second, and few attempts may be pending."""
+        if self._token is None or self._pending_sign_ins >= _MAXIMUM_PENDING_SIGN_INS:
             return False
-        self._at_the_door += 1
+        self._pending_sign_ins += 1
         try:
             if not hmac.compare_digest(token.encode(), self._token.get_secret_value().encode()):
-                await asyncio.sleep(_WRONG_TOKEN_COSTS_S)
+                await asyncio.sleep(_WRONG_TOKEN_DELAY_S)
                 return False
         finally:
-            self._at_the_door -= 1
+            self._pending_sign_ins -= 1
         session = secrets.token_urlsafe(32)
-        self._sessions[_digest(session)] = time.monotonic() + SIGNED_IN_FOR_S
-        if len(self._sessions) > _MOST_SESSIONS:
+        self._sessions[_digest(session)] = time.monotonic() + SESSION_LIFETIME_S
+        if len(self._sessions) > _MAXIMUM_SESSIONS:
             self._sessions.popitem(last=False)
-        _set_cookie(request, response, session, round(SIGNED_IN_FOR_S))
+        _set_cookie(request, response, session, round(SESSION_LIFETIME_S))
         return True
 
     def sign_out(self, request: Request, response: Response) -> None:
-        """Forget a session."""
+        """End the request's session."""
         self._sessions.pop(_digest(request.cookies.get(_cookie_name(request), "")), None)
         _set_cookie(request, response, "", 0)
 
-    def _knows(self, session: str) -> bool:
+    def _is_valid(self, session: str) -> bool:
         expires_s = self._sessions.get(_digest(session))
         return expires_s is not None and time.monotonic() < expires_s
 
-    # ── what changes anything ────────────────────────────────────────────────────────────────────────────────────────
+    # ── requests that change something ───────────────────────────────────────────────────────────────────────────────
 
-    def proof(self, requester: Requester) -> str | None:
-        """What this requester's forms carry; None for those who may not act from a page."""
+    def csrf_token(self, requester: Requester) -> str | None:
+        """The CSRF token for this requester's forms; None without a session, since only the page's forms need one."""
         if requester.session is None:
             return None
         return hmac.new(requester.session.encode(), b"autotag form", hashlib.sha256).hexdigest()
 
-    def why_not(self, request: Request, requester: Requester, proof: str) -> str | None:
-        """Why a request that would change something is refused; None when it may."""
-        if not self.has_token:
+    def refusal_reason(self, request: Request, requester: Requester, csrf_token: str) -> str | None:
+        """Why a request that would change something is refused, for people; None if it is allowed."""
+        if not self.requires_token:
             return "Set http.token and sign in to act from here; on the machine the command line does the same"
         if not requester.may_act:
             return "Sign in first"
-        if requester.bearer:  # no browser adds this header by itself
+        if requester.bearer:  # no browser adds an Authorization header by itself
             return None
-        if is_from_elsewhere(request):
+        if is_cross_site(request):
             return "The request did not come from this page"
-        expected = self.proof(requester)
-        if expected is None or not hmac.compare_digest(proof.encode(), expected.encode()):
+        expected = self.csrf_token(requester)
+        if expected is None or not hmac.compare_digest(csrf_token.encode(), expected.encode()):
             return "The page is out of date; load it again"
         return None
 
 
-def is_from_elsewhere(request: Request) -> bool:
-    """Whether another site, or nobody can tell who, has made the browser send this.
+def is_cross_site(request: Request) -> bool:
+    """Whether another site made the browser send this request, or its origin is unknown.
 
-    `Sec-Fetch-Site` is the browser's own word, and comes wherever the page is on a trustworthy address. Elsewhere, and
-    from older browsers, there is `Origin`, which must name the host that was asked.
+    `Sec-Fetch-Site` is set by the browser itself, wherever the page is on a trustworthy address. Elsewhere, and from
+    older browsers, there is `Origin`, which must name the requested host.
     """
     site = request.headers.get("sec-fetch-site")
     if site is not None:
@@ -159,11 +167,11 @@ def _cookie_name(request: Request) -> str:
     return f"__Host-{name}" if request.url.scheme == "https" else name
 
 
-def _set_cookie(request: Request, response: Response, value: str, lasts_s: int) -> None:
+def _set_cookie(request: Request, response: Response, value: str, max_age_s: int) -> None:
     response.set_cookie(
         _cookie_name(request),
         value,
-        max_age=lasts_s,
+        max_age=max_age_s,
         path="/",
         secure=request.url.scheme == "https",
         httponly=True,
@@ -176,7 +184,7 @@ def _digest(session: str) -> str:
 
 
 def _host(header: str) -> str:
-    """The name in a Host header, without port and brackets."""
+    """The name or address in a Host header, without port and brackets."""
     return (urlsplit(f"//{header}").hostname or "") if header.isascii() else ""
 
 
@@ -188,10 +196,10 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _is_this_machine(address: str) -> bool:
+def _is_loopback(address: str) -> bool:
     try:
-        found = ipaddress.ip_address(address)
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return False
-    mapped = getattr(found, "ipv4_mapped", None)
-    return (mapped or found).is_loopback
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return (mapped or parsed).is_loopback

@@ -1,1 +1,1 @@
-"""What operators watch and steer a service with: health, metrics, logs, traces, recent history, control socket."""
+"""Operating a running service: health, metrics, logs, traces, recent history and the control socket."""

@@ -1,6 +1,6 @@
-"""The control socket: how `autotag status`, `reset`, `pause` and `resume` reach the running service.
+"""The control socket: how `autotag status`, `reset`, `pause`, `resume` and `reload` reach the running service.
 
-A Unix socket that only its owner may open. A client sends one line of JSON, `{"command": "reset"}`, and gets one back:
+A Unix socket that only its owner may open. A client sends one line of JSON, `{"command": "reset"}`, and receives one:
 `{"ok": true, "answer": …}` or `{"ok": false, "error": "…"}`.
 """
 
@@ -13,7 +13,6 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -21,14 +20,14 @@ from worker.errors import Misconfigured, TryLater
 
 _log = structlog.get_logger(__name__)
 
-_LONGEST_LINE_BYTES = 1 << 20
-_ANSWER_WITHIN_S = 10.0
+_MAXIMUM_LINE_BYTES = 1 << 20
+_TIMEOUT_S = 10.0
 
 Command = Callable[[], Awaitable[object]]
 
 
 class ControlServer:
-    """Listens on the control socket for as long as the service runs."""
+    """Listens on the control socket from `start` to `close`. `commands` return JSON values."""
 
     def __init__(self, path: Path, commands: Mapping[str, Command]) -> None:
         self._path = path
@@ -36,40 +35,40 @@ class ControlServer:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Listen. Raises Misconfigured when another service listens there already, or the path can't be used."""
-        if await _someone_listens(self._path):
+        """Listen. Raises Misconfigured if another service listens there already, or the path can't be used."""
+        if await _is_in_use(self._path):
             raise Misconfigured(
                 f"another Autotag listens on {self._path}; stop it, or give this one its own `control_socket`"
             )
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._path.unlink(missing_ok=True)  # left behind by a service that was killed
-            # The socket has its permissions from the moment it exists, not a moment later.
-            before = os.umask(0o177)
+            # By umask and not by chmod, so that the socket never exists with wider permissions.
+            previous_umask = os.umask(0o177)
             try:
-                self._server = await asyncio.start_unix_server(self._serve, self._path, limit=_LONGEST_LINE_BYTES)
+                self._server = await asyncio.start_unix_server(self._handle, self._path, limit=_MAXIMUM_LINE_BYTES)
             finally:
-                os.umask(before)
+                os.umask(previous_umask)
         except OSError as error:
             raise Misconfigured(f"no control socket at {self._path}: {error.strerror}; set `control_socket`") from error
 
     async def close(self) -> None:
-        """Stop listening and take the socket away."""
+        """Stop listening and remove the socket."""
         if self._server is not None:
             self._server.close()
             self._path.unlink(missing_ok=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            line = await asyncio.wait_for(reader.readline(), _ANSWER_WITHIN_S)
-            writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
+            line = await asyncio.wait_for(reader.readline(), _TIMEOUT_S)
+            writer.write(json.dumps(await self._run_command(line)).encode() + b"\n")
             await writer.drain()
         except (OSError, ValueError, TimeoutError) as error:
             _log.debug("control connection ended early", error=str(error))
         finally:
             writer.close()
 
-    async def _answer(self, line: bytes) -> dict[str, object]:
+    async def _run_command(self, line: bytes) -> dict[str, object]:
         try:
             name = json.loads(line)["command"]
             command = self._commands[name]
@@ -77,19 +76,19 @@ class ControlServer:
             return {"ok": False, "error": f"unknown command; known are {', '.join(sorted(self._commands))}"}
         try:
             return {"ok": True, "answer": await command()}
-        except Exception as error:  # noqa: BLE001 - a command that fails is the asker's matter; the service goes on
+        except Exception as error:  # noqa: BLE001 - the failure is reported to the client; the service goes on
             _log.exception("control command failed", command=name)
             return {"ok": False, "error": str(error)}
 
 
-async def ask(path: Path, command: str, *, within_s: float = _ANSWER_WITHIN_S) -> Any:
-    """Send a command to the service that listens on `path`; its answer, which may take `within_s`.
+async def send_command(path: Path, command: str, *, within_s: float = _TIMEOUT_S) -> object:
+    """Send a command to the service that listens on `path`. Returns its answer, a JSON value, within `within_s`.
 
-    Raises TryLater when no service can be reached there or it refuses the command, with what to do.
+    Raises TryLater with advice if no service can be reached or it refuses the command.
     """
     try:
         async with asyncio.timeout(within_s):
-            reader, writer = await asyncio.open_unix_connection(path, limit=_LONGEST_LINE_BYTES)
+            reader, writer = await asyncio.open_unix_connection(path, limit=_MAXIMUM_LINE_BYTES)
             writer.write(json.dumps({"command": command}).encode() + b"\n")
             reply = json.loads(await reader.readline())
             writer.close()
@@ -104,10 +103,11 @@ async def ask(path: Path, command: str, *, within_s: float = _ANSWER_WITHIN_S) -
         ) from error
     if not reply["ok"]:
         raise TryLater(f"the service refused: {reply['error']}", reason="command_failed")
-    return reply["answer"]
+    answer: object = reply["answer"]
+    return answer
 
 
-async def _someone_listens(path: Path) -> bool:
+async def _is_in_use(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:

@@ -1,4 +1,4 @@
-"""Logging: structlog, one line a happening, as JSON for programs or in colour for people, on standard error."""
+"""Logging with structlog to standard error: one line per log event, as JSON for programs or in colour for people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worker.operations import tracing
 
 
 def configure(level: str, form: Literal["console", "json"]) -> None:
-    """Set up logging for the whole process; what libraries log through the standard library looks the same."""
+    """Set up logging for the whole process; records of libraries that use `logging` get the same format."""
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -22,7 +22,7 @@ def configure(level: str, form: Literal["console", "json"]) -> None:
         _with_trace,
         _without_empty_fields,
     ]
-    # Neither form prints local variables with a traceback: one of them may hold a key.
+    # Neither format prints local variables with a traceback: they may contain a key.
     renderer: list[structlog.typing.Processor]
     if form == "json":
         without_locals = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
@@ -37,7 +37,7 @@ def configure(level: str, form: Literal["console", "json"]) -> None:
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=_Output,
-        cache_logger_on_first_use=False,  # or a second call of this would change nothing
+        cache_logger_on_first_use=False,  # otherwise a second call would have no effect
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -49,15 +49,15 @@ def configure(level: str, form: Literal["console", "json"]) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # pika tells of every step of a connection, httpx of every request with its address: ours say it in one line.
-    for chatty in ("pika", "httpx", "httpcore", "hpack", "h2", "uvicorn", "opentelemetry"):
-        logging.getLogger(chatty).setLevel(logging.CRITICAL if chatty == "pika" else logging.WARNING)
+    # pika logs every step of a connection, httpx every request with its URL: our own log covers both in one line.
+    for library in ("pika", "httpx", "httpcore", "hpack", "h2", "uvicorn", "opentelemetry"):
+        logging.getLogger(library).setLevel(logging.CRITICAL if library == "pika" else logging.WARNING)
 
 
 class _Output(structlog.WriteLogger):
-    """Writes lines to standard error, and knows the module that they come from.
+    """Writes lines to standard error, with the name of the module that logs them.
 
-    A line that cannot be written is lost, and nothing else: whoever has something to say has something to do as well.
+    A line that cannot be written is dropped without an error: logging must not stop the work that is logged.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -65,7 +65,7 @@ class _Output(structlog.WriteLogger):
         self.name = name
 
     def msg(self, message: str) -> None:
-        """Write a line."""
+        """Write one line."""
         with suppress(OSError, ValueError):
             super().msg(message)
 
@@ -81,7 +81,7 @@ def _json(line: structlog.typing.EventDict, **_: object) -> str:
 
 
 def _with_trace(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """The ids under which a tracing system knows the event that the line is about."""
+    """Add the trace and span ids of the event that the line is about."""
     trace = tracing.current_trace()
     if trace is not None and trace.traceparent is not None:
         line.update(trace_id=trace.trace_id, span_id=trace.span_id)

@@ -19,6 +19,12 @@ from worker.settings import InstanceSettings
 TENSORFLOW = "tensorflow"
 """The name of the provider that runs the local model."""
 
+GOOGLE_CLOUD_VISION = "google_cloud_vision"
+MICROSOFT_VISION = "microsoft_vision"
+
+BUILT_IN_PROVIDERS = (TENSORFLOW, GOOGLE_CLOUD_VISION, MICROSOFT_VISION)
+"""The names that no provider of another package may take."""
+
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:

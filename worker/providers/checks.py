@@ -22,6 +22,14 @@ class Severity(StrEnum):
     """It does not work until an operator acts."""
 
 
+class CircuitState(StrEnum):
+    """State of a circuit breaker, from best to worst."""
+
+    CLOSED = "closed"
+    HALF_OPEN = "half_open"
+    OPEN = "open"
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderCheck:
     """The outcome of one check. `reason` is a fixed word for programs; `message` explains it and what to do."""
@@ -43,8 +51,8 @@ class Metered(Protocol):
         """Whether this instance has enabled the provider."""
         ...
 
-    def circuits(self) -> dict[str, str]:
-        """State of each instance's circuit: `closed`, `open` or `half_open`. Instances without calls are absent."""
+    def circuits(self) -> dict[str, CircuitState]:
+        """State of each instance's circuit breaker. Instances without calls are absent."""
         ...
 
     def calls_limit(self, instance: InstanceSettings) -> int | None:

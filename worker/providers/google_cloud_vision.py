@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from worker.errors import AutotagError, Misconfigured
 from worker.images.requests import JpegLimits
-from worker.providers.base import Answer
+from worker.providers.base import GOOGLE_CLOUD_VISION, Answer
 from worker.providers.cloud.account_client import Account, AccountClient, AccountRules
 from worker.providers.cloud.batching import Batcher, BatchLimits
 from worker.providers.cloud.budget import CallBudget
@@ -89,7 +89,7 @@ class GoogleAccountClient(AccountClient):
 class GoogleCloudVision(CloudProvider[GoogleCloudVisionSettings, GoogleAccountClient]):
     """Suggests the labels that Google Cloud Vision detects."""
 
-    name: ClassVar[str] = "google_cloud_vision"
+    name: ClassVar[str] = GOOGLE_CLOUD_VISION
     service: ClassVar[str] = SERVICE
 
     def section(self, instance: InstanceSettings) -> GoogleCloudVisionSettings:

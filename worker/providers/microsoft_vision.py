@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from worker.errors import Misconfigured
 from worker.images.requests import JpegLimits
-from worker.providers.base import Answer
+from worker.providers.base import MICROSOFT_VISION, Answer
 from worker.providers.cloud.account_client import Account, AccountClient, AccountRules
 from worker.providers.cloud.budget import CallBudget
 from worker.providers.cloud.errors import GARBLED_ANSWER, ServiceFailed
@@ -77,7 +77,7 @@ class Api:
 class MicrosoftVision(CloudProvider[MicrosoftVisionSettings, AccountClient]):
     """Suggests the tags that Microsoft's vision service detects."""
 
-    name: ClassVar[str] = "microsoft_vision"
+    name: ClassVar[str] = MICROSOFT_VISION
     service: ClassVar[str] = SERVICE
 
     def section(self, instance: InstanceSettings) -> MicrosoftVisionSettings:

@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from worker.errors import Misconfigured
-from worker.providers.base import TENSORFLOW, Provider
+from worker.providers.base import BUILT_IN_PROVIDERS, GOOGLE_CLOUD_VISION, MICROSOFT_VISION, Provider
 from worker.providers.cloud.observer import NO_OBSERVER, CallObserver
 from worker.providers.third_party import ThirdPartyProvider
 from worker.settings import Settings
@@ -25,8 +25,8 @@ _log = structlog.get_logger(__name__)
 ENTRY_POINT_GROUP = "autotag.providers"
 
 BUILT_IN: dict[str, str] = {
-    "google_cloud_vision": "worker.providers.google_cloud_vision:GoogleCloudVision",
-    "microsoft_vision": "worker.providers.microsoft_vision:MicrosoftVision",
+    GOOGLE_CLOUD_VISION: "worker.providers.google_cloud_vision:GoogleCloudVision",
+    MICROSOFT_VISION: "worker.providers.microsoft_vision:MicrosoftVision",
 }
 """Import strings by name, so that a provider is imported only where it is used. `tensorflow` is not listed: it is
 created from the model pool, which the engine owns."""
@@ -58,8 +58,8 @@ ProviderFactory = Callable[[ProviderContext], Provider]
 
 def installed() -> dict[str, EntryPoint]:
     """Entry points of third-party providers, by name. Names of built-in providers are reserved and left out."""
-    reserved = {*BUILT_IN, TENSORFLOW}
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name not in reserved}
+    points = entry_points(group=ENTRY_POINT_GROUP)
+    return {point.name: point for point in points if point.name not in BUILT_IN_PROVIDERS}
 
 
 def names() -> list[str]:

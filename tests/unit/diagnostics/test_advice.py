@@ -1,4 +1,4 @@
-"""What is advised for a failure: for each reason that exists, and for none that does not."""
+"""Advice exists for reasons that exist, and for every refusal that an operator can mend."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from worker.diagnostics import advice
 from worker.providers.google_errors import REASONS
 
 SOURCES = Path(worker.__file__).parent.rglob("*.py")
-WORDS = {word for file in SOURCES if file.name != "advice.py" for word in re.findall(r'"([a-z_]+)"', file.read_text())}
-REASONS_THERE_ARE = WORDS | {"model_disabled"}  # put together of the pool's name and a word
+LITERALS = {
+    word for file in SOURCES if file.name != "advice.py" for word in re.findall(r'"([a-z_]+)"', file.read_text())
+}
+KNOWN_REASONS = LITERALS | {"model_disabled"}  # composed of the pool's name and `disabled`
 
 
-@pytest.mark.parametrize("reason", advice._OF_REASONS)
+@pytest.mark.parametrize("reason", advice.ADVICE)
 def test_advice_is_given_for_reasons_that_exist(reason: str) -> None:
-    assert reason in REASONS_THERE_ARE
+    assert reason in KNOWN_REASONS
 
 
 @pytest.mark.parametrize("reason", sorted({*REASONS.values()}))

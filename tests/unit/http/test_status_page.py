@@ -1,4 +1,4 @@
-"""Who may see and do what on the status page, and that nothing from outside becomes markup."""
+"""Who may see and do what on the status page, and that no text from outside becomes markup."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import pytest
 from pydantic import SecretStr
 
 from worker import __version__
+from worker.amqp.delivery import Ending
 from worker.amqp.state import BrokerState, Phase
 from worker.engine import Active
 from worker.http.app import build_app
+from worker.http.page.formatting import ago, duration, number, percentage, period
 from worker.http.page.markup import Html, h, join
-from worker.http.page.words import ago, count, lasted, share, took
 from worker.messages import Result, Tag
 from worker.operations.health.readiness import status_of
 from worker.operations.health.status import Health, Status
@@ -30,7 +31,7 @@ FROM_THE_PAGE = {"Sec-Fetch-Site": "same-origin"}
 
 
 class FakeService:
-    """A service that is ready, has nothing to do, and notes what it is asked to do."""
+    """A service that is ready and idle, and records the actions that it is asked for."""
 
     def __init__(self) -> None:
         self.settings = Settings()
@@ -59,13 +60,13 @@ class FakeService:
         return await self.status()
 
     def answered(self, **fields: Any) -> None:
-        """Let one event have been answered."""
-        told = Result(asset_id="asset-1", instance="default", event_id="e", status="tagged", **fields)
-        picture = self.history.results.admit(1.0)
-        assert picture is not None
-        picture.jpeg = b"\xff\xd8jpeg"
-        ended = EndedDelivery("answered", "tagged", None, None, "asset-1", "default", None, told, picture, 0.1)
-        self.history.ended(ended, 1.0)
+        """Record one answered event."""
+        result = Result(asset_id="asset-1", instance="default", event_id="e", status="tagged", **fields)
+        thumbnail = self.history.results.admit(1.0)
+        assert thumbnail is not None
+        thumbnail.jpeg = b"\xff\xd8jpeg"
+        ended = EndedDelivery(Ending.ANSWERED, "tagged", None, None, "asset-1", "default", None, result, thumbnail, 0.1)
+        self.history.on_delivery_ended(ended, 1.0)
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ Visit = Callable[..., Any]
 @pytest.fixture
 def visit(service: FakeService) -> Visit:
     @asynccontextmanager
-    async def visiting(
+    async def open_client(
         token: str | None = None, address: str = HERE, host: str = "127.0.0.1:9464"
     ) -> AsyncIterator[httpx.AsyncClient]:
         app = build_app(service, SecretStr(token) if token else None)
@@ -87,14 +88,14 @@ def visit(service: FakeService) -> Visit:
         async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
             yield client
 
-    return visiting
+    return open_client
 
 
 async def sign_in(client: httpx.AsyncClient) -> str:
-    """Sign in as a browser does; the proof that the page's forms carry."""
+    """Sign in as a browser does. Returns the CSRF token of the page's forms."""
     answer = await client.post("/sign-in", data={"token": TOKEN}, headers=FROM_THE_PAGE)
     assert answer.status_code == 303
-    found = re.search(r'name="proof" value="([0-9a-f]{64})"', (await client.get("/")).text)
+    found = re.search(r'name="csrf_token" value="([0-9a-f]{64})"', (await client.get("/")).text)
     assert found
     return found[1]
 
@@ -165,7 +166,7 @@ async def test_without_it_there_is_only_the_form(visit: Visit, service: FakeServ
     assert service.done == []
 
 
-async def test_who_signs_in_gets_a_cookie_that_neither_is_the_token_nor_can_be_read_by_scripts(visit: Visit) -> None:
+async def test_signing_in_sets_a_cookie_that_neither_is_the_token_nor_can_be_read_by_scripts(visit: Visit) -> None:
     async with visit(TOKEN) as client:
         answer = await client.post("/sign-in", data={"token": TOKEN}, headers=FROM_THE_PAGE)
         cookie = answer.headers["set-cookie"]
@@ -175,7 +176,7 @@ async def test_who_signs_in_gets_a_cookie_that_neither_is_the_token_nor_can_be_r
 
 
 async def test_a_wrong_token_is_refused_and_costs_a_moment(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.http.sessions._WRONG_TOKEN_COSTS_S", 0.01)
+    monkeypatch.setattr("worker.http.sessions._WRONG_TOKEN_DELAY_S", 0.01)
     async with visit(TOKEN) as client:
         answer = await client.post("/sign-in", data={"token": "another"}, headers=FROM_THE_PAGE)
     assert answer.status_code == 403
@@ -183,33 +184,33 @@ async def test_a_wrong_token_is_refused_and_costs_a_moment(visit: Visit, monkeyp
     assert "set-cookie" not in answer.headers
 
 
-async def test_who_has_signed_in_may_act_from_the_page(visit: Visit, service: FakeService) -> None:
+async def test_a_signed_in_browser_may_act_from_the_page(visit: Visit, service: FakeService) -> None:
     async with visit(TOKEN) as client:
-        proof = await sign_in(client)
+        csrf_token = await sign_in(client)
         for action in ("pause", "resume", "reset"):
-            answer = await client.post(f"/{action}", data={"proof": proof}, headers=FROM_THE_PAGE)
+            answer = await client.post(f"/{action}", data={"csrf_token": csrf_token}, headers=FROM_THE_PAGE)
             assert answer.status_code == 303
     assert service.done == ["pause", "resume", "reset"]
 
 
 CROSS_SITE: dict[str, dict[str, str]] = {
-    "another site, by the browser's word": {"Sec-Fetch-Site": "cross-site"},
+    "another site, according to the browser": {"Sec-Fetch-Site": "cross-site"},
     "another port of this host, which shares our cookies": {"Sec-Fetch-Site": "same-site"},
     "another origin, from an older browser": {"Origin": "http://evil.example"},
     "another port, from an older browser": {"Origin": "http://127.0.0.1:3000"},
     "a sandboxed frame": {"Origin": "null"},
-    "nobody can tell": {},
+    "an unknown origin": {},
 }
 
 
 @pytest.mark.parametrize("headers", CROSS_SITE.values(), ids=CROSS_SITE.keys())
-async def test_a_request_from_elsewhere_does_nothing_even_with_cookie_and_proof(
+async def test_a_request_from_elsewhere_does_nothing_even_with_cookie_and_csrf_token(
     visit: Visit, service: FakeService, headers: dict[str, str]
 ) -> None:
     async with visit(TOKEN) as client:
-        proof = await sign_in(client)
+        csrf_token = await sign_in(client)
         for path in ("/pause", "/sign-out"):
-            answer = await client.post(path, data={"proof": proof}, headers=headers)
+            answer = await client.post(path, data={"csrf_token": csrf_token}, headers=headers)
             assert answer.status_code == 403
         tried = await client.post("/try", content=b"x", headers=headers | {"X-Autotag-File": "a"})
         assert tried.status_code == 403
@@ -217,19 +218,21 @@ async def test_a_request_from_elsewhere_does_nothing_even_with_cookie_and_proof(
     assert service.done == []
 
 
-async def test_an_older_browser_is_believed_by_its_origin(visit: Visit, service: FakeService) -> None:
+async def test_an_older_browser_is_identified_by_its_origin(visit: Visit, service: FakeService) -> None:
     async with visit(TOKEN) as client:
-        proof = await sign_in(client)
-        headers = {"Origin": "http://127.0.0.1:9464", "X-Autotag-Proof": proof}
+        csrf_token = await sign_in(client)
+        headers = {"Origin": "http://127.0.0.1:9464", "X-Autotag-CSRF": csrf_token}
         assert (await client.post("/pause", headers=headers)).status_code == 303
     assert service.done == ["pause"]
 
 
-@pytest.mark.parametrize("proof", ["", "0" * 64, "ä"])
-async def test_without_the_pages_proof_nothing_is_done(visit: Visit, service: FakeService, proof: str) -> None:
+@pytest.mark.parametrize("csrf_token", ["", "0" * 64, "ä"])
+async def test_without_the_pages_csrf_token_nothing_is_done(
+    visit: Visit, service: FakeService, csrf_token: str
+) -> None:
     async with visit(TOKEN) as client:
         await sign_in(client)
-        answer = await client.post("/pause", data={"proof": proof}, headers=FROM_THE_PAGE)
+        answer = await client.post("/pause", data={"csrf_token": csrf_token}, headers=FROM_THE_PAGE)
     assert answer.status_code == 403
     assert service.done == []
 
@@ -244,7 +247,7 @@ async def test_a_program_acts_with_the_bearer_token_alone(visit: Visit, service:
     assert service.done == ["pause"]
 
 
-async def test_nothing_is_done_by_asking_for_it(visit: Visit, service: FakeService) -> None:
+async def test_a_get_request_does_nothing(visit: Visit, service: FakeService) -> None:
     async with visit(TOKEN) as client:
         await sign_in(client)
         for action in ("pause", "resume", "reset", "sign-out", "try"):
@@ -252,13 +255,15 @@ async def test_nothing_is_done_by_asking_for_it(visit: Visit, service: FakeServi
     assert service.done == []
 
 
-async def test_who_has_signed_out_is_out_for_good(visit: Visit) -> None:
+async def test_a_session_that_was_signed_out_stays_invalid(visit: Visit) -> None:
     async with visit(TOKEN) as client:
-        proof = await sign_in(client)
-        kept = dict(client.cookies)
-        assert (await client.post("/sign-out", data={"proof": proof}, headers=FROM_THE_PAGE)).status_code == 303
+        csrf_token = await sign_in(client)
+        cookies = dict(client.cookies)
+        assert (
+            await client.post("/sign-out", data={"csrf_token": csrf_token}, headers=FROM_THE_PAGE)
+        ).status_code == 303
         client.cookies.clear()
-        client.cookies.update(kept)
+        client.cookies.update(cookies)
         assert 'action="/sign-in"' in (await client.get("/")).text
 
 
@@ -281,7 +286,7 @@ async def test_sessions_are_few_and_end(visit: Visit, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("path", ["/", "/live", "/status.json", "/thumbnail?n=0", "/page/autotag.css"])
-async def test_every_answer_carries_the_headers_that_keep_it_to_itself(visit: Visit, path: str) -> None:
+async def test_every_answer_carries_the_security_headers(visit: Visit, path: str) -> None:
     async with visit() as client:
         headers = (await client.get(path)).headers
     policy = headers["content-security-policy"]
@@ -295,8 +300,8 @@ async def test_every_answer_carries_the_headers_that_keep_it_to_itself(visit: Vi
 async def test_nothing_from_outside_becomes_markup(visit: Visit, service: FakeService) -> None:
     nasty = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
     service.answered(message=nasty, tags=(Tag(name=nasty, confidence=0.9, provider="tensorflow"),))
-    trouble = EndedDelivery("dead_lettered", "failed", nasty, nasty, nasty, nasty, None, None, None, 0.1)
-    service.history.ended(trouble, 1.0)
+    failed = EndedDelivery(Ending.DEAD_LETTERED, "failed", nasty, nasty, nasty, nasty, None, None, None, 0.1)
+    service.history.on_delivery_ended(failed, 1.0)
     async with visit() as client:
         page = (await client.get("/")).text
     assert "alert(1)" in page
@@ -306,7 +311,7 @@ async def test_nothing_from_outside_becomes_markup(visit: Visit, service: FakeSe
     assert " style=" not in page
 
 
-async def test_a_service_that_is_starting_says_so_to_who_tries_an_image(visit: Visit) -> None:
+async def test_a_service_that_is_starting_reports_that_to_a_client_that_tries_an_image(visit: Visit) -> None:
     headers = FROM_THE_PAGE | {"X-Autotag-File": "a.jpg"}
     async with visit() as client:
         answer = await client.post("/try", content=b"x", headers=headers)
@@ -337,7 +342,7 @@ async def test_an_image_that_is_too_large_is_not_read_to_its_end(visit: Visit, s
     assert sent <= 200_000
 
 
-# ── its words ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_what_is_put_into_an_element_is_escaped_unless_it_is_one() -> None:
@@ -347,23 +352,23 @@ def test_what_is_put_into_an_element_is_escaped_unless_it_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("formatted", "expected"),
     [
-        (took(0.0004), "1 ms"),
-        (took(0.0421), "42 ms"),
-        (took(1.26), "1.3 s"),
-        (took(67.0), "1 min 7 s"),
-        (lasted(3 * 3600 + 12 * 60 + 5), "3 h 12 min"),
-        (lasted(8 * 86400 + 3 * 3600), "8 d 3 h"),
+        (duration(0.0004), "1 ms"),
+        (duration(0.0421), "42 ms"),
+        (duration(1.26), "1.3 s"),
+        (duration(67.0), "1 min 7 s"),
+        (period(3 * 3600 + 12 * 60 + 5), "3 h 12 min"),
+        (period(8 * 86400 + 3 * 3600), "8 d 3 h"),
         (ago(0.5), "just now"),
         (ago(59.4), "59 s ago"),
         (ago(185.0), "3 min ago"),
         (ago(7300.0), "2 h 1 min ago"),
-        (count(12480), "12\u202f480"),
-        (share(0.934), "93 %"),
-        (share(0.0071), "0.7 %"),
-        (share(1.0), "100 %"),
+        (number(12480), "12\u202f480"),
+        (percentage(0.934), "93 %"),
+        (percentage(0.0071), "0.7 %"),
+        (percentage(1.0), "100 %"),
     ],
 )
-def test_numbers_are_told_as_people_would(said: str, meant: str) -> None:
-    assert said == meant
+def test_numbers_are_formatted_for_people(formatted: str, expected: str) -> None:
+    assert formatted == expected

@@ -19,10 +19,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from worker.errors import TryLater
-from worker.operations.control import ask
+from worker.operations.control import send_command
+from worker.operations.health.status import Status
 
 _SYS_PIDFD_GETFD = 438
 """The same on every architecture (https://man7.org/linux/man-pages/man2/pidfd_getfd.2.html)."""
@@ -66,21 +66,20 @@ class Worker:
                 preexec_fn=_end_with(os.getpid()),  # noqa: PLW1509 - it only makes system calls
             )
 
-    async def status(self) -> dict[str, Any] | None:
+    async def status(self) -> Status | None:
         """What it says of itself; None while it is not there to say anything."""
         try:
-            answer: dict[str, Any] = await ask(self._socket, "status")
+            return Status.from_json(await send_command(self._socket, "status"))
         except TryLater:
             return None
-        return answer
 
     async def children(self, kind: str) -> list[int]:
         """Process ids of its children of a kind (`model`, `decoder`) that have started."""
-        told = (await self.status() or {}).get("children", [])
+        status = await self.status()
         return [
-            each["pid"]
-            for each in told
-            if each["name"].startswith(kind) and each["phase"] in _WORKING and each["pid"] is not None
+            each.pid
+            for each in (status.children if status is not None else ())
+            if each.name.startswith(kind) and each.phase in _WORKING and each.pid is not None
         ]
 
     async def kill(self) -> bool:

@@ -208,7 +208,7 @@ class ChaosRun:
             worker.start()
         deadline_s = time.monotonic() + _READY_WITHIN_S
         for worker in self._workers:
-            while not (await worker.status() or {}).get("ready"):
+            while (status := await worker.status()) is None or not status.ready:
                 if not worker.running or time.monotonic() > deadline_s:
                     raise TryLater(f"a worker did not become ready; it said: {worker.last_words}", reason="not_ready")
                 self._progress()
@@ -249,7 +249,8 @@ class ChaosRun:
         return bool(pids) and await kill_child(pids[int(blow.pick * len(pids))])
 
     async def _kill_parent(self, worker: Worker, pause_s: float) -> bool:
-        if not (await worker.status() or {}).get("events_in_hand"):
+        status = await worker.status()
+        if status is None or not status.events_in_hand:
             return False  # strike when it has something to lose
         if not await worker.kill():
             return False
@@ -263,7 +264,8 @@ class ChaosRun:
         worker.start()
 
     async def _cut(self, worker: Worker) -> bool:
-        if not (await worker.status() or {}).get("events_in_hand") or worker.process is None:
+        status = await worker.status()
+        if status is None or not status.events_in_hand or worker.process is None:
             return False
         try:
             return cut_connections(worker.process.pid, address(self._options.amqp).port) > 0

@@ -1,1 +1,1 @@
-"""The status page as HTML: plain functions from what is known to text. Nothing in here touches a request."""
+"""The status page as HTML: pure functions from a `View` of the service to text. No module here reads a request."""

@@ -1,22 +1,23 @@
-"""The page as a whole, and the one that asks for the token."""
+"""The complete HTML documents: the status page and the sign-in page."""
 
 from __future__ import annotations
 
 from worker.http.page import explanation, headline, providers, records, timeline
 from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.view import View
+from worker.http.sessions import CSRF_FIELD
 
 
 def page(view: View) -> str:
     """The status page."""
-    said = headline.headline(view)
-    *above, below = _live(view)
+    title = headline.headline(view).title
+    *above, below = _live_sections(view)
     return _document(
-        f"{said.title} · Autotag",
+        f"{title} · Autotag",
         h("a", "To the content", href="#main", class_="skip"),
         _top(view),
         h("main", above, explanation.section(view), below, id="main", tabindex=-1),
-        h("p", role="status", id="said", class_="toast"),
+        h("p", role="status", id="notice", class_="toast"),
         h(
             "footer",
             h("p", "Renews itself every two seconds. Times are those of the machine it runs on."),
@@ -32,31 +33,31 @@ def page(view: View) -> str:
 
 
 def live(view: View) -> Html:
-    """The sections that are redrawn while the page is open, each under its id."""
-    return join(_live(view))
+    """The sections that are refreshed while the page is open, each under its id."""
+    return join(_live_sections(view))
 
 
-def _live(view: View) -> list[Html]:
+def _live_sections(view: View) -> list[Html]:
     return [
         headline.section(view),
         timeline.section(view),
         records.failures(view),
-        records.answers(view),
+        records.results(view),
         providers.section(view),
     ]
 
 
-def sign_in(wrong: str = "") -> str:
-    """The form that asks for the token."""
+def sign_in(error: str = "") -> str:
+    """The sign-in page, with the error of the last attempt if there was one."""
     return _document(
         "Sign in · Autotag",
         h(
             "main",
             h(
                 "form",
-                _mark(),
+                _logo(),
                 h("h1", "Autotag"),
-                h("p", wrong, role="alert", class_="wrong") if wrong else None,
+                h("p", error, role="alert", class_="error") if error else None,
                 h("label", "Token", for_="token"),
                 h(
                     "input",
@@ -81,39 +82,39 @@ def sign_in(wrong: str = "") -> str:
 
 
 def _top(view: View) -> Html:
-    leave = h(
+    sign_out = h(
         "form",
-        h("input", type="hidden", name="proof", value=view.proof or ""),
+        h("input", type="hidden", name=CSRF_FIELD, value=view.csrf_token or ""),
         h("button", "Sign out", type="submit", class_="plain"),
         action="/sign-out",
         method="post",
     )
     return h(
         "header",
-        h("p", _mark(), h("b", "Autotag"), class_="brand"),
+        h("p", _logo(), h("b", "Autotag"), class_="brand"),
         h(
             "nav",
-            h("a", "Results", href="#answers"),
+            h("a", "Results", href="#results"),
             h("a", "Providers", href="#providers"),
             h("a", "Try an image", href="#try"),
-            leave if view.signed_in else None,
+            sign_out if view.signed_in else None,
             aria_label="Sections",
         ),
         class_="top",
     )
 
 
-_TAG = (
+_TAG_OUTLINE = (
     "M3 4.5A1.5 1.5 0 0 1 4.5 3h7.2a3 3 0 0 1 2.1.9l6.9 6.9a2 2 0 0 1 0 2.8l-7 7a2 2 0 0 1-2.8 0"
     "L4 13.7A3 3 0 0 1 3 11.5z"
 )
 
 
-def _mark() -> Html:
-    """A tag with its hole."""
+def _logo() -> Html:
+    """The logo: a tag with its hole."""
     return h(
         "svg",
-        h("path", d=_TAG),
+        h("path", d=_TAG_OUTLINE),
         h("circle", cx=8, cy=8, r=1.7, class_="hole"),
         class_="logo",
         viewbox="0 0 24 24",

@@ -1,10 +1,10 @@
-"""A place to drop an image, and what became of it: each label's way to a tag."""
+"""The "Try an image" section: its form, and the outcome as a table from each label to the tag it became or not."""
 
 from __future__ import annotations
 
 import base64
 
-from worker.http.page import charts, words
+from worker.http.page import charts, formatting
 from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.view import View
 from worker.messages import DEFAULT_INSTANCE, ProviderReport
@@ -12,9 +12,9 @@ from worker.settings import Settings
 from worker.tagging.explain import Explanation
 from worker.tagging.merge import Choice, Verdict
 
-MOST_ROWS = 15
+MAXIMUM_ROWS = 15
 
-_VERDICTS = {
+_VERDICT_LABELS = {
     Verdict.KEPT: "a tag",
     Verdict.BELOW_THRESHOLD: "below the threshold",
     Verdict.DROPPED: "dropped by a rule",
@@ -26,11 +26,11 @@ _VERDICTS = {
 
 
 def section(view: View) -> Html:
-    """The section. It is not redrawn while the page is open, so that an answer stays until the next."""
+    """The section. It is not refreshed while the page is open, so that an outcome stays until the next one."""
     return h(
         "section",
         h("h2", "Try an image", id="try-title"),
-        _form(view) if view.sees_assets else h("p", view.why_no_assets, class_="quiet"),
+        _form(view) if view.may_see_assets else h("p", view.why_no_assets, class_="quiet"),
         h("div", id="tried", tabindex=-1, aria_live="polite"),
         id="try",
         aria_labelledby="try-title",
@@ -38,7 +38,7 @@ def section(view: View) -> Html:
 
 
 def _form(view: View) -> Html:
-    """The form. Its field is disabled until the script listens: what was chosen before would be lost in silence."""
+    """The form. Its field is disabled until the script listens: a file chosen earlier would be silently lost."""
     names = list(dict.fromkeys((DEFAULT_INSTANCE, *view.settings.instances)))
     return h(
         "form",
@@ -46,7 +46,7 @@ def _form(view: View) -> Html:
             "label",
             h("input", type="file", id="file", accept="image/*", disabled=True),
             h("span", h("b", "Drop an image here"), h("span", "or choose a file")),
-            class_="drop",
+            class_="drop-zone",
         ),
         h(
             "p",
@@ -73,29 +73,29 @@ def _form(view: View) -> Html:
     )
 
 
-def tried(explanation: Explanation, thumbnail: bytes | None, name: str, settings: Settings) -> Html:
-    """What became of an image."""
+def article(explanation: Explanation, thumbnail: bytes | None, name: str, settings: Settings) -> Html:
+    """The outcome for one image: what it is, what the providers replied, and a row per label."""
     kept = len(explanation.result.tags)
-    found = words.of(kept, "tag") if kept else "No tag"
+    found = formatting.quantity(kept, "tag") if kept else "No tag"
     return h(
         "article",
         _picture(explanation, thumbnail, name),
         h(
             "div",
-            h("h3", f"{found} in {words.took(explanation.took_s)}"),
+            h("h3", f"{found} in {formatting.duration(explanation.took_s)}"),
             h("p", [_provider(report) for report in explanation.result.providers], class_="providers"),
             h("p", f"Not asked, since nobody is signed in: {', '.join(explanation.not_asked)}.", class_="note")
             if explanation.not_asked
             else None,
-            _ways(explanation, settings) if explanation.choices else None,
-            class_="ways",
+            _label_table(explanation, settings) if explanation.choices else None,
+            class_="labels",
         ),
         class_="tried",
     )
 
 
-def refused(message: str) -> Html:
-    """Why an image was not looked at."""
+def refusal(message: str) -> Html:
+    """Why an image was not tagged."""
     return h("p", h("b", "Not tagged"), " ", message, class_="refused")
 
 
@@ -108,54 +108,60 @@ def _picture(explanation: Explanation, thumbnail: bytes | None, name: str) -> Ht
         h(
             "figcaption",
             h("b", name),
-            h("span", f"{image.format}, {words.pixels(image.width, image.height)}") if image else None,
+            h("span", f"{image.format}, {formatting.dimensions(image.width, image.height)}") if image else None,
             h("span", f"instance {explanation.instance}"),
         ),
     )
 
 
 def _provider(report: ProviderReport) -> Html:
-    said = words.took(report.duration_s) if report.status == "ok" else f"{report.status}: {report.message or ''}"
-    by = f" ({report.model})" if report.model else ""
-    return h("span", f"{report.name}{by} ", h("span", said, class_=f"reply-{report.status}"))
+    reply = (
+        formatting.duration(report.duration_s) if report.status == "ok" else f"{report.status}: {report.message or ''}"
+    )
+    model = f" ({report.model})" if report.model else ""
+    return h("span", f"{report.name}{model} ", h("span", reply, class_=f"reply-{report.status}"))
 
 
-def _ways(explanation: Explanation, settings: Settings) -> Html:
-    shown = _shown(explanation.choices)
+def _label_table(explanation: Explanation, settings: Settings) -> Html:
+    shown = _selected(explanation.choices)
     rest = len(explanation.choices) - len(shown)
-    heads = ("The provider says", "Rule", "Tag", "Confidence", "So it is")
+    headings = ("The provider says", "Rule", "Tag", "Confidence", "So it is")
     return join(
         h(
             "table",
             h("caption", "Each label's way to a tag, best first", class_="unseen"),
-            h("thead", h("tr", [h("th", head, scope="col") for head in heads])),
-            h("tbody", [_way(each, explanation, settings) for each in shown]),
+            h("thead", h("tr", [h("th", heading, scope="col") for heading in headings])),
+            h("tbody", [_label_row(each, explanation, settings) for each in shown]),
         ),
-        h("p", f"and {words.of(rest, 'label')} less sure", class_="more") if rest else None,
+        h("p", f"and {formatting.quantity(rest, 'label')} less sure", class_="more") if rest else None,
     )
 
 
-def _shown(choices: tuple[Choice, ...]) -> list[Choice]:
-    """The best, and every tag wherever it stands."""
-    return [each for number, each in enumerate(choices) if number < MOST_ROWS or each.verdict is Verdict.KEPT]
+def _selected(choices: tuple[Choice, ...]) -> list[Choice]:
+    """The labels to show: the best ones, and every one that became a tag."""
+    return [each for number, each in enumerate(choices) if number < MAXIMUM_ROWS or each.verdict is Verdict.KEPT]
 
 
-def _way(each: Choice, explanation: Explanation, settings: Settings) -> Html:
+def _label_row(each: Choice, explanation: Explanation, settings: Settings) -> Html:
     kept = each.verdict is Verdict.KEPT
-    least = explanation.thresholds.get(each.provider)
-    needed = h("small", f"threshold {words.share(least)}") if least is not None else None
+    threshold = explanation.thresholds.get(each.provider)
+    needed = h("small", f"threshold {formatting.percentage(threshold)}") if threshold is not None else None
     several = len(explanation.thresholds) > 1
     return h(
         "tr",
         h("th", each.label, h("small", each.provider) if several else None, scope="row"),
         h("td", h("span", _rule(each, explanation, settings)), data_head="Rule"),
-        h("td", h("span", each.name or words.UNKNOWN), data_head="Tag"),
+        h("td", h("span", each.name or formatting.UNKNOWN), data_head="Tag"),
         h(
             "td",
-            h("span", words.share(each.confidence), charts.bar(each.confidence, least), needed),
+            h("span", formatting.percentage(each.confidence), charts.bar(each.confidence, threshold), needed),
             data_head="Confidence",
         ),
-        h("td", h("span", _VERDICTS[each.verdict], class_="state good" if kept else "state"), data_head="So it is"),
+        h(
+            "td",
+            h("span", _VERDICT_LABELS[each.verdict], class_="state good" if kept else "state"),
+            data_head="So it is",
+        ),
         class_="kept" if kept else None,
     )
 

@@ -1,46 +1,42 @@
-"""The top of the page: is it well, and if not, why and what to do."""
+"""The headline section: the service's state, the reason if it is not ready, the actions, and key figures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
-from worker.http.page import words
+from worker.diagnostics.advice import readiness_advice
+from worker.http.page import formatting
 from worker.http.page.markup import Html, h
 from worker.http.page.view import View
+from worker.http.sessions import CSRF_FIELD
 from worker.operations.health.status import Pause
 from worker.operations.history.throughput import percentile_s
 
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """`mood` is good, warn or bad; `title` two or three words; `why` a sentence; `todo` what follows from it."""
+    """The state in words: `title` of two or three, the reason as a sentence, and what to do about it, if anything."""
 
-    mood: str
+    severity: Literal["good", "warn", "bad"]
     title: str
     why: str
-    todo: str = ""
+    advice: str = ""
 
 
-_NO_FAULT: dict[str, str] = {Pause.BY_OPERATOR: "Paused", Pause.STARTING: "Starting"}
-
-_TODO = {
-    "by_operator": "To go on, {resume}.",
-    "nobody_can_tag": "Events wait in their queue; none is lost. Mend the cause, then {reset}.",
-    "broker_blocked": "Free memory or disk on the RabbitMQ machine.",
-}
-
-_BY_BUTTON = {"resume": "press Resume", "reset": "press Reset"}
-_BY_COMMAND = {"resume": "run `autotag resume`", "reset": "run `autotag reset`"}
+_INTENDED: dict[str, str] = {Pause.BY_OPERATOR: "Paused", Pause.STARTING: "Starting"}
+"""Titles for the reasons not to be ready that are no fault."""
 
 
 def headline(view: View) -> Headline:
-    """How it stands, in words."""
+    """The service's state, for people."""
     health = view.health
     if not health.ready:
-        title = _NO_FAULT.get(health.reason or "")
-        todo = _TODO.get(health.reason or "", "").format_map(_BY_COMMAND if view.proof is None else _BY_BUTTON)
-        return Headline("warn" if title else "bad", title or "Not ready", _sentence(health.why_not or ""), todo)
+        reason = health.reason or ""
+        title = _INTENDED.get(reason)
+        advice = readiness_advice(reason, view.actions)
+        return Headline("warn" if title else "bad", title or "Not ready", _sentence(health.why_not or ""), advice)
     unusable = list(_unusable(view))
     if unusable:
         return Headline(
@@ -52,26 +48,26 @@ def headline(view: View) -> Headline:
     names = [provider.name for provider in view.engine.providers] if view.engine else []
     if not names:
         return Headline("warn", "Ready, but idle", "No provider is switched on: every event is answered skipped.")
-    return Headline("good", "Ready", f"Events are taken and answered by {_listed(names)}.")
+    return Headline("good", "Ready", f"Events are taken and answered by {_enumeration(names)}.")
 
 
 def section(view: View) -> Html:
     """The section."""
-    said = headline(view)
+    current = headline(view)
     return h(
         "section",
         h(
             "div",
-            h("h1", h("span", class_="dot", aria_hidden="true"), said.title, id="title"),
-            h("p", said.why, class_="why"),
-            h("p", said.todo, class_="todo") if said.todo else None,
+            h("h1", h("span", class_="dot", aria_hidden="true"), current.title, id="title"),
+            h("p", current.why, class_="why"),
+            h("p", current.advice, class_="advice") if current.advice else None,
             role="status",
-            class_="saying",
+            class_="summary",
         ),
         _buttons(view),
         _figures(view),
         id="headline",
-        class_=f"headline {said.mood}",
+        class_=f"headline {current.severity}",
         aria_labelledby="title",
         data_live=True,
     )
@@ -79,24 +75,24 @@ def section(view: View) -> Html:
 
 def _buttons(view: View) -> Html:
     paused = view.health.reason == Pause.BY_OPERATOR
-    going = "resume" if paused else "pause"
+    toggle = "resume" if paused else "pause"
     model = view.engine.model if view.engine else None
-    broken = model is not None and model.disabled_reason is not None
-    if view.proof is None:
+    disabled = model is not None and model.disabled_reason is not None
+    if view.csrf_token is None:
         return h("p", view.why_no_actions, class_="actions note")
     return h(
         "div",
-        _button(going, going.capitalize(), view.proof, primary=paused),
-        _button("reset", "Reset", view.proof, primary=broken),
+        _button(toggle, toggle.capitalize(), view.csrf_token, primary=paused),
+        _button("reset", "Reset", view.csrf_token, primary=disabled),
         class_="actions",
     )
 
 
-def _button(action: str, label: str, proof: str, *, primary: bool) -> Html:
+def _button(action: str, label: str, csrf_token: str, *, primary: bool) -> Html:
     return h(
         "form",
-        h("input", type="hidden", name="proof", value=proof),
-        h("button", label, type="submit", class_="primary" if primary else None, title=_MEANS[action]),
+        h("input", type="hidden", name=CSRF_FIELD, value=csrf_token),
+        h("button", label, type="submit", class_="primary" if primary else None, title=_TOOLTIPS[action]),
         action=f"/{action}",
         method="post",
         class_="action",
@@ -104,7 +100,7 @@ def _button(action: str, label: str, proof: str, *, primary: bool) -> Html:
     )
 
 
-_MEANS = {
+_TOOLTIPS = {
     "pause": "Take no more events; what is in hand is finished",
     "resume": "Take events again",
     "reset": "Forget the model's crashes and launch it again if it is disabled",
@@ -115,23 +111,27 @@ def _figures(view: View) -> Html:
     window = view.history.throughput.window(view.now_s)
     answered = sum(bucket.answered for bucket in window)
     failed = sum(bucket.failed for bucket in window)
-    dead = view.queues.get("dead-letters")
-    pairs = (
-        ("Answered", words.count(answered), "in 15 minutes"),
-        ("Failed", words.count(failed), "in 15 minutes"),
-        ("Usual time", words.took(percentile_s(window, 0.5)), "half are faster"),
-        ("Dead letters", words.UNKNOWN if dead is None else words.count(dead), "kept for people"),
-        ("Up for", words.lasted(view.now_s - view.history.began_s), f"version {view.version}"),
+    dead_letters = view.queues.get("dead-letters")
+    figures = (
+        ("Answered", formatting.number(answered), "in 15 minutes"),
+        ("Failed", formatting.number(failed), "in 15 minutes"),
+        ("Usual time", formatting.duration(percentile_s(window, 0.5)), "half are faster"),
+        (
+            "Dead letters",
+            formatting.UNKNOWN if dead_letters is None else formatting.number(dead_letters),
+            "kept for people",
+        ),
+        ("Up for", formatting.period(view.now_s - view.history.began_s), f"version {view.version}"),
     )
     return h(
         "dl",
-        [h("div", h("dt", name), h("dd", h("b", value), " ", h("small", more))) for name, value, more in pairs],
+        [h("div", h("dt", name), h("dd", h("b", value), " ", h("small", note))) for name, value, note in figures],
         class_="figures",
     )
 
 
 def _unusable(view: View) -> Iterable[tuple[str, str]]:
-    """Providers that no instance which has them switched on could use."""
+    """Name and reason of each provider that cannot answer for any instance that has switched it on."""
     if view.active is None:
         return
     for provider in view.active.engine.providers:
@@ -140,9 +140,9 @@ def _unusable(view: View) -> Iterable[tuple[str, str]]:
             yield provider.name, why
 
 
-def _sentence(words_: str) -> str:
-    return f"{words_[:1].upper()}{words_[1:]}{'' if words_.endswith('.') else '.'}" if words_ else ""
+def _sentence(clause: str) -> str:
+    return f"{clause[:1].upper()}{clause[1:]}{'' if clause.endswith('.') else '.'}" if clause else ""
 
 
-def _listed(names: list[str]) -> str:
+def _enumeration(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

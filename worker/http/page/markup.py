@@ -1,8 +1,8 @@
-"""HTML by construction: whatever is put into an element is escaped, unless it is an element itself.
+"""HTML built from function calls: every child of an element is escaped, unless it is an element itself.
 
     h("p", "a < b", h("b", "!"), class_="note")   →   <p class="note">a &lt; b<b>!</b></p>
 
-There is no template to forget an escape in, and mypy sees every name.
+There is no template in which escaping could be forgotten, and mypy checks every name.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from html import escape
 
 
 class Html(str):
-    """Text that is HTML already."""
+    """Text that is HTML already, and is not escaped again."""
 
     __slots__ = ()
 
@@ -21,20 +21,20 @@ Child = Html | str | int | None | Iterable["Child"]
 Attribute = str | int | float | bool | None
 
 _VOID = frozenset(("img", "input", "link", "meta", "wbr"))
-_DRAWN = frozenset(("circle", "line", "path", "rect"))
-"""Shapes of SVG. They are closed at once: what follows one would otherwise be inside it."""
+_SHAPES = frozenset(("circle", "line", "path", "rect"))
+"""SVG shapes. They are self-closing: the following element would otherwise be nested in them."""
 
 
 def h(tag: str, *children: Child, **attributes: Attribute) -> Html:
-    """An element. `class_` is written `class`, `aria_label` is written `aria-label`; None and False leave out."""
+    """An element. `class_` becomes `class`, `aria_label` becomes `aria-label`; None and False omit the attribute."""
     opening = f"<{tag}{''.join(_attribute(name, value) for name, value in attributes.items())}"
-    if tag in _DRAWN:
+    if tag in _SHAPES:
         return Html(f"{opening}/>")
     return Html(f"{opening}>" if tag in _VOID else f"{opening}>{join(*children)}</{tag}>")
 
 
 def join(*children: Child) -> Html:
-    """Elements and text, one after the other."""
+    """Elements and text concatenated; text is escaped."""
     return Html("".join(_text(child) for child in children))
 
 
@@ -53,12 +53,12 @@ def _text(child: Child) -> str:
 def _attribute(name: str, value: Attribute) -> str:
     if value is None or value is False:
         return ""
-    name = _SPELT.get(name) or name.rstrip("_").replace("_", "-")
+    name = _CAMEL_CASE.get(name) or name.rstrip("_").replace("_", "-")
     if value is True:
         return f" {name}"
     text = f"{value:.5g}" if isinstance(value, float) else str(value)
     return f' {name}="{escape(text)}"'
 
 
-_SPELT = {"viewbox": "viewBox", "preserve_aspect_ratio": "preserveAspectRatio"}
-"""SVG's own way of writing two of its attributes."""
+_CAMEL_CASE = {"viewbox": "viewBox", "preserve_aspect_ratio": "preserveAspectRatio"}
+"""SVG attribute names that are not written in lower case."""

@@ -1,13 +1,13 @@
-"""Who may tag for whom: providers by instance with their state, and the child processes. Never a secret."""
+"""The providers section: each instance's providers with their state, and the child processes. It shows no secret."""
 
 from __future__ import annotations
 
-from worker.http.page import words
+from worker.http.page import formatting
 from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.view import View
 from worker.messages import DEFAULT_INSTANCE
 from worker.providers.base import Provider
-from worker.providers.checks import Metered
+from worker.providers.checks import CircuitState, Metered
 from worker.settings import DEFAULTS, InstanceSettings, tag_limit
 from worker.supervision.pool import ChildState
 from worker.tagging.tagger import threshold
@@ -39,7 +39,7 @@ def _instances(view: View) -> Html:
             (
                 join(name, h("span", "off", class_="chip bad") if not instance.enabled else None),
                 *(_state(provider, name, instance) for provider in providers),
-                _most_tags(view, instance),
+                _tag_limit(view, instance),
             )
             for name, instance in view.settings.by_instance().items()
         ],
@@ -50,21 +50,23 @@ def _instances(view: View) -> Html:
 def _state(provider: Provider, name: str, instance: InstanceSettings) -> Child:
     if not provider.enabled(instance):
         return h("span", "off", class_="faint")
-    why_not = provider.unusable(instance)
+    unusable = provider.unusable(instance)
     account = DEFAULT_INSTANCE if name == DEFAULTS else name  # accounts are kept by the names that events give
-    circuit = provider.circuits().get(account, "closed") if isinstance(provider, Metered) else "closed"
-    least = threshold(instance, provider.name)
-    from_ = h("small", f"from {words.share(least)}") if least is not None else None
-    if why_not is not None:
-        return join(h("span", "cannot answer", class_="state bad"), h("small", why_not))
-    if circuit != "closed":
+    circuit = (
+        provider.circuits().get(account, CircuitState.CLOSED) if isinstance(provider, Metered) else CircuitState.CLOSED
+    )
+    minimum = threshold(instance, provider.name)
+    from_ = h("small", f"from {formatting.percentage(minimum)}") if minimum is not None else None
+    if unusable is not None:
+        return join(h("span", "cannot answer", class_="state bad"), h("small", unusable))
+    if circuit != CircuitState.CLOSED:
         return join(h("span", f"circuit {circuit.replace('_', ' ')}", class_="state warn"), from_)
     return join(h("span", "on", class_="state good"), from_)
 
 
-def _most_tags(view: View, instance: InstanceSettings) -> str:
-    most = tag_limit(view.settings, instance)
-    return words.count(most) if most else "any"
+def _tag_limit(view: View, instance: InstanceSettings) -> str:
+    limit = tag_limit(view.settings, instance)
+    return formatting.number(limit) if limit else "any"
 
 
 def _children(view: View) -> Html:
@@ -76,10 +78,10 @@ def _children(view: View) -> Html:
         [
             (
                 child.name,
-                h("span", child.phase.replace("_", "-"), class_=f"state {_mood(child)}"),
-                words.count(child.images_done),
-                words.size(child.resident_bytes) if child.resident_bytes else words.UNKNOWN,
-                _described(child),
+                h("span", child.phase.replace("_", "-"), class_=f"state {_severity(child)}"),
+                formatting.number(child.images_done),
+                formatting.size(child.resident_bytes) if child.resident_bytes else formatting.UNKNOWN,
+                _description(child),
             )
             for child in (*model, *view.engine.decoders.states())
         ],
@@ -87,29 +89,32 @@ def _children(view: View) -> Html:
     )
 
 
-def _described(child: ChildState) -> str:
+def _description(child: ChildState) -> str:
     sandbox = f"sandbox: {child.hello['sandbox']}" if child.hello.get("sandbox") else None
     return ", ".join(str(each) for each in (child.hello.get("identity"), child.hello.get("runtime"), sandbox) if each)
 
 
-def _mood(child: ChildState) -> str:
+def _severity(child: ChildState) -> str:
     if child.phase in ("ready", "busy", "checking"):
         return "good"
     return "bad" if child.phase in ("disabled", "dying") else "warn"
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple[Child, ...]], labelled_by: str) -> Html:
-    """A table that a narrow screen shows as one block a row; each cell then says what it is."""
+def _table(headings: tuple[str, ...], rows: list[tuple[Child, ...]], labelled_by: str) -> Html:
+    """A table. A narrow screen shows each row as a block, with the heading before each cell."""
     return h(
         "table",
-        h("thead", h("tr", [h("th", head, scope="col") for head in heads])),
+        h("thead", h("tr", [h("th", heading, scope="col") for heading in headings])),
         h(
             "tbody",
             [
                 h(
                     "tr",
                     h("th", row[0], scope="row"),
-                    [h("td", h("span", cell), data_head=head) for head, cell in zip(heads[1:], row[1:], strict=True)],
+                    [
+                        h("td", h("span", cell), data_head=heading)
+                        for heading, cell in zip(headings[1:], row[1:], strict=True)
+                    ],
                 )
                 for row in rows
             ],

@@ -1,4 +1,4 @@
-"""The record of the last while as JSON, for programs: what the page shows, without the words around it."""
+"""The recent history as JSON, for programs: the data that the page shows."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from worker.operations.history import BUCKET_S, Failure, RecentResult
 
 
 def report(view: View) -> dict[str, object]:
-    """Lives, steps of work, failures and results; those that name assets only for who may see them."""
+    """Timelines, steps of work, failures and results; fields that name assets only if the client may see assets."""
     from_s = view.now_s - SPAN_S
     return {
         "version": view.version,
         "up_s": round(view.now_s - view.history.began_s, 1),
         "lives": {
             name: [
-                {"state": each.state.value, "from": view.moment(each.from_s), "to": view.moment(each.to_s)}
-                for each in life.intervals(from_s, view.now_s)
+                {"state": each.state.value, "from": view.timestamp(each.from_s), "to": view.timestamp(each.to_s)}
+                for each in timeline.intervals(from_s, view.now_s)
             ]
-            for name, life in view.history.lives.items()
+            for name, timeline in view.history.children.items()
         },
         "moments": [
-            {"time": view.moment(each.at_s), "kind": each.kind, "who": each.who, "what": each.words}
-            for each in view.history.moments
+            {"time": view.timestamp(each.at_s), "kind": each.kind, "who": each.source, "what": each.description}
+            for each in view.history.occurrences
         ],
         "step_s": BUCKET_S,
         "steps": [
@@ -41,28 +41,28 @@ def report(view: View) -> dict[str, object]:
             for bucket in view.history.throughput.window(view.now_s)
         ],
         "failures": [_failure(view, each) for each in view.history.failures],
-        "results": [_answer(view, each) for each in view.history.results] if view.sees_assets else None,
+        "results": [_result(view, each) for each in view.history.results] if view.may_see_assets else None,
     }
 
 
 def _failure(view: View, each: Failure) -> dict[str, object]:
-    told: dict[str, object] = {
+    fields: dict[str, object] = {
         "reason": each.reason,
         "kind": each.kind,
-        "provider": each.who or None,
+        "provider": each.provider or None,
         "times": each.times,
-        "first": view.moment(each.first_s),
-        "last": view.moment(each.last_s),
+        "first": view.timestamp(each.first_s),
+        "last": view.timestamp(each.last_s),
         "what_to_do": advice(each.reason, each.kind),
     }
-    if view.sees_assets:
-        told |= {"asset_id": each.asset_id, "instance": each.instance, "message": each.message}
-    return told
+    if view.may_see_assets:
+        fields |= {"asset_id": each.asset_id, "instance": each.instance, "message": each.message}
+    return fields
 
 
-def _answer(view: View, each: RecentResult) -> dict[str, object]:
+def _result(view: View, each: RecentResult) -> dict[str, object]:
     return {
-        "time": view.moment(each.at_s),
+        "time": view.timestamp(each.at_s),
         "asset_id": each.asset_id,
         "instance": each.instance,
         "status": each.status,

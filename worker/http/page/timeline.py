@@ -1,17 +1,17 @@
-"""The last quarter of an hour: the model child's life, and under it, on the same axis, what was done meanwhile."""
+"""The section of the last 15 minutes: the model children's timelines and, on the same axis, the work done."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from worker.http.page import charts, words
+from worker.http.page import charts, formatting
 from worker.http.page.markup import Child, Html, h
 from worker.http.page.view import View
 from worker.operations.history import BUCKET_S, BUCKETS, Interval, State
 from worker.operations.history.throughput import percentile_s
 
 SPAN_S = BUCKET_S * BUCKETS
-_A_MINUTE = round(60 / BUCKET_S)
+_STEPS_PER_MINUTE = round(60 / BUCKET_S)
 
 
 def section(view: View) -> Html:
@@ -21,13 +21,13 @@ def section(view: View) -> Html:
         h("h2", "The last 15 minutes", id="timeline-title"),
         h(
             "div",
-            [_life(view, name) for name in view.history.lives],
-            _taking(view),
+            [_child(view, name) for name in view.history.children],
+            _consuming(view),
             _work(view),
             _axis(),
             class_="rows",
         ),
-        _moments(view),
+        _occurrences(view),
         id="timeline",
         aria_labelledby="timeline-title",
         data_live=True,
@@ -37,59 +37,60 @@ def section(view: View) -> Html:
 # ── states ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _life(view: View, name: str) -> Html:
-    life = view.history.lives[name]
+def _child(view: View, name: str) -> Html:
+    timeline = view.history.children[name]
     from_s = view.now_s - SPAN_S
-    intervals = life.intervals(from_s, view.now_s)
-    crashes = [each.at_s for each in view.history.moments if each.who == name and each.kind == "crash"]
+    intervals = timeline.intervals(from_s, view.now_s)
+    crashes = [each.at_s for each in view.history.occurrences if each.source == name and each.kind == "crash"]
     crashes = [at_s for at_s in crashes if at_s > from_s]
-    label = f"{name}: {_told(intervals)}; {words.of(len(crashes), 'crash', 'crashes')}"
+    label = f"{name}: {_in_words(intervals)}; {formatting.quantity(len(crashes), 'crash', 'crashes')}"
     return _row(
-        "Model child" if len(view.history.lives) == 1 else f"Model child {name.rpartition('-')[2]}",
+        "Model child" if len(view.history.children) == 1 else f"Model child {name.rpartition('-')[2]}",
         "its life, and crashes",
-        charts.strip(intervals, crashes, from_s, view.now_s, label),
-        (_state_now(life.state(view.now_s)), _budget(view)),
+        charts.timeline(intervals, crashes, from_s, view.now_s, label),
+        (_current_state(timeline.state(view.now_s)), _budget(view)),
     )
 
 
-def _taking(view: View) -> Html:
+def _consuming(view: View) -> Html:
     from_s = view.now_s - SPAN_S
-    intervals = view.history.taking.intervals(from_s, view.now_s)
-    state = view.history.taking.state(view.now_s)
+    intervals = view.history.consuming.intervals(from_s, view.now_s)
+    state = view.history.consuming.state(view.now_s)
     return _row(
         "Events taken",
         "from RabbitMQ",
-        charts.strip(intervals, (), from_s, view.now_s, f"Events: {_told(intervals)}"),
-        (_state_now(state, _TAKING.get(state)), f"{words.count(view.in_hand)} in hand"),
+        charts.timeline(intervals, (), from_s, view.now_s, f"Events: {_in_words(intervals)}"),
+        (_current_state(state, _CONSUMING_LABELS.get(state)), f"{formatting.number(view.in_hand)} in hand"),
     )
 
 
-_TAKING = {State.RUNNING: "taken", State.DISABLED: "nobody to tag", State.DISCONNECTED: "no broker"}
+_CONSUMING_LABELS = {State.RUNNING: "taken", State.DISABLED: "nobody to tag", State.DISCONNECTED: "no broker"}
 
 
-def _state_now(state: State, called: str | None = None) -> Html:
-    return h("b", h("i", class_=f"swatch {charts.class_of(state)}", aria_hidden="true"), called or state.value)
+def _current_state(state: State, label: str | None = None) -> Html:
+    return h("b", h("i", class_=f"swatch {charts.class_of(state)}", aria_hidden="true"), label or state.value)
 
 
 def _budget(view: View) -> Child:
-    """A pip for each relaunch, full ones for those that are left."""
+    """A dot for each relaunch of the crash budget, filled for those that are left."""
     model = view.engine.model if view.engine else None
     if model is None or model.relaunches_left is None:
         return None
-    most = view.settings.tensorflow.maximum_number_of_relaunches
+    budget = view.settings.tensorflow.maximum_number_of_relaunches
     left = 0 if model.disabled_reason is not None else model.relaunches_left
-    pips = h("span", "●" * left, h("i", "●" * (most - left)), class_="pips", aria_hidden="true") if most <= 10 else None
-    within = words.lasted(view.settings.tensorflow.maximum_number_of_relaunches_time_interval)
+    used = h("i", "●" * (budget - left))
+    dots = h("span", "●" * left, used, class_="dots", aria_hidden="true") if budget <= 10 else None
+    within = formatting.period(view.settings.tensorflow.maximum_number_of_relaunches_time_interval)
     return h(
         "span",
-        pips,
-        f"{words.of(left, 'relaunch', 'relaunches')} left",
-        title=f"Of {most}; a crash is forgotten after {within}",
+        dots,
+        f"{formatting.quantity(left, 'relaunch', 'relaunches')} left",
+        title=f"Of {budget}; a crash is forgotten after {within}",
     )
 
 
-def _told(intervals: Sequence[Interval]) -> str:
-    return ", ".join(f"{each.state.value} {words.lasted(each.to_s - each.from_s)}" for each in intervals[-12:])
+def _in_words(intervals: Sequence[Interval]) -> str:
+    return ", ".join(f"{each.state.value} {formatting.period(each.to_s - each.from_s)}" for each in intervals[-12:])
 
 
 # ── work ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -97,16 +98,18 @@ def _told(intervals: Sequence[Interval]) -> str:
 
 def _work(view: View) -> list[Html]:
     window = view.history.throughput.window(view.now_s)
-    lately = window[-_A_MINUTE - 1 : -1]  # the running step is not over: it would make the rate look low
+    last_minute = window[
+        -_STEPS_PER_MINUTE - 1 : -1
+    ]  # without the current step: it is incomplete and would lower the rate
     answered = [bucket.answered for bucket in window]
     failed = [bucket.failed for bucket in window]
     put_off = [bucket.put_off for bucket in window]
-    usual = [bucket.percentile_s(0.5) for bucket in window]
-    slow = [bucket.percentile_s(0.95) for bucket in window]
+    median = [bucket.percentile_s(0.5) for bucket in window]
+    p95 = [bucket.percentile_s(0.95) for bucket in window]
     waiting = [None if bucket.waiting is None else float(bucket.waiting) for bucket in window]
-    rate = sum(bucket.answered for bucket in lately)
-    now = next((each for each in reversed(waiting) if each is not None), None)
-    most = max((each for each in waiting if each is not None), default=0)
+    rate = sum(bucket.answered for bucket in last_minute)
+    latest = next((each for each in reversed(waiting) if each is not None), None)
+    peak = max((each for each in waiting if each is not None), default=0)
     return [
         _row(
             "Events ended",
@@ -117,40 +120,48 @@ def _work(view: View) -> list[Html]:
                 f"Events ended in steps of 10 seconds: {sum(answered)} answered, {sum(failed)} failed, "
                 f"{sum(put_off)} put off; at most {max(answered)} answered in a step",
             ),
-            (h("b", words.count(rate)), "answered a minute"),
+            (h("b", formatting.number(rate)), "answered a minute"),
         ),
         _row(
             "Time for an event",
             h("span", _key("usual", "half within"), " ", _key("slow", "95 % within"), class_="keys"),
             charts.lines(
-                ((slow, "slow", True), (usual, "usual", False)),
-                f"Time for an event: half within {words.took(percentile_s(window, 0.5))}, 95 percent within "
-                f"{words.took(percentile_s(window, 0.95))}",
+                ((p95, "slow", True), (median, "usual", False)),
+                f"Time for an event: half within {formatting.duration(percentile_s(window, 0.5))}, 95 percent within "
+                f"{formatting.duration(percentile_s(window, 0.95))}",
             ),
             (
-                h("b", words.took(percentile_s(lately, 0.5))),
-                f"95 % within {words.took(percentile_s(lately, 0.95))}" if rate else "none in the last minute",
+                h("b", formatting.duration(percentile_s(last_minute, 0.5))),
+                f"95 % within {formatting.duration(percentile_s(last_minute, 0.95))}"
+                if rate
+                else "none in the last minute",
             ),
         ),
         _row(
             "Waiting",
             "in RabbitMQ",
             charts.area(
-                waiting, "waiting", f"Events waiting in the queues: at most {words.count(most)}", highest=max(most, 5)
+                waiting,
+                "waiting",
+                f"Events waiting in the queues: at most {formatting.number(peak)}",
+                highest=max(peak, 5),
             ),
-            (h("b", words.UNKNOWN if now is None else words.count(now)), f"at most {words.count(most)}"),
+            (
+                h("b", formatting.UNKNOWN if latest is None else formatting.number(latest)),
+                f"at most {formatting.number(peak)}",
+            ),
         ),
     ]
 
 
-def _key(name: str, called: str | None = None) -> Html:
-    return h("span", h("i", class_=f"swatch key-{name}", aria_hidden="true"), called or name, class_="key")
+def _key(name: str, label: str | None = None) -> Html:
+    return h("span", h("i", class_=f"swatch key-{name}", aria_hidden="true"), label or name, class_="key")
 
 
-def _row(name: str, more: Child, chart: Html, now: tuple[Child, Child]) -> Html:
+def _row(name: str, note: Child, chart: Html, now: tuple[Child, Child]) -> Html:
     return h(
         "div",
-        h("p", h("b", name), h("small", more), class_="what"),
+        h("p", h("b", name), h("small", note), class_="what"),
         h("div", chart, class_="plot"),
         h("p", now[0], h("small", now[1]), class_="now"),
         class_="row",
@@ -169,28 +180,28 @@ def _axis() -> Html:
     )
 
 
-def _moments(view: View) -> Html:
-    """The same as a list, newest first: exact times, and why."""
-    moments = list(reversed(view.history.moments))
-    if not moments:
+def _occurrences(view: View) -> Html:
+    """The same as a list, newest first, with exact times and reasons."""
+    occurrences = list(reversed(view.history.occurrences))
+    if not occurrences:
         return h("p", "Nothing has happened yet.", class_="quiet")
     return h(
         "details",
-        h("summary", f"What happened ({len(moments)})"),
+        h("summary", f"What happened ({len(occurrences)})"),
         h(
             "ol",
             [
                 h(
                     "li",
-                    h("time", view.clock(each.at_s), datetime=view.moment(each.at_s)),
-                    h("span", each.who, class_="who"),
-                    h("span", each.words, class_=f"kind-{each.kind}"),
+                    h("time", view.time_of_day(each.at_s), datetime=view.timestamp(each.at_s)),
+                    h("span", each.source, class_="source"),
+                    h("span", each.description, class_=f"kind-{each.kind}"),
                 )
-                for each in moments
+                for each in occurrences
             ],
             tabindex=0,
             aria_label="What happened, newest first",
         ),
-        class_="moments",
-        id="moments",
+        class_="occurrences",
+        id="occurrences",
     )

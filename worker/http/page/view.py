@@ -1,21 +1,25 @@
-"""What the page shows, gathered once for each time it is drawn."""
+"""The data behind the page: a snapshot of the service and of what one client may see, built once per request."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from worker import __version__
+from worker.diagnostics.advice import COMMANDS
 from worker.engine import Active, Engine
 from worker.http.service_api import ServiceApi
 from worker.operations.health.status import Health
 from worker.operations.history import History
 from worker.settings import Settings
 
+_BUTTONS = {"resume": "press Resume", "reset": "press Reset"}
+
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A moment of the service. `queues`: messages by queue; `clock_s` is the wall clock's time at `now_s`."""
+    """The service at `now_s` (monotonic). `clock_s`: the wall clock at that time; `queues`: messages by queue."""
 
     now_s: float
     clock_s: float
@@ -25,11 +29,11 @@ class View:
     active: Active | None
     queues: dict[str, int]
     in_hand: int
-    sees_assets: bool
-    """Whether names, tags and pictures of assets may be shown to the one who asks."""
+    may_see_assets: bool
+    """Whether names, tags and thumbnails of assets may be shown to the client."""
     why_no_assets: str
-    proof: str | None
-    """What a form must carry so that it is believed to come from this page; None for those who may not act."""
+    csrf_token: str | None
+    """The token that the page's forms carry; None for a client that may not act from the page."""
     why_no_actions: str
     signed_in: bool
     version: str = __version__
@@ -39,17 +43,30 @@ class View:
         """The engine in use; None until the first one is open."""
         return self.active.engine if self.active is not None else None
 
-    def clock(self, at_s: float) -> str:
-        """A monotonic time as the time of day here, `14:03:22`."""
+    @property
+    def actions(self) -> Mapping[str, str]:
+        """How the client resumes and resets, for `advice`: with the page's buttons if it has them."""
+        return COMMANDS if self.csrf_token is None else _BUTTONS
+
+    def time_of_day(self, at_s: float) -> str:
+        """A monotonic time as local time of day, `14:03:22`."""
         return time.strftime("%H:%M:%S", time.localtime(self.clock_s - (self.now_s - at_s)))
 
-    def moment(self, at_s: float) -> str:
-        """The same for programs, with date and zone."""
+    def timestamp(self, at_s: float) -> str:
+        """A monotonic time in ISO 8601, with date and zone."""
         return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.clock_s - (self.now_s - at_s)))
 
 
-async def view_of(service: ServiceApi, **requester: object) -> View:
-    """The service as it is now, for one requester."""
+async def build_view(
+    service: ServiceApi,
+    *,
+    may_see_assets: bool,
+    why_no_assets: str,
+    csrf_token: str | None,
+    why_no_actions: str,
+    signed_in: bool,
+) -> View:
+    """The service now, as one client may see it. The parameters are the fields of `View` of the same names."""
     status = await service.status()
     return View(
         now_s=time.monotonic(),
@@ -60,5 +77,9 @@ async def view_of(service: ServiceApi, **requester: object) -> View:
         active=service.active,
         queues=status.queues,
         in_hand=status.events_in_hand,
-        **requester,  # type: ignore[arg-type]
+        may_see_assets=may_see_assets,
+        why_no_assets=why_no_assets,
+        csrf_token=csrf_token,
+        why_no_actions=why_no_actions,
+        signed_in=signed_in,
     )

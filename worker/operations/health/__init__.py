@@ -1,1 +1,1 @@
-"""Whether the service is alive, started and ready, its status as data, and the notifications to systemd."""
+"""Whether the service is alive, started and ready; its status as data; the notifications to systemd."""

@@ -1,7 +1,7 @@
-"""The proof that the event loop turns: a task that does nothing but come round, and notices when it is late.
+"""Evidence that the event loop is running: a periodic task that measures by how much it is late.
 
-Health, the lag metric and systemd's watchdog all rest on it. None of them uses a thread: a thread would go on telling
-that all is well beside a loop that stands still.
+Health, the lag metric and systemd's watchdog are all based on it. None of them uses a thread: a thread would go on
+reporting good health beside a blocked loop.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Heartbeat:
-    """Calls `on_beat(now_s)` once every `interval_s`, in the loop."""
+    """Calls `on_beat(now_s)` every `interval_s`, in the event loop."""
 
     def __init__(self, interval_s: float, on_beat: Callable[[float], None]) -> None:
         self._interval_s = interval_s
@@ -26,19 +26,19 @@ class Heartbeat:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to beat."""
+        """Start the task. Call it in the running loop."""
         self._due_s = time.monotonic() + self._interval_s
         self._task = asyncio.create_task(self._beat(), name="heartbeat")
 
     async def close(self) -> None:
-        """Beat no more."""
+        """Cancel the task and wait for its end."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
 
     @property
     def lag_s(self) -> float:
-        """By how much the loop is late: the last beat's delay, or that of one which is due and has not come."""
+        """By how much the loop is late: the last beat's delay, or that of the next one if it is overdue."""
         return max(self._last_lag_s, time.monotonic() - self._due_s)
 
     async def _beat(self) -> None:
@@ -49,5 +49,5 @@ class Heartbeat:
             self._due_s = now_s + self._interval_s
             try:
                 self._on_beat(now_s)
-            except Exception:  # noqa: BLE001 - a fault in what is told must not look like a loop that stands still
+            except Exception:  # noqa: BLE001 - a fault in the callback must not look like a blocked loop
                 _log.exception("unexpected error at a heartbeat")

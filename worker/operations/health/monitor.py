@@ -1,6 +1,6 @@
-"""Watches the running service every second: updates metrics and systemd, and answers how healthy it is.
+"""Monitors the running service every second: assesses its health, updates metrics and notifies systemd.
 
-What changes without notice is polled here too: the depths of the queues, the calls left in a budget.
+Values that change without a notification are polled here too: the depths of the queues and the used calls of budgets.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from worker.operations.health.systemd import Notifier
 from worker.operations.history import History
 from worker.operations.metrics import Metrics
 from worker.operations.metrics.children import PoolView
-from worker.operations.metrics.cloud import CIRCUITS, AccountView
+from worker.operations.metrics.cloud import AccountView
 from worker.operations.metrics.labels import OTHER
-from worker.providers.checks import Metered
+from worker.providers.checks import CircuitState, Metered
 from worker.settings import DEFAULTS, InstanceSettings
 
 _log = structlog.get_logger(__name__)
@@ -33,11 +33,11 @@ _log = structlog.get_logger(__name__)
 _BEAT_S = 1.0
 _POLL_EVERY_S = 10.0
 _START_STEP_S = 120.0
-"""Building a model goes on in steps; none of them takes longer than this."""
+"""A model is built in steps; none of them takes longer than this."""
 
 
 class HealthMonitor:
-    """Runs from `start` to `close`. `use` gives it the settings and engine to watch."""
+    """Runs from `start` to `close`. `use` sets the settings and engine to monitor."""
 
     def __init__(self, broker: Broker, metrics: Metrics, notifier: Notifier, history: History) -> None:
         self._broker = broker
@@ -50,42 +50,42 @@ class HealthMonitor:
         self._started = False
         self._used: dict[tuple[str, str], int] = {}
         self.depths: dict[str, int] = {}
-        """Messages ready by queue, named without the prefix, as the broker last said; empty while it says nothing."""
+        """Messages ready in each queue, by name without the prefix, as last polled; empty without a connection."""
         metrics.children.observe(self._pools)
         metrics.cloud.observe(self._accounts)
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start the heartbeat and the polling."""
         self._heartbeat.start()
-        self._polling = asyncio.create_task(self._poll_for_ever(), name="health monitor")
+        self._polling = asyncio.create_task(self._poll_regularly(), name="health monitor")
 
     async def close(self) -> None:
-        """Stop watching."""
+        """Stop both."""
         await self._heartbeat.close()
         if self._polling is not None:
             self._polling.cancel()
             await asyncio.wait({self._polling})
 
     def use(self, active: Active) -> None:
-        """Watch these settings and this engine from now on; every metric of theirs exists from then on."""
+        """Monitor these settings and this engine from now on; all of their metrics exist from then on."""
         self._active = active
         self._metrics.instances.configure(active.settings.instances)
         self._metrics.cloud.observe(self._accounts)
 
     def health(self) -> Health:
-        """How healthy the service is now."""
+        """The service's health now."""
         if not self._started and has_started(self._active.engine if self._active else None):
             self._started = True
             self._notifier.ready()
         return health_of(self._broker.state, self._active, started=self._started, loop_lag_s=self._heartbeat.lag_s)
 
     def still_starting(self) -> None:
-        """The start has made a step; from any thread."""
+        """The start makes progress. May be called from any thread."""
         self._notifier.still_starting(_START_STEP_S)
 
     @contextmanager
     def reloading(self) -> Iterator[None]:
-        """While the settings are read again and accepted or refused."""
+        """Report to systemd that the settings are being reloaded, for the duration of the block."""
         self._notifier.reloading()
         try:
             yield
@@ -94,39 +94,39 @@ class HealthMonitor:
                 self._notifier.ready()
 
     def stopping(self) -> None:
-        """The service has been asked to stop."""
+        """Report to systemd that the service is stopping."""
         self._notifier.stopping()
 
     def _on_beat(self, now_s: float) -> None:
         health = self.health()
-        self._metrics.health(health.ready, health.loop_lag_s)
-        self._metrics.broker.counted(self._broker.state)
-        self._history.throughput.sampled(waiting_in(self.depths), self._broker.state.unsettled, now_s)
+        self._metrics.on_heartbeat(health.ready, health.loop_lag_s)
+        self._metrics.broker.sample(self._broker.state)
+        self._history.throughput.sample(events_waiting(self.depths), self._broker.state.unsettled, now_s)
         self._notifier.status("taking events" if health.ready else f"not taking events: {health.why_not}")
         self._notifier.alive(now_s)
 
-    # ── what has to be polled ────────────────────────────────────────────────────────────────────────────────────────
+    # ── polling ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _poll_for_ever(self) -> None:
+    async def _poll_regularly(self) -> None:
         while True:
             began_s = time.monotonic()
             try:
                 await self._poll_depths()
                 await self._poll_budgets()
-            except Exception:  # noqa: BLE001 - one number that cannot be had must not end the polling of the others
+            except Exception:  # noqa: BLE001 - one value that cannot be read must not end the polling of the others
                 _log.exception("unexpected error while looking up depths and budgets")
             took_s = time.monotonic() - began_s
             await asyncio.sleep(max(_BEAT_S, _POLL_EVERY_S - took_s) if self.depths else _BEAT_S)
 
     async def _poll_depths(self) -> None:
         try:
-            found = await self._broker.depths()
-        except AutotagError:  # not connected: the broker's own state says so and why
+            depths = await self._broker.depths()
+        except AutotagError:  # not connected: the broker's own state reports that, with the reason
             self.depths = {}
             return
         prefix = f"{self._broker.prefix}."
-        self.depths = {queue.removeprefix(prefix): messages for queue, messages in found.items()}
-        self._metrics.broker.depths(self.depths)
+        self.depths = {queue.removeprefix(prefix): messages for queue, messages in depths.items()}
+        self._metrics.broker.on_depths(self.depths)
 
     async def _poll_budgets(self) -> None:
         for provider, name, instance in self._accounts_in_use():
@@ -138,7 +138,7 @@ class HealthMonitor:
                 self._used.pop((provider.name, name), None)
                 _log.warning("calls of this month are not known", provider=provider.name, error=str(error))
 
-    # ── what metrics read ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── read by metrics ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _pools(self) -> Mapping[str, PoolView]:
         if self._active is None:
@@ -150,21 +150,21 @@ class HealthMonitor:
         return pools
 
     def _accounts(self) -> list[AccountView]:
-        """How each instance of the settings stands with each service it has on; all others under `other`."""
+        """Each configured instance's account with each service it has enabled; all other instances under `other`."""
         views = []
         configured = set(self._instances_by_event_name())
         for provider, name, instance in self._accounts_in_use():
-            circuit = provider.circuits().get(name, "closed")
+            circuit = provider.circuits().get(name, CircuitState.CLOSED)
             used = self._used.get((provider.name, name))
             views.append(AccountView(provider.name, name, circuit, provider.calls_limit(instance), used))
         for provider in self._metered_providers():
             others = [state for name, state in provider.circuits().items() if name not in configured]
             if others:
-                views.append(AccountView(provider.name, OTHER, max(others, key=CIRCUITS.index)))
+                views.append(AccountView(provider.name, OTHER, max(others, key=list(CircuitState).index)))
         return views
 
     def _accounts_in_use(self) -> Iterable[tuple[Metered, str, InstanceSettings]]:
-        """Every service with every instance of the settings that has switched it on."""
+        """Every service with every configured instance that has enabled it."""
         for provider in self._metered_providers():
             for name, instance in self._instances_by_event_name().items():
                 if instance.enabled and provider.enabled(instance):
@@ -175,14 +175,14 @@ class HealthMonitor:
         return [each for each in engine.providers if isinstance(each, Metered)] if engine else []
 
     def _instances_by_event_name(self) -> dict[str, InstanceSettings]:
-        """Instances by the name that events give; accounts are kept by that name, so the defaults are `default`."""
+        """Instances by the name that events use; accounts are kept by that name, so the defaults are `default`."""
         if self._active is None:
             return {}
         instances = self._active.settings.by_instance()
         return {DEFAULT_INSTANCE: instances.pop(DEFAULTS)} | instances
 
 
-def waiting_in(depths: Mapping[str, int]) -> int | None:
-    """Events that wait to be taken, in both lanes, without those that wait for their next attempt."""
+def events_waiting(depths: Mapping[str, int]) -> int | None:
+    """Events ready in both lanes' queues, without those that wait for their next attempt; None if unknown."""
     lanes = [depths[queue] for queue in ("images.live", "images.bulk") if queue in depths]
     return sum(lanes) if lanes else None

@@ -1,4 +1,4 @@
-"""How the service is doing: the one assessment that status, health checks, systemd and the status page rest on."""
+"""The assessment of the service that its status, health checks, systemd and the status page all use."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from worker.operations.history import State
 from worker.supervision.pool import ChildState
 
 ALIVE_WITHIN_S = 10.0
-"""An event loop that has not turned for this long is not alive."""
+"""An event loop that has not run for this long is not alive."""
 
 
 def health_of(state: BrokerState, active: Active | None, *, started: bool, loop_lag_s: float) -> Health:
-    """Ready means consuming, with a provider that could answer, and nothing less."""
-    why = _why_not_ready(state, active, started)
-    reason, message = why or (None, None)
-    return Health(loop_lag_s < ALIVE_WITHIN_S, loop_lag_s, started, why is None, reason, message)
+    """The service's health. Ready means consuming, with a provider that could answer."""
+    problem = _why_not_ready(state, active, started)
+    reason, message = problem or (None, None)
+    return Health(loop_lag_s < ALIVE_WITHIN_S, loop_lag_s, started, problem is None, reason, message)
 
 
 def has_started(engine: Engine | None) -> bool:
-    """Whether a start is over: the model, where one is wanted, is ready for its first image or known to be unusable."""
+    """Whether the start is complete: the model, if one is used, is ready for images or known to be unusable."""
     if engine is None:
         return False
     model = engine.model
@@ -43,7 +43,7 @@ def has_started(engine: Engine | None) -> bool:
 def status_of(
     state: BrokerState, active: Active | None, health: Health, *, in_hand: int, depths: Mapping[str, int]
 ) -> Status:
-    """The status at this moment. `depths`: messages by queue, as far as the broker reported them."""
+    """The status now. `in_hand`: deliveries being handled; `depths`: messages by queue, as far as they are known."""
     engine = active.engine if active is not None else None
     model = engine.model if engine is not None else None
     children = [*(model.states() if model else ()), *(engine.decoders.states() if engine else ())]
@@ -74,14 +74,14 @@ def status_of(
 
 
 def consuming_state(state: BrokerState) -> tuple[State, str]:
-    """Whether events are being taken, for the recent history, and the reason for people."""
+    """Whether events are taken, as a state for the recent history, and the reason for people."""
     if not state.connected:
         if state.last_error:
             return State.DISCONNECTED, state.last_error
         return State.STARTING, "connecting to RabbitMQ"
-    for pause, kind in _STATE_OF_PAUSE.items():
+    for pause, consuming in _STATE_OF_PAUSE.items():
         if pause in state.paused:
-            return kind, pause.message
+            return consuming, pause.message
     return State.RUNNING, "events are taken"
 
 
@@ -94,7 +94,7 @@ _STATE_OF_PAUSE = {
 
 
 def _why_not_ready(state: BrokerState, active: Active | None, started: bool) -> tuple[str, str] | None:
-    """A reason code and a message for people; what an operator can do something about comes first."""
+    """A reason code and a message for people. Reasons that an operator can remove come first."""
     for pause in (Pause.STOPPING, Pause.BY_OPERATOR):
         if pause in state.paused:
             return pause.value, pause.message

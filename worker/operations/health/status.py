@@ -1,7 +1,7 @@
-"""The service's state as values: its health, why it takes no events, and the status that people and programs read.
+"""The service's state as values: its health, the reasons for taking no events, and its status.
 
-`readiness` makes them, the control socket carries them, and `autotag status`, the health checks, systemd and the status
-page show them. This module imports nothing heavy, so that the command line can read a status quickly.
+`readiness` builds them, the control socket transfers them, and `autotag status`, the health checks, systemd and the
+status page show them. This module imports nothing heavy, so that the command line starts quickly.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 
 class Pause(StrEnum):
-    """Why the service itself takes no events."""
+    """A reason of the service's own to take no events."""
 
     STOPPING = "stopping"
     STARTING = "starting"
@@ -24,12 +24,12 @@ class Pause(StrEnum):
 
     @property
     def message(self) -> str:
-        """The same for people."""
+        """The reason for people."""
         return _PAUSE_MESSAGES[self]
 
 
 def pause_message(reason: str) -> str:
-    """The message of a `Pause`, or of a reason that the connection to RabbitMQ has of its own."""
+    """The message of a `Pause`; any other reason is returned unchanged."""
     return _PAUSE_MESSAGES.get(reason, reason)
 
 
@@ -43,7 +43,7 @@ _PAUSE_MESSAGES: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The answers to the three questions that orchestrators ask; `reason` and `why_not` where it is not ready."""
+    """The state behind the health checks. `reason` (a code) and `why_not` (for people) are None if it is ready."""
 
     alive: bool
     loop_lag_s: float
@@ -55,7 +55,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class BrokerStatus:
-    """The connection to RabbitMQ. `lanes` are being consumed; `paused` has our reasons not to; `blocked` its own."""
+    """The connection to RabbitMQ. `lanes` are consumed; `paused`: our reasons not to; `blocked`: the broker's."""
 
     phase: str
     for_s: float
@@ -69,7 +69,7 @@ class BrokerStatus:
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """The model's children as a whole. `waiting` counts images; `relaunches_left` None means any number."""
+    """The model's children as a whole. `waiting` counts images; `relaunches_left` is None without a limit."""
 
     ready: bool
     disabled: str | None
@@ -91,7 +91,7 @@ class ChildStatus:
 
 @dataclass(frozen=True, slots=True)
 class ProviderState:
-    """One provider: how many sets of instance settings have switched it on, and why it cannot answer, if so."""
+    """One provider: the number of instance settings that enable it, and why it cannot answer, if it cannot."""
 
     name: str
     enabled_for: int
@@ -100,7 +100,7 @@ class ProviderState:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything worth knowing about a running service. `queues`: messages by queue, as far as the broker reported."""
+    """The full status of a running service. `queues`: messages by queue, as far as they are known."""
 
     version: str
     started: bool
@@ -121,7 +121,7 @@ class Status:
 
     @classmethod
     def from_json(cls, tree: object) -> Status:
-        """What `to_json` wrote. Raises ValueError where a service of another version wrote something else."""
+        """The status that `to_json` wrote. Raises ValueError if a service of another version wrote other fields."""
         return _STATUS.validate_python(tree)
 
 

@@ -1,27 +1,29 @@
-"""What the service remembers of the last while, for the people who look at its status page.
+"""The service's recent history, for the status page.
 
-All of it is in memory, bounded in number and size, and gone at the end: the record proper is the log and the metrics.
-Times are monotonic seconds and passed in; who shows them turns them into a time of day.
+All of it is in memory, bounded in number and size, and lost when the process ends: the log and the metrics are the
+permanent record. Times are monotonic seconds and passed in; the page converts them to a time of day.
 """
 
 from __future__ import annotations
 
-from worker.operations.history.failures import Failure, Failures
-from worker.operations.history.record import EndedDelivery, History
+from worker.operations.history.failures import PROVIDER_FAILED, Failure, FailureKind, Failures
+from worker.operations.history.history import EndedDelivery, History
 from worker.operations.history.results import RecentResult, RecentResults, Thumbnail
 from worker.operations.history.throughput import BUCKET_S, BUCKETS, Bucket, Throughput
-from worker.operations.history.timeline import Interval, Moment, State
+from worker.operations.history.timeline import Interval, Occurrence, State
 
 __all__ = [
     "BUCKETS",
     "BUCKET_S",
+    "PROVIDER_FAILED",
     "Bucket",
     "EndedDelivery",
     "Failure",
+    "FailureKind",
     "Failures",
     "History",
     "Interval",
-    "Moment",
+    "Occurrence",
     "RecentResult",
     "RecentResults",
     "State",

@@ -1,7 +1,7 @@
-"""What went wrong lately: one entry for each kind of trouble, however often it came.
+"""Recent failures: one entry per kind of failure, however often it occurred.
 
-A key that was refused fails every image in the same way. Told once, with a count and the last asset, it leaves room
-for the truncated file that came in between.
+A refused key fails every image in the same way. One entry with a count and the last asset leaves room for the
+truncated file that came in between.
 """
 
 from __future__ import annotations
@@ -9,20 +9,28 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Final, Literal
 
-MOST_FAILURES = 12
+from worker.amqp.delivery import Ending
+
+MAXIMUM_FAILURES = 12
+
+PROVIDER_FAILED: Final = "provider"
+"""The kind of a failure of one provider, whatever became of the event."""
+
+FailureKind = Ending | Literal["provider"]
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One kind of trouble and its last occurrence. `kind`: how the delivery ended, or `provider` for one of several.
+    """One kind of failure and its last occurrence. `kind`: how the delivery ended, or PROVIDER_FAILED.
 
-    `who` names the provider, or is empty where the event as a whole is meant.
+    `provider` is its name, or empty where the event as a whole is meant.
     """
 
-    kind: str
+    kind: FailureKind
     reason: str
-    who: str
+    provider: str
     message: str
     asset_id: str
     instance: str
@@ -32,23 +40,23 @@ class Failure:
 
 
 class Failures:
-    """The last kinds of trouble, the latest first."""
+    """The last MAXIMUM_FAILURES kinds of failure, the most recent first."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str, str], Failure] = OrderedDict()
+        self._recent: OrderedDict[tuple[str, str, str], Failure] = OrderedDict()
 
     def __iter__(self) -> Iterator[Failure]:
-        return iter(reversed(list(self._kept.values())))
+        return iter(reversed(list(self._recent.values())))
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._recent)
 
     def add(self, failure: Failure) -> None:
-        """It happened, for the first time or once more."""
-        key = failure.kind, failure.reason, failure.who
-        earlier = self._kept.pop(key, None)
+        """Count an occurrence; the entry becomes the most recent one."""
+        key = failure.kind, failure.reason, failure.provider
+        earlier = self._recent.pop(key, None)
         if earlier is not None:
             failure = replace(failure, first_s=earlier.first_s, times=earlier.times + 1)
-        self._kept[key] = failure
-        if len(self._kept) > MOST_FAILURES:
-            self._kept.popitem(last=False)
+        self._recent[key] = failure
+        if len(self._recent) > MAXIMUM_FAILURES:
+            self._recent.popitem(last=False)

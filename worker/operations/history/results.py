@@ -1,7 +1,7 @@
-"""The last results that went out, as far as a person could follow them.
+"""The last published results, at a rate that a person can follow.
 
-At full speed dozens of images are answered in a second. Of those only a few are kept, evenly: a list that has changed
-three times before it is read tells nothing, and the thumbnail of each costs a decoder's time.
+At full speed dozens of images are tagged every second. Only a few of them are kept, evenly spread: a list that has
+changed three times before it is read is useless, and each thumbnail costs a decoder's time.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from itertools import islice
 
 from worker.messages import ImageFacts, ProviderReport, Tag
 
-MOST_RESULTS = 12
-MOST_TAGS = 6
-LONGEST_TEXT = 300
-"""Names and messages are cut here: an event may give an asset a name of a thousand characters."""
+MAXIMUM_RESULTS = 12
+MAXIMUM_TAGS = 6
+MAXIMUM_TEXT_LENGTH = 300
+"""Names and messages are truncated to this: an event may give an asset a name of a thousand characters."""
 
-_THUMBNAILS_OUTLIVE = 12
-"""A page that has just been drawn names thumbnails that it is about to ask for: they must still be there then."""
+_EXTRA_THUMBNAILS = 12
+"""A page that has just been rendered is about to request its thumbnails: those of replaced results must still exist."""
 
-_BURST = float(MOST_RESULTS)
-_A_SECOND = 1.0
+_BURST = float(MAXIMUM_RESULTS)
+_PER_SECOND = 1.0
 
 
 @dataclass(slots=True)
 class Thumbnail:
-    """The thumbnail of an answer, which comes a moment after it, or never. `jpeg`: a few kilobytes."""
+    """The thumbnail of a result. `jpeg` (a few kilobytes) is set a moment after the result is published, or never."""
 
     number: int
     jpeg: bytes | None = None
@@ -54,43 +54,43 @@ class RecentResult:
 
 
 class RecentResults:
-    """The last of them, newest first."""
+    """The last results, newest first. A token bucket limits how many are admitted."""
 
     def __init__(self) -> None:
-        self._kept: deque[RecentResult] = deque(maxlen=MOST_RESULTS + _THUMBNAILS_OUTLIVE)
-        self._numbers = 0
-        self._room = _BURST
-        self._filled_at_s: float | None = None
+        self._recent: deque[RecentResult] = deque(maxlen=MAXIMUM_RESULTS + _EXTRA_THUMBNAILS)
+        self._last_number = 0
+        self._tokens = _BURST
+        self._refilled_at_s: float | None = None
 
     def __iter__(self) -> Iterator[RecentResult]:
-        return islice(reversed(self._kept), MOST_RESULTS)
+        return islice(reversed(self._recent), MAXIMUM_RESULTS)
 
     def __len__(self) -> int:
-        return min(len(self._kept), MOST_RESULTS)
+        return min(len(self._recent), MAXIMUM_RESULTS)
 
     def admit(self, now_s: float) -> Thumbnail | None:
-        """A place for an answer that comes at `now_s`, or None when too many have come for anybody to follow."""
-        if self._filled_at_s is not None:
-            self._room = min(_BURST, self._room + _A_SECOND * (now_s - self._filled_at_s))
-        self._filled_at_s = now_s
-        if self._room < 1:
+        """A numbered thumbnail for a result at `now_s`, or None if results come too fast for people to follow."""
+        if self._refilled_at_s is not None:
+            self._tokens = min(_BURST, self._tokens + _PER_SECOND * (now_s - self._refilled_at_s))
+        self._refilled_at_s = now_s
+        if self._tokens < 1:
             return None
-        self._room -= 1
-        self._numbers += 1
-        return Thumbnail(self._numbers)
+        self._tokens -= 1
+        self._last_number += 1
+        return Thumbnail(self._last_number)
 
-    def add(self, answer: RecentResult) -> None:
-        """Keep an answer that was admitted; the oldest goes."""
-        self._kept.append(answer)
+    def add(self, result: RecentResult) -> None:
+        """Keep a result that was admitted; the oldest one is dropped."""
+        self._recent.append(result)
 
     def thumbnail(self, number: int) -> bytes | None:
-        """The thumbnail with this number, if its answer is still here and it has been made."""
-        for answer in self._kept:
-            if answer.thumbnail is not None and answer.thumbnail.number == number:
-                return answer.thumbnail.jpeg
+        """The JPEG with this number, if its result is still kept and the thumbnail has been made."""
+        for result in self._recent:
+            if result.thumbnail is not None and result.thumbnail.number == number:
+                return result.thumbnail.jpeg
         return None
 
 
-def cut(text: str) -> str:
-    """The text, or its beginning when it is very long."""
-    return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…"
+def truncate(text: str) -> str:
+    """The text, shortened to MAXIMUM_TEXT_LENGTH characters if it is longer."""
+    return text if len(text) <= MAXIMUM_TEXT_LENGTH else f"{text[: MAXIMUM_TEXT_LENGTH - 1]}…"

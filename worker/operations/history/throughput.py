@@ -1,7 +1,7 @@
-"""How much was done, how long it took and how much waited, in short steps over the last quarter of an hour.
+"""Ended deliveries, their durations and the queue lengths, in short steps over the last 15 minutes.
 
-Times are counted in classes that grow by a fifth, so that a percentile is off by a tenth at most and a step costs the
-same few hundred bytes however much happens in it.
+Durations are counted in classes that grow by a fifth, so that a percentile is off by a tenth at most, and a step takes
+the same few hundred bytes however many deliveries end in it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import math
 from array import array
 from collections import deque
 from dataclasses import dataclass, field
+
+from worker.amqp.delivery import Ending
 
 BUCKET_S = 10.0
 BUCKETS = 90
@@ -21,27 +23,27 @@ _CLASSES = 80  # up to 0.001 * 1.2^80 s, which is 36 minutes
 
 @dataclass(slots=True)
 class Bucket:
-    """One step. `waiting` is None where nobody knew how much waited."""
+    """One step. `waiting`: events in the queues, None if unknown; `in_hand`: deliveries that are not settled yet."""
 
     answered: int = 0
     failed: int = 0
     put_off: int = 0
     waiting: int | None = None
     in_hand: int = 0
-    _times: array[int] = field(default_factory=lambda: array("L", bytes(array("L").itemsize * _CLASSES)))
+    _durations: array[int] = field(default_factory=lambda: array("L", bytes(array("L").itemsize * _CLASSES)))
 
     @property
     def ended(self) -> int:
-        """Deliveries that ended in it."""
+        """Deliveries that ended in this step."""
         return self.answered + self.failed + self.put_off
 
     def percentile_s(self, share: float) -> float | None:
-        """The time within which `share` (0 to 1) of the answers came; None without answers."""
+        """The duration within which `share` (0 to 1) of the answered deliveries ended; None if there are none."""
         return percentile_s([self], share)
 
-    def took(self, seconds: float) -> None:
-        """One more answer came after so long."""
-        self._times[_class_of(seconds)] += 1
+    def add_duration(self, seconds: float) -> None:
+        """Count the duration of an answered delivery."""
+        self._durations[_class_of(seconds)] += 1
 
 
 class Throughput:
@@ -50,31 +52,31 @@ class Throughput:
     def __init__(self) -> None:
         self._buckets: deque[tuple[int, Bucket]] = deque(maxlen=BUCKETS)
 
-    def ended(self, ending: str, status: str | None, took_s: float, now_s: float) -> None:
-        """A delivery ended: `ending` and `status` are the pipeline's words."""
-        bucket = self._now(now_s)
-        if ending == "answered":
+    def record(self, ending: Ending, status: str | None, took_s: float, now_s: float) -> None:
+        """Count an ended delivery. `status` is that of its result, or None if there is none."""
+        bucket = self._current(now_s)
+        if ending is Ending.ANSWERED:
             bucket.answered += 1
-            bucket.took(took_s)
-        elif ending == "dead_lettered" or status == "failed":
+            bucket.add_duration(took_s)
+        elif ending is Ending.DEAD_LETTERED or status == "failed":
             bucket.failed += 1
         else:
             bucket.put_off += 1
 
-    def sampled(self, waiting: int | None, in_hand: int, now_s: float) -> None:
-        """So much waits in the queues, and so much is being worked on. The most in a step is what is kept of it."""
-        bucket = self._now(now_s)
+    def sample(self, waiting: int | None, in_hand: int, now_s: float) -> None:
+        """Record how many events are waiting and in hand; a step keeps the maximum of its samples."""
+        bucket = self._current(now_s)
         if waiting is not None:
             bucket.waiting = max(waiting, bucket.waiting or 0)
         bucket.in_hand = max(in_hand, bucket.in_hand)
 
     def window(self, now_s: float) -> list[Bucket]:
-        """BUCKETS steps, the running one last; empty ones where nothing was recorded."""
+        """BUCKETS steps, the current one last; steps in which nothing was recorded are empty."""
         last = _number(now_s)
         known = dict(self._buckets)
         return [known.get(number) or Bucket() for number in range(last - BUCKETS + 1, last + 1)]
 
-    def _now(self, now_s: float) -> Bucket:
+    def _current(self, now_s: float) -> Bucket:
         number = _number(now_s)
         if not self._buckets or self._buckets[-1][0] < number:
             self._buckets.append((number, Bucket()))
@@ -82,13 +84,13 @@ class Throughput:
 
 
 def percentile_s(buckets: list[Bucket], share: float) -> float | None:
-    """The time within which `share` (0 to 1) of all their answers came; None without answers."""
-    times = [sum(counts) for counts in zip(*(bucket._times for bucket in buckets), strict=True)]
-    wanted = share * sum(times)
+    """The duration within which `share` (0 to 1) of all answered deliveries ended; None if there are none."""
+    totals = [sum(counts) for counts in zip(*(bucket._durations for bucket in buckets), strict=True)]
+    wanted = share * sum(totals)
     if not wanted:
         return None
     seen = 0
-    for number, count in enumerate(times):
+    for number, count in enumerate(totals):
         seen += count
         if seen >= wanted:
             return float(_SHORTEST_S * _GROWTH ** (number + 0.5))

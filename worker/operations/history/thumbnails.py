@@ -1,7 +1,7 @@
-"""Thumbnails for the status page, made beside the pipeline: late, few, and never when an image waits for a decoder.
+"""Thumbnails for the status page, made beside the pipeline: late, few, and never while an image waits for a decoder.
 
-An event does not wait for its thumbnail. What a thumbnail needs is a second descriptor for the image, which lives on
-when the event has ended; few are held at a time, since an image that came in a message takes memory for as long.
+An event does not wait for its thumbnail. A thumbnail task holds a second descriptor of the image, which stays open
+after the event has ended. Few are held at a time, because an image that came in a message occupies memory until then.
 """
 
 from __future__ import annotations
@@ -25,59 +25,59 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 THUMBNAIL = JpegLimits(maximum_bytes=24 << 10, maximum_width=192, maximum_height=192)
-"""Sharp at 96 points on a dense screen, and a few kilobytes."""
+"""Sharp at 96 CSS pixels on a high-density screen, and a few kilobytes in size."""
 
-_TRIES = 10
-_PAUSE_S = 0.2
-"""Between two checks whether a decoder is free; after the last one no thumbnail is made."""
+_CHECKS = 10
+_CHECK_INTERVAL_S = 0.2
+"""Checks whether any image waits for a decoder; if so at the last one too, no thumbnail is made."""
 
-_MOST_HELD = 12
-_MOST_HELD_BYTES = 32 << 20
+_MAXIMUM_PENDING = 12
+_MAXIMUM_PENDING_BYTES = 32 << 20
 
 
 class Thumbnails:
-    """Reserves a place in the list of recent results and, if `enabled`, has a thumbnail made for it."""
+    """Admits images to the list of recent results and, if `enabled`, has a thumbnail made for each."""
 
     def __init__(self, history: History, *, enabled: bool) -> None:
         self._history = history
         self._enabled = enabled
-        self._one_at_a_time = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._held_bytes = 0
+        self._pending_bytes = 0
 
     def request(self, content: Content, decoders: DecoderPool, asset: str) -> Thumbnail | None:
-        """The place of an image that has been tagged; None when too many come for people to follow."""
+        """The thumbnail of an image that has been tagged; None if results come too fast for people to follow."""
         thumbnail = self._history.results.admit(time.monotonic())
         if thumbnail is None or not self._enabled:
             return thumbnail
-        if len(self._tasks) >= _MOST_HELD or self._held_bytes + content.size_bytes > _MOST_HELD_BYTES:
+        if len(self._tasks) >= _MAXIMUM_PENDING or self._pending_bytes + content.size_bytes > _MAXIMUM_PENDING_BYTES:
             return thumbnail
-        own = replace(content, fd=os.dup(content.fd))
-        task = asyncio.create_task(self._make(thumbnail, own, decoders, asset), name="thumbnail")
+        copy = replace(content, fd=os.dup(content.fd))
+        task = asyncio.create_task(self._make(thumbnail, copy, decoders, asset), name="thumbnail")
         self._tasks.add(task)
-        self._held_bytes += own.size_bytes
+        self._pending_bytes += copy.size_bytes
 
-        def done(task: asyncio.Task[None]) -> None:
+        def on_done(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
-            self._held_bytes -= own.size_bytes
-            own.close()
+            self._pending_bytes -= copy.size_bytes
+            copy.close()
 
-        task.add_done_callback(done)
+        task.add_done_callback(on_done)
         return thumbnail
 
     async def close(self) -> None:
-        """Make no more."""
+        """Cancel the pending thumbnails."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
     async def _make(self, thumbnail: Thumbnail, content: Content, decoders: DecoderPool, asset: str) -> None:
-        async with self._one_at_a_time:
-            for _ in range(_TRIES):
+        async with self._lock:
+            for _ in range(_CHECKS):
                 if not decoders.waiting:
                     break
-                await asyncio.sleep(_PAUSE_S)
+                await asyncio.sleep(_CHECK_INTERVAL_S)
             else:
                 return
             try:

@@ -1,4 +1,4 @@
-"""States over time: when the model child ran, backed off or was disabled, and when events were taken."""
+"""States over time: when a model child ran, backed off or was disabled, and when events were taken."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from enum import StrEnum
 
 from worker.supervision.lifecycle import BecameDisabled, BecameReady, BecameStopped, Crashed, Notice, Relaunching
 
-_MOST_INTERVALS = 240
+_MAXIMUM_CHANGES = 240
 
 
 class State(StrEnum):
-    """What something was doing."""
+    """The state of a model child, or of taking events."""
 
     RUNNING = "running"
     STARTING = "starting"
@@ -25,7 +25,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """`state` lasted from `from_s` to `to_s`."""
+    """A period, from `from_s` to `to_s`, in one state."""
 
     state: State
     from_s: float
@@ -33,38 +33,41 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """Something happened. `kind` is a fixed word (`crash`, `ready`, …), `words` a clause for people."""
+class Occurrence:
+    """Something that happened to `source` (a child's name, `events` or `operator`).
+
+    `kind` is a fixed word (`crash`, `ready`, …), `description` a clause for people.
+    """
 
     at_s: float
     kind: str
-    who: str
-    words: str
+    source: str
+    description: str
 
 
 class Timeline:
-    """The states of one thing, one after the other."""
+    """A sequence of states with the times of their changes, bounded in length."""
 
     def __init__(self, state: State, now_s: float) -> None:
-        self._changes: deque[tuple[float, State]] = deque([(now_s, state)], maxlen=_MOST_INTERVALS)
+        self._changes: deque[tuple[float, State]] = deque([(now_s, state)], maxlen=_MAXIMUM_CHANGES)
 
     def state(self, now_s: float) -> State:
-        """The state at `now_s`; a change may have been announced for later."""
+        """The state at `now_s`. A change may be scheduled for later."""
         return next((state for at_s, state in reversed(self._changes) if at_s <= now_s), self._changes[0][1])
 
     def change(self, state: State, at_s: float) -> None:
-        """From `at_s` on it is in `state`. Changes that had been announced for later are forgotten."""
+        """Enter `state` at `at_s`. Changes that were scheduled for later are cancelled."""
         while len(self._changes) > 1 and self._changes[-1][0] >= at_s:
             self._changes.pop()
         if self._changes[-1][1] is not state:
             self._changes.append((at_s, state))
 
-    def announce(self, state: State, at_s: float) -> None:
-        """It will be in `state` from `at_s` on, unless another change comes first."""
+    def schedule(self, state: State, at_s: float) -> None:
+        """Enter `state` at `at_s`, unless another change comes first."""
         self._changes.append((at_s, state))
 
     def intervals(self, from_s: float, to_s: float) -> list[Interval]:
-        """What it did between two times."""
+        """The periods between two times, clipped to them."""
         changes = [change for change in self._changes if change[0] < to_s]
         ends = [*(at_s for at_s, _ in changes[1:]), to_s]
         return [
@@ -75,17 +78,17 @@ class Timeline:
 
 
 class ChildTimeline(Timeline):
-    """The states of one supervised child, made out from the notices in its life."""
+    """The states of one supervised child, derived from the supervisor's notices."""
 
     def __init__(self, now_s: float) -> None:
         super().__init__(State.STARTING, now_s)
         self._successors = 0
 
-    def told(self, notice: Notice, now_s: float) -> tuple[str, str] | None:
-        """Take a notice; kind and words of the moment that it makes, if it makes one."""
+    def on_notice(self, notice: Notice, now_s: float) -> tuple[str, str] | None:
+        """Apply a notice. Returns kind and description of the occurrence, if it is one worth showing."""
         match notice:
             case BecameReady():
-                if self.state(now_s) is State.RUNNING:  # its successor: the old one is asked to stop only now
+                if self.state(now_s) is State.RUNNING:  # its successor: the old child is asked to stop only now
                     self._successors += 1
                     return "replaced", "replaced as planned"
                 self.change(State.RUNNING, now_s)
@@ -96,7 +99,7 @@ class ChildTimeline(Timeline):
                 return "crash", f"crashed: {cause.message}{budget}"
             case Relaunching(delay_s):
                 self.change(State.BACK_OFF, now_s)
-                self.announce(State.STARTING, now_s + delay_s)
+                self.schedule(State.STARTING, now_s + delay_s)
                 return ("relaunch", f"relaunched after {delay_s:g} s") if delay_s else None
             case BecameDisabled(cause):
                 self.change(State.DISABLED, now_s)

@@ -1,7 +1,7 @@
-"""The metrics of the service: one registry, kept in the parent, so that no child's death loses a count.
+"""The service's Prometheus metrics: one registry in the parent process, so that no child's death loses a count.
 
-Base units, bounded labels, and every series there from the start, so that a rate is right from the first event on.
-docs/metrics.md explains each for operators.
+Base units, bounded labels, and every series is created at the start, so that a rate is right from the first event on.
+docs/metrics.md explains each metric for operators.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The connection to RabbitMQ, and how full its queues are."""
+"""Metrics of the connection to RabbitMQ and of the queues' lengths."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from prometheus_client.registry import Collector
 from worker.amqp.state import BrokerState
 from worker.amqp.topology import Lane
 
-FORGOTTEN_AFTER_S = 60.0
-"""Depths that could not be looked up for so long are not told any more: no number is better than an old one."""
+STALE_AFTER_S = 60.0
+"""Depths that have not been updated for this long are not exported: no number is better than an old one."""
 
 
 class BrokerMetrics:
-    """Told whenever the broker's state changes, and of the depths of its queues every now and then."""
+    """Updated when the broker's state changes, at every heartbeat, and when queue depths have been polled."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._consuming = Gauge(
@@ -30,44 +30,44 @@ class BrokerMetrics:
             "autotag_broker_unconfirmed_messages", "Published, not yet confirmed", registry=registry
         )
         self._unsettled = Gauge("autotag_broker_unsettled_deliveries", "Delivered, not yet settled", registry=registry)
-        self._reconnects_so_far = 0
-        self._depths = _Depths()
-        registry.register(self._depths)
+        self._counted_reconnects = 0
+        self._depth_collector = _DepthCollector()
+        registry.register(self._depth_collector)
         for lane in Lane:
             self._consuming.labels(lane.value).set(0)
 
-    def changed(self, state: BrokerState) -> None:
-        """The connection to RabbitMQ changed."""
+    def on_state(self, state: BrokerState) -> None:
+        """The state of the connection to RabbitMQ changed."""
         for lane in Lane:
             self._consuming.labels(lane.value).set(lane in state.lanes)
         self._connected.set(state.connected)
         self._blocked.set(state.blocked is not None)
-        self._reconnects.inc(state.reconnects - self._reconnects_so_far)
-        self._reconnects_so_far = state.reconnects
-        self.counted(state)
+        self._reconnects.inc(state.reconnects - self._counted_reconnects)
+        self._counted_reconnects = state.reconnects
+        self.sample(state)
 
-    def counted(self, state: BrokerState) -> None:
-        """The numbers in a state, which no change tells of."""
+    def sample(self, state: BrokerState) -> None:
+        """Update the numbers of messages, whose changes are not reported as changes of the state."""
         self._unconfirmed.set(state.unconfirmed)
         self._unsettled.set(state.unsettled)
 
-    def depths(self, messages: Mapping[str, int]) -> None:
-        """Messages ready by queue, named without the prefix, as the broker has just said."""
-        self._depths.messages = dict(messages)
-        self._depths.known_at_s = time.monotonic()
+    def on_depths(self, messages: Mapping[str, int]) -> None:
+        """The broker has reported how many messages are ready in each queue, by name without the prefix."""
+        self._depth_collector.messages = dict(messages)
+        self._depth_collector.updated_at_s = time.monotonic()
 
 
-class _Depths(Collector):
+class _DepthCollector(Collector):
     def __init__(self) -> None:
         self.messages: dict[str, int] = {}
-        self.known_at_s = 0.0
+        self.updated_at_s = 0.0
 
     def collect(self) -> list[GaugeMetricFamily]:
-        """One gauge a queue, as long as it is known."""
+        """One gauge per queue, unless the depths are stale."""
         family = GaugeMetricFamily(
-            "autotag_queue_messages", "Messages ready in a queue, as the broker says", labels=["queue"]
+            "autotag_queue_messages", "Messages ready in a queue, as the broker reports", labels=["queue"]
         )
-        if time.monotonic() - self.known_at_s < FORGOTTEN_AFTER_S:
+        if time.monotonic() - self.updated_at_s < STALE_AFTER_S:
             for queue, messages in self.messages.items():
                 family.add_metric([queue], messages)
         return [family]

@@ -1,4 +1,4 @@
-"""The children: how they are, what they cost, and how often they died."""
+"""Metrics of the children: phases, memory, crashes, relaunches and batches."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ CRASHES = (
     "silent_while_starting",
     "spawn_failed",
 )
-"""The ways to die that a first death must be seen of: a counter that begins at 1 shows no increase."""
+"""Crash reasons whose counters exist from the start: a counter that first appears at 1 shows no increase."""
 
 STATES = ("stopped", "starting", "ready", "recycling", "back_off", "disabled")
-"""Of a supervisor. `ready`: a child can take work; `recycling`: one can, and its successor is being started."""
+"""States of a supervisor. `ready`: a child can take work; `recycling`: its successor is being started besides."""
 
-_LONGEST_WORD = 100
-"""Of what a child says of itself: it may say anything."""
+_MAXIMUM_LABEL_LENGTH = 100
+"""For labels from a child's hello message, which may contain anything."""
 
 _BATCHES = (1, 2, 3, 4, 6, 8, 12, 16)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class ChildView(Protocol):
-    """One child, as it is looked at for metrics."""
+    """What metrics read of one child."""
 
     @property
     def name(self) -> str:
@@ -53,46 +53,46 @@ class ChildView(Protocol):
 
     @property
     def resident_bytes(self) -> int:
-        """Its memory."""
+        """Resident memory."""
         ...
 
     @property
     def hello(self) -> Mapping[str, object]:
-        """What it said of itself when it started."""
+        """What it reported about itself when it started."""
         ...
 
 
 class PoolView(Protocol):
-    """The children of one kind."""
+    """What metrics read of the children of one kind."""
 
     @property
     def disabled_reason(self) -> str | None:
-        """Why they are disabled."""
+        """Why they are disabled; None while they are not."""
         ...
 
     @property
     def relaunches_left(self) -> int | None:
-        """How many crashes now would still be relaunched; None: any number."""
+        """How many further crashes would be followed by a relaunch; None: any number."""
         ...
 
     @property
     def waiting(self) -> int:
-        """Images that wait for a child."""
+        """Number of images that wait for a child."""
         ...
 
     def states(self) -> Sequence[ChildView]:
-        """Every child."""
+        """The state of every child."""
         ...
 
 
 class ChildMetrics:
-    """Told of what happens in children's lives; what they are like is looked up when it is asked for."""
+    """Counts notices and batches as they are reported; reads the children's states when metrics are collected."""
 
     def __init__(self, registry: CollectorRegistry, reasons: Reasons) -> None:
         self._reason = reasons
         self._crashes = Counter(
             "autotag_child_crashes",
-            "Children that died unasked; counted: by a fault of their own, not of an image",
+            "Children that crashed; counted: by a fault of their own, not of an image",
             ["kind", "reason", "counted"],
             registry=registry,
         )
@@ -117,11 +117,11 @@ class ChildMetrics:
                 self._crashes.labels(kind, reason, "true")
 
     def observe(self, pools: Callable[[], Mapping[str, PoolView]]) -> None:
-        """Where to look the children up, by kind."""
+        """Read the children by kind from `pools` from now on, at every collection."""
         self._pools.read = pools
 
     def on_notice(self, name: str, notice: Notice) -> None:
-        """Something happened in the life of the child called `name`."""
+        """The supervisor reported a notice about the child called `name`."""
         kind = name.partition("-")[0]
         match notice:
             case Crashed(cause, counted):
@@ -130,14 +130,14 @@ class ChildMetrics:
             case Relaunching():
                 self._relaunches.labels(kind, self._last_crash.get(name, "")).inc()
 
-    def batch(self, images: int, seconds: float) -> None:
-        """The model has answered a batch."""
+    def on_batch(self, images: int, seconds: float) -> None:
+        """The model child has answered a batch of `images` after `seconds`."""
         self._batch.observe(images)
         self._batch_time.observe(seconds)
 
 
 class _PoolCollector(Collector):
-    """Looks at the children whenever metrics are collected."""
+    """Reads the children whenever metrics are collected."""
 
     def __init__(self) -> None:
         self.read: Callable[[], Mapping[str, PoolView]] = dict
@@ -146,7 +146,7 @@ class _PoolCollector(Collector):
         pools = self.read()
         children = {kind: pools[kind].states() if kind in pools else () for kind in KINDS}
         phases = tuple(PHASE_NAMES.values())
-        yield _by_state("autotag_children", "Children by phase of their lives", "phase", phases, _counted(children))
+        yield _by_state("autotag_children", "Children by phase", "phase", phases, _by_phase(children))
         yield _by_state(
             "autotag_supervisor_state",
             "1 for the state that the children of a kind are in as a whole",
@@ -181,19 +181,21 @@ def _model(pool: PoolView | None) -> Iterable[GaugeMetricFamily]:
 
 
 def _info(children: Mapping[str, Sequence[ChildView]]) -> GaugeMetricFamily:
-    """What runs in the children: the model, its runtime, and how far the decoders are locked in."""
+    """What runs in the children: the model, its runtime, and how strictly the decoders are sandboxed."""
     family = GaugeMetricFamily(
-        "autotag_child_info", "What the children said of themselves", labels=["kind", "identity", "runtime", "sandbox"]
+        "autotag_child_info",
+        "What the children reported about themselves",
+        labels=["kind", "identity", "runtime", "sandbox"],
     )
     for kind, each in children.items():
-        for said in sorted({_said(child) for child in each}):
-            if any(said):
-                family.add_metric([kind, *said], 1)
+        for labels in sorted({_hello_labels(child) for child in each}):
+            if any(labels):
+                family.add_metric([kind, *labels], 1)
     return family
 
 
-def _said(child: ChildView) -> tuple[str, ...]:
-    return tuple(str(child.hello.get(name, ""))[:_LONGEST_WORD] for name in ("identity", "runtime", "sandbox"))
+def _hello_labels(child: ChildView) -> tuple[str, ...]:
+    return tuple(str(child.hello.get(name, ""))[:_MAXIMUM_LABEL_LENGTH] for name in ("identity", "runtime", "sandbox"))
 
 
 def _state(pool: PoolView | None, children: Sequence[ChildView]) -> str:
@@ -210,23 +212,23 @@ def _state(pool: PoolView | None, children: Sequence[ChildView]) -> str:
     return "back_off" if phases & {"back_off", "dying"} else "stopped"
 
 
-def _counted(children: Mapping[str, Sequence[ChildView]]) -> dict[str, dict[str, int]]:
+def _by_phase(children: Mapping[str, Sequence[ChildView]]) -> dict[str, dict[str, int]]:
     return {kind: dict(Counts(child.phase for child in each)) for kind, each in children.items()}
 
 
 def _largest(children: Sequence[ChildView]) -> dict[str, int]:
-    """Memory by slot; while a child is replaced there are two of a name, and the larger is told."""
-    found: dict[str, int] = {}
+    """Memory by child name. While a child is replaced two have the same name; the larger value counts."""
+    largest: dict[str, int] = {}
     for child in children:
-        found[child.name] = max(found.get(child.name, 0), child.resident_bytes)
-    return found
+        largest[child.name] = max(largest.get(child.name, 0), child.resident_bytes)
+    return largest
 
 
 def _by_state(
-    name: str, help_text: str, label: str, values: Sequence[str], found: Mapping[str, Mapping[str, int]]
+    name: str, help_text: str, label: str, values: Sequence[str], counts: Mapping[str, Mapping[str, int]]
 ) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, help_text, labels=["kind", label])
     for kind in KINDS:
         for value in values:
-            family.add_metric([kind, value], found[kind].get(value, 0))
+            family.add_metric([kind, value], counts[kind].get(value, 0))
     return family

@@ -1,4 +1,4 @@
-"""The cloud services: calls, retries, circuits and budgets, by provider and instance."""
+"""Metrics of the cloud services: calls, retries, circuits and budgets, by provider and instance."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from worker.operations.metrics.labels import Instances, Reasons
-
-CIRCUITS = ("closed", "half_open", "open")
+from worker.providers.checks import CircuitState
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-_LANE = ["provider", "dms_instance"]
-"""Not `instance`: Prometheus has that name for the worker that it scrapes."""
+_ACCOUNT = ["provider", "dms_instance"]
+"""Not `instance`: that is Prometheus' own label for the scraped worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccountView:
-    """How one instance stands with one service. `calls_used` is None while the month's calls are not known."""
+    """One instance's account with one service. `calls_used` is None while this month's count is unknown."""
 
     provider: str
     instance: str
@@ -30,7 +29,7 @@ class AccountView:
 
 
 class CloudMetrics:
-    """Told of every call to a service; circuits and budgets are looked up when they are asked for."""
+    """Counts calls as they are reported; reads circuits and budgets when metrics are collected."""
 
     def __init__(self, registry: CollectorRegistry, reasons: Reasons, instances: Instances) -> None:
         self._reason = reasons
@@ -38,11 +37,11 @@ class CloudMetrics:
         self._calls = Counter(
             "autotag_provider_calls",
             "Calls made to a cloud service; outcome is ok or the reason of the failure",
-            [*_LANE, "outcome"],
+            [*_ACCOUNT, "outcome"],
             registry=registry,
         )
         self._retries = Counter(
-            "autotag_provider_retries", "Calls made again after a failure that may pass", _LANE, registry=registry
+            "autotag_provider_retries", "Calls made again after a failure that may pass", _ACCOUNT, registry=registry
         )
         self._duration = Histogram(
             "autotag_provider_call_duration_seconds",
@@ -51,19 +50,19 @@ class CloudMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        self._lanes = _Lanes(instances)
-        registry.register(self._lanes)
+        self._accounts = _AccountCollector(instances)
+        registry.register(self._accounts)
 
-    def observe(self, lanes: Callable[[], Iterable[AccountView]]) -> None:
-        """Where to look up how each configured instance stands; called when metrics are collected."""
-        self._lanes.read = lanes
-        for lane in lanes():
-            self._calls.labels(lane.provider, self._instance(lane.instance), "ok")
-            self._retries.labels(lane.provider, self._instance(lane.instance))
-            self._duration.labels(lane.provider)
+    def observe(self, accounts: Callable[[], Iterable[AccountView]]) -> None:
+        """Read the accounts from `accounts` from now on, at every collection; create the series of the present ones."""
+        self._accounts.read = accounts
+        for account in accounts():
+            self._calls.labels(account.provider, self._instance(account.instance), "ok")
+            self._retries.labels(account.provider, self._instance(account.instance))
+            self._duration.labels(account.provider)
 
     def called(self, provider: str, instance: str, failure: str | None, took_s: float) -> None:
-        """A call has ended; `failure` is the reason where it failed."""
+        """A call has ended; `failure` is the reason code if it failed."""
         self._calls.labels(provider, self._instance(instance), self._reason(failure) or "ok").inc()
         self._duration.labels(provider).observe(took_s)
 
@@ -72,7 +71,7 @@ class CloudMetrics:
         self._retries.labels(provider, self._instance(instance)).inc()
 
 
-class _Lanes(Collector):
+class _AccountCollector(Collector):
     def __init__(self, instances: Instances) -> None:
         self.read: Callable[[], Iterable[AccountView]] = tuple
         self._instance = instances
@@ -81,20 +80,20 @@ class _Lanes(Collector):
         circuits = GaugeMetricFamily(
             "autotag_provider_circuit_state",
             "1 for the state that an instance's circuit to a service is in",
-            labels=[*_LANE, "state"],
+            labels=[*_ACCOUNT, "state"],
         )
         limits = GaugeMetricFamily(
-            "autotag_provider_budget_limit_calls", "Calls an instance may make in a month", labels=_LANE
+            "autotag_provider_budget_limit_calls", "Calls an instance may make in a month", labels=_ACCOUNT
         )
         used = GaugeMetricFamily(
-            "autotag_provider_budget_used_calls", "Calls an instance has made this month", labels=_LANE
+            "autotag_provider_budget_used_calls", "Calls an instance has made this month", labels=_ACCOUNT
         )
-        for lane in self.read():
-            who = [lane.provider, self._instance(lane.instance)]
-            for state in CIRCUITS:
-                circuits.add_metric([*who, state], int(lane.circuit == state))
-            if lane.calls_limit is not None:
-                limits.add_metric(who, lane.calls_limit)
-                if lane.calls_used is not None:
-                    used.add_metric(who, lane.calls_used)
+        for account in self.read():
+            labels = [account.provider, self._instance(account.instance)]
+            for state in CircuitState:
+                circuits.add_metric([*labels, state.value], int(account.circuit == state))
+            if account.calls_limit is not None:
+                limits.add_metric(labels, account.calls_limit)
+                if account.calls_used is not None:
+                    used.add_metric(labels, account.calls_used)
         return circuits, limits, used

@@ -1,4 +1,4 @@
-"""What befalls events: how they end, what is answered, and where their time goes."""
+"""Metrics of events: how they end, what providers reply, and how long each stage takes."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from worker.messages import ProviderStatus, Result, ResultStatus
 from worker.operations import tracing
 from worker.operations.metrics.labels import Reasons
 from worker.operations.tracing import Trace
+from worker.providers.base import BUILT_IN_PROVIDERS, TENSORFLOW
 from worker.providers.replies import Reply
 
 STAGES = ("queue_wait", "fetch", "decode", "shrink", "model", "publish")
-"""In the order of an event's way. Cloud services come under their names; `shrink` is part of theirs."""
+"""In the order of processing. Cloud services have stages of their own names; `shrink` is part of theirs."""
 
-STAGE_OF_PROVIDER = {"tensorflow": "model"}
+STAGE_OF_PROVIDER = {TENSORFLOW: "model"}
 
 STATUSES: tuple[ResultStatus, ...] = get_args(ResultStatus)
 REPLY_STATUSES: tuple[ProviderStatus, ...] = get_args(ProviderStatus)
-BUILT_IN_PROVIDERS = ("tensorflow", "google_cloud_vision", "microsoft_vision")
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 
 class EventMetrics:
-    """Told by the pipeline and by whoever tags."""
+    """Updated by the pipeline and the tagger."""
 
     def __init__(self, registry: CollectorRegistry, reasons: Reasons) -> None:
         self._reason = reasons
@@ -55,7 +55,7 @@ class EventMetrics:
         )
         self._stage = Histogram(
             "autotag_stage_duration_seconds",
-            "Time in each stage of an event's way",
+            "Time in each stage of processing an event",
             ["stage"],
             buckets=_SECONDS,
             registry=registry,
@@ -70,12 +70,12 @@ class EventMetrics:
         self._in_hand = Gauge("autotag_events_in_hand", "Deliveries being worked on", registry=registry)
         self._last_success = Gauge(
             "autotag_last_success_timestamp_seconds",
-            "When a result for an image that was looked at was last confirmed; 0: not since the start",
+            "When a result with or without tags was last confirmed; 0: not since the start",
             registry=registry,
         )
-        self._begin_at_zero()
+        self._create_series()
 
-    def _begin_at_zero(self) -> None:
+    def _create_series(self) -> None:
         for lane in Lane:
             self._received.labels(lane.value)
         for ending in Ending:
@@ -90,11 +90,11 @@ class EventMetrics:
                 self._replies.labels(provider, reply_status, "")
 
     def received(self, lane: Lane) -> None:
-        """A delivery has come."""
+        """A delivery has arrived."""
         self._received.labels(lane.value).inc()
 
-    def waited(self, seconds: float) -> None:
-        """An event had waited so long, from its publication on, when it came."""
+    def observe_queue_wait(self, seconds: float) -> None:
+        """An event arrived `seconds` after it was published."""
         self._stage.labels("queue_wait").observe(seconds, _exemplar(tracing.current_trace()))
 
     @contextmanager
@@ -105,36 +105,36 @@ class EventMetrics:
             with tracing.span(name):
                 yield
         finally:
-            self._took(name, time.monotonic() - started_s)
+            self._observe_stage(name, time.monotonic() - started_s)
 
-    def _took(self, stage: str, seconds: float) -> None:
+    def _observe_stage(self, stage: str, seconds: float) -> None:
         trace = tracing.current_trace()
         self._stage.labels(stage).observe(seconds, _exemplar(trace))
         if trace is not None:
-            trace.note(stage, seconds)
+            trace.add_stage(stage, seconds)
 
     def replied(self, reply: Reply) -> None:
-        """A provider has been asked, and this is what came of it."""
+        """A provider has replied, or failed to."""
         self._replies.labels(reply.provider, reply.status, self._reason(reply.reason)).inc()
         if reply.duration_s is not None:
-            self._took(STAGE_OF_PROVIDER.get(reply.provider, reply.provider), reply.duration_s)
+            self._observe_stage(STAGE_OF_PROVIDER.get(reply.provider, reply.provider), reply.duration_s)
 
     @contextmanager
     def in_hand(self) -> Iterator[None]:
-        """Count a delivery as being worked on."""
+        """Count a delivery as in hand during the block."""
         self._in_hand.inc()
         try:
             yield
         finally:
             self._in_hand.dec()
 
-    def ended(self, ending: str, reason: str | None, took_s: float) -> None:
+    def ended(self, ending: Ending, reason: str | None, took_s: float) -> None:
         """A delivery was settled."""
         self._events.labels(ending, self._reason(reason)).inc()
         self._whole.labels(ending).observe(took_s, _exemplar(tracing.current_trace()))
 
     def result(self, result: Result) -> None:
-        """A result was confirmed by the broker."""
+        """The broker has confirmed a result."""
         self._results.labels(result.status, self._reason(result.reason)).inc()
         if result.complete:
             self._tags.inc(len(result.tags))
@@ -142,10 +142,10 @@ class EventMetrics:
             self._last_success.set_to_current_time()
 
     def unroutable(self) -> None:
-        """A result came back: no queue is bound for it."""
+        """A result was returned: no queue is bound for it."""
         self._unroutable.inc()
 
 
 def _exemplar(trace: Trace | None) -> dict[str, str] | None:
-    """The trace to look at for what is being observed now."""
+    """The exemplar that links an observation to its trace."""
     return {"trace_id": trace.trace_id} if trace is not None and trace.trace_id else None

@@ -1,4 +1,4 @@
-"""Label values that come from outside this program, kept from becoming more series than a Prometheus can bear."""
+"""Label values that come from outside this program, bounded so that they do not create too many series."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from worker.messages import DEFAULT_INSTANCE
 OTHER = "other"
 
 _SLUG = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_MOST_REASONS = 200
+_MAXIMUM_REASONS = 200
 
 
 class Reasons:
-    """Fixed words are let through as they are, until there are too many of them to be fixed words.
+    """Passes reason codes on unchanged, up to a number that fixed codes do not reach; then they become `other`.
 
-    Most reasons stand in our own code. Those of providers from elsewhere and of children need not.
+    Most reason codes are constants in our own code. Those of third-party providers and of children need not be.
     """
 
     def __init__(self) -> None:
         self._known: set[str] = set()
 
     def __call__(self, reason: str | None) -> str:
-        """The label value for a reason; empty where there is none."""
+        """The label value for a reason code; empty for None."""
         if reason is None:
             return ""
         if reason in self._known:
             return reason
-        if len(self._known) < _MOST_REASONS and _SLUG.fullmatch(reason):
+        if len(self._known) < _MAXIMUM_REASONS and _SLUG.fullmatch(reason):
             self._known.add(reason)
             return reason
         return OTHER
 
 
 class Instances:
-    """Events may name any instance; only those that the settings name have series of their own."""
+    """Passes on the names of configured instances; all others, which events may make up, become `other`."""
 
     def __init__(self) -> None:
         self._configured: frozenset[str] = frozenset()
 
     def configure(self, names: Iterable[str]) -> None:
-        """Take the instances that the settings name from now on."""
+        """Replace the names of the configured instances."""
         self._configured = frozenset(names)
 
     def __call__(self, instance: str) -> str:

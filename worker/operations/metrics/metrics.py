@@ -1,4 +1,4 @@
-"""Everything that is counted, in one registry."""
+"""All metrics in one registry."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from worker.operations.metrics.labels import Instances, Reasons
 
 
 class Metrics(EventMetrics):
-    """What befalls events is told to it directly, everything else to its parts."""
+    """The metrics of events are its own; those of the broker, children and cloud services are its parts."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which no query needs
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # `_created` doubles the series, and no query needs it
         self.registry = CollectorRegistry()
         reasons = Reasons()
         super().__init__(self.registry, reasons)
@@ -37,12 +37,12 @@ class Metrics(EventMetrics):
         )
         ProcessCollector(registry=self.registry)
 
-    def health(self, ready: bool, loop_lag_s: float) -> None:
-        """How the service is at a heartbeat."""
+    def on_heartbeat(self, ready: bool, loop_lag_s: float) -> None:
+        """Readiness and loop lag at a heartbeat."""
         self._ready.set(ready)
         self._loop_lag.set(max(0.0, loop_lag_s))
 
-    def model(self, name: str, identity: str) -> None:
-        """The model that images are shown to from now on."""
+    def use_model(self, name: str, identity: str) -> None:
+        """The model package in use from now on."""
         self._model.clear()
         self._model.labels(name, identity).set(1)

@@ -1,7 +1,7 @@
-"""Spans by OpenTelemetry, where `autotag-worker[tracing]` is installed and its own environment variables ask for them.
+"""Spans through OpenTelemetry, if `autotag-worker[tracing]` is installed and OpenTelemetry's own variables are set.
 
-OTEL_EXPORTER_OTLP_ENDPOINT (or …_TRACES_ENDPOINT) says where to send spans; OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER and
-the others hold as everywhere. The libraries are imported here and nowhere else, and only then.
+OTEL_EXPORTER_OTLP_ENDPOINT (or …_TRACES_ENDPOINT) enables the export; OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER and the
+other variables work as usual. The libraries are imported here only, and only if they are needed.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT
 
 
 def tracer_from_environment(environ: Mapping[str, str] = os.environ) -> tuple[Tracer, Callable[[], None]]:
-    """The tracer that the environment asks for, and what to call at the end so that no span is lost.
+    """The tracer configured by the environment, and a function that flushes its spans, to be called at the end.
 
-    Raises Misconfigured when spans are asked for and the libraries are not installed.
+    Raises Misconfigured if an endpoint is set and the libraries are not installed.
     """
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or not any(environ.get(name) for name in _ENDPOINTS):
         return NO_TRACER, lambda: None
@@ -53,7 +53,7 @@ def tracer_from_environment(environ: Mapping[str, str] = os.environ) -> tuple[Tr
 
 
 class OpenTelemetryTracer:
-    """A Tracer over an SDK's provider."""
+    """A `Tracer` that records spans with an OpenTelemetry SDK provider."""
 
     def __init__(self, provider: TracerProvider) -> None:
         from opentelemetry import trace as api
@@ -67,7 +67,7 @@ class OpenTelemetryTracer:
     def event(
         self, traceparent: str | None, tracestate: str | None, began_s: float, attributes: Attributes
     ) -> Iterator[Span]:
-        """A consumer's span, begun when the delivery came."""
+        """A consumer span that began when the delivery arrived."""
         carrier = {name: value for name, value in _headers(traceparent, tracestate) if value is not None}
         began_ns = time.time_ns() - round((time.monotonic() - began_s) * 1e9)
         with self._tracer.start_as_current_span(
@@ -76,34 +76,34 @@ class OpenTelemetryTracer:
             kind=self._api.SpanKind.CONSUMER,
             start_time=began_ns,
             attributes=dict(attributes),
-        ) as opened:
-            yield _Recorded(opened)
+        ) as span:
+            yield _RecordedSpan(span)
 
     @contextmanager
     def span(self, name: str, attributes: Attributes) -> Iterator[Span]:
-        """A span within the one that is open; an error that leaves it is recorded by its reason, never its message."""
+        """A child of the current span. An error is recorded by its reason code, never by its message."""
         with self._tracer.start_as_current_span(
             name, attributes=dict(attributes), record_exception=False, set_status_on_exception=False
-        ) as opened:
+        ) as span:
             try:
-                yield _Recorded(opened)
+                yield _RecordedSpan(span)
             except AutotagError as error:
-                opened.set_status(self._api.StatusCode.ERROR, error.reason)
+                span.set_status(self._api.StatusCode.ERROR, error.reason)
                 raise
 
 
-class _Recorded:
-    def __init__(self, opened: api.Span) -> None:
-        self._opened = opened
+class _RecordedSpan:
+    def __init__(self, span: api.Span) -> None:
+        self._span = span
 
     @property
     def traceparent(self) -> str | None:
-        context = self._opened.get_span_context()
+        context = self._span.get_span_context()
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
 
     def set(self, attributes: Attributes) -> None:
-        if self._opened.is_recording():  # a child may answer a caller that has gone away
-            self._opened.set_attributes(dict(attributes))
+        if self._span.is_recording():  # the span may have ended: a child can answer after its caller was cancelled
+            self._span.set_attributes(dict(attributes))
 
 
 def _headers(traceparent: str | None, tracestate: str | None) -> tuple[tuple[str, str | None], ...]:

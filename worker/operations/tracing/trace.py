@@ -1,4 +1,4 @@
-"""The trace of the event that the running task is about."""
+"""The trace of the event that the current task works on, kept in context variables."""
 
 from __future__ import annotations
 
@@ -12,89 +12,89 @@ Attributes = Mapping[str, str | int | float | bool]
 
 
 class Span(Protocol):
-    """A part of the work that shows in the trace."""
+    """A span of a distributed trace."""
 
     @property
     def traceparent(self) -> str | None:
-        """The W3C header that makes what follows a child of it; None where nothing is recorded."""
+        """The W3C header that makes later work a child of this span; None if nothing is recorded."""
         ...
 
     def set(self, attributes: Attributes) -> None:
-        """Say more about it."""
+        """Add attributes."""
         ...
 
 
 class Tracer(Protocol):
-    """Where spans go."""
+    """Creates spans."""
 
     def event(
         self, traceparent: str | None, tracestate: str | None, began_s: float, attributes: Attributes
     ) -> AbstractContextManager[Span]:
-        """A span for a whole event, a child of the publisher's; `began_s` is monotonic."""
+        """A span for a whole event, a child of the publisher's span; `began_s` is monotonic."""
         ...
 
     def span(self, name: str, attributes: Attributes) -> AbstractContextManager[Span]:
-        """A span within the one that is open in this task."""
+        """A child of the span that is open in this task."""
         ...
 
 
 class NoSpan:
-    """Stands where nothing is recorded."""
+    """A span that is not recorded."""
 
     traceparent: str | None = None
 
     def set(self, attributes: Attributes) -> None:
-        """Forget it."""
+        """Do nothing."""
 
 
 class NoTracer:
-    """Records nothing."""
+    """A tracer that records nothing."""
 
     def event(
         self, traceparent: str | None, tracestate: str | None, began_s: float, attributes: Attributes
     ) -> AbstractContextManager[Span]:
-        """Nothing."""
+        """Return an unrecorded span."""
         return nullcontext(NO_SPAN)
 
     def span(self, name: str, attributes: Attributes) -> AbstractContextManager[Span]:
-        """Nothing."""
+        """Return an unrecorded span."""
         return nullcontext(NO_SPAN)
 
 
 NO_SPAN = NoSpan()
 NO_TRACER = NoTracer()
-_NOTHING = nullcontext(NO_SPAN)
+_NULL_CONTEXT = nullcontext(NO_SPAN)
 
 
 @dataclass(slots=True)
 class Trace:
-    """What has been measured of one event so far. `stages_s`: seconds by stage; a stage that came twice is summed."""
+    """Trace and measurements of one event. `stages_s`: seconds by stage; repeated stages are summed."""
 
     tracer: Tracer
     stages_s: dict[str, float] = field(default_factory=dict)
     traceparent: str | None = None
-    """What a message that follows from this event carries on: our own span, or what came with the event."""
+    """The header for messages that follow from this event: our own span, or what came with the event."""
     _open: ExitStack | None = None
-    """What `join` has opened."""
+    """The contexts that `join` has entered."""
 
     def join(self, traceparent: str | None, tracestate: str | None, began_s: float, attributes: Attributes) -> None:
-        """The event has been read: from here on its trace is known."""
+        """Continue the publisher's trace, once the event has been read and its trace is known."""
         if self.tracer is NO_TRACER:
             self.traceparent = traceparent
             return
         self._open = ExitStack()
-        opened = self._open.enter_context(self.tracer.event(traceparent, tracestate, began_s, attributes))
-        self._open.enter_context(_as_current(opened))
-        self.traceparent = opened.traceparent or traceparent
+        event_span = self._open.enter_context(self.tracer.event(traceparent, tracestate, began_s, attributes))
+        self._open.enter_context(_set_current(event_span))
+        self.traceparent = event_span.traceparent or traceparent
 
     def close(self, error: BaseException | None) -> bool:
-        """Close what `join` opened, and show it the exception that ends the event; whether that was all of it."""
+        """Close what `join` opened, passing on the exception that ends the event. True if it is suppressed."""
         if self._open is None:
             return False
         return bool(self._open.__exit__(type(error) if error else None, error, error.__traceback__ if error else None))
 
-    def note(self, stage: str, seconds: float) -> None:
-        """A stage took so long."""
+    def add_stage(self, stage: str, seconds: float) -> None:
+        """Add to the duration of a stage."""
         self.stages_s[stage] = self.stages_s.get(stage, 0.0) + seconds
 
     @property
@@ -104,7 +104,7 @@ class Trace:
 
     @property
     def span_id(self) -> str | None:
-        """16 hexadecimal digits: our own span or, when nothing is recorded, that of the publisher."""
+        """16 hexadecimal digits: our own span or, if nothing is recorded, that of the publisher."""
         return self.traceparent.split("-")[2] if self.traceparent else None
 
 
@@ -113,8 +113,8 @@ _span: ContextVar[Span] = ContextVar("span", default=NO_SPAN)
 
 
 @contextmanager
-def follow(tracer: Tracer = NO_TRACER) -> Iterator[Trace]:
-    """Follow one event: what this task does, and the tasks that it begins, belongs to the trace."""
+def start_trace(tracer: Tracer = NO_TRACER) -> Iterator[Trace]:
+    """Trace one event: the work of this task in the block, and of the tasks it creates, belongs to the trace."""
     trace = Trace(tracer)
     token = _trace.set(trace)
     try:
@@ -129,32 +129,32 @@ def follow(tracer: Tracer = NO_TRACER) -> Iterator[Trace]:
 
 
 def current_trace() -> Trace | None:
-    """The trace of the event that this task is about."""
+    """The trace of the event that this task works on."""
     return _trace.get()
 
 
 def current_span() -> Span:
-    """The innermost span that is open in this task: for those who learn more about it elsewhere."""
+    """The innermost open span of this task, for code that adds attributes to it later."""
     return _span.get()
 
 
 def span(name: str, attributes: Attributes | None = None) -> AbstractContextManager[Span]:
-    """Show what is done inside as a span of its own."""
+    """A span around the block, as a child of the current one."""
     trace = _trace.get()
     if trace is None or trace.tracer is NO_TRACER:
-        return _NOTHING
-    return _opened(trace.tracer, name, attributes or {})
+        return _NULL_CONTEXT
+    return _open_span(trace.tracer, name, attributes or {})
 
 
 @contextmanager
-def _opened(tracer: Tracer, name: str, attributes: Attributes) -> Iterator[Span]:
-    with tracer.span(name, attributes) as opened, _as_current(opened):
-        yield opened
+def _open_span(tracer: Tracer, name: str, attributes: Attributes) -> Iterator[Span]:
+    with tracer.span(name, attributes) as child, _set_current(child):
+        yield child
 
 
 @contextmanager
-def _as_current(opened: Span) -> Iterator[None]:
-    token = _span.set(opened)
+def _set_current(current: Span) -> Iterator[None]:
+    token = _span.set(current)
     try:
         yield
     finally:

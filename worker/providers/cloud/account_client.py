@@ -17,6 +17,7 @@ from aiolimiter import AsyncLimiter
 from pydantic import SecretStr
 
 from worker.errors import AutotagError, Misconfigured, Unavailable
+from worker.providers.checks import CircuitState
 from worker.providers.cloud.budget import CallBudget, Reservation
 from worker.providers.cloud.circuit import Circuit
 from worker.providers.cloud.errors import MAY_HAVE_BEEN_BILLED, CallNotMade, RateLimited
@@ -73,8 +74,8 @@ class AccountClient:
         self._refused_until_s = 0.0
 
     @property
-    def circuit_state(self) -> str:
-        """`closed`, `open` or `half_open`."""
+    def circuit_state(self) -> CircuitState:
+        """State of the circuit breaker."""
         return self._circuit.state
 
     async def wait_for_turn(self) -> None:

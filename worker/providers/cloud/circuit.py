@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from circuitbreaker import STATE_HALF_OPEN, CircuitBreaker  # type: ignore[import-untyped]  # it ships no types
 
+from worker.providers.checks import CircuitState
 from worker.providers.cloud.errors import CallNotMade, RateLimited, ServiceFailed
 
 _T = TypeVar("_T")
@@ -30,9 +31,9 @@ class Circuit:
         self._probing = False
 
     @property
-    def state(self) -> str:
-        """`closed`, `open` or `half_open`."""
-        return str(self._breaker.state)
+    def state(self) -> CircuitState:
+        """The state of the library's breaker."""
+        return CircuitState(self._breaker.state)
 
     def raise_if_open(self) -> None:
         """Raise CallNotMade if a call made now would not go through."""

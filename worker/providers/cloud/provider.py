@@ -22,7 +22,7 @@ from worker.images.content import Content
 from worker.images.requests import JpegLimits, PixelRecipe
 from worker.messages import ImageFacts
 from worker.providers.base import Answer, Image
-from worker.providers.checks import ProviderCheck, Severity
+from worker.providers.checks import CircuitState, ProviderCheck, Severity
 from worker.providers.cloud.account_client import Account, AccountClient, AccountRules
 from worker.providers.cloud.budget import CallBudget
 from worker.providers.cloud.cache import AnswerCache
@@ -238,8 +238,8 @@ class CloudProvider(ABC, Generic[S, C]):
             raise RuntimeError(f"{self.name} has not been started")
         return self._http_client
 
-    def circuits(self) -> dict[str, str]:
-        """State of each instance's circuit: `closed`, `open` or `half_open`. Instances without calls are absent."""
+    def circuits(self) -> dict[str, CircuitState]:
+        """State of each instance's circuit breaker. Instances without calls are absent."""
         return {instance: client.circuit_state for instance, client in self._account_clients.items()}
 
     def calls_limit(self, instance: InstanceSettings) -> int | None:

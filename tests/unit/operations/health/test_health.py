@@ -1,4 +1,4 @@
-"""Health, its one truth: what ready means, who may read why not, what systemd hears, and when the loop is late."""
+"""Health: what ready means, who may read the reason, what systemd receives, and when the loop is late."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ from worker.operations.metrics import Metrics
 from worker.settings import Settings
 
 CONSUMING = BrokerState(Phase.CONSUMING, 0.0, wanted=frozenset(Lane), lanes=frozenset(Lane))
-WELL = Health(alive=True, loop_lag_s=0.0, started=True, ready=True)
-ILL = replace(WELL, ready=False, reason="broker_refused", why_not="RabbitMQ at broker.example refuses user autotag")
+HEALTHY = Health(alive=True, loop_lag_s=0.0, started=True, ready=True)
+NOT_READY = replace(
+    HEALTHY, ready=False, reason="broker_refused", why_not="RabbitMQ at broker.example refuses user autotag"
+)
 
 
 @dataclass
@@ -59,11 +61,11 @@ def paused(*pauses: Pause) -> BrokerState:
 
 
 def test_a_worker_that_consumes_is_ready() -> None:
-    assert health(CONSUMING) == WELL
+    assert health(CONSUMING) == HEALTHY
 
 
 @pytest.mark.parametrize(
-    ("state", "reason", "words"),
+    ("state", "reason", "message"),
     [
         (BrokerState(Phase.CONNECTING, 0.0), "broker_connecting", "connecting to RabbitMQ"),
         (
@@ -80,10 +82,10 @@ def test_a_worker_that_consumes_is_ready() -> None:
         (paused(Pause.NOBODY_CAN_TAG, Pause.BY_OPERATOR), "by_operator", "paused"),
     ],
 )
-def test_a_worker_that_is_not_ready_says_why(state: BrokerState, reason: str, words: str) -> None:
-    found = health(state, why="it crashed too often")
-    assert (found.ready, found.reason) == (False, reason)
-    assert words in (found.why_not or "")
+def test_a_worker_that_is_not_ready_reports_why(state: BrokerState, reason: str, message: str) -> None:
+    assessed = health(state, why="it crashed too often")
+    assert (assessed.ready, assessed.reason) == (False, reason)
+    assert message in (assessed.why_not or "")
 
 
 def test_a_worker_that_consumes_while_its_model_loads_is_not_ready_yet() -> None:
@@ -105,7 +107,7 @@ def test_a_loop_that_is_late_by_more_than_ten_seconds_is_not_alive() -> None:
         (FakeEngine(Model(ready=False, disabled_reason="its file is missing")), True),
     ],
 )
-def test_a_start_is_over_when_the_model_is_ready_or_known_to_be_no_use(
+def test_a_start_is_complete_when_the_model_is_ready_or_known_to_be_unusable(
     engine: FakeEngine | None, started: bool
 ) -> None:
     assert has_started(cast("Engine | None", engine)) is started
@@ -115,7 +117,7 @@ def test_a_start_is_over_when_the_model_is_ready_or_known_to_be_no_use(
 
 
 class Service:
-    """As much of the service as health and metrics need."""
+    """The part of the service that health and metrics need."""
 
     def __init__(self, health: Health) -> None:
         self.settings = Settings()
@@ -126,47 +128,47 @@ class Service:
         return self._health
 
 
-async def ask(health: Health, path: str, token: str | None = None, authorization: str = "") -> httpx.Response:
+async def get(health: Health, path: str, token: str | None = None, authorization: str = "") -> httpx.Response:
     app = build_app(cast("ServiceApi", Service(health)), SecretStr(token) if token else None)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://autotag") as client:
         return await client.get(path, headers={"Authorization": authorization.encode("latin-1")})
 
 
 async def test_readiness_is_503_with_the_reason() -> None:
-    answer = await ask(ILL, "/readyz")
-    assert answer.status_code == 503
-    assert answer.json() == {"ready": False, "reason": ILL.reason, "why_not": ILL.why_not}
-    assert answer.headers["cache-control"] == "no-store"
+    response = await get(NOT_READY, "/readyz")
+    assert response.status_code == 503
+    assert response.json() == {"ready": False, "reason": NOT_READY.reason, "why_not": NOT_READY.why_not}
+    assert response.headers["cache-control"] == "no-store"
 
 
-async def test_liveness_and_startup_are_their_own_questions() -> None:
-    assert (await ask(ILL, "/livez")).status_code == 200
-    assert (await ask(ILL, "/startupz")).status_code == 200
-    assert (await ask(replace(ILL, alive=False), "/livez")).status_code == 503
-    assert (await ask(replace(ILL, started=False), "/startupz")).status_code == 503
+async def test_liveness_and_startup_are_independent_of_readiness() -> None:
+    assert (await get(NOT_READY, "/livez")).status_code == 200
+    assert (await get(NOT_READY, "/startupz")).status_code == 200
+    assert (await get(replace(NOT_READY, alive=False), "/livez")).status_code == 503
+    assert (await get(replace(NOT_READY, started=False), "/startupz")).status_code == 503
 
 
-async def test_a_probe_without_the_token_hears_the_reason_and_not_the_words() -> None:
-    answer = await ask(ILL, "/readyz", token="secret")
-    assert (answer.status_code, answer.json()) == (503, {"ready": False, "reason": ILL.reason})
-    told = await ask(ILL, "/readyz", token="secret", authorization="Bearer secret")
-    assert told.json()["why_not"] == ILL.why_not
+async def test_a_probe_without_the_token_gets_the_reason_code_but_not_the_message() -> None:
+    response = await get(NOT_READY, "/readyz", token="secret")
+    assert (response.status_code, response.json()) == (503, {"ready": False, "reason": NOT_READY.reason})
+    authorized = await get(NOT_READY, "/readyz", token="secret", authorization="Bearer secret")
+    assert authorized.json()["why_not"] == NOT_READY.why_not
 
 
 @pytest.mark.parametrize(
-    "said", ["", "secret", "Basic secret", "Bearer", "Bearer secre", "Bearer secret2", "Bearer sécret"]
+    "authorization", ["", "secret", "Basic secret", "Bearer", "Bearer secre", "Bearer secret2", "Bearer sécret"]
 )
-async def test_nothing_but_the_token_opens_the_metrics(said: str) -> None:
-    assert (await ask(WELL, "/metrics", token="secret", authorization=said)).status_code == 401
+async def test_only_the_token_opens_the_metrics(authorization: str) -> None:
+    assert (await get(HEALTHY, "/metrics", token="secret", authorization=authorization)).status_code == 401
 
 
 async def test_the_token_opens_the_metrics_however_its_scheme_is_written() -> None:
-    for said in ("Bearer secret", "bearer secret", "BEARER  secret"):
-        assert (await ask(WELL, "/metrics", token="secret", authorization=said)).status_code == 200
+    for authorization in ("Bearer secret", "bearer secret", "BEARER  secret"):
+        assert (await get(HEALTHY, "/metrics", token="secret", authorization=authorization)).status_code == 200
 
 
-async def test_what_is_not_there_is_not_found_and_only_read() -> None:
-    assert (await ask(WELL, "/no-such-page")).status_code == 404
+async def test_an_unknown_path_is_not_found() -> None:
+    assert (await get(HEALTHY, "/no-such-page")).status_code == 404
 
 
 # ── systemd ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -178,7 +180,7 @@ def test_without_a_socket_nothing_is_sent_and_nothing_fails() -> None:
     notifier.alive(0.0)
 
 
-def test_a_socket_that_is_gone_or_full_harms_nobody(tmp_path: Path) -> None:
+def test_a_socket_that_is_gone_or_full_is_ignored(tmp_path: Path) -> None:
     Notifier(str(tmp_path / "gone")).ready()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "full"))
@@ -196,7 +198,7 @@ def test_a_name_in_the_abstract_namespace_is_understood() -> None:
         assert manager.recv(100) == b"STATUS=taking events"
 
 
-def test_the_watchdog_is_fed_at_half_its_time_and_only_by_the_process_it_watches() -> None:
+def test_the_watchdog_is_notified_at_half_its_time_and_only_by_the_process_it_watches() -> None:
     mine = Notifier.from_environment({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())})
     assert mine.watchdog_interval_s == 15
     assert Notifier.from_environment({"WATCHDOG_USEC": "30000000"}).watchdog_interval_s == 15
@@ -207,14 +209,14 @@ def test_the_watchdog_is_fed_at_half_its_time_and_only_by_the_process_it_watches
 # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_the_heartbeat_notices_that_the_loop_stood_still() -> None:
+async def test_the_heartbeat_notices_that_the_loop_was_blocked() -> None:
     beats: list[float] = []
-    heart = Heartbeat(0.01, beats.append)
-    heart.start()
+    heartbeat = Heartbeat(0.01, beats.append)
+    heartbeat.start()
     await until(lambda: len(beats) >= 3)
     time.sleep(0.3)  # noqa: ASYNC251 - the fault itself
-    assert heart.lag_s > 0.2
-    await heart.close()
+    assert heartbeat.lag_s > 0.2
+    await heartbeat.close()
 
 
 async def test_a_beat_that_raises_does_not_end_the_heartbeat() -> None:
@@ -222,9 +224,9 @@ async def test_a_beat_that_raises_does_not_end_the_heartbeat() -> None:
 
     def beat(now_s: float) -> None:
         beats.append(now_s)
-        raise RuntimeError("told in vain")
+        raise RuntimeError("a fault of the callback")
 
-    heart = Heartbeat(0.001, beat)
-    heart.start()
+    heartbeat = Heartbeat(0.001, beat)
+    heartbeat.start()
     await until(lambda: len(beats) >= 3)
-    await heart.close()
+    await heartbeat.close()

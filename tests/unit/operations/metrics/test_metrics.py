@@ -1,4 +1,4 @@
-"""Metrics: bounded labels, states looked up when asked for, and files beside the code that name what there is."""
+"""Metrics: bounded labels, states read at collection, and rules, dashboard and docs that name existing metrics."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def result(status: str = "tagged", *, complete: bool = True) -> Result:
 # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_result_of_an_image_that_was_looked_at_is_a_success_and_no_other_is(metrics: Metrics) -> None:
+def test_only_a_result_of_a_tagged_image_is_a_success(metrics: Metrics) -> None:
     metrics.result(result("failed"))
     metrics.result(result("skipped"))
     assert value(text(metrics), "autotag_last_success_timestamp_seconds") == 0
@@ -84,22 +84,22 @@ def test_a_stage_that_fails_is_timed_too(metrics: Metrics) -> None:
 
 
 def test_the_local_model_and_each_service_are_stages_of_their_own(metrics: Metrics) -> None:
-    with tracing.follow() as trace:
+    with tracing.start_trace() as trace:
         metrics.replied(Reply("tensorflow", "ok", duration_s=0.5))
         metrics.replied(Reply("google_cloud_vision", "unavailable", reason="circuit_open", duration_s=0.25))
         metrics.replied(Reply("microsoft_vision", "skipped", reason="format_not_taken"))
-    said = text(metrics)
-    assert value(said, "autotag_stage_duration_seconds_sum", stage="model") == 0.5
-    assert value(said, "autotag_stage_duration_seconds_sum", stage="google_cloud_vision") == 0.25
-    assert value(said, "autotag_stage_duration_seconds_count", stage="microsoft_vision") == 0
+    exposition = text(metrics)
+    assert value(exposition, "autotag_stage_duration_seconds_sum", stage="model") == 0.5
+    assert value(exposition, "autotag_stage_duration_seconds_sum", stage="google_cloud_vision") == 0.25
+    assert value(exposition, "autotag_stage_duration_seconds_count", stage="microsoft_vision") == 0
     assert trace.stages_s == {"model": 0.5, "google_cloud_vision": 0.25}
 
 
-def test_reasons_are_let_through_until_there_are_too_many_to_be_fixed_words() -> None:
+def test_reasons_are_passed_on_until_there_are_too_many_to_be_fixed_codes() -> None:
     reason = Reasons()
     assert reason(None) == ""
     assert reason("image_truncated") == "image_truncated"
-    assert reason("it said: 'no such file' !") == OTHER
+    assert reason("failed: 'no such file' !") == OTHER
     for number in range(1000):
         reason(f"made_up_{number}")
     assert reason("one_more") == OTHER
@@ -109,21 +109,21 @@ def test_reasons_are_let_through_until_there_are_too_many_to_be_fixed_words() ->
 # ── RabbitMQ ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_broker_is_told_by_lane_and_reconnects_only_grow(metrics: Metrics) -> None:
-    metrics.broker.changed(BrokerState(Phase.CONSUMING, 0.0, lanes=frozenset({Lane.LIVE}), reconnects=1))
-    metrics.broker.changed(BrokerState(Phase.WAITING, 1.0, last_error="gone", reconnects=1))
-    metrics.broker.changed(BrokerState(Phase.PAUSED, 2.0, blocked="memory", reconnects=3))
-    said = text(metrics)
-    assert value(said, "autotag_consumer_active", lane="live") == 0
-    assert value(said, "autotag_broker_connected") == 1
-    assert value(said, "autotag_broker_blocked") == 1
-    assert value(said, "autotag_broker_reconnects_total") == 3
+def test_consumers_are_shown_by_lane_and_reconnects_only_grow(metrics: Metrics) -> None:
+    metrics.broker.on_state(BrokerState(Phase.CONSUMING, 0.0, lanes=frozenset({Lane.LIVE}), reconnects=1))
+    metrics.broker.on_state(BrokerState(Phase.WAITING, 1.0, last_error="gone", reconnects=1))
+    metrics.broker.on_state(BrokerState(Phase.PAUSED, 2.0, blocked="memory", reconnects=3))
+    exposition = text(metrics)
+    assert value(exposition, "autotag_consumer_active", lane="live") == 0
+    assert value(exposition, "autotag_broker_connected") == 1
+    assert value(exposition, "autotag_broker_blocked") == 1
+    assert value(exposition, "autotag_broker_reconnects_total") == 3
 
 
-def test_depths_that_are_not_known_any_more_are_not_told(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
-    metrics.broker.depths({"images.live": 7})
+def test_stale_depths_are_not_exported(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics.broker.on_depths({"images.live": 7})
     assert value(text(metrics), "autotag_queue_messages", queue="images.live") == 7
-    monkeypatch.setattr(broker_metrics, "FORGOTTEN_AFTER_S", 0.0)
+    monkeypatch.setattr(broker_metrics, "STALE_AFTER_S", 0.0)
     assert "autotag_queue_messages{" not in text(metrics)
 
 
@@ -143,11 +143,11 @@ def test_depths_that_are_not_known_any_more_are_not_told(metrics: Metrics, monke
 )
 def test_a_supervisor_is_in_exactly_one_state(metrics: Metrics, pool: Pool, state: str) -> None:
     metrics.children.observe(lambda: {"model": pool})
-    said = text(metrics)
-    assert value(said, "autotag_supervisor_state", kind="model", state=state) == 1
-    assert total(said, "autotag_supervisor_state", kind="model") == 1
-    assert value(said, "autotag_supervisor_state", kind="decoder", state="stopped") == 1
-    assert value(said, "autotag_model_disabled") == (state == "disabled")
+    exposition = text(metrics)
+    assert value(exposition, "autotag_supervisor_state", kind="model", state=state) == 1
+    assert total(exposition, "autotag_supervisor_state", kind="model") == 1
+    assert value(exposition, "autotag_supervisor_state", kind="decoder", state="stopped") == 1
+    assert value(exposition, "autotag_model_disabled") == (state == "disabled")
 
 
 def test_nothing_is_left_of_the_budget_of_a_model_that_could_never_start(metrics: Metrics) -> None:
@@ -162,16 +162,16 @@ def test_crashes_and_relaunches_are_counted_by_their_reason(metrics: Metrics) ->
     metrics.children.on_notice(
         "decoder-2", Crashed(Cause("killed_by_sigsegv", "x"), counted=False, relaunches_left=None)
     )
-    said = text(metrics)
-    died = {"kind": "model", "reason": "killed_by_sigkill"}
-    assert value(said, "autotag_child_crashes_total", counted="true", **died) == 1
-    assert value(said, "autotag_child_relaunches_total", **died) == 1
-    assert total(said, "autotag_child_crashes_total", kind="decoder", counted="false") == 1
+    exposition = text(metrics)
+    labels = {"kind": "model", "reason": "killed_by_sigkill"}
+    assert value(exposition, "autotag_child_crashes_total", counted="true", **labels) == 1
+    assert value(exposition, "autotag_child_relaunches_total", **labels) == 1
+    assert total(exposition, "autotag_child_crashes_total", kind="decoder", counted="false") == 1
 
 
-def test_two_children_in_one_slot_and_what_children_say_make_no_invalid_series(metrics: Metrics) -> None:
-    spoken = {"identity": 'a"b\n' * 100, "runtime": "litert"}
-    pool = Pool([Child("model-1", "busy", 10, spoken), Child("model-1", "starting", 30, spoken)])
+def test_two_children_of_one_name_and_arbitrary_hellos_make_no_invalid_series(metrics: Metrics) -> None:
+    hello = {"identity": 'a"b\n' * 100, "runtime": "litert"}
+    pool = Pool([Child("model-1", "busy", 10, hello), Child("model-1", "starting", 30, hello)])
     metrics.children.observe(lambda: {"model": pool})
     assert value(text(metrics), "autotag_child_resident_memory_bytes", kind="model", child="model-1") == 30
     assert promtool("check", "metrics", given=text(metrics)).returncode == 0
@@ -186,16 +186,16 @@ def test_only_configured_instances_have_series_of_their_own(metrics: Metrics) ->
         metrics.cloud.called("google_cloud_vision", instance, None, 0.1)
     metrics.cloud.called("google_cloud_vision", "acme", "timed_out", 30.0)
     metrics.cloud.retried("google_cloud_vision", "acme")
-    said = text(metrics)
+    exposition = text(metrics)
     google = {"provider": "google_cloud_vision"}
-    assert value(said, "autotag_provider_calls_total", dms_instance="acme", outcome="ok", **google) == 1
-    assert value(said, "autotag_provider_calls_total", dms_instance="acme", outcome="timed_out", **google) == 1
-    assert value(said, "autotag_provider_calls_total", dms_instance="other", outcome="ok", **google) == 2
-    assert value(said, "autotag_provider_retries_total", dms_instance="acme", **google) == 1
-    assert "stranger" not in said
+    assert value(exposition, "autotag_provider_calls_total", dms_instance="acme", outcome="ok", **google) == 1
+    assert value(exposition, "autotag_provider_calls_total", dms_instance="acme", outcome="timed_out", **google) == 1
+    assert value(exposition, "autotag_provider_calls_total", dms_instance="other", outcome="ok", **google) == 2
+    assert value(exposition, "autotag_provider_retries_total", dms_instance="acme", **google) == 1
+    assert "stranger" not in exposition
 
 
-def test_circuits_and_budgets_are_told_from_the_start_for_whoever_may_call(metrics: Metrics) -> None:
+def test_circuits_and_budgets_are_exported_from_the_start_for_every_account(metrics: Metrics) -> None:
     metrics.instances.configure({"acme"})
     metrics.cloud.observe(
         lambda: [
@@ -203,20 +203,20 @@ def test_circuits_and_budgets_are_told_from_the_start_for_whoever_may_call(metri
             AccountView("microsoft_vision", "acme", "closed", calls_limit=50),
         ]
     )
-    said = text(metrics)
+    exposition = text(metrics)
     google = {"provider": "google_cloud_vision", "dms_instance": "acme"}
-    assert value(said, "autotag_provider_circuit_state", state="open", **google) == 1
-    assert value(said, "autotag_provider_circuit_state", state="closed", **google) == 0
-    assert value(said, "autotag_provider_budget_used_calls", **google) == 7
-    assert value(said, "autotag_provider_calls_total", outcome="ok", **google) == 0
-    assert total(said, "autotag_provider_budget_used_calls", provider="microsoft_vision") == 0
+    assert value(exposition, "autotag_provider_circuit_state", state="open", **google) == 1
+    assert value(exposition, "autotag_provider_circuit_state", state="closed", **google) == 0
+    assert value(exposition, "autotag_provider_budget_used_calls", **google) == 7
+    assert value(exposition, "autotag_provider_calls_total", outcome="ok", **google) == 0
+    assert total(exposition, "autotag_provider_budget_used_calls", provider="microsoft_vision") == 0
 
 
 # ── the files beside the code ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def named_in(file: Path) -> set[str]:
-    """Metrics that a file names, without the suffixes of a histogram."""
+    """The metrics named in a file, without the suffixes of a histogram."""
     found = re.findall(r"\bautotag_[a-z0-9_]+[a-z0-9]", file.read_text())
     return {re.sub(r"_(bucket|sum|count)$", "", name) for name in found}
 
@@ -226,11 +226,11 @@ def alerts() -> Iterable[dict[str, object]]:
 
 
 @pytest.mark.parametrize("file", [RULES, RULES_TEST, DASHBOARD, ROOT / "docs/metrics.md"], ids=lambda file: file.name)
-def test_every_metric_that_is_named_exists(metrics: Metrics, file: Path) -> None:
+def test_every_named_metric_exists(metrics: Metrics, file: Path) -> None:
     assert named_in(file) - families(metrics) == set()
 
 
-def test_every_metric_is_explained_and_no_panel_has_forgotten_one(metrics: Metrics) -> None:
+def test_every_metric_is_documented_and_almost_all_are_on_the_dashboard(metrics: Metrics) -> None:
     ours = {name for name in families(metrics) if name.startswith("autotag_")}
     assert ours - named_in(ROOT / "docs/metrics.md") == set()
     assert ours - named_in(DASHBOARD) == {"autotag_broker_connected", "autotag_tags_total"}
@@ -258,7 +258,7 @@ def test_each_alert_is_fired_by_promtool() -> None:
     assert fired == {alert["alert"] for alert in alerts()}
 
 
-def test_the_scrape_file_and_the_rules_please_promtool() -> None:
+def test_the_scrape_file_and_the_rules_pass_promtool() -> None:
     for arguments in (("check", "rules", str(RULES)), ("check", "config", "deploy/prometheus/prometheus.yml")):
         checked = promtool(*arguments)
         assert checked.returncode == 0, checked.stdout + checked.stderr

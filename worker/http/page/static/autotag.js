@@ -1,82 +1,85 @@
-// What makes the status page move. Everything on it can be read without this: the server draws the page, and here its
-// moving part is fetched again and fitted in, so that focus, selection and what was folded open stay as they are.
+// Keeps the status page up to date. Everything on it can be read without this script: the server renders the page. Here
+// its live sections are fetched again and merged into the document, so that focus, selection and unfolded details stay.
 
-const EVERY_MS = 2000;
-const said = document.getElementById("said");
+const REFRESH_MS = 2000;
+const NOTICE_MS = 6000;
+const notice = document.getElementById("notice");
 
-// ── the moving part ──────────────────────────────────────────────────────────────────────────────────────────────────
+// ── live sections ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-let lost = false;
+let disconnected = false;
 
-async function renew() {
+async function refresh() {
   try {
-    const answer = await fetch("/live", { headers: { Accept: "text/html" } });
-    if (answer.status === 401) return location.reload();
-    if (!answer.ok) throw new Error(String(answer.status));
-    fitIn(await answer.text());
-    if (lost) tell("");
-    lost = false;
+    const response = await fetch("/live", { headers: { Accept: "text/html" } });
+    if (response.status === 401) return location.reload();
+    if (!response.ok) throw new Error(String(response.status));
+    mergeSections(await response.text());
+    if (disconnected) notify("");
+    disconnected = false;
   } catch {
-    // Said once, and not on every try: it is read aloud.
-    if (!lost) tell(`No answer since ${new Date().toLocaleTimeString()}. What is shown is from before.`, true);
-    lost = true;
+    // Shown once and not on every attempt, because screen readers announce it.
+    if (!disconnected) {
+      notify(`No answer since ${new Date().toLocaleTimeString()}. What is shown is from before.`, true);
+    }
+    disconnected = true;
   }
 }
 
-function fitIn(html) {
-  const drawn = new DOMParser().parseFromString(html, "text/html");
-  for (const section of drawn.querySelectorAll("[data-live]")) {
-    const shown = document.getElementById(section.id);
-    if (shown) fit(shown, section);
+function mergeSections(html) {
+  const fresh = new DOMParser().parseFromString(html, "text/html");
+  for (const section of fresh.querySelectorAll("[data-live]")) {
+    const current = document.getElementById(section.id);
+    if (current) merge(current, section);
   }
   const title = document.getElementById("title");
   if (title) document.title = `${title.textContent} · Autotag`;
 }
 
-// Make `shown` like `drawn` while keeping every node that can be kept.
-function fit(shown, drawn) {
-  if (shown.isEqualNode(drawn)) return;
-  fitAttributes(shown, drawn);
-  const wanted = [...drawn.childNodes];
-  wanted.forEach((child, place) => {
-    const there = shown.childNodes[place];
-    if (!there) shown.append(document.importNode(child, true));
-    else if (there.nodeType !== child.nodeType || there.nodeName !== child.nodeName || there.id !== child.id) {
-      there.replaceWith(document.importNode(child, true));
-    } else if (child.nodeType === Node.ELEMENT_NODE) fit(there, child);
-    else if (there.nodeValue !== child.nodeValue) there.nodeValue = child.nodeValue;
+// Make `current` equal to `fresh`, and reuse every node that can be reused.
+function merge(current, fresh) {
+  if (current.isEqualNode(fresh)) return;
+  mergeAttributes(current, fresh);
+  const children = [...fresh.childNodes];
+  children.forEach((child, index) => {
+    const existing = current.childNodes[index];
+    if (!existing) current.append(document.importNode(child, true));
+    else if (existing.nodeType !== child.nodeType || existing.nodeName !== child.nodeName || existing.id !== child.id) {
+      existing.replaceWith(document.importNode(child, true));
+    } else if (child.nodeType === Node.ELEMENT_NODE) merge(existing, child);
+    else if (existing.nodeValue !== child.nodeValue) existing.nodeValue = child.nodeValue;
   });
-  while (shown.childNodes.length > wanted.length) shown.lastChild.remove();
+  while (current.childNodes.length > children.length) current.lastChild.remove();
 }
 
-function fitAttributes(shown, drawn) {
-  for (const { name } of [...shown.attributes]) {
-    // The reader opened it, and the server knows nothing of that.
-    if (!drawn.hasAttribute(name) && name !== "open") shown.removeAttribute(name);
+function mergeAttributes(current, fresh) {
+  for (const { name } of [...current.attributes]) {
+    // `open` is set by the reader; the server does not render it.
+    if (!fresh.hasAttribute(name) && name !== "open") current.removeAttribute(name);
   }
-  for (const { name, value } of drawn.attributes) {
-    if (shown.getAttribute(name) !== value) shown.setAttribute(name, value);
+  for (const { name, value } of fresh.attributes) {
+    if (current.getAttribute(name) !== value) current.setAttribute(name, value);
   }
 }
 
-function everSoOften() {
+function scheduleRefresh() {
   setTimeout(async () => {
-    if (!document.hidden) await renew();
-    everSoOften();
-  }, EVERY_MS);
+    if (!document.hidden) await refresh();
+    scheduleRefresh();
+  }, REFRESH_MS);
 }
 
-everSoOften();
-document.addEventListener("visibilitychange", () => document.hidden || renew());
+scheduleRefresh();
+document.addEventListener("visibilitychange", () => document.hidden || refresh());
 
-// ── what is told ─────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── notices ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-let fading;
+let noticeTimer;
 
-function tell(words, stays = false) {
-  clearTimeout(fading);
-  said.textContent = words;
-  if (words && !stays) fading = setTimeout(() => { said.textContent = ""; }, 6000);
+function notify(text, persistent = false) {
+  clearTimeout(noticeTimer);
+  notice.textContent = text;
+  if (text && !persistent) noticeTimer = setTimeout(() => { notice.textContent = ""; }, NOTICE_MS);
 }
 
 // ── pause, resume, reset ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -89,17 +92,17 @@ document.addEventListener("submit", async (event) => {
   const button = form.querySelector("button");
   button.disabled = true;
   try {
-    const answer = await fetch(form.action, {
+    const response = await fetch(form.action, {
       method: "POST",
-      headers: { Accept: "application/json", "X-Autotag-Proof": form.elements.proof.value },
+      headers: { Accept: "application/json", "X-Autotag-CSRF": form.elements.csrf_token.value },
     });
-    tell(answer.ok ? (await answer.json()).said : await answer.text());
+    notify(response.ok ? (await response.json()).said : await response.text());
   } catch {
-    tell(`Not done: no answer to ${action}.`);
+    notify(`Not done: no answer to ${action}.`);
   }
   button.disabled = false;
-  await renew();
-  // Pause has become Resume in the same place: whoever works with the keyboard goes on there.
+  await refresh();
+  // Pause has become Resume in the same place: keep the keyboard focus there.
   if (document.activeElement === document.body) document.querySelector(".actions button")?.focus();
 });
 
@@ -108,19 +111,19 @@ document.addEventListener("submit", async (event) => {
 const form = document.getElementById("try-form");
 const file = document.getElementById("file");
 const tried = document.getElementById("tried");
-let looking = false;
+let uploading = false;
 
-async function look(image) {
-  if (!image || looking) return;
-  looking = true;
-  const waiting = document.createElement("p");
-  waiting.className = "looking";
-  waiting.textContent = `Looking at ${image.name || "the image"}…`;
-  tried.replaceChildren(waiting);
+async function upload(image) {
+  if (!image || uploading) return;
+  uploading = true;
+  const pending = document.createElement("p");
+  pending.className = "pending";
+  pending.textContent = `Looking at ${image.name || "the image"}…`;
+  tried.replaceChildren(pending);
   tried.setAttribute("aria-busy", "true");
   try {
     const instance = document.getElementById("instance").value;
-    const answer = await fetch(`/try?instance=${encodeURIComponent(instance)}`, {
+    const response = await fetch(`/try?instance=${encodeURIComponent(instance)}`, {
       method: "POST",
       headers: {
         Accept: "text/html",
@@ -129,39 +132,39 @@ async function look(image) {
       },
       body: image,
     });
-    const drawn = new DOMParser().parseFromString(await answer.text(), "text/html");
-    tried.replaceChildren(...drawn.body.childNodes);
+    const outcome = new DOMParser().parseFromString(await response.text(), "text/html");
+    tried.replaceChildren(...outcome.body.childNodes);
   } catch {
-    waiting.textContent = "No answer. The image may be too large, or the service is gone.";
+    pending.textContent = "No answer. The image may be too large, or the service is gone.";
   }
   tried.removeAttribute("aria-busy");
   tried.scrollIntoView({ block: "nearest" });
-  looking = false;
+  uploading = false;
 }
 
 if (form) {
   file.addEventListener("change", () => {
-    look(file.files[0]);
+    upload(file.files[0]);
     file.value = ""; // so that the same file can be chosen again
   });
-  // The whole page takes a file: nobody has to aim.
-  let inside = 0;
+  // A file can be dropped anywhere on the page.
+  let dragDepth = 0;
   const carriesFile = (event) => event.dataTransfer?.types.includes("Files");
   document.addEventListener("dragenter", (event) => {
-    if (carriesFile(event) && ++inside) document.body.classList.add("dragging");
+    if (carriesFile(event) && ++dragDepth) document.body.classList.add("dragging");
   });
   document.addEventListener("dragleave", (event) => {
-    if (carriesFile(event) && --inside <= 0) document.body.classList.remove("dragging");
+    if (carriesFile(event) && --dragDepth <= 0) document.body.classList.remove("dragging");
   });
   document.addEventListener("dragover", (event) => carriesFile(event) && event.preventDefault());
   document.addEventListener("drop", (event) => {
     if (!carriesFile(event)) return;
     event.preventDefault();
-    inside = 0;
+    dragDepth = 0;
     document.body.classList.remove("dragging");
     document.getElementById("try").scrollIntoView({ block: "start" });
-    look(event.dataTransfer.files[0]);
+    upload(event.dataTransfer.files[0]);
   });
-  document.addEventListener("paste", (event) => look(event.clipboardData?.files[0]));
-  file.disabled = false; // as it was drawn: only from here on is an image taken
+  document.addEventListener("paste", (event) => upload(event.clipboardData?.files[0]));
+  file.disabled = false; // rendered disabled: images are accepted only from here on
 }
