@@ -89,7 +89,7 @@ class GoogleAccountClient(AccountClient):
 class GoogleCloudVision(CloudProvider[GoogleCloudVisionSettings, GoogleAccountClient]):
     """Suggests the labels that Google Cloud Vision detects."""
 
-    name: ClassVar[str] = "google_cloud_vision"
+    name: str = "google_cloud_vision"
     service: ClassVar[str] = SERVICE
 
     def section(self, instance: InstanceSettings) -> GoogleCloudVisionSettings:
