@@ -622,7 +622,7 @@ class TestLimits:
 class TestTheCircuit:
     async def test_it_opens_and_a_single_probe_closes_it_again(self, service: FakeGoogle, tmp_path: Path) -> None:
         service.always = unavailable()
-        once = {"maximum_number_of_attempts": 1}
+        once: dict[str, Any] = {"maximum_number_of_attempts": 1}
         async with started(GoogleCloudVision, tmp_path, failures_to_open_circuit=3, circuit_open_s=1) as provider:
             for seed in range(3):
                 assert (

@@ -124,8 +124,10 @@ def instances() -> Iterator[dict[str, dict[str, Any]]]:
         unreachable = f"http://127.0.0.1:{not_listening.getsockname()[1]}"
         made = {}
         for name, broken in BROKEN.items():
+            kind: type[FakeGoogle | FakeMicrosoft]
             kind = FakeGoogle if broken.provider == "google_cloud_vision" else FakeMicrosoft
-            service = stack.enter_context(kind(key(name)) if broken.right_key else kind())
+            service: FakeGoogle | FakeMicrosoft = kind(key(name)) if broken.right_key else kind()
+            stack.enter_context(service)
             service.always = broken.fault
             if broken.refusal is not None:
                 service.refusals[key(name)] = broken.refusal

@@ -107,14 +107,16 @@ class Prometheus:
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The series of an instant query."""
-        return self._data("query", query=expression)["result"]
+        series: list[dict[str, Any]] = self._data("query", query=expression)["result"]
+        return series
 
     def alerts(self) -> dict[str, str]:
         """State of each alert that is pending or firing, by name."""
         return {each["labels"]["alertname"]: each["state"] for each in self._data("alerts")["alerts"]}
 
     def targets(self) -> list[dict[str, Any]]:
-        return self._data("targets")["activeTargets"]
+        targets: list[dict[str, Any]] = self._data("targets")["activeTargets"]
+        return targets
 
     def _data(self, what: str, **query: str) -> Any:
         answer = fetch(f"{self.url}/api/v1/{what}?{urllib.parse.urlencode(query)}")

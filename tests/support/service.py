@@ -43,7 +43,8 @@ class Message:
     @property
     def data(self) -> dict[str, Any]:
         """A result's data."""
-        return json.loads(self.body)["data"]
+        data: dict[str, Any] = json.loads(self.body)["data"]
+        return data
 
 
 class Dms:
@@ -115,7 +116,7 @@ class Dms:
 
     def depth(self, queue: str) -> int:
         """Messages ready in a queue."""
-        return self._channel.queue_declare(f"{self.prefix}.{queue}", passive=True).method.message_count
+        return int(self._channel.queue_declare(f"{self.prefix}.{queue}", passive=True).method.message_count)
 
     def delete_queue(self, queue: str) -> None:
         """Delete a queue with what is in it."""
@@ -158,9 +159,10 @@ class RunningService:
         from worker.errors import TryLater
 
         try:
-            return self._ask("status")
+            status: dict[str, Any] = self._ask("status")
         except TryLater:
             return None
+        return status
 
     @contextmanager
     def paused(self) -> Iterator[None]:

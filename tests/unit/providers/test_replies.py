@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 
@@ -21,7 +22,7 @@ async def refuse_to_shrink(limits: JpegLimits) -> bytes:
 
 
 @pytest.fixture
-def image() -> Image:
+def image() -> Iterator[Image]:
     with Content.from_bytes(b"bytes of an image", "test") as content:
         facts = ImageFacts(format="JPEG", width=1, height=1, sha256="0" * 64)
         yield Image("a-1", "default", content, facts, "image/jpeg", None, refuse_to_shrink)

@@ -59,11 +59,12 @@ def test_links_that_stay_below_a_root_are_followed(root: Path, tmp_path: Path) -
     (root / "inside").symlink_to(root / "photos")
     (tmp_path / "alias").symlink_to(root)
 
-    for path, below in [
+    links: list[tuple[str | Path, Path]] = [
         ("inside/a.jpg", root),
         ("photos/a.jpg", tmp_path / "alias"),
         (tmp_path / "alias/photos/a.jpg", tmp_path / "alias"),
-    ]:
+    ]
+    for path, below in links:
         with opened(path, below) as content:
             assert content.read() == b"image a"
 

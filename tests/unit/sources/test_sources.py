@@ -20,6 +20,7 @@ from worker.messages import read_event
 from worker.settings import SourcesSettings
 from worker.sources import Sources
 from worker.sources.blocking import BlockingCalls
+from worker.sources.path import open_path
 
 
 def descriptors() -> int:
@@ -76,11 +77,10 @@ async def test_a_file_server_that_hangs_delays_one_event_and_no_other(
     # Given a file whose opening blocks
     released = threading.Event()
     (tmp_path / "a").write_bytes(b"image")
-    real_open = sources.open_path
 
     def open_slowly(path: str, settings: SourcesSettings) -> Content:
         released.wait(20)
-        return real_open(path, settings)
+        return open_path(path, settings)
 
     monkeypatch.setattr(sources, "open_path", open_slowly)
     before = descriptors()

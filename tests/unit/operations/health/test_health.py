@@ -129,7 +129,7 @@ class Service:
 async def ask(health: Health, path: str, token: str | None = None, authorization: str = "") -> httpx.Response:
     app = build_app(cast("ServiceApi", Service(health)), SecretStr(token) if token else None)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://autotag") as client:
-        return await client.get(path, headers={"Authorization": authorization.encode("latin-1")})
+        return await client.get(path, headers={b"Authorization": authorization.encode("latin-1")})
 
 
 async def test_readiness_is_503_with_the_reason() -> None:

@@ -170,7 +170,7 @@ def test_crashes_and_relaunches_are_counted_by_their_reason(metrics: Metrics) ->
 
 
 def test_two_children_in_one_slot_and_what_children_say_make_no_invalid_series(metrics: Metrics) -> None:
-    spoken = {"identity": 'a"b\n' * 100, "runtime": "litert"}
+    spoken: dict[str, object] = {"identity": 'a"b\n' * 100, "runtime": "litert"}
     pool = Pool([Child("model-1", "busy", 10, spoken), Child("model-1", "starting", 30, spoken)])
     metrics.children.observe(lambda: {"model": pool})
     assert value(text(metrics), "autotag_child_resident_memory_bytes", kind="model", child="model-1") == 30
