@@ -17,7 +17,8 @@ import pytest
 
 from tests.support.fake_google import FakeGoogle
 from tests.support.monitoring import ROOT, Prometheus, http_url, prometheus
-from tests.support.service import Dms, RunningService, running_service, until
+from tests.support.polling import until
+from tests.support.service import Dms, RunningService, running_service
 from worker.messages import EVENT_TYPE
 
 DASHBOARD = ROOT / "deploy/grafana/dashboards/autotag.json"

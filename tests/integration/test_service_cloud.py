@@ -19,7 +19,7 @@ from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
 from tests.support.fake_service import CLOSE, Fault
 from tests.support.monitoring import fetch, http_url, total
-from tests.support.service import until
+from tests.support.polling import until
 from tests.support.tenants import LOCAL, Tenancy, google_table, key, microsoft_table, tenancy
 
 

@@ -18,7 +18,7 @@ from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
 from tests.support.fake_service import CLOSE, GARBAGE, Call, FakeService, Fault, Response
 from tests.support.monitoring import fetch, http_url
-from tests.support.service import until
+from tests.support.polling import until
 from tests.support.tenants import KEY_MARK, LOCAL, Tenancy, google_table, key, microsoft_table, tenancy
 
 FAILING_PROVIDER = """

@@ -18,7 +18,7 @@ from tests.support.cloud import picture
 from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
 from tests.support.fake_service import Fault
-from tests.support.service import until
+from tests.support.polling import until
 from tests.support.tenants import LOCAL, Tenancy, google_table, key, microsoft_table, tenancy
 
 

@@ -24,7 +24,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from tests.support.cloud import MARKER_KEY, QUICK
 from tests.support.fake_google import FakeGoogle
 from tests.support.models import built
-from tests.support.service import Dms, running_service, until
+from tests.support.polling import until
+from tests.support.service import Dms, running_service
 from worker.amqp.broker import Broker
 from worker.amqp.delivery import Delivery, Ending
 from worker.amqp.topology import Lane

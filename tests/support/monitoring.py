@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import ssl
 import subprocess
 import time
@@ -19,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_ports
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.service import RunningService, until
+from tests.support.polling import until
+from tests.support.service import RunningService
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -93,12 +94,6 @@ def tool(name: str) -> str:
     return found
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Prometheus:
     """A Prometheus that scrapes every second."""
 
@@ -133,7 +128,7 @@ def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
         assert ours in config
         config = config.replace(ours, here)
     (folder / "prometheus.yml").write_text(config)
-    port = free_port()
+    (port,) = free_ports(1)
     with (folder / "prometheus.log").open("wb") as log:
         process = subprocess.Popen(
             [

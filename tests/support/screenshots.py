@@ -22,7 +22,8 @@ from playwright.sync_api import Browser, Page  # noqa: E402
 
 from tests.support.browser import chromium  # noqa: E402
 from tests.support.monitoring import http_url  # noqa: E402
-from tests.support.service import Dms, RunningService, running_service, until  # noqa: E402
+from tests.support.polling import until  # noqa: E402
+from tests.support.service import Dms, RunningService, running_service  # noqa: E402
 
 TOKEN = "a-token-for-the-page"
 DESK = {"width": 1120, "height": 800}

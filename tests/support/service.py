@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,18 +17,8 @@ from typing import Any
 import pika
 import psutil
 
+from tests.support.polling import TIME_LIMIT_S, until
 from worker.messages import EVENT_TYPE
-
-PATIENCE_S = 60.0
-
-
-def until(seen: Any, what: str, *, within_s: float = PATIENCE_S) -> Any:
-    """Poll until `seen()` is true, and return what it gave; fails the test with `what` after `within_s`."""
-    deadline_s = time.monotonic() + within_s
-    while not (found := seen()):
-        assert time.monotonic() < deadline_s, f"within {within_s:g} s: {what}"
-        time.sleep(0.05)
-    return found
 
 
 @dataclass(frozen=True)
@@ -89,7 +78,7 @@ class Dms:
         method, properties, body = self._channel.basic_get(f"{self.prefix}.{queue}", auto_ack=True)
         return None if method is None else Message(body, properties, method.routing_key)
 
-    def results(self, number: int, *, within_s: float = PATIENCE_S) -> list[Message]:
+    def results(self, number: int, *, within_s: float = TIME_LIMIT_S) -> list[Message]:
         """The next `number` results."""
         found: list[Message] = []
 
@@ -101,7 +90,7 @@ class Dms:
         until(enough, f"{number} results came, not only {len(found)}", within_s=within_s)
         return found
 
-    def results_of(self, event_ids: Iterable[str], *, within_s: float = PATIENCE_S) -> dict[str, list[Message]]:
+    def results_of(self, event_ids: Iterable[str], *, within_s: float = TIME_LIMIT_S) -> dict[str, list[Message]]:
         """All results until each of the events has one, by event id."""
         wanted = set(event_ids)
         found: dict[str, list[Message]] = {}
@@ -180,7 +169,7 @@ class RunningService:
 
         return asyncio.run(ask(Path(self._environment["AUTOTAG_CONTROL_SOCKET"]), command))
 
-    def ready(self, *, within_s: float = PATIENCE_S) -> RunningService:
+    def ready(self, *, within_s: float = TIME_LIMIT_S) -> RunningService:
         """Wait until it takes events."""
         until(lambda: (self.status() or {}).get("ready"), f"it became ready; log: {self.logged()}", within_s=within_s)
         return self

@@ -12,7 +12,8 @@ from typing import Any
 
 import pika
 
-from tests.support.service import Dms, Message, RunningService, running_service, until
+from tests.support.polling import until
+from tests.support.service import Dms, Message, RunningService, running_service
 from worker.amqp.topology import topology
 
 DELAYS_S = (1, 3, 5)

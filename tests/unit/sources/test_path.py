@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes import open_descriptors
 from worker.errors import AutotagError, CannotBeDone, TryLater
 from worker.images.content import Content
 from worker.settings import SourcesSettings
@@ -27,10 +28,10 @@ def opened(path: str | Path, *roots: Path, **settings: object) -> Content:
 
 
 def refused(path: str | Path, *roots: Path, **settings: object) -> AutotagError:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     with pytest.raises(AutotagError) as caught:
         opened(path, *roots, **settings)
-    assert len(os.listdir("/proc/self/fd")) == before, "a descriptor was left open"
+    assert open_descriptors() == before, "a descriptor was left open"
     return caught.value
 
 

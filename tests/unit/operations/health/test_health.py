@@ -13,7 +13,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from tests.support.waiting import until
+from tests.support.polling import eventually
 from worker.amqp.state import BrokerState, Phase
 from worker.amqp.topology import Lane
 from worker.engine import Active, Engine
@@ -211,7 +211,7 @@ async def test_the_heartbeat_notices_that_the_loop_stood_still() -> None:
     beats: list[float] = []
     heart = Heartbeat(0.01, beats.append)
     heart.start()
-    await until(lambda: len(beats) >= 3)
+    await eventually(lambda: len(beats) >= 3, "it beats")
     time.sleep(0.3)  # noqa: ASYNC251 - the fault itself
     assert heart.lag_s > 0.2
     await heart.close()
@@ -226,5 +226,5 @@ async def test_a_beat_that_raises_does_not_end_the_heartbeat() -> None:
 
     heart = Heartbeat(0.001, beat)
     heart.start()
-    await until(lambda: len(beats) >= 3)
+    await eventually(lambda: len(beats) >= 3, "it beats")
     await heart.close()
