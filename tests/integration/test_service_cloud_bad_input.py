@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from tests.support import fake_google, fake_microsoft
+from tests.support.cloud import google_table, key, microsoft_table
 from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
 from tests.support.fake_service import CLOSE, GARBAGE, HTML_PAGE, FakeService, Fault, Response, respond_with
-from tests.support.tenants import LOCAL, Tenancy, google_table, key, microsoft_table, tenancy
+from tests.support.tenants import LOCAL, Tenancy, tenancy
 from worker.diagnostics.preflight import CheckResult, check_instance
 from worker.settings import load_settings
 

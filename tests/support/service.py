@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import pika
 import psutil
 
 from tests.support.polling import TIME_LIMIT_S, until
+from worker.amqp.topology import Topology
 from worker.messages import EVENT_TYPE
 
 
@@ -34,6 +36,19 @@ class Message:
         """A result's data."""
         data: dict[str, Any] = json.loads(self.body)["data"]
         return data
+
+
+def inline(image: bytes) -> dict[str, str]:
+    """The content of an event that holds the image itself."""
+    return {"base64": base64.b64encode(image).decode()}
+
+
+def delete_topology(channel: Any, topology: Topology) -> None:
+    """Delete the queues and exchanges that a service has declared; `channel` is one of a BlockingConnection."""
+    for queue in topology.queues:
+        channel.queue_delete(queue.name)
+    for exchange in topology.exchanges:
+        channel.exchange_delete(exchange.name)
 
 
 class Dms:
@@ -188,6 +203,17 @@ class RunningService:
             except psutil.Error:
                 continue
         return found
+
+    def crash_model(self, times: int) -> None:
+        """Kill its model child as soon as there is one, this many times."""
+        killed: set[int] = set()
+        for number in range(times):
+            (child,) = until(
+                lambda: [each for each in self.children("model") if each.pid not in killed],
+                f"there was a model child to kill for the {number + 1}. time",
+            )
+            killed.add(child.pid)
+            child.kill()
 
     def stop(self, *, within_s: float = 40) -> int:
         """Ask it to stop; its exit status."""

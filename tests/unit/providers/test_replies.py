@@ -7,18 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.cloud import refuse_to_shrink
 from tests.support.scripted_provider import ScriptedProvider
 from worker.errors import CannotBeDone, Misconfigured, TryLater, Unavailable
 from worker.images.content import Content
-from worker.images.requests import JpegLimits
 from worker.messages import ImageFacts
 from worker.providers.base import Image, Suggestion
 from worker.providers.replies import AskAgain, ConcurrentRequests, Reply, pack, unpack
 from worker.settings import InstanceSettings
-
-
-async def refuse_to_shrink(limits: JpegLimits) -> bytes:
-    raise AssertionError("nothing here sends JPEGs")
 
 
 @pytest.fixture
