@@ -60,17 +60,16 @@ class Load:
 
     def _publish(self, file: Path, instance: str) -> str:
         """An event that says when it was published, for the wait in the queue."""
-        event_id = str(uuid.uuid4())
         event = {
             "specversion": "1.0",
-            "id": event_id,
+            "id": str(uuid.uuid4()),
             "source": "/load",
             "type": EVENT_TYPE,
             "time": datetime.now(UTC).isoformat(),
             "data": {"asset_id": file.stem, "instance": instance, "content": {"path": str(file)}},
         }
         self._dms.publish_body(json.dumps(event).encode(), content_type="application/cloudevents+json")
-        return event_id
+        return str(event["id"])
 
 
 @pytest.fixture(scope="module")

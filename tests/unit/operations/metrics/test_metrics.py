@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class Child:
     name: str
     phase: str
     resident_bytes: int = 1000
-    hello: dict[str, object] = field(default_factory=dict)
+    hello: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass
@@ -170,7 +170,7 @@ def test_crashes_and_relaunches_are_counted_by_their_reason(metrics: Metrics) ->
 
 
 def test_two_children_in_one_slot_and_what_children_say_make_no_invalid_series(metrics: Metrics) -> None:
-    spoken: dict[str, object] = {"identity": 'a"b\n' * 100, "runtime": "litert"}
+    spoken = {"identity": 'a"b\n' * 100, "runtime": "litert"}
     pool = Pool([Child("model-1", "busy", 10, spoken), Child("model-1", "starting", 30, spoken)])
     metrics.children.observe(lambda: {"model": pool})
     assert value(text(metrics), "autotag_child_resident_memory_bytes", kind="model", child="model-1") == 30
