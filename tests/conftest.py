@@ -21,6 +21,7 @@ from demo import write_photographs  # noqa: E402
 from ports import speaks_amqp  # noqa: E402
 from rabbitmq_node import PrivateBroker  # noqa: E402
 
+from tests.support.service import delete_topology  # noqa: E402
 from worker.amqp.topology import topology  # noqa: E402
 from worker.settings import RetrySettings  # noqa: E402
 
@@ -67,13 +68,8 @@ def queue_prefix(broker: str) -> Iterator[str]:
     """An `amqp.queue_prefix` that no other test has; what was declared with it is removed."""
     prefix = f"test-{uuid.uuid4().hex[:12]}"
     yield prefix
-    names = topology(prefix, RetrySettings().delays_s)
     connection = pika.BlockingConnection(pika.URLParameters(broker))
-    channel = connection.channel()
-    for queue in names.queues:
-        channel.queue_delete(queue.name)
-    for exchange in names.exchanges:
-        channel.exchange_delete(exchange.name)
+    delete_topology(connection.channel(), topology(prefix, RetrySettings().delays_s))
     connection.close()
 
 

@@ -134,11 +134,12 @@ def candidates(tflite: Path, saved_model: Path, pixels: np.ndarray, size: int, f
             made.update(onnx_files(saved_model, pixels, folder))
         return onnx(made[kind])
 
-    for name, make in {
+    others: dict[str, Callable[[], Runtime]] = {
         "OpenVINO int8": lambda: openvino(tflite, size),
         "ONNX Runtime int8": lambda: onnx_of("int8"),
         "ONNX Runtime float": lambda: onnx_of("float"),
-    }.items():
+    }
+    for name, make in others.items():
         try:
             found[name] = make()
             found[name](pixels[:1])

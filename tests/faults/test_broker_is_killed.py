@@ -6,9 +6,9 @@ import time
 
 from rabbitmq_node import PrivateBroker
 
+from tests.support.polling import until
 from tests.support.readiness import watched
 from tests.support.scene import Scene
-from tests.support.service import until
 
 
 def test_it_consumes_again_within_ten_seconds_of_the_brokers_return_and_was_never_ready_without(

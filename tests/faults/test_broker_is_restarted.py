@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rabbitmq_node import PrivateBroker
 
+from tests.support.polling import until
 from tests.support.readiness import watched
 from tests.support.scene import Scene
-from tests.support.service import until
 
 
 def test_a_restart_under_load_costs_no_event_and_it_consumes_again_within_ten_seconds(

@@ -7,9 +7,9 @@ import time
 import psutil
 from rabbitmq_node import PrivateBroker
 
+from tests.support.polling import until
 from tests.support.readiness import watched
 from tests.support.scene import Scene
-from tests.support.service import until
 
 NOTICED_WITHIN_S = 20.0
 """pika looks for heartbeats of 2 s every 7 s, and gives up when it has looked twice in vain."""

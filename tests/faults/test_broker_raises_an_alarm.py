@@ -10,8 +10,9 @@ import psutil
 import pytest
 from rabbitmq_node import PrivateBroker
 
-from tests.support.scene import Scene, send
-from tests.support.service import until
+from tests.support.polling import until
+from tests.support.processes import send
+from tests.support.scene import Scene
 
 
 @pytest.mark.parametrize("resource", ["memory", pytest.param("disk", marks=pytest.mark.slow_fault)])

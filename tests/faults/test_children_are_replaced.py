@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.scene import gone, scene, send
-from tests.support.service import until
+from tests.support.polling import until
+from tests.support.processes import gone, send
+from tests.support.scene import scene
 
 MAXIMUM_ROUNDS = 20
 

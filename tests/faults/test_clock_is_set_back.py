@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.scene import Scene, environment, gone, scene, send
-from tests.support.service import until
+from tests.support.polling import until
+from tests.support.processes import gone, send
+from tests.support.scene import Scene, environment, scene
 
 CLOCK_LIBRARY_SOURCE = Path(__file__).parents[1] / "support" / "clock_set_back.c"
 INTERVAL_S = 4.0

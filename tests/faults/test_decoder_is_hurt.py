@@ -7,8 +7,9 @@ import signal
 import psutil
 import pytest
 
-from tests.support.scene import Scene, gone, send
-from tests.support.service import until
+from tests.support.polling import until
+from tests.support.processes import gone, send
+from tests.support.scene import Scene
 
 DEATHS = ("child killed by its work", "child crashed")
 """With an image in hand, and without."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.support.bombs import png_of_many_pixels
-from tests.support.scene import Scene, gone
+from tests.support.processes import gone
+from tests.support.scene import Scene
 
 
 def test_an_image_that_needs_more_memory_than_allowed_is_refused_by_name_among_good_ones(it: Scene) -> None:

@@ -7,7 +7,8 @@ import hashlib
 import pytest
 
 from tests.support.bombs import jpeg_of_many_scans
-from tests.support.scene import Scene, gone
+from tests.support.processes import gone
+from tests.support.scene import Scene
 
 KILLERS = 5
 GOOD = 500

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 
-from tests.support.scene import Scene, gone, send
-from tests.support.service import until
+from tests.support.polling import until
+from tests.support.processes import gone, send
+from tests.support.scene import Scene
 
 
 def test_events_wait_while_successors_die_at_their_start_and_are_answered_by_the_first_that_lives(it: Scene) -> None:

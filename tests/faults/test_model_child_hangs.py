@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
-from tests.support.scene import Scene, gone
-from tests.support.service import until
+from tests.support.polling import until
+from tests.support.processes import gone
+from tests.support.scene import Scene
 
 BATCH_TIMEOUT_S = 3.0
 

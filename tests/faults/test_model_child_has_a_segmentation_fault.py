@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 
-from tests.support.scene import Scene, gone, send
-from tests.support.service import until
+from tests.support.polling import until
+from tests.support.processes import gone, send
+from tests.support.scene import Scene
 
 
 def test_a_segmentation_fault_costs_no_event_and_leaves_its_stack_in_the_log(it: Scene) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 
-from tests.support.scene import Scene, gone, send
-from tests.support.service import until
+from tests.support.polling import until
+from tests.support.processes import gone, send
+from tests.support.scene import Scene
 
 
 def test_every_event_has_its_tags_when_the_model_child_is_killed_under_load(it: Scene) -> None:
@@ -33,7 +35,7 @@ def test_nothing_is_blamed_on_the_images_when_it_is_killed_three_times_in_a_row(
         )[0]
         send(child, signal.SIGKILL)
         killed.add(child.pid)
-        until(lambda child=child: gone(child), "the child is gone")
+        until(partial(gone, child), "the child is gone")
 
     it.ledger.settle()
 

@@ -7,8 +7,9 @@ import time
 
 import psutil
 
-from tests.support.scene import Scene, gone, send
-from tests.support.service import until
+from tests.support.polling import until
+from tests.support.processes import gone, send
+from tests.support.scene import Scene
 
 BATCH_TIMEOUT_S = 3.0
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tests.support.scene import Scene, gone
-from tests.support.service import until
+from tests.support.polling import until
+from tests.support.processes import gone
+from tests.support.scene import Scene
 
 
 def test_a_model_child_without_memory_is_replaced_and_no_event_is_lost(it: Scene) -> None:

@@ -6,8 +6,9 @@ import signal
 
 import pytest
 
-from tests.support.scene import Scene, gone, send
-from tests.support.service import until
+from tests.support.polling import until
+from tests.support.processes import gone, send
+from tests.support.scene import Scene
 
 START_TIMEOUT_S = 10.0
 

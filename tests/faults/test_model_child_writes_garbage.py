@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.scene import Scene, gone
-from tests.support.service import until
+from tests.support.polling import until
+from tests.support.processes import gone
+from tests.support.scene import Scene
 
 
 @pytest.mark.parametrize("how", ["garbage", "flood", "oversize"])

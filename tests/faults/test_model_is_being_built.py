@@ -9,8 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.polling import until
+from tests.support.processes import running
 from tests.support.scene import QUICK
-from tests.support.service import RunningService, running_service, until
+from tests.support.service import RunningService, running_service
 
 GRACE_S = 8.0
 
@@ -26,15 +28,7 @@ def building(broker: str, queue_prefix: str, tmp_path: Path) -> Iterator[Running
 
 def builders(cache: Path) -> list[psutil.Process]:
     """The processes that build a model into this cache."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            words = process.cmdline()
-        except psutil.Error:
-            continue
-        if "worker.models.builder" in words and words[-1].startswith(str(cache)):
-            found.append(process)
-    return found
+    return running(lambda words: "worker.models.builder" in words and words[-1].startswith(str(cache)))
 
 
 def test_it_ends_in_time_and_the_builder_with_it(building: RunningService, tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import signal
 from pathlib import Path
 
 from tests.support.models import built
-from tests.support.scene import gone, scene, send
-from tests.support.service import until
+from tests.support.polling import until
+from tests.support.processes import gone, send
+from tests.support.scene import scene
 
 
 def test_a_damaged_model_disables_at_once_with_the_reason_and_events_wait_until_it_is_mended(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.polling import until
 from tests.support.proxy import Proxy
 from tests.support.scene import Scene
-from tests.support.service import until
 
 NOTICED_WITHIN_S = 20.0
 """pika looks for heartbeats of 2 s every 7 s, and gives up when it has looked twice in vain."""

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from rabbitmq_node import PrivateBroker
 
-from tests.support.scene import Scene, scene, send
-from tests.support.service import until
+from tests.support.polling import until
+from tests.support.processes import send
+from tests.support.scene import Scene, scene
 from worker.amqp.connection import connected
 from worker.amqp.declare import declare
 from worker.amqp.topology import topology

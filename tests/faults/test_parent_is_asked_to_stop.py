@@ -13,8 +13,10 @@ import pytest
 from rabbitmq_node import PrivateBroker
 
 from tests.support.ledger import Ledger
-from tests.support.scene import QUICK, gone, orphans_of, scene, send
-from tests.support.service import Dms, RunningService, running_service, until
+from tests.support.polling import until
+from tests.support.processes import children_started_by, gone, send
+from tests.support.scene import QUICK, scene
+from tests.support.service import Dms, RunningService, running_service
 
 GRACE_S = 8.0
 SEED = 20261123
@@ -25,7 +27,7 @@ def stopped_in_time(service: RunningService, grace_s: float) -> float:
     """Send SIGTERM; how long the service took to end, with status 0, within its grace time."""
     asked_at_s = time.monotonic()
     assert service.stop(within_s=grace_s) == 0, service.logged()[-4000:]
-    assert orphans_of(service.process.pid) == []
+    assert children_started_by(service.process.pid) == []
     return time.monotonic() - asked_at_s
 
 
@@ -103,7 +105,7 @@ def test_a_second_sigterm_ends_it_at_once(
         send(it.child("model"), signal.SIGSTOP)
         it.load(20)
         until(lambda: (it.service.status() or {})["broker"]["unsettled"] == 20, "all are in hand")
-        children = orphans_of(it.service.process.pid)
+        children = children_started_by(it.service.process.pid)
         it.service.process.send_signal(signal.SIGTERM)
         until(lambda: it.logged("stopping"), "it is stopping")
         it.service.process.send_signal(signal.SIGTERM)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import psutil
 
-from tests.support.scene import QUICK, orphans_of, scene
-from tests.support.service import Dms, running_service, until
+from tests.support.polling import until
+from tests.support.processes import children_started_by
+from tests.support.scene import QUICK, scene
+from tests.support.service import Dms, running_service
 
 
 def test_its_children_end_with_it_and_the_next_one_answers_every_event(
@@ -18,7 +20,7 @@ def test_its_children_end_with_it_and_the_next_one_answers_every_event(
     # Given a service with events in hand, one of its children stopped and thereby deaf to any goodbye
     with scene(broker, queue_prefix, tmp_path / "first", photographs) as it:
         it.under_load(200)
-        children = orphans_of(it.service.process.pid)
+        children = children_started_by(it.service.process.pid)
         assert len(children) == 3
         it.child("decoder").send_signal(signal.SIGSTOP)
         in_hand = (it.service.status() or {})["broker"]["unsettled"]

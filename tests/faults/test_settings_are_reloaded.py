@@ -12,8 +12,9 @@ from threading import Event, Thread
 
 import pytest
 
-from tests.support.scene import Scene, gone, scene
-from tests.support.service import until
+from tests.support.polling import until
+from tests.support.processes import gone
+from tests.support.scene import Scene, scene
 from worker.messages import Result
 from worker.messages.results import result_id
 from worker.settings import load_settings, settings_digest

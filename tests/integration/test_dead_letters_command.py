@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.support.service import Dms, running_service, until
+from tests.support.polling import until
+from tests.support.service import Dms, running_service
 
 
 def test_an_operator_sees_mends_and_replays_what_could_not_be_done(

@@ -100,7 +100,11 @@ async def test_every_format_gives_the_picture_and_its_facts(
     decoders: DecoderPool, format_name: str, recipe: PixelRecipe
 ) -> None:
     image = scene(256, 160)
-    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}, "ICO": {"sizes": [(256, 160)]}}
+    options: dict[str, dict[str, Any]] = {
+        "WEBP": {"lossless": True},
+        "JPEG": {"quality": 95},
+        "ICO": {"sizes": [(256, 160)]},
+    }
     data = written(image, format_name, **options.get(format_name, {}))
     decoded, pixels = await decode(decoders, data, recipe)
     assert decoded.facts.format == {"MPO": "JPEG"}.get(format_name, format_name)
@@ -124,8 +128,8 @@ async def test_pictures_are_turned_upright(decoders: DecoderPool, orientation: i
     stored = upright.transpose(turn) if turn is not None else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}.get(format_name, {})
-    data = written(stored, format_name, exif=exif, **options)
+    options: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}
+    data = written(stored, format_name, exif=exif, **options.get(format_name, {}))
     decoded, pixels = await decode(decoders, data)
     assert (decoded.facts.width, decoded.facts.height) == (300, 200)
     assert difference(pixels, wanted(upright)) < (2.0 if format_name == "JPEG" else 0.05)

@@ -11,18 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.children import (
-    NoticeRecorder,
-    alive,
-    decoder_pool,
-    instruction,
-    job_files,
-    jobs,
-    launches,
-    open_descriptors,
-    wait_until_gone,
-)
-from tests.support.waiting import until
+from tests.support.children import NoticeRecorder, decoder_pool, instruction, job_files, jobs, launches
+from tests.support.polling import eventually, until
+from tests.support.processes import alive, open_descriptors
 from worker.errors import CannotBeDone, Unavailable
 from worker.images.content import Content
 from worker.messages import ImageFacts
@@ -100,7 +91,7 @@ async def test_the_image_that_waits_behind_a_killer_in_the_same_decoder_is_not_b
 
 async def test_a_suspect_is_tried_only_in_a_decoder_that_has_done_nothing_before(tmp_path: Path) -> None:
     async with decoder_pool(tmp_path, NoticeRecorder(), {"children": 2}) as pool:
-        await until(lambda: sum(child.phase == "ready" for child in pool.states()) == 2)
+        await eventually(lambda: sum(child.phase == "ready" for child in pool.states()) == 2, "both decoders are ready")
         words = ["good0", "good1", "SIGSEGV", *(f"good{number}" for number in range(2, 30))]
         await asyncio.gather(*(inspect(pool, word) for word in words), return_exceptions=True)
     done_by: dict[str, list[str]] = {}
@@ -119,7 +110,7 @@ async def test_an_image_is_not_blamed_for_a_decoder_that_died_while_idle(tmp_pat
         pid = pool.states()[0].pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        wait_until_gone([pid], within_s=5.0)
+        until(lambda: not alive([pid]), "the decoder is dead", within_s=5)
         # Still the same iteration of the event loop: the pool still sends the image to the dead decoder.
         await inspect(pool, "well")
     [crash] = recorder.crashes()
@@ -134,10 +125,10 @@ async def test_a_stopped_decoder_is_killed_within_the_deadline_and_a_second(tmp_
         pid = pool.states()[0].pid
         assert pid is not None
         task = asyncio.create_task(inspect(pool, "well"))
-        await until(lambda: jobs(tmp_path))
+        await eventually(lambda: jobs(tmp_path), "a job has begun")
         os.kill(pid, signal.SIGSTOP)
         stopped_at_s = time.monotonic()
-        await until(recorder.crashes)
+        await eventually(recorder.crashes, "a crash is noticed")
         assert time.monotonic() - stopped_at_s < 2.0
         assert not alive([pid])
         await task

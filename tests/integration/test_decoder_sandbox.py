@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.children import alive, wait_until_gone
+from tests.support.polling import until
+from tests.support.processes import alive
 from worker.children import landlock
 from worker.images.content import Content
 from worker.supervision.decoder_pool import DecoderOptions, DecoderPool
@@ -119,7 +120,7 @@ def test_a_sandboxed_decoder_ends_with_its_parent() -> None:
         assert len(alive(pids)) == 1
         parent.kill()
         parent.wait()
-        assert wait_until_gone(pids, 2.0) == []
+        until(lambda: not alive(pids), f"{pids} have ended", within_s=2)
 
 
 # The decoder is stopped, so that it cannot detect its parent's end by itself.

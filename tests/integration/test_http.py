@@ -18,7 +18,8 @@ import trustme
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 
 from tests.support.monitoring import Answer, fetch, http_url, promtool, samples, total, value
-from tests.support.service import Dms, RunningService, running_service, until
+from tests.support.polling import until
+from tests.support.service import Dms, RunningService, running_service
 from worker.amqp.delivery import Ending
 from worker.operations.metrics.events import STATUSES
 

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from tests.support.fake_google import FakeGoogle
 from tests.support.monitoring import fetch, http_url
-from tests.support.service import Dms, running_service, until
+from tests.support.polling import until
+from tests.support.service import Dms, running_service
 
 KEY = "AIzaMARKER-key-never-to-be-seen"
 TOKEN = "MARKER-token-never-to-be-seen"

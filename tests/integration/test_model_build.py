@@ -13,7 +13,6 @@ import pytest
 
 from tests.support.models import built
 from worker.errors import Misconfigured
-from worker.models import build as build_module
 from worker.models.build import ensure_model
 from worker.models.catalogue import BUILT_IN, find_package, known_models
 from worker.models.staging import ModelProgress, intact_package
@@ -85,9 +84,7 @@ def builder_that(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
     def replace(code: str) -> None:
         real = subprocess.Popen
-        monkeypatch.setattr(
-            build_module.subprocess, "Popen", lambda _, **options: real([sys.executable, "-c", code], **options)
-        )
+        monkeypatch.setattr(subprocess, "Popen", lambda _, **options: real([sys.executable, "-c", code], **options))
 
     return replace
 

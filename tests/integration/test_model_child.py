@@ -7,15 +7,17 @@ import os
 import shutil
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import pytest_asyncio
 
-from tests.support.children import NoticeRecorder, alive
+from tests.support.children import NoticeRecorder
 from tests.support.models import built
-from tests.support.waiting import until
+from tests.support.polling import eventually
+from tests.support.processes import alive
 from worker.errors import CannotBeDone, Unavailable
 from worker.images.content import Content
 from worker.models.manifest import ModelPackage
@@ -125,6 +127,11 @@ async def test_pixels_of_the_wrong_length_are_refused_alone(package: ModelPackag
     assert model.states()[0].pid == pid
 
 
+def another_child(pool: ModelPool, pid: int) -> bool:
+    """Whether the first child of the pool has been launched again, `pid` being the one before."""
+    return pool.states()[0].pid not in (None, pid)
+
+
 async def test_a_kill_under_load_loses_nothing(package: ModelPackage) -> None:
     recorder = NoticeRecorder()
     async with ModelPool(ModelOptions(package=package.directory, threads=1), observe=recorder) as pool:
@@ -132,11 +139,11 @@ async def test_a_kill_under_load_loses_nothing(package: ModelPackage) -> None:
         contents = [noise(package, seed) for seed in range(60)]
         answers = asyncio.gather(*(pool.score(each.fd, 0.0, "noise") for each in contents))
         for _ in range(3):
-            await until(lambda: pool.states()[0].phase == "busy")
+            await eventually(lambda: pool.states()[0].phase == "busy", "the child is busy")
             pid = pool.states()[0].pid
             assert pid is not None
             os.kill(pid, signal.SIGKILL)
-            await until(lambda pid=pid: pool.states()[0].pid not in (None, pid))  # type: ignore[misc]
+            await eventually(partial(another_child, pool, pid), "another child was launched")
         assert [len(scores) for scores in await answers] == [1000] * 60
         assert len(recorder.crashes()) == 3
         for content in contents:

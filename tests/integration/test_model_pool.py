@@ -9,18 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.children import (
-    NoticeRecorder,
-    alive,
-    instruction,
-    jobs,
-    launches,
-    model_pool,
-    open_descriptors,
-    score,
-)
+from tests.support.children import NoticeRecorder, instruction, jobs, launches, model_pool, score
+from tests.support.polling import eventually
+from tests.support.processes import alive, open_descriptors
 from tests.support.scripted_child import LABEL
-from tests.support.waiting import until
 from worker.errors import CannotBeDone, Unavailable
 from worker.supervision.lifecycle import BecameReady
 from worker.supervision.model_pool import ModelPool
@@ -74,7 +66,7 @@ async def test_batches_of_one_neither_wait_nor_grow(tmp_path: Path) -> None:
 
 async def test_two_children_share_what_waits(tmp_path: Path) -> None:
     async with model_pool(tmp_path, NoticeRecorder(), {"children": 2, "batch_size": 8}, job_s=0.05) as pool:
-        await until(lambda: sum(child.phase == "ready" for child in pool.states()) == 2)
+        await eventually(lambda: sum(child.phase == "ready" for child in pool.states()) == 2, "both children are ready")
         await asyncio.gather(*(score(pool, f"image{number}") for number in range(4)))
         assert all(child.images_done > 0 for child in pool.states())
 
@@ -102,7 +94,7 @@ async def test_every_thread_of_a_child_has_work_however_small_the_batches(tmp_pa
     async with model_pool(tmp_path, NoticeRecorder(), {"batch_size": 2, "threads": 8}, job_s=0.05) as pool:
         await pool.wait_ready()
         answers = [asyncio.create_task(score(pool, f"image{number}")) for number in range(40)]
-        await until(lambda: len(jobs(tmp_path)) > 2)
+        await eventually(lambda: len(jobs(tmp_path)) > 2, "the third job has begun")
         assert 40 - pool.waiting - len(jobs(tmp_path)) >= 8, "in hand, and not begun yet"
         assert await asyncio.gather(*answers) == [ANSWER] * 40
 
@@ -112,7 +104,7 @@ async def test_a_crash_blames_none_of_the_images_that_the_child_was_scoring_conc
     async with model_pool(tmp_path, recorder, {"threads": 2}, job_s=0.2) as pool:
         await pool.wait_ready()
         answers = asyncio.gather(*(score(pool, f"image{number}") for number in range(4)))
-        await until(lambda: jobs(tmp_path))
+        await eventually(lambda: jobs(tmp_path), "a job has begun")
         os.kill(pid_of(pool), signal.SIGKILL)
         assert await answers == [ANSWER] * 4
     assert len(recorder.crashes()) == 1
@@ -125,7 +117,7 @@ async def test_a_crash_loses_no_image_and_blames_none(tmp_path: Path) -> None:
     async with model_pool(tmp_path, recorder, {"batch_size": 4}, job_s=0.2) as pool:
         await pool.wait_ready()
         answers = asyncio.gather(*(score(pool, f"image{number}") for number in range(12)))
-        await until(lambda: jobs(tmp_path))
+        await eventually(lambda: jobs(tmp_path), "a job has begun")
         os.kill(pid_of(pool), signal.SIGKILL)
         assert await answers == [ANSWER] * 12
     assert len(recorder.crashes()) == 1
@@ -175,7 +167,7 @@ async def test_with_a_spare_a_crash_costs_no_waiting(tmp_path: Path) -> None:
     recorder = NoticeRecorder()
     # Launches 1 and 2 are well; the relaunch after the crash would never be ready.
     async with model_pool(tmp_path, recorder, {"spare": True}, starts=["well", "well", "hang"]) as pool:
-        await until(lambda: sum(child.phase == "ready" for child in pool.states()) == 2)
+        await eventually(lambda: sum(child.phase == "ready" for child in pool.states()) == 2, "both children are ready")
         os.kill(pid_of(pool), signal.SIGKILL)
         assert await score(pool, "well") == ANSWER
         assert pool.ready
@@ -184,19 +176,19 @@ async def test_with_a_spare_a_crash_costs_no_waiting(tmp_path: Path) -> None:
 
 async def test_a_spare_only_stands_by(tmp_path: Path) -> None:
     async with model_pool(tmp_path, NoticeRecorder(), {"spare": True, "batch_size": 2}, job_s=0.05) as pool:
-        await until(lambda: sum(child.phase == "ready" for child in pool.states()) == 2)
+        await eventually(lambda: sum(child.phase == "ready" for child in pool.states()) == 2, "both children are ready")
         await asyncio.gather(*(score(pool, f"image{number}") for number in range(8)))
         assert sorted(child.images_done for child in pool.states()) == [0, 8]
 
 
 async def test_when_one_of_several_is_disabled_all_are(tmp_path: Path) -> None:
     async with model_pool(tmp_path, NoticeRecorder(), {"children": 2}, starts=["well", "hopeless", "well"]) as pool:
-        await until(lambda: pool.disabled_reason)
+        await eventually(lambda: pool.disabled_reason, "the pool is disabled")
         with pytest.raises(Unavailable, match="missing"):
             await score(pool, "well")
-        await until(lambda: all(child.pid is None for child in pool.states()))
+        await eventually(lambda: all(child.pid is None for child in pool.states()), "no child is left")
         pool.reset()
-        await until(lambda: sum(child.phase == "ready" for child in pool.states()) == 2)
+        await eventually(lambda: sum(child.phase == "ready" for child in pool.states()) == 2, "both children are ready")
         assert await score(pool, "well") == ANSWER
 
 
@@ -212,7 +204,7 @@ async def test_a_child_that_has_done_its_share_is_replaced_by_one_already_starte
                 assert await score(pool, "image") == ANSWER
                 ready_at_all_times = ready_at_all_times and pool.ready
         assert ready_at_all_times
-        await until(lambda: len(pool.states()) == 1)
+        await eventually(lambda: len(pool.states()) == 1, "the replaced child has ended")
         assert not alive([first])
     assert recorder.crashes() == []
     assert {name for name, _ in recorder.notices} == {"model-1"}
@@ -223,14 +215,14 @@ async def test_a_child_that_has_grown_too_large_is_replaced(tmp_path: Path) -> N
     async with model_pool(tmp_path, recorder, {"maximum_memory_bytes": 1 << 20}) as pool:
         await pool.wait_ready()
         first = pid_of(pool)
-        await until(lambda: not alive([first]))
+        await eventually(lambda: not alive([first]), "the child has ended")
     assert recorder.crashes() == []
 
 
 async def test_a_successor_that_cannot_start_leaves_the_old_child_at_work(tmp_path: Path) -> None:
     async with model_pool(tmp_path, NoticeRecorder(), {"images_per_child": 1}, starts=["well", "hopeless"]) as pool:
         await score(pool, "well")
-        await until(lambda: launches(tmp_path) == 2 and len(pool.states()) == 1)
+        await eventually(lambda: launches(tmp_path) == 2 and len(pool.states()) == 1, "its successor has ended")
         assert await score(pool, "well") == ANSWER
         assert pool.disabled_reason is None
     assert launches(tmp_path) == 2
@@ -264,7 +256,7 @@ async def test_a_cancelled_caller_affects_no_other_image(tmp_path: Path) -> None
     async with model_pool(tmp_path, NoticeRecorder(), {"batch_size": 1, "threads": 1}, job_s=0.1) as pool:
         await pool.wait_ready()
         tasks = [asyncio.create_task(score(pool, f"image{number}")) for number in range(6)]
-        await until(lambda: jobs(tmp_path))
+        await eventually(lambda: jobs(tmp_path), "a job has begun")
         for task in tasks[::2]:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)

@@ -24,7 +24,8 @@ def plain(size: int, *colours: str) -> npt.NDArray[np.uint8]:
 
 def softmax(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    shares: npt.NDArray[Any] = powers / powers.sum(axis=1, keepdims=True)
+    return shares
 
 
 @pytest.fixture(scope="module")

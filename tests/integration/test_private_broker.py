@@ -46,6 +46,7 @@ def publish_confirmed(url: str, queue: str, body: bytes) -> None:
 
 def get(url: str, queue: str) -> bytes | None:
     connection = connect(url)
+    body: bytes | None
     _, _, body = connection.channel().basic_get(queue, auto_ack=True)
     connection.close()
     return body
@@ -67,7 +68,8 @@ def processes_of(directory: Path) -> list[psutil.Process]:
 def listening_beyond_loopback(pids: set[int]) -> list[str]:
     sockets = [each for each in psutil.net_connections("inet") if each.status == "LISTEN" and each.pid in pids]
     assert sockets
-    return [f"{each.laddr}" for each in sockets if each.laddr.ip not in {"127.0.0.1", "::1"}]
+    addresses = [each.laddr for each in sockets]
+    return [f"{address}" for address in addresses if not address or address.ip not in {"127.0.0.1", "::1"}]
 
 
 @pytest.fixture(scope="module")

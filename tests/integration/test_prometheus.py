@@ -17,7 +17,8 @@ import pytest
 
 from tests.support.fake_google import FakeGoogle
 from tests.support.monitoring import ROOT, Prometheus, http_url, prometheus
-from tests.support.service import Dms, RunningService, running_service, until
+from tests.support.polling import until
+from tests.support.service import Dms, RunningService, running_service
 from worker.messages import EVENT_TYPE
 
 DASHBOARD = ROOT / "deploy/grafana/dashboards/autotag.json"
@@ -68,7 +69,7 @@ class Load:
             "data": {"asset_id": file.stem, "instance": instance, "content": {"path": str(file)}},
         }
         self._dms.publish_body(json.dumps(event).encode(), content_type="application/cloudevents+json")
-        return event["id"]
+        return str(event["id"])
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from tests.support import fake_google
 from tests.support.cloud import MARKER_KEY, google, image_of, picture, started
 from tests.support.fake_google import FakeGoogle, labels_of, too_many, unavailable
 from tests.support.fake_service import CLOSE, GARBAGE, HTML_PAGE, Fault, Response, over_http2, respond_with
-from tests.support.waiting import until
+from tests.support.polling import eventually
 from worker.errors import AutotagError, CannotBeDone, Misconfigured, TryLater, Unavailable
 from worker.images.requests import JpegLimits
 from worker.messages import ImageFacts
@@ -219,7 +219,7 @@ class TestQueuedImagesAreSentInBatches:
         one_call = {"maximum_calls_at_once": 1}
         async with started(GoogleCloudVision, tmp_path, **one_call) as provider, asyncio.TaskGroup() as group:
             group.create_task(provider.tag(image_of(picture(0)), google(service.url)))
-            await until(lambda: service.calls)
+            await eventually(lambda: service.calls, "the service was called")
             for seed in range(1, 11):
                 group.create_task(provider.tag(image_of(picture(seed)), google(service.url)))
                 await asyncio.sleep(0)
@@ -255,7 +255,7 @@ class TestQueuedImagesAreSentInBatches:
             service.next(Fault(delay_s=1))
             async with started(GoogleCloudVision, tmp_path) as provider:
                 slow = asyncio.create_task(provider.tag(image_of(picture(1)), google(service.url, "old-key")))
-                await until(lambda: service.calls)
+                await eventually(lambda: service.calls, "the service was called")
                 await provider.tag(image_of(picture(2)), google(service.url, "new-key"))
                 assert not slow.done()
                 await slow
@@ -343,7 +343,7 @@ class TestTransientErrors:
         one_call = {"maximum_calls_at_once": 1}  # so that the other one cannot be sent before the response is read
         async with started(GoogleCloudVision, tmp_path, retry_maximum_wait_s=5, **one_call) as provider:
             first = asyncio.create_task(provider.tag(image_of(picture(1)), google(service.url)))
-            await until(lambda: service.calls)
+            await eventually(lambda: service.calls, "the service was called")
             await provider.tag(image_of(picture(2)), google(service.url))
             await first
         assert service.gaps_s[0] >= 1.0
@@ -622,7 +622,7 @@ class TestLimits:
 class TestTheCircuit:
     async def test_it_opens_and_a_single_probe_closes_it_again(self, service: FakeGoogle, tmp_path: Path) -> None:
         service.always = unavailable()
-        once = {"maximum_number_of_attempts": 1}
+        once: dict[str, Any] = {"maximum_number_of_attempts": 1}
         async with started(GoogleCloudVision, tmp_path, failures_to_open_circuit=3, circuit_open_s=1) as provider:
             for seed in range(3):
                 assert (
@@ -635,10 +635,10 @@ class TestTheCircuit:
             assert provider.circuits() == {"acme": "open"}
             assert len(service.calls) == 3
 
-            await until(lambda: provider.circuits() == {"acme": "half_open"})
+            await eventually(lambda: provider.circuits() == {"acme": "half_open"}, "the circuit lets a probe through")
             service.always = Fault(delay_s=1)
             probe = asyncio.create_task(provider.tag(image_of(picture(4)), google(service.url, **once)))
-            await until(lambda: len(service.calls) == 4)
+            await eventually(lambda: len(service.calls) == 4, "the probe was sent")
             during = await outcome_of(provider, google(service.url, **once), picture(5))
             assert during.reason == "circuit_open", "one probe is enough"
             assert (await probe).suggestions
@@ -752,7 +752,7 @@ async def test_stopping_ends_calls_in_flight_with_try_later(service: FakeGoogle,
     service.always = Fault(delay_s=20)
     async with started(GoogleCloudVision, tmp_path) as provider:
         tagging = asyncio.create_task(provider.tag(image_of(picture()), google(service.url)))
-        await until(lambda: service.calls)
+        await eventually(lambda: service.calls, "the service was called")
     with pytest.raises(TryLater, match="stopping"):
         await tagging
 
@@ -761,7 +761,7 @@ async def test_an_image_whose_caller_was_cancelled_is_not_sent(service: FakeGoog
     service.next(Fault(delay_s=1))
     async with started(GoogleCloudVision, tmp_path, maximum_calls_at_once=1) as provider:
         first = asyncio.create_task(provider.tag(image_of(picture(1)), google(service.url)))
-        await until(lambda: service.calls)
+        await eventually(lambda: service.calls, "the service was called")
         cancelled = asyncio.create_task(provider.tag(image_of(picture(2)), google(service.url)))
         third = asyncio.create_task(provider.tag(image_of(picture(3)), google(service.url)))
         await asyncio.sleep(0.05)

@@ -14,7 +14,7 @@ from tests.support import fake_microsoft
 from tests.support.cloud import MARKER_KEY, image_of, microsoft, picture, started
 from tests.support.fake_microsoft import FakeMicrosoft, flat, nested, tags_of, too_many
 from tests.support.fake_service import CLOSE, HTML_PAGE, Fault, Response, over_http2, respond_with
-from tests.support.waiting import until
+from tests.support.polling import eventually
 from worker.errors import AutotagError, CannotBeDone, Misconfigured, TryLater, Unavailable
 from worker.images.requests import JpegLimits
 from worker.messages import ImageFacts
@@ -351,10 +351,10 @@ class TestConcurrentCalls:
         service.always = respond_with(503, {})
         async with started(MicrosoftVision, tmp_path, failures_to_open_circuit=1, circuit_open_s=0.2) as provider:
             await outcome_of(provider, once)
-            await until(lambda: provider.circuits() == {"acme": "half_open"})
+            await eventually(lambda: provider.circuits() == {"acme": "half_open"}, "the circuit lets a probe through")
             service.always = Fault(delay_s=5)
             probe = asyncio.create_task(provider.tag(image_of(picture(1)), once))
-            await until(lambda: len(service.calls) == 2)
+            await eventually(lambda: len(service.calls) == 2, "the probe was sent")
             probe.cancel()
             await asyncio.wait([probe])
             assert provider.circuits() == {"acme": "half_open"}

@@ -11,7 +11,8 @@ import jsonschema
 import psutil
 import pytest
 
-from tests.support.service import Dms, RunningService, running_service, until
+from tests.support.polling import until
+from tests.support.service import Dms, RunningService, running_service
 from worker.messages import comparable
 from worker.messages.schemas import schemas
 

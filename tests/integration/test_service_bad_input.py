@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.support.service import Dms, RunningService, running_service, until
+from tests.support.polling import until
+from tests.support.service import Dms, RunningService, running_service
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def written(image: Image.Image, form: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-BAD_FILES = {
+BAD_FILES: dict[str, tuple[str | bytes | None, str]] = {
     "missing.jpg": (None, "content_missing"),
     "text.jpg": (b"This is no picture, whatever its name says.\n", "image_unrecognised"),
     "empty.jpg": (b"", "content_empty"),
@@ -97,7 +98,7 @@ def test_a_file_that_cannot_be_tagged_is_answered_by_name_and_kept(
     dms: Dms, photographs: dict[str, Path], folder: Path, name: str
 ) -> None:
     content, reason = BAD_FILES[name]
-    if content == "truncated":
+    if isinstance(content, str):  # "truncated"
         whole = photographs["coffee"].read_bytes()
         content = whole[: len(whole) // 2]
     if content is not None:

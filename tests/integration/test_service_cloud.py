@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import time
@@ -14,13 +13,14 @@ from typing import Any
 import pytest
 
 from tests.support import fake_google
-from tests.support.cloud import picture
+from tests.support.cloud import google_table, key, microsoft_table, picture
 from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
 from tests.support.fake_service import CLOSE, Fault
 from tests.support.monitoring import fetch, http_url, total
-from tests.support.service import until
-from tests.support.tenants import LOCAL, Tenancy, google_table, key, microsoft_table, tenancy
+from tests.support.polling import until
+from tests.support.service import inline
+from tests.support.tenants import LOCAL, Tenancy, tenancy
 
 
 class Clouds:
@@ -84,10 +84,6 @@ def it(
     prefix = f"test-cloud-{os.getpid()}"
     with tenancy(broker, prefix, folder, instances=instances, sources=sources) as tenants:
         yield tenants
-
-
-def inline(image: bytes) -> dict[str, str]:
-    return {"base64": base64.b64encode(image).decode()}
 
 
 def reports(data: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from tests.support import fake_google, fake_microsoft
+from tests.support.cloud import google_table, key, microsoft_table
 from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
 from tests.support.fake_service import CLOSE, GARBAGE, HTML_PAGE, FakeService, Fault, Response, respond_with
-from tests.support.tenants import LOCAL, Tenancy, google_table, key, microsoft_table, tenancy
+from tests.support.tenants import LOCAL, Tenancy, tenancy
 from worker.diagnostics.preflight import CheckResult, check_instance
 from worker.settings import load_settings
 
@@ -124,8 +125,10 @@ def instances() -> Iterator[dict[str, dict[str, Any]]]:
         unreachable = f"http://127.0.0.1:{not_listening.getsockname()[1]}"
         made = {}
         for name, broken in BROKEN.items():
+            kind: type[FakeGoogle | FakeMicrosoft]
             kind = FakeGoogle if broken.provider == "google_cloud_vision" else FakeMicrosoft
-            service = stack.enter_context(kind(key(name)) if broken.right_key else kind())
+            service: FakeGoogle | FakeMicrosoft = kind(key(name)) if broken.right_key else kind()
+            stack.enter_context(service)
             service.always = broken.fault
             if broken.refusal is not None:
                 service.refusals[key(name)] = broken.refusal

@@ -13,13 +13,14 @@ import psutil
 import pytest
 
 from tests.support import fake_google, fake_microsoft
-from tests.support.cloud import picture
+from tests.support.cloud import KEY_MARK, google_table, key, microsoft_table, picture
+from tests.support.fake_collector import FakeCollector
 from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
-from tests.support.fake_service import CLOSE, GARBAGE, Call, FakeService, Fault, Response
+from tests.support.fake_service import CLOSE, GARBAGE, Fault, Response
 from tests.support.monitoring import fetch, http_url
-from tests.support.service import until
-from tests.support.tenants import KEY_MARK, LOCAL, Tenancy, google_table, key, microsoft_table, tenancy
+from tests.support.polling import until
+from tests.support.tenants import LOCAL, Tenancy, tenancy
 
 FAILING_PROVIDER = """
 class Failing:
@@ -57,16 +58,6 @@ def answer_of(image, instance, headers):
 """A third-party provider that raises while local variables hold a secret."""
 
 
-class Collector(FakeService):
-    """An OpenTelemetry collector."""
-
-    def answer(self, call: Call) -> Response:
-        return Response(200, b"", {"Content-Type": "application/x-protobuf"})
-
-    def key_of(self, call: Call) -> str | None:
-        return None
-
-
 @pytest.fixture(scope="module")
 def google() -> Iterator[FakeGoogle]:
     with FakeGoogle(key("google")) as service:
@@ -87,8 +78,8 @@ def refusing_services() -> Iterator[tuple[FakeGoogle, FakeMicrosoft]]:
 
 
 @pytest.fixture(scope="module")
-def collector() -> Iterator[Collector]:
-    with Collector() as service:
+def collector() -> Iterator[FakeCollector]:
+    with FakeCollector() as service:
         yield service
 
 
@@ -107,7 +98,7 @@ def it(
     google: FakeGoogle,
     microsoft: FakeMicrosoft,
     refusing_services: tuple[FakeGoogle, FakeMicrosoft],
-    collector: Collector,
+    collector: FakeCollector,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Tenancy]:
     folder = tmp_path_factory.mktemp("keys")
@@ -177,7 +168,7 @@ def test_no_key_is_in_any_output(
     google: FakeGoogle,
     microsoft: FakeMicrosoft,
     refusing_services: tuple[FakeGoogle, FakeMicrosoft],
-    collector: Collector,
+    collector: FakeCollector,
 ) -> None:
     outputs: dict[str, bytes | str] = {}
     content = [{"base64": base64.b64encode(picture(seed)).decode()} for seed in range(40)]

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.support.cloud import google_table, key, microsoft_table
 from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
-from tests.support.tenants import LOCAL, Tenancy, google_table, key, microsoft_table, tenancy
+from tests.support.tenants import LOCAL, Tenancy, tenancy
 
 WIDTH, HEIGHT = 7072, 7070
 assert 49_990_000 < WIDTH * HEIGHT <= 50_000_000, "as close to `decoder.maximum_pixels` as possible"

@@ -5,19 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.support.service import Dms, RunningService, running_service, until
-
-
-def crash_model(service: RunningService, times: int) -> None:
-    """Kill the model child as soon as there is one, again and again."""
-    killed: set[int] = set()
-    for number in range(times):
-        (child,) = until(
-            lambda: [each for each in service.children("model") if each.pid not in killed],
-            f"there was a model child to kill for the {number + 1}. time",
-        )
-        killed.add(child.pid)
-        child.kill()
+from tests.support.polling import until
+from tests.support.service import Dms, running_service
 
 
 def test_the_sixth_crash_within_a_minute_disables_and_work_waits_for_the_operator(
@@ -28,12 +17,12 @@ def test_the_sixth_crash_within_a_minute_disables_and_work_waits_for_the_operato
         service.ready(within_s=120)
         dms = Dms(broker, queue_prefix)
         # Given five crashes, each answered by a relaunch
-        crash_model(service, 5)
+        service.crash_model(5)
         until(lambda: (service.status() or {})["model"]["relaunches_left"] == 0, "the fifth crash was counted")
         until(lambda: (service.status() or {})["model"]["ready"], "the model was relaunched a fifth time")
         assert (service.status() or {})["model"]["disabled"] is None
         # When the sixth comes
-        crash_model(service, 1)
+        service.crash_model(1)
         until(lambda: (service.status() or {})["model"]["disabled"], "the model was disabled")
         # Then the service says so and takes no events: they wait, and are not answered "no tags"
         until(lambda: not (service.status() or {})["ready"], "it was not ready any more")

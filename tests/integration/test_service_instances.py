@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from tests.support.cloud import picture
+from tests.support.cloud import google_table, key, microsoft_table, picture
 from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
 from tests.support.fake_service import Fault
-from tests.support.service import until
-from tests.support.tenants import LOCAL, Tenancy, google_table, key, microsoft_table, tenancy
+from tests.support.polling import until
+from tests.support.service import inline
+from tests.support.tenants import LOCAL, Tenancy, tenancy
 
 
 class Clouds:
@@ -79,10 +80,6 @@ def it(
         maximum_number_of_tags_per_asset=4,
     ) as tenants:
         yield tenants
-
-
-def inline(image: bytes) -> dict[str, str]:
-    return {"base64": base64.b64encode(image).decode()}
 
 
 def digest(image: bytes) -> str:

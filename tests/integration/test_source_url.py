@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import trustme
 
-from tests.support.waiting import until
+from tests.support.polling import eventually
+from tests.support.processes import open_descriptors
 from worker.errors import AutotagError, CannotBeDone, TryLater
 from worker.images.content import Content
 from worker.messages import ContentRef, Event, EventData
@@ -367,14 +368,14 @@ async def test_a_body_that_trickles_ends_with_the_total_time_limit(server: Serve
             await writer.drain()
             await asyncio.sleep(0.02)
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     started_s = time.monotonic()
     error = await refused(server.serve_at("/a", trickle), read_timeout_s=5, total_timeout_s=0.3)
 
     assert (type(error), error.reason) == (TryLater, "content_unreachable")
     assert "sources.total_timeout_s" in str(error)
     assert time.monotonic() - started_s < 10
-    await until(lambda: len(os.listdir("/proc/self/fd")) <= before)  # the server's end closes too
+    await eventually(lambda: open_descriptors() <= before, "every connection is closed")  # the server's end closes too
 
 
 async def test_a_name_server_that_is_silent_ends_with_the_connect_time_limit() -> None:

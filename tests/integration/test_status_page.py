@@ -16,7 +16,8 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from tests.support.browser import BrowserMessages, chromium
 from tests.support.monitoring import fetch, http_url
-from tests.support.service import Dms, RunningService, running_service, until
+from tests.support.polling import until
+from tests.support.service import Dms, RunningService, running_service
 
 TOKEN = "a-token-for-the-page"
 PHONE = {"width": 360, "height": 740}

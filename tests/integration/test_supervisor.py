@@ -12,18 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.children import (
-    NoticeRecorder,
-    alive,
-    jobs,
-    launches,
-    model_pool,
-    open_descriptors,
-    score,
-    wait_until_gone,
-)
+from tests.support.children import NoticeRecorder, jobs, launches, model_pool, score
+from tests.support.polling import eventually, until
+from tests.support.processes import alive, open_descriptors
 from tests.support.scripted_child import LABEL
-from tests.support.waiting import until
 from worker.errors import Unavailable
 from worker.supervision.child_handle import ChildSpec, describe_exit
 from worker.supervision.lifecycle import BecameDisabled, BecameStopped
@@ -112,10 +104,10 @@ async def test_a_busy_child_that_stops_answering_is_killed_within_its_deadline_a
         pid = pool.states()[0].pid
         assert pid is not None
         task = asyncio.create_task(score(pool, "well"))
-        await until(lambda: jobs(tmp_path))
+        await eventually(lambda: jobs(tmp_path), "a job has begun")
         os.kill(pid, signal.SIGSTOP)
         stopped_at_s = time.monotonic()
-        await until(recorder.crashes)
+        await eventually(recorder.crashes, "a crash is noticed")
         assert time.monotonic() - stopped_at_s < 2.0
         assert recorder.crashes()[0].cause.reason == "silent_while_busy"
         assert not alive([pid])
@@ -130,7 +122,7 @@ async def test_a_child_killed_from_outside_while_idle_is_replaced_before_it_is_n
         pid = pool.states()[0].pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        await until(lambda: launches(tmp_path) == 2)
+        await eventually(lambda: launches(tmp_path) == 2, "the child was relaunched")
         assert recorder.crashes()[0].cause == describe_exit(-signal.SIGKILL)
         assert "perhaps out of memory?" in recorder.crashes()[0].cause.message
 
@@ -182,7 +174,7 @@ async def test_a_stop_at_once_does_not_wait_for_a_child_that_is_busy_or_starting
     await pool.start()
     await pool.wait_ready()
     task = asyncio.create_task(score(pool, "hang"))
-    await until(lambda: jobs(tmp_path))
+    await eventually(lambda: jobs(tmp_path), "a job has begun")
     pids = [child.pid for child in pool.states() if child.pid]
     started_s = time.monotonic()
     await pool.close(at_once=True)
@@ -202,7 +194,7 @@ def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
         assert len(alive(pids)) == 3
         parent.kill()
         parent.wait()
-        assert wait_until_gone(pids, 10.0) == []
+        until(lambda: not alive(pids), f"{pids} have ended", within_s=10)
 
 
 # One idle child, one busy for an hour, and one that is stopped and so cannot detect its parent's end by itself.
@@ -238,7 +230,7 @@ async def test_a_bug_in_the_supervisor_is_reported_and_fails_the_jobs_that_wait(
         await pool.wait_ready()
         pids = [child.pid for child in pool.states() if child.pid]
         in_hand = asyncio.create_task(score(pool, "hang"))
-        await until(lambda: jobs(tmp_path))
+        await eventually(lambda: jobs(tmp_path), "a job has begun")
         monkeypatch.setattr("worker.supervision.lifecycle.step", lambda *_: 1 / 0)
         pool.reset()
         for task in (in_hand, asyncio.create_task(score(pool, "well"))):

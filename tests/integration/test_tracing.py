@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,9 +20,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tests.support.cloud import MARKER_KEY, QUICK
+from tests.support.fake_collector import FakeCollector
 from tests.support.fake_google import FakeGoogle
 from tests.support.models import built
-from tests.support.service import Dms, running_service, until
+from tests.support.polling import until
+from tests.support.service import Dms, running_service
 from worker.amqp.broker import Broker
 from worker.amqp.delivery import Delivery, Ending
 from worker.amqp.topology import Lane
@@ -210,36 +210,12 @@ def test_an_endpoint_without_the_libraries_says_what_to_install(monkeypatch: pyt
         tracer_from_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"})
 
 
-@contextmanager
-def collector() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
-    """An OpenTelemetry collector's HTTP port, and what was posted there."""
-    posted: list[tuple[str, bytes]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            posted.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_what: object) -> None: ...
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", posted
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def test_a_service_sends_its_spans_to_the_collector_that_the_environment_names(
     broker: str, photographs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = f"test-spans-{os.getpid()}"
-    with collector() as (url, posted):
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+    with FakeCollector() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
         root = str(photographs["coffee"].parent)
         with running_service(broker, prefix, tmp_path, SOURCES__PATH_ROOTS=root) as service:
@@ -250,7 +226,7 @@ def test_a_service_sends_its_spans_to_the_collector_that_the_environment_names(
             until(lambda: "event ended" in service.logged(), "the event ended")
             # When it ends, what has not been sent yet is sent
             assert service.stop() == 0
-        assert {path for path, _ in posted} == {"/v1/traces"}
-        sent = b"".join(body for _, body in posted)
+        assert {call.path for call in collector.calls} == {"/v1/traces"}
+        sent = b"".join(call.body for call in collector.calls)
         assert b"tag image" in sent
         assert b"provider tensorflow" in sent

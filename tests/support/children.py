@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,28 +74,3 @@ async def score(pool: ModelPool, word: str) -> list[tuple[int, float]]:
     """Score pixels that make a scripted child do `word`."""
     with instruction(word) as content:
         return await pool.score(content.fd, 0.1, word)
-
-
-def alive(pids: Sequence[int]) -> list[int]:
-    """Those of `pids` that are still running, zombies not counted."""
-    return [pid for pid in pids if _state(pid) not in (None, "Z")]
-
-
-def wait_until_gone(pids: Sequence[int], within_s: float) -> list[int]:
-    """Those of `pids` that are still running after `within_s`; returns as soon as there are none."""
-    deadline_s = time.monotonic() + within_s
-    while (left := alive(pids)) and time.monotonic() < deadline_s:
-        time.sleep(0.02)
-    return left
-
-
-def open_descriptors() -> int:
-    """How many descriptors this process has open."""
-    return len(os.listdir("/proc/self/fd"))
-
-
-def _state(pid: int) -> str | None:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return None

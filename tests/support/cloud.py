@@ -18,8 +18,11 @@ from worker.providers.base import Image, Provider
 from worker.providers.registry import ProviderContext
 from worker.settings import InstanceSettings, Settings
 
-MARKER_KEY = "AIzaMARKER-0123456789-never-to-be-seen"
-"""A key that tests search for in all output."""
+KEY_MARK = "AIzaMARKER"
+"""The beginning of every key; tests search for it in all output."""
+
+MARKER_KEY = f"{KEY_MARK}-0123456789-never-to-be-seen"
+"""The key of tests that need only one."""
 
 _P = TypeVar("_P", bound=Provider)
 
@@ -60,18 +63,29 @@ async def refuse_to_shrink(limits: JpegLimits) -> bytes:
     raise AssertionError(f"unexpected request for a smaller JPEG within {limits}")
 
 
-def google(url: str, key: str = MARKER_KEY, **more: Any) -> InstanceSettings:
+def key(name: str) -> str:
+    """A key in the format of Google's."""
+    return f"{KEY_MARK}-{name}-0123456789"
+
+
+def google_table(url: str, api_key: str | None = None, **more: Any) -> dict[str, Any]:
+    """Settings that enable Google Cloud Vision at `url`."""
+    return {"enabled": True, "endpoint": url, **({"api_key": api_key} if api_key is not None else {}), **more}
+
+
+def microsoft_table(url: str | None, api_key: str | None = None, **more: Any) -> dict[str, Any]:
+    """Settings that enable Microsoft's vision service at `url`."""
+    return {"enabled": True, "api_endpoint": url, **({"api_key": api_key} if api_key is not None else {}), **more}
+
+
+def google(url: str, api_key: str = MARKER_KEY, **more: Any) -> InstanceSettings:
     """An instance with Google Cloud Vision at `url`."""
-    return InstanceSettings.model_validate(
-        {"google_cloud_vision": {"enabled": True, "api_key": key, "endpoint": url, **more}}
-    )
+    return InstanceSettings.model_validate({"google_cloud_vision": google_table(url, api_key, **more)})
 
 
-def microsoft(url: str | None, key: str = MARKER_KEY, **more: Any) -> InstanceSettings:
+def microsoft(url: str | None, api_key: str = MARKER_KEY, **more: Any) -> InstanceSettings:
     """An instance with Microsoft's service at `url`."""
-    return InstanceSettings.model_validate(
-        {"microsoft_vision": {"enabled": True, "api_key": key, "api_endpoint": url, **more}}
-    )
+    return InstanceSettings.model_validate({"microsoft_vision": microsoft_table(url, api_key, **more)})
 
 
 QUICK: dict[str, Any] = {

@@ -137,7 +137,7 @@ class FakeService(ABC):
         self._stopping.wait(seconds)
 
     def start(self) -> Self:
-        fake = self
+        fake: FakeService = self
 
         class Handler(_Handler):
             service = fake

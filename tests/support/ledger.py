@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.support.service import Dms, Message, until
+from tests.support.polling import until
+from tests.support.service import Dms, Message
 from worker.messages import comparable
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import ssl
 import subprocess
 import time
@@ -19,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_ports
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.service import RunningService, until
+from tests.support.polling import until
+from tests.support.service import RunningService
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -93,12 +94,6 @@ def tool(name: str) -> str:
     return path
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Prometheus:
     """A Prometheus that scrapes every second."""
 
@@ -107,14 +102,16 @@ class Prometheus:
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The series of an instant query."""
-        return self._data("query", query=expression)["result"]
+        series: list[dict[str, Any]] = self._data("query", query=expression)["result"]
+        return series
 
     def alerts(self) -> dict[str, str]:
         """State of each alert that is pending or firing, by name."""
         return {each["labels"]["alertname"]: each["state"] for each in self._data("alerts")["alerts"]}
 
     def targets(self) -> list[dict[str, Any]]:
-        return self._data("targets")["activeTargets"]
+        targets: list[dict[str, Any]] = self._data("targets")["activeTargets"]
+        return targets
 
     def _data(self, what: str, **query: str) -> Any:
         answer = fetch(f"{self.url}/api/v1/{what}?{urllib.parse.urlencode(query)}")
@@ -131,7 +128,7 @@ def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
         assert ours in config
         config = config.replace(ours, here)
     (folder / "prometheus.yml").write_text(config)
-    port = free_port()
+    (port,) = free_ports(1)
     with (folder / "prometheus.log").open("wb") as log:
         process = subprocess.Popen(
             [

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.support.service import RunningService, until
+from tests.support.polling import until
+from tests.support.service import RunningService
 
 _INTERVAL_S = 0.03
 

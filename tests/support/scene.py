@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ import psutil
 
 from tests.support.fault_injection import FaultInjector
 from tests.support.ledger import Ledger
-from tests.support.service import Dms, RunningService, running_service, until
+from tests.support.polling import until
+from tests.support.processes import children_started_by
+from tests.support.service import Dms, RunningService, running_service
 from worker.supervision.lifecycle import WORKING_PHASE_NAMES
 
 QUICK = {
@@ -77,8 +78,7 @@ class Scene:
 
     def child(self, kind: str) -> psutil.Process:
         """A child of a kind that has started."""
-        children: list[psutil.Process] = until(lambda: self.children(kind), f"there is a {kind} child")
-        return children[0]
+        return until(lambda: self.children(kind), f"there is a {kind} child")[0]
 
     def children(self, kind: str) -> list[psutil.Process]:
         """All children of a kind that have started and live, according to the service's status."""
@@ -105,10 +105,7 @@ class Scene:
 
     def crash(self, **fields: Any) -> dict[str, Any]:
         """The log line of a model child's crash; waits for it."""
-        lines: list[dict[str, Any]] = until(
-            lambda: self.logged("child crashed", **fields), f"a crash with {fields} was logged"
-        )
-        return lines[0]
+        return until(lambda: self.logged("child crashed", **fields), f"a crash with {fields} was logged")[0]
 
     def reconnect(self, url: str) -> None:
         """Connect the DMS again after the broker was gone; the ledger is kept."""
@@ -161,7 +158,7 @@ def scene(
             it.dms.close()
         if service.process.poll() is None:
             assert service.stop() == 0, service.logged()[-4000:]
-        assert orphans_of(service.process.pid) == []
+        assert children_started_by(service.process.pid) == []
 
 
 @contextmanager
@@ -178,31 +175,3 @@ def environment(**variables: str) -> Iterator[None]:
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value
-
-
-def orphans_of(parent_pid: int) -> list[psutil.Process]:
-    """Living children that `parent_pid` has started, whatever their parent is now: their command ends in its id."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            words = process.cmdline()
-            if (
-                any(word.startswith("worker.children.") for word in words)
-                and words[-1] == str(parent_pid)
-                and process.status() != psutil.STATUS_ZOMBIE
-            ):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def gone(process: psutil.Process) -> bool:
-    """Whether a process has ended; also when its id has been reused."""
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-
-
-def send(process: psutil.Process, number: signal.Signals) -> None:
-    """Send a signal. Asserts that the process was alive, which every fault test must prove."""
-    assert not gone(process), f"{process} was gone before the signal was sent"
-    process.send_signal(number)

@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Page  # noqa: E402
 
 from tests.support.browser import chromium  # noqa: E402
 from tests.support.monitoring import http_url  # noqa: E402
-from tests.support.service import Dms, RunningService, running_service, until  # noqa: E402
+from tests.support.service import Dms, running_service  # noqa: E402
 
 TOKEN = "a-token-for-the-page"
 DESKTOP = {"width": 1120, "height": 800}
@@ -52,14 +52,14 @@ def main() -> None:
             with chromium() as browser:
                 take(browser, page_url, out / "status-page-idle.png", DESKTOP)
             load(dms, photographs, seconds=70, a_second=6)
-            crash(service, 2)
+            service.crash_model(2)
             load(dms, photographs, seconds=50, a_second=10)
             with chromium() as browser:
                 image = folder / "chelsea.jpg"
                 take(browser, page_url, out / "status-page-light.png", DESKTOP, image=image)
                 take(browser, page_url, out / "status-page-dark.png", DESKTOP, scheme="dark", image=image)
                 take(browser, page_url, out / "status-page-phone.png", PHONE)
-                crash(service, 6)
+                service.crash_model(6)
                 load(dms, photographs, seconds=12, a_second=6)
                 take(browser, page_url, out / "status-page-disabled.png", DESKTOP, unfolded=True, height=1180)
             dms.close()
@@ -77,18 +77,6 @@ def load(dms: Dms, photographs: list[Path], *, seconds: float, a_second: float) 
         time.sleep(1 / a_second)
     while dms.take("results"):
         pass
-
-
-def crash(service: RunningService, times: int) -> None:
-    """Kill `times` model children, one after the other."""
-    killed: set[int] = set()
-    for _ in range(times):
-        fresh = until(
-            lambda: [child for child in service.children("model") if child.pid not in killed],
-            "there is a child to kill",
-        )
-        killed.add(fresh[0].pid)
-        fresh[0].kill()
 
 
 def take(

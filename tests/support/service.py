@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,18 +18,9 @@ from typing import Any
 import pika
 import psutil
 
+from tests.support.polling import TIME_LIMIT_S, until
+from worker.amqp.topology import Topology
 from worker.messages import EVENT_TYPE
-
-PATIENCE_S = 60.0
-
-
-def until(seen: Any, what: str, *, within_s: float = PATIENCE_S) -> Any:
-    """Poll until `seen()` is true, and return what it gave; fails the test with `what` after `within_s`."""
-    deadline_s = time.monotonic() + within_s
-    while not (found := seen()):
-        assert time.monotonic() < deadline_s, f"within {within_s:g} s: {what}"
-        time.sleep(0.05)
-    return found
 
 
 @dataclass(frozen=True)
@@ -43,7 +34,21 @@ class Message:
     @property
     def data(self) -> dict[str, Any]:
         """A result's data."""
-        return json.loads(self.body)["data"]
+        data: dict[str, Any] = json.loads(self.body)["data"]
+        return data
+
+
+def inline(image: bytes) -> dict[str, str]:
+    """The content of an event that holds the image itself."""
+    return {"base64": base64.b64encode(image).decode()}
+
+
+def delete_topology(channel: Any, topology: Topology) -> None:
+    """Delete the queues and exchanges that a service has declared; `channel` is one of a BlockingConnection."""
+    for queue in topology.queues:
+        channel.queue_delete(queue.name)
+    for exchange in topology.exchanges:
+        channel.exchange_delete(exchange.name)
 
 
 class Dms:
@@ -88,7 +93,7 @@ class Dms:
         method, properties, body = self._channel.basic_get(f"{self.prefix}.{queue}", auto_ack=True)
         return None if method is None else Message(body, properties, method.routing_key)
 
-    def results(self, number: int, *, within_s: float = PATIENCE_S) -> list[Message]:
+    def results(self, number: int, *, within_s: float = TIME_LIMIT_S) -> list[Message]:
         """The next `number` results."""
         found: list[Message] = []
 
@@ -100,7 +105,7 @@ class Dms:
         until(enough, f"{number} results came, not only {len(found)}", within_s=within_s)
         return found
 
-    def results_of(self, event_ids: Iterable[str], *, within_s: float = PATIENCE_S) -> dict[str, list[Message]]:
+    def results_of(self, event_ids: Iterable[str], *, within_s: float = TIME_LIMIT_S) -> dict[str, list[Message]]:
         """All results until each of the events has one, by event id."""
         wanted = set(event_ids)
         found: dict[str, list[Message]] = {}
@@ -115,7 +120,7 @@ class Dms:
 
     def depth(self, queue: str) -> int:
         """Messages ready in a queue."""
-        return self._channel.queue_declare(f"{self.prefix}.{queue}", passive=True).method.message_count
+        return int(self._channel.queue_declare(f"{self.prefix}.{queue}", passive=True).method.message_count)
 
     def delete_queue(self, queue: str) -> None:
         """Delete a queue with what is in it."""
@@ -158,9 +163,10 @@ class RunningService:
         from worker.errors import TryLater
 
         try:
-            return self._ask("status")
+            status: dict[str, Any] = self._ask("status")
         except TryLater:
             return None
+        return status
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -178,7 +184,7 @@ class RunningService:
 
         return asyncio.run(send_command(Path(self._environment["AUTOTAG_CONTROL_SOCKET"]), command))
 
-    def ready(self, *, within_s: float = PATIENCE_S) -> RunningService:
+    def ready(self, *, within_s: float = TIME_LIMIT_S) -> RunningService:
         """Wait until it takes events."""
         until(lambda: (self.status() or {}).get("ready"), f"it became ready; log: {self.logged()}", within_s=within_s)
         return self
@@ -197,6 +203,17 @@ class RunningService:
             except psutil.Error:
                 continue
         return found
+
+    def crash_model(self, times: int) -> None:
+        """Kill its model child as soon as there is one, this many times."""
+        killed: set[int] = set()
+        for number in range(times):
+            (child,) = until(
+                lambda: [each for each in self.children("model") if each.pid not in killed],
+                f"there was a model child to kill for the {number + 1}. time",
+            )
+            killed.add(child.pid)
+            child.kill()
 
     def stop(self, *, within_s: float = 40) -> int:
         """Ask it to stop; its exit status."""

@@ -12,14 +12,12 @@ from typing import Any
 
 import pika
 
-from tests.support.service import Dms, Message, RunningService, running_service, until
+from tests.support.polling import until
+from tests.support.service import Dms, Message, RunningService, delete_topology, running_service
 from worker.amqp.topology import topology
 
 DELAYS_S = (1, 3, 5)
 """The delays of the retry lanes: seconds instead of minutes."""
-
-KEY_MARK = "AIzaMARKER"
-"""The beginning of every key; tests search for it in all output."""
 
 QUICK_CLOUD: dict[str, Any] = {
     "allow_private_endpoints": True,
@@ -28,21 +26,6 @@ QUICK_CLOUD: dict[str, Any] = {
     "retry_maximum_wait_s": 5,
     "circuit_open_s": 1,
 }
-
-
-def key(name: str) -> str:
-    """A key in the format of Google's."""
-    return f"{KEY_MARK}-{name}-0123456789"
-
-
-def google_table(url: str, api_key: str | None = None, **more: Any) -> dict[str, Any]:
-    """Settings that enable Google Cloud Vision at `url`."""
-    return {"enabled": True, "endpoint": url, **({"api_key": api_key} if api_key is not None else {}), **more}
-
-
-def microsoft_table(url: str, api_key: str | None = None, **more: Any) -> dict[str, Any]:
-    """Settings that enable Microsoft's vision service at `url`."""
-    return {"enabled": True, "api_endpoint": url, **({"api_key": api_key} if api_key is not None else {}), **more}
 
 
 LOCAL: dict[str, Any] = {"enabled": True}
@@ -117,11 +100,7 @@ class RecordingDms(Dms):
 
     def remove_queues(self) -> None:
         """Delete the queues and exchanges that the service has declared."""
-        layout = topology(self.prefix, DELAYS_S)
-        for queue in layout.queues:
-            self._channel.queue_delete(queue.name)
-        for exchange in layout.exchanges:
-            self._channel.exchange_delete(exchange.name)
+        delete_topology(self._channel, topology(self.prefix, DELAYS_S))
 
 
 @contextmanager

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
+from tests.support.scripted_provider import ScriptedProvider
 from worker.engine import Active, Engine
 from worker.operations.metrics import Metrics
-from worker.settings import Settings
+from worker.settings import InstanceSettings, Settings
 from worker.supervision.decoder_pool import DecoderPool
 
 
-class Stub:
-    """A provider that is switched on, and as well as it is told to be."""
-
-    name = "stub"
+class Stub(ScriptedProvider):
+    """An enabled provider that is unusable for the given reason, or usable."""
 
     def __init__(self, unusable: str | None) -> None:
+        super().__init__("stub")
         self._unusable = unusable
 
-    def enabled(self, _instance: Any) -> bool:
-        return True
-
-    def unusable(self, _instance: Any) -> str | None:
+    def unusable(self, instance: InstanceSettings) -> str | None:
         return self._unusable
 
 
 def why(*unusable: str | None) -> str | None:
     settings = Settings()
     engine = Engine(settings, None, Metrics())
-    engine.providers = tuple(Stub(each) for each in unusable)  # type: ignore[assignment]
+    engine.providers = tuple(Stub(each) for each in unusable)
     return Active(settings, engine).why_nothing_can_be_tagged()
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from worker import service as service_module
 from worker.service import Service
 from worker.settings import Settings
 
-LOCAL = {"defaults": {"tensorflow": {"enabled": True}}}
+LOCAL: dict[str, Any] = {"defaults": {"tensorflow": {"enabled": True}}}
 
 
 class Opened:
@@ -40,7 +42,7 @@ async def test_the_engine_that_is_used_fits_the_settings_that_hold(
 
     monkeypatch.setattr(service_module, "open_engine", open_engine)
 
-    engine = await service._first_engine()
+    engine: object = await service._first_engine()  # an Opened takes its place
 
     assert engine is opened[-1]
     assert [each.closed for each in opened] == [True] * (times - 1) + [False]

@@ -89,7 +89,7 @@ class GoogleAccountClient(AccountClient):
 class GoogleCloudVision(CloudProvider[GoogleCloudVisionSettings, GoogleAccountClient]):
     """Suggests the labels that Google Cloud Vision detects."""
 
-    name: ClassVar[str] = GOOGLE_CLOUD_VISION
+    name: str = GOOGLE_CLOUD_VISION
     service: ClassVar[str] = SERVICE
 
     def section(self, instance: InstanceSettings) -> GoogleCloudVisionSettings:

@@ -77,7 +77,7 @@ class Api:
 class MicrosoftVision(CloudProvider[MicrosoftVisionSettings, AccountClient]):
     """Suggests the tags that Microsoft's vision service detects."""
 
-    name: ClassVar[str] = MICROSOFT_VISION
+    name: str = MICROSOFT_VISION
     service: ClassVar[str] = SERVICE
 
     def section(self, instance: InstanceSettings) -> MicrosoftVisionSettings:

@@ -16,7 +16,8 @@ LAYOUT = topology(SETTINGS.amqp.queue_prefix, SETTINGS.retry.delays_s)
 
 
 def policies() -> list[dict[str, object]]:
-    return json.loads((RABBITMQ / "policies.json").read_text())["policies"]
+    found: list[dict[str, object]] = json.loads((RABBITMQ / "policies.json").read_text())["policies"]
+    return found
 
 
 def test_the_definitions_are_those_of_the_code() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tests.support.processes import open_descriptors
 from worker.images.content import Content, MemoryFile
 
 
@@ -33,10 +34,10 @@ def test_closing_twice_does_not_close_a_descriptor_of_another_owner() -> None:
 
 
 def test_a_memory_file_that_is_never_sealed_is_closed() -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     with MemoryFile() as memory:
         memory.write(b"x")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 def test_a_file_that_shrinks_gives_what_is_left(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import pytest
@@ -36,7 +37,7 @@ def structured(raw: bytes) -> Event:
 def refused(
     raw: bytes,
     content_type: str | None = STRUCTURED,
-    headers: dict[str, object] | None = None,
+    headers: Mapping[str, object] | None = None,
     message_id: str | None = None,
 ) -> UnreadableEvent:
     with pytest.raises(UnreadableEvent) as caught:

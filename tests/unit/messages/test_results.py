@@ -6,6 +6,7 @@ import json
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from cloudevents.core.bindings import amqp
@@ -127,7 +128,7 @@ def test_the_id_does_not_depend_on_the_order_in_which_providers_answered() -> No
         {"providers": ()},
     ],
 )
-def test_the_id_changes_with_the_inputs_of_the_result(change: dict[str, object]) -> None:
+def test_the_id_changes_with_the_inputs_of_the_result(change: dict[str, Any]) -> None:
     before = write_result(TAGGED, event=UPLOAD, settings_digest="s").message_id
 
     assert write_result(replace(TAGGED, **change), event=UPLOAD, settings_digest="s").message_id != before

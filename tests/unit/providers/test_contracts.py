@@ -29,6 +29,7 @@ from tests.support.fake_microsoft import FakeMicrosoft
 from tests.support.fake_service import Call, Response
 from worker.errors import CannotBeDone, Misconfigured, TryLater
 from worker.providers import google_cloud_vision, google_errors, microsoft_errors, microsoft_vision
+from worker.providers.base import Answer
 from worker.providers.cloud.http_client import KeyHeader
 from worker.providers.microsoft_vision import MicrosoftVision
 from worker.providers.registry import ProviderContext
@@ -40,6 +41,12 @@ IMAGES = [picture(1), picture(2)]
 def call(method: str, url: str, headers: dict[str, str], body: bytes) -> Call:
     parts = urlsplit(url)
     return Call(0.0, method, parts.path, dict(parse_qsl(parts.query)), headers, body, "1.1")
+
+
+def google_key() -> KeyHeader:
+    key = google("https://x").google_cloud_vision.api_key
+    assert key is not None
+    return KeyHeader("X", key)
 
 
 class TestGoogle:
@@ -74,15 +81,13 @@ class TestGoogle:
             ]
         )
         tree = json_format.MessageToDict(message._pb)
-        answer = google_cloud_vision._parse_annotation(
-            tree, "asset", KeyHeader("X", google("https://x").google_cloud_vision.api_key)
-        )
+        answer = google_cloud_vision._parse_annotation(tree, "asset", google_key())
+        assert isinstance(answer, Answer)
         assert [(each.name, each.confidence) for each in answer.suggestions] == [("Train", 0.75), ("Fog", 0.0)]
 
     @pytest.mark.parametrize("number", [value.number for value in code_pb2.Code.DESCRIPTOR.values if value.number])
     def test_every_code_of_an_image_has_a_meaning(self, number: int) -> None:
-        key = KeyHeader("X", google("https://x").google_cloud_vision.api_key)
-        error = google_errors.image_error({"code": number, "message": "because"}, "asset", key)
+        error = google_errors.image_error({"code": number, "message": "because"}, "asset", google_key())
         never = {"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RANGE", "UNIMPLEMENTED"}
         refused = {"PERMISSION_DENIED", "UNAUTHENTICATED"}
         name = code_pb2.Code.Name(number)
@@ -130,6 +135,7 @@ class TestImageAnalysis4:
         assert response.status == 200
         assert result.model_version == "2023-10-01"
         assert (result.metadata.width, result.metadata.height) == (64, 64)
+        assert result.tags is not None
         assert [type(tag.confidence) for tag in result.tags.list] == [float] * 3
         assert set(analysis.ImageAnalysisResult(json.loads(response.body))) <= {
             "modelVersion",
@@ -139,7 +145,8 @@ class TestImageAnalysis4:
 
     def test_we_read_what_microsofts_model_writes(self) -> None:
         tags = analysis.TagsResult(list=[analysis.DetectedTag(name="train", confidence=0.5)])
-        result = analysis.ImageAnalysisResult(model_version="2023-10-01", tags=tags)
+        metadata = analysis.ImageMetadata(width=64, height=64)
+        result = analysis.ImageAnalysisResult(model_version="2023-10-01", metadata=metadata, tags=tags)
         api = microsoft_vision.Api("4.0", "https://x")
         assert microsoft_vision._tags(result.as_dict(), api) == [("train", 0.5)]
 
@@ -147,7 +154,8 @@ class TestImageAnalysis4:
 class TestComputerVision32:
     def test_our_request_is_the_one_that_microsofts_client_makes(self) -> None:
         ours, _ = exchange("/vision/v3.2")
-        assert ours.path == "/vision/v3.2" + ComputerVisionClientOperationsMixin.tag_image_in_stream.metadata["url"]
+        theirs: Any = ComputerVisionClientOperationsMixin.tag_image_in_stream  # a function with `metadata` set on it
+        assert ours.path == "/vision/v3.2" + theirs.metadata["url"]
         assert set(ours.query) <= {"language", "model-version"}
 
     @pytest.mark.parametrize("path", ["/vision/v2.0", "/vision/v3.2"])

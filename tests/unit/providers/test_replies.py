@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 
+from tests.support.cloud import refuse_to_shrink
 from tests.support.scripted_provider import ScriptedProvider
 from worker.errors import CannotBeDone, Misconfigured, TryLater, Unavailable
 from worker.images.content import Content
-from worker.images.requests import JpegLimits
 from worker.messages import ImageFacts
 from worker.providers.base import Image, Suggestion
 from worker.providers.replies import AskAgain, ConcurrentRequests, Reply, pack, unpack
 from worker.settings import InstanceSettings
 
 
-async def refuse_to_shrink(limits: JpegLimits) -> bytes:
-    raise AssertionError("nothing here sends JPEGs")
-
-
 @pytest.fixture
-def image() -> Image:
+def image() -> Iterator[Image]:
     with Content.from_bytes(b"bytes of an image", "test") as content:
         facts = ImageFacts(format="JPEG", width=1, height=1, sha256="0" * 64)
         yield Image("a-1", "default", content, facts, "image/jpeg", None, refuse_to_shrink)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -154,7 +154,7 @@ def test_an_instance_knows_through_which_table_a_value_came(sources: SourceFiles
 
 
 def test_the_settings_take_exactly_the_names_of_instances_that_events_may_use(sources: SourceFiles) -> None:
-    (field,) = InstanceName.__metadata__
+    _, field = get_args(InstanceName)
     patterns = [each.pattern for each in field.metadata if hasattr(each, "pattern")]
     longest = [each.max_length for each in field.metadata if hasattr(each, "max_length")]
     assert (patterns, longest) == (["^[A-Za-z0-9][A-Za-z0-9._-]*$"], [100])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes import open_descriptors
 from worker.errors import AutotagError, CannotBeDone, TryLater
 from worker.images.content import Content
 from worker.settings import SourcesSettings
@@ -27,10 +28,10 @@ def opened(path: str | Path, *roots: Path, **settings: object) -> Content:
 
 
 def refused(path: str | Path, *roots: Path, **settings: object) -> AutotagError:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     with pytest.raises(AutotagError) as caught:
         opened(path, *roots, **settings)
-    assert len(os.listdir("/proc/self/fd")) == before, "a descriptor was left open"
+    assert open_descriptors() == before, "a descriptor was left open"
     return caught.value
 
 
@@ -59,11 +60,12 @@ def test_links_that_stay_below_a_root_are_followed(root: Path, tmp_path: Path) -
     (root / "inside").symlink_to(root / "photos")
     (tmp_path / "alias").symlink_to(root)
 
-    for path, below in [
+    links: list[tuple[str | Path, Path]] = [
         ("inside/a.jpg", root),
         ("photos/a.jpg", tmp_path / "alias"),
         (tmp_path / "alias/photos/a.jpg", tmp_path / "alias"),
-    ]:
+    ]
+    for path, below in links:
         with opened(path, below) as content:
             assert content.read() == b"image a"
 

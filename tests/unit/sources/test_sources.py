@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.waiting import until
+from tests.support.polling import eventually
+from tests.support.processes import open_descriptors
 from worker import sources
 from worker.errors import CannotBeDone, TryLater
 from worker.images.content import Content
@@ -20,11 +21,12 @@ from worker.messages import read_event
 from worker.settings import SourcesSettings
 from worker.sources import Sources
 from worker.sources.blocking import BlockingCalls
+from worker.sources.path import open_path
 
 
 def descriptors() -> int:
     gc.collect()
-    return len(os.listdir("/proc/self/fd"))
+    return open_descriptors()
 
 
 async def open_message(body: bytes, content_type: str, **settings: object) -> Content:
@@ -76,11 +78,10 @@ async def test_a_file_server_that_hangs_delays_one_event_and_no_other(
     # Given a file whose opening blocks
     released = threading.Event()
     (tmp_path / "a").write_bytes(b"image")
-    real_open = sources.open_path
 
     def open_slowly(path: str, settings: SourcesSettings) -> Content:
         released.wait(20)
-        return real_open(path, settings)
+        return open_path(path, settings)
 
     monkeypatch.setattr(sources, "open_path", open_slowly)
     before = descriptors()
@@ -90,7 +91,7 @@ async def test_a_file_server_that_hangs_delays_one_event_and_no_other(
     assert caught.value.reason == "content_unreachable"
     # And the file that is opened too late is closed
     released.set()
-    await until(lambda: descriptors() <= before)
+    await eventually(lambda: descriptors() <= before, "the descriptor is closed")
 
 
 async def test_calls_that_never_come_back_are_bounded() -> None:

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from worker.providers.base import Suggestion
 from worker.settings import LabelsSettings
-from worker.tagging.merge import Verdict, choose, tags_of
+from worker.tagging.merge import Choice, Verdict, choose, tags_of
 
 NO_RULES = LabelsSettings()
 
 
-def verdicts(choices: list) -> dict[str, Verdict]:
+def verdicts(choices: list[Choice]) -> dict[str, Verdict]:
     return {choice.label: choice.verdict for choice in choices}
 
 

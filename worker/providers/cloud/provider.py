@@ -77,7 +77,7 @@ class CloudProvider(ABC, Generic[S, C]):
     `S` is the type of the provider's table in the settings, `C` of its account clients.
     """
 
-    name: ClassVar[str]
+    name: str
     service: ClassVar[str]
     """The service's name in messages for people."""
 

@@ -36,7 +36,7 @@ class Storage:
 
 class Tensor:
     def __init__(self, storage: Storage, offset: Any, shape: Any, strides: Any) -> None:
-        self.arguments = (storage, offset, shape, strides, False, OrderedDict())
+        self.arguments: tuple[Any, ...] = (storage, offset, shape, strides, False, OrderedDict())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild_tensor_v2, self.arguments

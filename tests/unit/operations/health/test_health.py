@@ -13,7 +13,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from tests.support.waiting import until
+from tests.support.polling import eventually
 from worker.amqp.state import BrokerState, Phase
 from worker.amqp.topology import Lane
 from worker.engine import Active, Engine
@@ -131,7 +131,7 @@ class Service:
 async def get(health: Health, path: str, token: str | None = None, authorization: str = "") -> httpx.Response:
     app = build_app(cast("ServiceApi", Service(health)), SecretStr(token) if token else None)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://autotag") as client:
-        return await client.get(path, headers={"Authorization": authorization.encode("latin-1")})
+        return await client.get(path, headers={b"Authorization": authorization.encode("latin-1")})
 
 
 async def test_readiness_is_503_with_the_reason() -> None:
@@ -213,7 +213,7 @@ async def test_the_heartbeat_notices_that_the_loop_was_blocked() -> None:
     beats: list[float] = []
     heartbeat = Heartbeat(0.01, beats.append)
     heartbeat.start()
-    await until(lambda: len(beats) >= 3)
+    await eventually(lambda: len(beats) >= 3, "it beats")
     time.sleep(0.3)  # noqa: ASYNC251 - the fault itself
     assert heartbeat.lag_s > 0.2
     await heartbeat.close()
@@ -228,5 +228,5 @@ async def test_a_beat_that_raises_does_not_end_the_heartbeat() -> None:
 
     heartbeat = Heartbeat(0.001, beat)
     heartbeat.start()
-    await until(lambda: len(beats) >= 3)
+    await eventually(lambda: len(beats) >= 3, "it beats")
     await heartbeat.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class Child:
     name: str
     phase: str
     resident_bytes: int = 1000
-    hello: dict[str, object] = field(default_factory=dict)
+    hello: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass

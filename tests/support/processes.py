@@ -1,0 +1,57 @@
+"""Processes, and this process's descriptors, as tests examine them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+
+
+def running(matches: Callable[[list[str]], bool]) -> list[psutil.Process]:
+    """All processes on this machine whose command line matches. Left out: zombies, and those that end meanwhile."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if matches(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def children_started_by(parent_pid: int) -> list[psutil.Process]:
+    """Living children that the service `parent_pid` has started, also after its end: their command ends in its id."""
+    return running(
+        lambda words: words[-1:] == [str(parent_pid)] and any(word.startswith("worker.children.") for word in words)
+    )
+
+
+def gone(process: psutil.Process) -> bool:
+    """Whether a process has ended; also when its id has been reused."""
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def send(process: psutil.Process, number: signal.Signals) -> None:
+    """Send a signal. Asserts that the process was alive, which every fault test must prove."""
+    assert not gone(process), f"{process} was gone before the signal was sent"
+    process.send_signal(number)
+
+
+def alive(pids: Sequence[int]) -> list[int]:
+    """Those of `pids` that are still running, zombies not counted."""
+    return [pid for pid in pids if _state(pid) not in (None, "Z")]
+
+
+def open_descriptors() -> int:
+    """How many descriptors this process has open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def _state(pid: int) -> str | None:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
