@@ -35,7 +35,7 @@ def it(one_service: Scene, broker: str) -> Iterator[Scene]:
 
 @pytest.fixture(scope="session")
 def node() -> Iterator[PrivateBroker]:
-    """A broker that may be broken. Whoever breaks it mends it."""
+    """A broker that may be broken. A test that breaks it repairs it."""
     with PrivateBroker() as node:
         node.ctl("add_user", "worker", "secret")
         node.ctl("set_permissions", "worker", ".*", ".*", ".*")

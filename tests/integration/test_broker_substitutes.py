@@ -14,7 +14,7 @@ import rabbitmq_container
 import rabbitmq_install
 from ports import poll, speaks_amqp
 
-# A stand-in for docker, which keeps a record of what it is told. `run` answers AMQP's greeting on the published port.
+# A stand-in for docker, which keeps a record of its arguments. `run` answers AMQP's greeting on the published port.
 ENGINE = """#!{python}
 import pathlib, socket, sys
 pathlib.Path({record!r}).open("a").write(" ".join(sys.argv[1:]) + "\\n")

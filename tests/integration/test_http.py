@@ -367,7 +367,7 @@ def test_the_command_line_shows_the_same_as_the_health_checks(service: RunningSe
 
 def test_reset_and_reload_report_what_they_did(service: RunningService) -> None:
     assert "forgotten" in service.autotag("reset").stdout
-    assert "read anew" in service.autotag("reload").stdout
+    assert "read again" in service.autotag("reload").stdout
     service.ready()
 
 

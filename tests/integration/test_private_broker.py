@@ -1,4 +1,4 @@
-"""The broker that other tests break: that it breaks as told, and that nothing of it is left, whatever ends."""
+"""The broker that other tests break: that it breaks on request, and that nothing of it is left, whatever ends."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_a_redelivered_event_gives_the_same_result_under_the_same_id(dms: Dms, p
         dms.publish_body(body, content_type="application/cloudevents+json")
     # When both results have come
     first, second = dms.results(2)
-    # Then they can be told to be the same, and are
+    # Then they can be recognised as the same, and are
     assert first.properties.message_id == second.properties.message_id
     assert comparable(first.body) == comparable(second.body)
 

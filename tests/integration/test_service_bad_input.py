@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def service(broker: str, prefix: str, folder: Path, photographs: dict[str, Path]) -> Iterator[RunningService]:
     roots = json.dumps([str(folder), str(photographs["coffee"].parent)])
-    # One attempt, so that what may come right later is told at once; how it is retried has tests of its own.
+    # One attempt, so that what may succeed later is reported at once; retries have tests of their own.
     with running_service(
         broker, prefix, folder / "run", SOURCES__PATH_ROOTS=roots, RETRY__MAXIMUM_NUMBER_OF_ATTEMPTS="1"
     ) as service:

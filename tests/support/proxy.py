@@ -185,7 +185,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := await reader.read(1 << 16):
                 await self._pass_on(relay, data, writer, from_broker=from_broker)
-        if relay not in self._deaf:  # one end has gone: the other is told, unless it is not to know
+        if relay not in self._deaf:  # one end has gone: close the other too, unless it must not notice
             relay.client.close()
             relay.broker.close()
 

@@ -1,4 +1,4 @@
-"""When nobody could answer an event, it must wait in its queue: the engine tells when that is so."""
+"""When no provider could answer an event, it must wait in its queue: the active engine knows when that is so."""
 
 from __future__ import annotations
 

@@ -60,14 +60,14 @@ def test_every_package_says_what_it_is_for() -> None:
 
 GIVEN_UP = r"""
     workshops? | open_workshop | crews? | \w+_crew | DecoderCrew | ModelCrew | [eE]rrands? | curious | [vV]itals
-    | [aA]lbums? | [sS]tretch | stretches | [pP]ulse | Strip | [dD]esk | [sS]urroundings | Guarded | [vV]isitors?
+    | [aA]lbums? | Stretch | stretches | [pP]ulse | Strip | [dD]esk | [sS]urroundings | Guarded | [vV]isitors?
     | Trial | Findings | LaneRules | GoogleLane | patiently | Patience
     | _abandon_ship | _bury | _condemn | _deafen | _hire
     | [tT]old | [tT]ells? | telling | [wW]hoever | [aA]new
     | worker\.(frames|crews|trial|vitals|album|policy|checks|workshop|notify|replies|content|image_format)
     | worker\.(topology|asyncapi|tuning|chaos|advice|merge|status|logs|metrics|history|tracing|control)
 """
-WORD = re.compile(r"(?<![\w-])(" + "".join(GIVEN_UP.split()) + r")(?![\w-])")
+WORD = re.compile(r"(?<![\w.-])(" + "".join(GIVEN_UP.split()) + r")(?![\w-])")
 TEXTS = ("worker/**/*.py", "tests/**/*.py", "docs/*.md", "docs/decisions/*.md")
 
 

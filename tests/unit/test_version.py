@@ -79,7 +79,7 @@ def test_older_headings_of_the_changelog_are_releases_newest_first() -> None:
 def files_that_people_copy_from() -> list[Path]:
     below = (ROOT / name for name in ("deploy", "docs", "scripts", ".github"))
     found = [path for directory in below for path in directory.rglob("*") if path.is_file()]
-    pages = (path for path in ROOT.glob("*.md") if path.name != "CHANGELOG.md")  # that one tells of older versions
+    pages = (path for path in ROOT.glob("*.md") if path.name != "CHANGELOG.md")  # that one names older versions
     return [*pages, *ROOT.glob("*.toml"), *(path for path in found if path.suffix != ".png")]
 
 

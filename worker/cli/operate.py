@@ -62,7 +62,7 @@ def resume(context: typer.Context, as_json: AsJson = False) -> None:
 
 def reload(context: typer.Context, as_json: AsJson = False) -> None:
     """Have the settings read again. Invalid ones change nothing; what is wrong with them is reported here."""
-    _act(context, "reload", "the settings have been read anew", as_json, within_s=_RELOAD_TIMEOUT_S)
+    _act(context, "reload", "the settings have been read again", as_json, within_s=_RELOAD_TIMEOUT_S)
 
 
 def _act(context: typer.Context, command: str, done: str, as_json: bool, *, within_s: float = 10.0) -> None:

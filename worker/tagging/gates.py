@@ -1,7 +1,7 @@
-"""The gates: whether an event's image is to be looked at, decided before a byte of it is fetched. Pure.
+"""The gates: whether an event's image is tagged at all, decided before a byte of it is fetched. Pure.
 
-The gates are the original's, in its order; each that is shut gives `skipped` with its reason, where the original said
-nothing at all.
+The gates are those of Liferay's auto tagging, in its order. A closed gate gives the result `skipped` with its reason;
+Liferay gives no answer at all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from worker.settings import InstanceSettings, Settings
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Why an image is not looked at: `reason` for programs, `message` for people."""
+    """Why an image is not tagged: `reason` for programs, `message` for people."""
 
     reason: str
     message: str
@@ -25,9 +25,9 @@ class Skip:
 def gate(
     event: Event, settings: Settings, instance: InstanceSettings | None, providers: Iterable[Provider]
 ) -> Skip | None:
-    """The first gate that is shut for this event, or None when the way is free.
+    """The first gate that is closed for this event, or None when all are open.
 
-    `instance` is None for an instance that the settings do not know and are told to skip.
+    `instance` is None for an instance that the settings do not know and that `unknown_instances` has skipped.
     """
     data = event.data
     if not settings.enabled:

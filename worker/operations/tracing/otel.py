@@ -16,7 +16,7 @@ import structlog
 
 from worker import __version__
 from worker.errors import AutotagError, Misconfigured
-from worker.operations.tracing.trace import NO_TRACER, Attributes, Span, Tracer
+from worker.operations.tracing.trace import NO_TRACER, SpanAttributes, Span, Tracer
 
 if TYPE_CHECKING:
     from opentelemetry import trace as api
@@ -65,7 +65,7 @@ class OpenTelemetryTracer:
 
     @contextmanager
     def event(
-        self, traceparent: str | None, tracestate: str | None, began_s: float, attributes: Attributes
+        self, traceparent: str | None, tracestate: str | None, began_s: float, attributes: SpanAttributes
     ) -> Iterator[Span]:
         """A consumer span that began when the delivery arrived."""
         carrier = {name: value for name, value in _headers(traceparent, tracestate) if value is not None}
@@ -80,7 +80,7 @@ class OpenTelemetryTracer:
             yield _RecordedSpan(span)
 
     @contextmanager
-    def span(self, name: str, attributes: Attributes) -> Iterator[Span]:
+    def span(self, name: str, attributes: SpanAttributes) -> Iterator[Span]:
         """A child of the current span. An error is recorded by its reason code, never by its message."""
         with self._tracer.start_as_current_span(
             name, attributes=dict(attributes), record_exception=False, set_status_on_exception=False
@@ -101,7 +101,7 @@ class _RecordedSpan:
         context = self._span.get_span_context()
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
 
-    def set(self, attributes: Attributes) -> None:
+    def set(self, attributes: SpanAttributes) -> None:
         if self._span.is_recording():  # the span may have ended: a child can answer after its caller was cancelled
             self._span.set_attributes(dict(attributes))
 

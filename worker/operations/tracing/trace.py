@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
-Attributes = Mapping[str, str | int | float | bool]
+SpanAttributes = Mapping[str, str | int | float | bool]
 
 
 class Span(Protocol):
@@ -19,7 +19,7 @@ class Span(Protocol):
         """The W3C header that makes later work a child of this span; None if nothing is recorded."""
         ...
 
-    def set(self, attributes: Attributes) -> None:
+    def set(self, attributes: SpanAttributes) -> None:
         """Add attributes."""
         ...
 
@@ -28,12 +28,12 @@ class Tracer(Protocol):
     """Creates spans."""
 
     def event(
-        self, traceparent: str | None, tracestate: str | None, began_s: float, attributes: Attributes
+        self, traceparent: str | None, tracestate: str | None, began_s: float, attributes: SpanAttributes
     ) -> AbstractContextManager[Span]:
         """A span for a whole event, a child of the publisher's span; `began_s` is monotonic."""
         ...
 
-    def span(self, name: str, attributes: Attributes) -> AbstractContextManager[Span]:
+    def span(self, name: str, attributes: SpanAttributes) -> AbstractContextManager[Span]:
         """A child of the span that is open in this task."""
         ...
 
@@ -43,7 +43,7 @@ class NoSpan:
 
     traceparent: str | None = None
 
-    def set(self, attributes: Attributes) -> None:
+    def set(self, attributes: SpanAttributes) -> None:
         """Do nothing."""
 
 
@@ -51,12 +51,12 @@ class NoTracer:
     """A tracer that records nothing."""
 
     def event(
-        self, traceparent: str | None, tracestate: str | None, began_s: float, attributes: Attributes
+        self, traceparent: str | None, tracestate: str | None, began_s: float, attributes: SpanAttributes
     ) -> AbstractContextManager[Span]:
         """Return an unrecorded span."""
         return nullcontext(NO_SPAN)
 
-    def span(self, name: str, attributes: Attributes) -> AbstractContextManager[Span]:
+    def span(self, name: str, attributes: SpanAttributes) -> AbstractContextManager[Span]:
         """Return an unrecorded span."""
         return nullcontext(NO_SPAN)
 
@@ -77,7 +77,7 @@ class Trace:
     _open: ExitStack | None = None
     """The contexts that `join` has entered."""
 
-    def join(self, traceparent: str | None, tracestate: str | None, began_s: float, attributes: Attributes) -> None:
+    def join(self, traceparent: str | None, tracestate: str | None, began_s: float, attributes: SpanAttributes) -> None:
         """Continue the publisher's trace, once the event has been read and its trace is known."""
         if self.tracer is NO_TRACER:
             self.traceparent = traceparent
@@ -138,7 +138,7 @@ def current_span() -> Span:
     return _span.get()
 
 
-def span(name: str, attributes: Attributes | None = None) -> AbstractContextManager[Span]:
+def span(name: str, attributes: SpanAttributes | None = None) -> AbstractContextManager[Span]:
     """A span around the block, as a child of the current one."""
     trace = _trace.get()
     if trace is None or trace.tracer is NO_TRACER:
@@ -147,7 +147,7 @@ def span(name: str, attributes: Attributes | None = None) -> AbstractContextMana
 
 
 @contextmanager
-def _open_span(tracer: Tracer, name: str, attributes: Attributes) -> Iterator[Span]:
+def _open_span(tracer: Tracer, name: str, attributes: SpanAttributes) -> Iterator[Span]:
     with tracer.span(name, attributes) as child, _set_current(child):
         yield child
 
