@@ -16,7 +16,7 @@ import structlog
 
 from worker import __version__
 from worker.errors import AutotagError, Misconfigured
-from worker.operations.tracing.trace import NO_TRACER, SpanAttributes, Span, Tracer
+from worker.operations.tracing.trace import NO_TRACER, Span, SpanAttributes, Tracer
 
 if TYPE_CHECKING:
     from opentelemetry import trace as api
