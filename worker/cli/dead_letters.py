@@ -47,7 +47,7 @@ def list_letters(
     letters = _run(context, lambda queue, on_progress: queue.browse(selection, on_progress))
     if as_json:
         for letter in letters:
-            print(json.dumps(_as_json(letter), ensure_ascii=False))
+            print(json.dumps(_letter_fields(letter), ensure_ascii=False))
         return
     if not letters:
         print("there are no such dead letters")
@@ -71,7 +71,7 @@ def show(context: typer.Context, key: Annotated[str, typer.Argument(help="An id 
         print(f"autotag: there is no dead letter {key}; `autotag dead-letters list` shows their ids", file=sys.stderr)
         raise typer.Exit(ExitCode.FAILED)
     headers = {name: str(value) for name, value in (letter.properties.headers or {}).items()}
-    details = _as_json(letter) | {
+    details = _letter_fields(letter) | {
         "content_type": letter.properties.content_type,
         "headers": headers,
         "event": letter.body.decode("utf-8", "replace"),
@@ -123,7 +123,7 @@ def _selection(*wanted: Any) -> Selection:
     return Selection(*wanted)
 
 
-def _as_json(letter: DeadLetter) -> dict[str, object]:
+def _letter_fields(letter: DeadLetter) -> dict[str, object]:
     return {
         "id": letter.key,
         "lane": letter.lane.value,
