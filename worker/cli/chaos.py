@@ -74,7 +74,7 @@ def run(options: ChaosOptions) -> ChaosReport:
         chaos_run = ChaosRun(options, on_progress)
         report = await chaos_run.run()
         if report.lost:
-            print(f"the queues {chaos_run.topology.prefix}.… are kept for a look", file=sys.stderr)
+            print(f"the queues {chaos_run.topology.prefix}.… are kept for inspection", file=sys.stderr)
         else:
             await chaos_run.delete_queues()
         return report

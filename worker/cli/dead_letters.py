@@ -27,7 +27,7 @@ Reason = Annotated[str | None, typer.Option(help="Only those with this reason.")
 Asset = Annotated[str | None, typer.Option(help="Only this asset's.", metavar="ID")]
 Instance = Annotated[str | None, typer.Option(help="Only this virtual instance's.", metavar="NAME")]
 InLane = Annotated[Lane | None, typer.Option("--lane", help="Only those of this lane.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="At most so many, the oldest first.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most this many, the oldest first.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON, for scripts; one object a line.")]
 
 
@@ -90,7 +90,7 @@ def replay(
     limit: Limit = None,
     as_json: Json = False,
 ) -> None:
-    """Send them to their lanes again, as if for the first time: mend the cause before.
+    """Send them to their lanes again, as if for the first time. Remove the cause first.
 
     Each leaves the dead letters only when its new message is confirmed.
     """

@@ -18,6 +18,8 @@ NOW = datetime(2026, 5, 17, 12, 30, 15, 999, tzinfo=UTC)
 class RecordingSettler:
     """Records how deliveries are settled."""
 
+    is_open = True
+
     def __init__(self) -> None:
         self.verbs: list[tuple[str, int]] = []
 
