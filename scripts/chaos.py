@@ -1,4 +1,4 @@
-"""The chaos run behind `make chaos`: the one of `autotag chaos`, with a broker of its own that is killed as well."""
+"""The chaos run of `make chaos`: that of `autotag chaos`, with a private broker that is killed too."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from demo import write_photographs
 from rabbitmq_node import BrokerError, PrivateBroker
 
 from worker.cli.chaos import run, show
-from worker.diagnostics.chaos.run import Options
+from worker.diagnostics.chaos.run import ChaosOptions
 from worker.errors import AutotagError
 from worker.settings import AmqpSettings
 
 
 def main() -> int:
-    """Parse the command line, run, show the count. 0 when every event is accounted for and every kill happened."""
+    """Parse the command line, run, print the report. Returns 0 if all events ended and all kills happened."""
     parser = argparse.ArgumentParser(description="Kill everything at random under load, and count every event.")
     parser.add_argument("--events", type=int, default=10_000, help="how many events to publish")
-    parser.add_argument("--seed", type=int, default=1, help="the same seed strikes the same blows")
+    parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same faults")
     parser.add_argument("--workers", type=int, default=2, help="how many services share the work")
     parser.add_argument("--photographs", type=Path, help="a directory of photographs; five that are at hand otherwise")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     arguments = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory(prefix="autotag-chaos-") as folder, PrivateBroker() as node:
-            options = Options(
+            options = ChaosOptions(
                 amqp=AmqpSettings.model_validate({"url": node.url, "queue_prefix": "chaos"}),
                 photographs=arguments.photographs or _photographs(Path(folder)),
                 folder=Path(folder) / "run",
                 events=arguments.events,
                 seed=arguments.seed,
                 workers=arguments.workers,
-                broker_blow=lambda pause_s: asyncio.to_thread(kill_and_start, node, pause_s),
-                broker_settled=lambda: asyncio.to_thread(node.settle),
+                restart_broker=lambda pause_s: asyncio.to_thread(kill_and_restart, node, pause_s),
+                on_declared=lambda: asyncio.to_thread(node.flush_metadata),
             )
             report = run(options)
     except (AutotagError, BrokerError) as error:
@@ -47,8 +47,8 @@ def main() -> int:
     return 0 if report.sound else 1
 
 
-def kill_and_start(node: PrivateBroker, pause_s: float) -> bool:
-    """SIGKILL to the broker, and a new start some time later; whether it was alive, and ended of it."""
+def kill_and_restart(node: PrivateBroker, pause_s: float) -> bool:
+    """Kill the broker with SIGKILL and start it `pause_s` later; returns whether it was running and ended."""
     if not node.running:
         return False
     node.kill()

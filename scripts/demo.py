@@ -1,4 +1,4 @@
-"""The demonstration behind `make demo`: a real broker, the real service, five photographs, and the tags that come back.
+"""The demonstration of `make demo`: a real broker, the real service, five photographs, and their tags.
 
 It runs the same commands that an operator would, and prints each before it runs it. AUTOTAG_AMQP__URL names the
 broker; `scripts/private_broker.py` sets it.
@@ -22,7 +22,7 @@ READY_WITHIN_S = 60.0
 
 
 def main() -> int:
-    """Run the demonstration. 0 when every photograph was answered and the service ended cleanly."""
+    """Run the demonstration. Returns 0 if every photograph was answered and the service ended cleanly."""
     with tempfile.TemporaryDirectory(prefix="autotag-demo-") as folder:
         files = write_photographs(Path(folder))
         environment = os.environ | {
@@ -36,7 +36,7 @@ def main() -> int:
         }
         if run(environment, "model", "build"):
             return 1
-        say("run")
+        print_command("run")
         service = subprocess.Popen(command("run"), env=environment)
         try:
             wait_until_ready(environment, service)
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def wait_until_ready(environment: dict[str, str], service: subprocess.Popen[bytes]) -> None:
-    """Return when the service takes events, or has ended; it says itself why."""
+    """Return when the service is ready or has ended; in that case its own output holds the reason."""
     deadline_s = time.monotonic() + READY_WITHIN_S
     while service.poll() is None and time.monotonic() < deadline_s:
         if subprocess.run(command("status"), env=environment, capture_output=True, check=False).returncode == 0:
@@ -58,7 +58,7 @@ def wait_until_ready(environment: dict[str, str], service: subprocess.Popen[byte
 
 
 def write_photographs(folder: Path) -> list[Path]:
-    """Write the photographs as JPEG files, as a camera's upload would be."""
+    """Write the photographs as JPEG files into `folder` and return their paths."""
     import skimage
     from PIL import Image
 
@@ -76,15 +76,15 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "worker", *words]
 
 
-def say(*words: str) -> None:
-    """Print a command as a person would type it, with file names shortened."""
+def print_command(*words: str) -> None:
+    """Print a command as a user would type it, with file names shortened."""
     shown = [Path(word).name if word.startswith("/") else word for word in words]
     print(f"\n$ autotag {shlex.join(shown)}", flush=True)
 
 
 def run(environment: dict[str, str], *words: str) -> int:
-    """Run one `autotag` command to its end; its exit status."""
-    say(*words)
+    """Run one `autotag` command to its end and return its exit status."""
+    print_command(*words)
     return subprocess.run(command(*words), env=environment, check=False).returncode
 
 

@@ -1,16 +1,15 @@
-"""Processes that must not outlive whoever asked for them.
+"""Processes that must not outlive the process that requested them.
 
-`ThirdPartyProvider` is the asking side. It runs this file as a process of its own, the guardian:
+`GuardedProcesses` is the client. It runs this file as a separate process, the guardian:
 
-    guardian.py DIRECTORY [FAREWELL…]
+    guardian.py DIRECTORY [CLEANUP…]
 
-Each line on the guardian's standard input is a request, {"argv": […], "env": {…}, "log": "file"}, and is answered by
-{"pid": N}. Standard input is the lifeline: the kernel closes it when the asking process ends, for whatever reason,
-SIGKILL included. Then the guardian kills all that it started and all that this left behind, runs the command FAREWELL
-if there is one, removes DIRECTORY, and ends. Should somebody kill the guardian, the kernel kills what it started.
+Each line on the guardian's standard input is a request, {"argv": […], "env": {…}, "log": "file"}, and its reply is
+{"pid": N}. The kernel closes standard input when the client ends, for whatever reason, SIGKILL included. The guardian
+then kills all processes that it started and their orphans, runs the command CLEANUP if there is one, removes DIRECTORY,
+and exits. If the guardian itself is killed, the kernel kills the processes that it started.
 
-A death signal set by the asking process alone would be simpler, but Linux sends it when the *thread* that started the
-child ends.
+A death signal set by the client would be simpler, but Linux sends it when the *thread* that started the child ends.
 """
 
 from __future__ import annotations
@@ -33,23 +32,26 @@ PR_SET_CHILD_SUBREAPER = 36
 CLOSE_TIMEOUT_S = 60.0
 
 
-class ThirdPartyProvider:
-    """Processes that end when this process does, at the latest; `close` ends them now."""
+class GuardedProcesses:
+    """Processes that end when this one does, at the latest; `close` ends them at once.
 
-    def __init__(self, directory: Path, farewell: Sequence[str] = ()) -> None:
+    `directory` is removed at the end, after the command `cleanup` has run.
+    """
+
+    def __init__(self, directory: Path, cleanup: Sequence[str] = ()) -> None:
         self._directory = directory
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, str(directory), *farewell],
+            [sys.executable, "-I", "-S", __file__, str(directory), *cleanup],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C in a terminal is for us, not for what is guarded
+            start_new_session=True,  # Ctrl-C in a terminal must not reach the guarded processes
         )
 
     def spawn(self, argv: Sequence[str], env: dict[str, str], log: Path) -> int:
-        """Start a process, its output appended to `log`; returns its process id, which is its session's id as well.
+        """Start a process with its output appended to `log`; returns its process id, which is its session id too.
 
-        Raises ConnectionError when the guardian is gone, and with it what it guarded.
+        Raises ConnectionError when the guardian has ended, and with it the guarded processes.
         """
         request = json.dumps({"argv": list(argv), "env": env, "log": str(log)})
         try:
@@ -59,21 +61,21 @@ class ThirdPartyProvider:
             raise ConnectionError(f"Guardian {self._process.pid} has ended, and all it guarded.") from error
 
     def close(self) -> None:
-        """End everything that was started and remove the directory; returns when that is done."""
+        """Kill all processes, run the cleanup command, remove the directory; returns when that is done."""
         with contextlib.suppress(BrokenPipeError):
             self._process.communicate(timeout=CLOSE_TIMEOUT_S)
-        shutil.rmtree(self._directory, ignore_errors=True)  # in case somebody killed the guardian
+        shutil.rmtree(self._directory, ignore_errors=True)  # in case the guardian was killed
 
 
 def prctl(option: int, value: int) -> None:
-    """Call prctl(2) for this process; raises OSError when the kernel refuses."""
+    """Call prctl(2) for this process. Raises OSError when the kernel refuses."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(option, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
 
 
 def spawn(argv: list[str], env: dict[str, str], log: str) -> int:
-    """Start a process in a session of its own, its output appended to the file `log`; returns its process id.
+    """Start a process in a session of its own, with its output appended to the file `log`; returns its process id.
 
     Plain fork and exec: `subprocess` would compete with `reap` for the children's exit statuses.
     """
@@ -88,13 +90,13 @@ def spawn(argv: list[str], env: dict[str, str], log: str) -> int:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        os.execvpe(argv[0], argv, env)  # noqa: S606 - an argument list of our own, no shell wanted
+        os.execvpe(argv[0], argv, env)  # noqa: S606 - an argument list of our own, no shell is wanted
     finally:
-        os._exit(127)  # exec failed: nothing above this frame may run a second time in the child
+        os._exit(127)  # exec failed: no caller's code may run a second time, in the child
 
 
 def reap(*_: object) -> bool:
-    """Collect every child that has ended; false when no child is left at all."""
+    """Reap every child that has ended; returns false if no child is left at all."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -104,21 +106,21 @@ def reap(*_: object) -> bool:
 
 
 def own_children() -> list[int]:
-    """Process ids of the direct children and of the orphans that former children left: a subreaper inherits these."""
+    """Process ids of the direct children, and of orphans of former children, which a subreaper inherits."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            # After the program's name, which may hold spaces and brackets: state, parent, …
+            # After the program's name, which may contain spaces and brackets: state, parent, …
             parent = int(stat.read_text().rpartition(")")[2].split()[1])
         except OSError:
-            continue  # ended while we looked
+            continue  # ended meanwhile
         if parent == os.getpid():
             found.append(int(stat.parent.name))
     return found
 
 
 def kill_everything() -> None:
-    """SIGKILL children until none is left; each round reaches the ones that the last round made orphans."""
+    """Kill children until none is left; each round reaches the orphans that the round before created."""
     while reap():
         for pid in own_children():
             os.kill(pid, signal.SIGKILL)
@@ -126,8 +128,8 @@ def kill_everything() -> None:
 
 
 def main() -> NoReturn:
-    """Serve requests until the lifeline closes, then leave nothing behind."""
-    directory, *farewell = sys.argv[1:]
+    """Serve requests until standard input is closed, then clean up."""
+    directory, *cleanup = sys.argv[1:]
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGCHLD, reap)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -139,8 +141,8 @@ def main() -> NoReturn:
     finally:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         kill_everything()
-        if farewell:
-            subprocess.run(farewell, check=False, capture_output=True, timeout=30)
+        if cleanup:
+            subprocess.run(cleanup, check=False, capture_output=True, timeout=30)
         shutil.rmtree(directory, ignore_errors=True)
     sys.exit(0)
 

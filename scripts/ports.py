@@ -1,4 +1,4 @@
-"""Loopback ports: free ones, and what answers on one."""
+"""Loopback ports: finds free ones, and checks what listens on one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on, below the range the kernel gives to outgoing connections.
+    """Unused ports of 127.0.0.1, below the range from which the kernel takes ports for outgoing connections.
 
-    From that range, a client might be handed the port of a broker that a test has just killed.
+    A port of that range could be given to a client while the test's broker is down.
     """
-    with contextlib.ExitStack() as held:  # all are held until the last is found, so that they differ
+    with contextlib.ExitStack() as held:  # all stay bound until the last is found, so that they differ
         ports: list[int] = []
         while len(ports) < count:
             port = 15_000 + secrets.randbelow(17_000)
@@ -35,7 +35,7 @@ def accepts_connections(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def speaks_amqp(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether an AMQP 0-9-1 broker answers on this port: it sends a method frame once it is told the protocol."""
+    """Whether an AMQP 0-9-1 broker listens on this port: it replies to the protocol header with a method frame."""
     try:
         with socket.create_connection((host, port), timeout=2) as connection:
             connection.sendall(b"AMQP\x00\x00\x09\x01")
@@ -45,7 +45,7 @@ def speaks_amqp(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def poll(condition: Callable[[], bool], what: str, timeout_s: float) -> None:
-    """Wait until the condition holds; raises TimeoutError when it does not within the time."""
+    """Wait until the condition holds. Raises TimeoutError after `timeout_s`."""
     deadline_s = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline_s:

@@ -2,15 +2,14 @@
 
     python scripts/private_broker.py run -- COMMAND…
 
-COMMAND gets AUTOTAG_AMQP__URL; its exit status is the one returned. A broker named already in AUTOTAG_AMQP__URL (in the
-environment or in `.env`) is used when it answers. Otherwise a private node lives as long as the command does.
+COMMAND gets AUTOTAG_AMQP__URL; its exit status is returned. A broker named already in AUTOTAG_AMQP__URL (in the
+environment or in `.env`) is used when it answers. Otherwise a private node runs as long as the command does.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import rabbitmq_container
+from guardian import PR_SET_PDEATHSIG, prctl
 from ports import accepts_connections, speaks_amqp
 from rabbitmq_container import ContainerBroker
 from rabbitmq_install import NotInstalledError
@@ -30,7 +30,7 @@ URL_VARIABLE = "AUTOTAG_AMQP__URL"
 
 
 def named_url() -> tuple[str, str] | None:
-    """The broker's URL that is set already, and where: in the environment, or in `.env` of the current directory."""
+    """The broker's URL if one is set, and its origin: the environment, or `.env` in the current directory."""
     if url := os.environ.get(URL_VARIABLE):
         return url, "environment"
     with contextlib.suppress(FileNotFoundError):
@@ -43,25 +43,25 @@ def named_url() -> tuple[str, str] | None:
 
 @contextlib.contextmanager
 def some_broker() -> Iterator[str]:
-    """URL of a broker for the length of the block: the one that is named and answers, else a node, else a container."""
+    """URL of a broker for the length of the block: the named one if it answers, else a node, else a container."""
     if named := named_url():
         url, origin = named
         parts = urlsplit(url)
         host, port = parts.hostname or "localhost", parts.port or (5671 if parts.scheme == "amqps" else 5672)
         if (accepts_connections if parts.scheme == "amqps" else speaks_amqp)(port, host):
-            say(f"using {host}:{port}, named by {URL_VARIABLE} ({origin})")
+            log(f"using {host}:{port}, named by {URL_VARIABLE} ({origin})")
             yield url
             return
-        say(f"{host}:{port}, named by {URL_VARIABLE} ({origin}), does not answer; starting a private one instead")
+        log(f"{host}:{port}, named by {URL_VARIABLE} ({origin}), does not answer; starting a private one instead")
     started_s = time.monotonic()
     with private_or_container() as broker:
         took_s = time.monotonic() - started_s
-        say(f"a private RabbitMQ at 127.0.0.1:{urlsplit(broker.url).port}, ready in {took_s:.1f} s")
+        log(f"a private RabbitMQ at 127.0.0.1:{urlsplit(broker.url).port}, ready in {took_s:.1f} s")
         yield broker.url
 
 
 def private_or_container() -> PrivateBroker | ContainerBroker:
-    """A broker still to be entered; raises NotInstalledError when this machine offers neither kind."""
+    """A broker, not yet started: enter it to start it. Raises NotInstalledError if neither kind is available here."""
     try:
         return PrivateBroker()
     except NotInstalledError as error:
@@ -69,28 +69,28 @@ def private_or_container() -> PrivateBroker | ContainerBroker:
         if engine is None:
             error.add_note("Neither docker nor podman answers here, so there is no container to use instead.")
             raise
-        say(f"RabbitMQ is not installed; using {rabbitmq_container.IMAGE} with {engine}")
+        log(f"RabbitMQ is not installed; using {rabbitmq_container.IMAGE} with {engine}")
         return ContainerBroker(engine)
 
 
-def say(message: str) -> None:
-    """Tell the person; on standard error, since standard output belongs to the command."""
+def log(message: str) -> None:
+    """Print a message on standard error, since standard output belongs to the command."""
     print(f"broker: {message}", file=sys.stderr, flush=True)
 
 
 def run(command: Sequence[str]) -> int:
-    """Run a command beside a broker; its exit status, or 128 + N when signal N ended it, as a shell would say."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # until the command runs: undo what has begun, and end
+    """Run a command beside a broker. Returns its exit status, or 128 + N if signal N ended it, as a shell does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # until the command runs: clean up and exit
     with some_broker() as url:
         runner = os.getpid()
 
         def die_with_the_runner() -> None:
-            ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: without its broker the command has no point
-            if os.getppid() != runner:  # it ended before the line above
+            prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # without its broker the command has no purpose
+            if os.getppid() != runner:  # the runner ended before the line above
                 os._exit(143)
 
         process = subprocess.Popen(command, env=os.environ | {URL_VARIABLE: url}, preexec_fn=die_with_the_runner)  # noqa: PLW1509 - one thread
-        # Ctrl-C reaches the command from the terminal itself; what it then does decides.
+        # The terminal sends Ctrl-C to the command too, and its reaction decides.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         status = process.wait()
@@ -107,10 +107,10 @@ def main() -> int:
     try:
         return run(arguments.command)
     except FileNotFoundError as error:
-        say(f"no such command: {error.filename}")
+        log(f"no such command: {error.filename}")
         return 127
     except (BrokerError, NotInstalledError, OSError) as error:
-        say("\n".join([str(error), *getattr(error, "__notes__", [])]))
+        log("\n".join([str(error), *getattr(error, "__notes__", [])]))
         return 1
     except KeyboardInterrupt:
         return 130

@@ -1,4 +1,4 @@
-"""RabbitMQ in a container, for machines where it cannot be installed: enough to test and demonstrate with."""
+"""RabbitMQ in a container, for machines where it cannot be installed: enough for tests and the demonstration."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from guardian import ThirdPartyProvider
+from guardian import GuardedProcesses
 from ports import free_ports, poll, speaks_amqp
 
 IMAGE = "docker.io/library/rabbitmq:4"
 USER = "autotag"
-START_TIMEOUT_S = 300.0  # the image may have to be fetched
+START_TIMEOUT_S = 300.0  # the image may have to be pulled
 
 
 def engine() -> str | None:
-    """The first of docker and podman that is installed and answers."""
+    """The first of docker and podman that is installed and works; None if neither does."""
     for name in ("docker", "podman"):
         if shutil.which(name) and subprocess.run([name, "info"], check=False, capture_output=True).returncode == 0:
             return name
@@ -28,7 +28,7 @@ def engine() -> str | None:
 
 
 class ContainerBroker:
-    """RabbitMQ in a container, for machines where it cannot be installed: enough to test and demonstrate with."""
+    """A RabbitMQ container. A context manager: started on entry, removed on exit. `engine` is `docker` or `podman`."""
 
     def __init__(self, engine: str) -> None:
         self._engine = engine
@@ -39,20 +39,20 @@ class ContainerBroker:
     def __enter__(self) -> Self:
         name = f"autotag-{secrets.token_hex(4)}"
         directory = Path(tempfile.mkdtemp(prefix="autotag-broker-"))
-        # Killing the engine's client does not end the container, so the guardian says farewell by name.
-        self._guarded = ThirdPartyProvider(directory, [self._engine, "rm", "--force", name])
+        # Killing the engine's client does not end the container, so the guardian's cleanup command removes it by name.
+        self._processes = GuardedProcesses(directory, [self._engine, "rm", "--force", name])
         argv = [self._engine, "run", "--rm", "--name", name, "--publish", f"127.0.0.1:{self._port}:5672"]
         argv += ["--env", f"RABBITMQ_DEFAULT_USER={USER}", "--env", f"RABBITMQ_DEFAULT_PASS={self._password}"]
-        self._guarded.spawn([*argv, IMAGE], dict(os.environ), directory / "console.log")
+        self._processes.spawn([*argv, IMAGE], dict(os.environ), directory / "console.log")
         try:
             poll(lambda: speaks_amqp(self._port), "the container answers", START_TIMEOUT_S)
         except BaseException as error:
             error.add_note((directory / "console.log").read_text(errors="replace")[-2000:])
-            self._guarded.close()
+            self._processes.close()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._guarded.close()
+        self._processes.close()

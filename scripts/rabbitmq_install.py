@@ -1,6 +1,6 @@
-"""Finds RabbitMQ on this machine; on Debian and Ubuntu, as root, installs it first.
+"""Finds RabbitMQ on this machine; on Debian and Ubuntu, as root, installs it if it is missing.
 
-The packaged system service is left alone: if it is not running, it is not started.
+The packaged system service is not touched: if it is not running, it is not started.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 
 PACKAGE = "rabbitmq-server"
 # Debian's rabbitmq-server on the PATH is a wrapper that becomes the user `rabbitmq` and uses the system's directories.
-# The script behind it runs as whoever calls it.
+# The script that it calls runs as the calling user.
 PACKAGED = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 class NotInstalledError(Exception):
-    """RabbitMQ is absent and could not be installed; the message says what to run."""
+    """RabbitMQ is missing and could not be installed; the message says what to run."""
 
 
 def find() -> Path | None:
@@ -34,7 +34,7 @@ def find() -> Path | None:
 @contextlib.contextmanager
 def services_stay_stopped() -> Iterator[None]:
     """Packages installed inside this block do not start their services (Debian's invoke-rc.d asks the policy file)."""
-    if POLICY.exists():  # the machine's owner has a policy already, as every container image does
+    if POLICY.exists():  # there is a policy already, as in every container image
         yield
         return
     POLICY.write_text("#!/bin/sh\nexit 101\n")
@@ -46,7 +46,7 @@ def services_stay_stopped() -> Iterator[None]:
 
 
 def install() -> Path:
-    """Install the distribution's package; returns the start script, or raises NotInstalledError with what to do."""
+    """Install the distribution's package and return the start script. Raises NotInstalledError with what to do."""
     if not shutil.which("apt-get"):
         raise NotInstalledError(
             "RabbitMQ is not installed, and this machine has no apt-get to install it with. Install RabbitMQ 3.10 or "
@@ -62,7 +62,7 @@ def install() -> Path:
     env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     output = ""
     with services_stay_stopped():
-        # A package list that cannot be fetched is not yet a failure: the lists on the machine may do.
+        # A package list that cannot be fetched is no failure yet: the lists on the machine may be recent enough.
         for command in ([*apt, "update"], [*apt, "install", "--yes", "--no-install-recommends", PACKAGE]):
             done = subprocess.run(
                 command, check=False, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True
@@ -77,7 +77,7 @@ def install() -> Path:
 
 
 def tool(name: str) -> str:
-    """Path of one of Erlang's programs; some packagings leave all but `erl` off the PATH."""
+    """Path of one of Erlang's programs, which some packages do not put on the PATH. Raises NotInstalledError."""
     found = shutil.which(name)
     if found:
         return found

@@ -1,7 +1,7 @@
-"""One RabbitMQ node of one's own, for tests that may break it.
+"""A private RabbitMQ node, which tests may break.
 
-Each node has its own ports, name, directory, cookie and epmd, all on loopback, so that several run side by side and
-none of them meets a RabbitMQ that was on the machine before. It ends when the process that started it does.
+Each node has its own ports, name, directory, cookie and epmd, all on loopback. Several can run side by side, and none
+interferes with a RabbitMQ that is on the machine already. A node ends when the process that started it ends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Self
 from urllib.parse import quote
 
 import rabbitmq_install
-from guardian import ThirdPartyProvider
+from guardian import GuardedProcesses
 from ports import accepts_connections, free_ports, poll, speaks_amqp
 
 START_TIMEOUT_S = 90.0
@@ -30,7 +30,7 @@ MEMORY_LIMIT_BYTES = 1_000_000_000
 DISK_FREE_LIMIT_BYTES = 50_000_000
 USER = "autotag"
 
-# One scheduler thread and no spinning: a test's broker shares the machine with what is tested.
+# One scheduler thread and no busy waiting: the broker shares the machine with the code under test.
 ERLANG_ARGUMENTS = (
     "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1 +SDcpu 1:1 +SDio 4 +sbwt none +sbwtdcpu none +sbwtdio none"
 )
@@ -60,12 +60,12 @@ ssl_options.fail_if_no_peer_cert = {require}
 
 
 class BrokerError(Exception):
-    """The node did not start, did not stop, or refused a command; the message holds what it said."""
+    """The node did not start, did not stop, or refused a command; the message holds its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """What a TLS listener needs, as PEM files. With `client_certificates`, clients have to show one too."""
+    """PEM files for a TLS listener. With `client_certificates`, clients have to present one too."""
 
     authority: Path
     certificate: Path
@@ -87,8 +87,8 @@ class PrivateBroker:
         self._pidfd: int | None = None
         self.pid: int | None = None
         self._write_configuration()
-        self._guarded = ThirdPartyProvider(self.directory)
-        self._guarded.spawn(
+        self._processes = GuardedProcesses(self.directory)
+        self._processes.spawn(
             [epmd, "-port", str(self._epmd_port), "-address", "127.0.0.1"], self._environment(), self._console
         )
 
@@ -105,25 +105,25 @@ class PrivateBroker:
 
     @property
     def tls_url(self) -> str:
-        """AMQPS URL by the name `localhost`, which the certificate has to carry."""
+        """AMQPS URL with the host name `localhost`, for which the certificate has to be valid."""
         return f"amqps://{USER}:{self._password}@localhost:{self.tls_port}/%2F"
 
     @property
     def management_url(self) -> str:
-        """Base of the management API, with user and password; answers when `management=True` was given."""
+        """Base URL of the management API, with user and password. Works only with `management=True`."""
         return f"http://{USER}:{self._password}@127.0.0.1:{self._management_port}"
 
-    # Life and death
+    # Starting and stopping
 
     def start(self) -> None:
-        """Start the node and wait until it answers AMQP; with what it stored before, if it ran before."""
+        """Start the node, with the data it stored before, and wait until it speaks AMQP. Raises BrokerError."""
         if self.running:
             raise BrokerError("The broker is running already.")
         poll(lambda: accepts_connections(self._epmd_port), "epmd listens", EPMD_TIMEOUT_S)
         self._release()
-        self.pid = self._guarded.spawn([str(self._server)], self._environment(), self._console)
+        self.pid = self._processes.spawn([str(self._server)], self._environment(), self._console)
         try:
-            # A descriptor, not a number: it cannot come to mean another process after this one has ended.
+            # A pidfd, unlike a process id, cannot denote another process after this one has ended.
             self._pidfd = os.pidfd_open(self.pid)
             poll(lambda: speaks_amqp(self.port) or not self.running, "the broker answers", START_TIMEOUT_S)
         except ProcessLookupError:
@@ -132,29 +132,29 @@ class PrivateBroker:
             lines = self.log.splitlines()
             errors = [line for line in lines if "[error]" in line][
                 :12
-            ]  # the first is the cause; pages of reports follow
+            ]  # the cause comes first, pages of reports follow
             raise BrokerError("\n".join(["RabbitMQ ended while starting. It said:", *(errors or lines[-12:])]))
 
     @property
     def running(self) -> bool:
-        """Whether the node's process lives, be it paused or not yet ready."""
+        """Whether the node's process is running, even if paused or not yet ready."""
         return self._pidfd is not None and not select.select([self._pidfd], [], [], 0)[0]
 
     def stop(self) -> None:
-        """Orderly shutdown: clients get a `connection.close`, messages stay on disk for the next `start`."""
+        """Shut down in order: clients get a `connection.close`, messages stay on disk for the next `start`."""
         self._signal(signal.SIGTERM)
         self._wait_until_gone()
 
     def kill(self) -> None:
-        """Pull the plug: SIGKILL. Clients see their connections end; `start` works afterwards. See `settle`."""
+        """Send SIGKILL. Clients see their connections end; `start` works afterwards. See `flush_metadata`."""
         self._signal(signal.SIGKILL)
         self._wait_until_gone()
 
-    def settle(self) -> None:
+    def flush_metadata(self) -> None:
         """Make queues that were declared just now survive a `kill`.
 
-        RabbitMQ 3.10 writes the directory of quorum queues about a second after a declare. Killed before that, it comes
-        back with the queue's name but without its log: confirmed messages are gone, and it never elects a leader.
+        RabbitMQ 3.10 writes the directory of quorum queues about a second after a declaration. Killed before that, it
+        restarts with the queue's name but without its log: confirmed messages are lost, and no leader is ever elected.
         """
         self.eval("[dets:sync(Table) || Table <- dets:all()]")
 
@@ -164,7 +164,7 @@ class PrivateBroker:
         self.start()
 
     def pause(self) -> None:
-        """Freeze the node with SIGSTOP: connections stay open and nothing answers."""
+        """Freeze the node with SIGSTOP: connections stay open, and it does not reply."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -172,8 +172,8 @@ class PrivateBroker:
         self._signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """End the node and its epmd at once and remove the directory. Closing twice is harmless."""
-        self._guarded.close()
+        """Kill the node and its epmd and remove the directory. Closing twice is harmless."""
+        self._processes.close()
         self._release()
 
     def __enter__(self) -> Self:
@@ -192,50 +192,50 @@ class PrivateBroker:
     # Operations
 
     def ctl(self, *arguments: str) -> str:
-        """Run rabbitmqctl and return what it prints. Takes half a second: for repeated questions there is `eval`."""
+        """Run rabbitmqctl and return its output. Takes half a second; use `eval` for repeated queries."""
         script = self._server.with_name("rabbitmqctl")
         return self._command([str(script), "--quiet", "--node", self._node, *arguments])
 
     def eval(self, expression: str) -> str:
         """Evaluate an Erlang expression (no full stop) inside the node and return its value as Erlang prints it.
 
-        Takes milliseconds. A binary comes back as `#Bin<…>`: ask for `binary_to_list(…)` to read it.
+        Takes milliseconds. Erlang prints a binary as `#Bin<…>`; use `binary_to_list(…)` to read it. Raises BrokerError.
         """
         argv = [rabbitmq_install.tool("erl_call"), "-sname", self._node, "-timeout", "20", "-e"]
-        answer = self._command(argv, f"{expression}.\n")
-        if not answer.startswith("{ok, "):
-            raise BrokerError(f"{expression}: {answer}")
-        return answer.removeprefix("{ok, ").removesuffix("}")
+        output = self._command(argv, f"{expression}.\n")
+        if not output.startswith("{ok, "):
+            raise BrokerError(f"{expression}: {output}")
+        return output.removeprefix("{ok, ").removesuffix("}")
 
     def set_memory_alarm(self, on: bool) -> None:
-        """Let the node find itself out of memory (it blocks publishers), or well again; returns when it does."""
+        """Raise or clear the node's memory alarm, which blocks publishers; returns once the node reports it."""
         limit_bytes = 1 if on else MEMORY_LIMIT_BYTES
         self.eval(f"vm_memory_monitor:set_vm_memory_high_watermark({{absolute, {limit_bytes}}})")
         poll(lambda: ("memory" in self.alarms()) is on, f"memory alarm {on}", STOP_TIMEOUT_S)
 
     def set_disk_alarm(self, on: bool) -> None:
-        """Let the node find its disk full (it blocks publishers), or well again; returns when it does."""
+        """Raise or clear the node's disk alarm, which blocks publishers; returns once the node reports it."""
         limit_bytes = 1 << 60 if on else DISK_FREE_LIMIT_BYTES
         self.eval(f"rabbit_disk_monitor:set_disk_free_limit({limit_bytes})")
         poll(lambda: ("disk" in self.alarms()) is on, f"disk alarm {on}", STOP_TIMEOUT_S)
 
     def alarms(self) -> set[str]:
-        """Resources the node has raised an alarm for: `memory`, `disk`."""
+        """Resources for which the node has raised an alarm: `memory`, `disk`."""
         raised = self.eval("[R || {{resource_limit, R, _}, _} <- rabbit_alarm:get_alarms()]")
         return {resource for resource in ("memory", "disk") if resource in raised}
 
     def close_connections(self) -> int:
-        """Close every client's connection as an operator would (reply code 320); returns how many there were."""
+        """Close every client's connection, as an operator can (reply code 320); returns how many there were."""
         close = 'rabbit_networking:close_connection(C, "closed by the operator")'
         return int(self.eval(f"length([{close} || C <- rabbit_networking:connections()])"))
 
     @property
     def log(self) -> str:
-        """Everything the node has written, console and log file."""
+        """Everything the node has logged, on the console and in its file."""
         files = (self._console, self.directory / "node.log")
         return "".join(file.read_text(errors="replace") for file in files if file.exists())
 
-    # Inside
+    # Internals
 
     @property
     def _console(self) -> Path:
@@ -257,13 +257,13 @@ class PrivateBroker:
             parts.append(CONFIGURATION_MANAGEMENT)
         if self._tls:
             parts.append(CONFIGURATION_TLS)
-            must = self._tls.client_certificates
+            required = self._tls.client_certificates
             values |= {
                 "authority": self._tls.authority,
                 "certificate": self._tls.certificate,
                 "key": self._tls.key,
-                "verify": "verify_peer" if must else "verify_none",
-                "require": str(must).lower(),
+                "verify": "verify_peer" if required else "verify_none",
+                "require": str(required).lower(),
             }
         (self.directory / "rabbitmq.conf").write_text("".join(parts).format_map(values))
         (self.directory / "enabled_plugins").write_text("[rabbitmq_management].\n" if self._management else "[].\n")
@@ -272,7 +272,7 @@ class PrivateBroker:
         cookie.chmod(0o400)
 
     def _environment(self) -> dict[str, str]:
-        """All that the node and its tools see; nothing of ours, so that no RABBITMQ_… of the machine leaks in."""
+        """The environment of the node and its tools. Ours is not inherited: it may hold RABBITMQ_… variables."""
         here = str(self.directory)
         return {
             "PATH": f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -293,7 +293,7 @@ class PrivateBroker:
             "RABBITMQ_CTL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1",
             "RABBITMQ_CTL_DIST_PORT_MIN": "0",  # 0 to 0: any free port
             "RABBITMQ_CTL_DIST_PORT_MAX": "0",
-            # The start script then becomes the Erlang machine, instead of waiting for it: its process id is the node's.
+            # Has the start script exec the Erlang VM instead of waiting for it: its process id is then the node's.
             "RUNNING_UNDER_SYSTEMD": "true",
         }
 

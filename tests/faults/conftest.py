@@ -1,4 +1,4 @@
-"""What the tests that break things share: one service whose children may be hurt, one broker that may be."""
+"""Shared by the fault tests: a service whose children may be killed, and a service whose broker may be killed."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tests.support.service import Dms
 
 @pytest.fixture(scope="session")
 def one_service(broker: str, photographs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """A service that outlives every fault of its children: one for all the tests that hurt only those."""
+    """One service for all tests that break only its children, which it survives."""
     with scene(broker, f"faults-{os.getpid()}", tmp_path_factory.mktemp("faults"), photographs) as it:
         yield it
 
 
 @pytest.fixture
 def it(one_service: Scene, broker: str) -> Iterator[Scene]:
-    """The service at rest, all its children well, and an account of this test's events alone."""
-    one_service.dms.close()  # idle for as long as the last test took, it may have been given up by the broker
+    """That service, ready and idle, with an empty ledger for this test's events."""
+    one_service.dms.close()  # it was idle during the last test, and the broker may have closed it
     one_service.ledger = Ledger(Dms(broker, one_service.ledger.dms.prefix))
     one_service.ready()
     one_service.reset()
@@ -35,7 +35,7 @@ def it(one_service: Scene, broker: str) -> Iterator[Scene]:
 
 @pytest.fixture(scope="session")
 def node() -> Iterator[PrivateBroker]:
-    """A broker that may be broken. A test that breaks it repairs it."""
+    """A broker that tests may break. A test that does repairs it."""
     with PrivateBroker() as node:
         node.ctl("add_user", "worker", "secret")
         node.ctl("set_permissions", "worker", ".*", ".*", ".*")
@@ -44,7 +44,7 @@ def node() -> Iterator[PrivateBroker]:
 
 @pytest.fixture(scope="session")
 def proxy(node: PrivateBroker) -> Iterator[Proxy]:
-    """What lies between the service and that broker."""
+    """The network between the service and that broker."""
     with Proxy(node.port) as proxy:
         yield proxy
 
@@ -53,17 +53,17 @@ def proxy(node: PrivateBroker) -> Iterator[Proxy]:
 def one_service_far_away(
     node: PrivateBroker, proxy: Proxy, photographs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Scene]:
-    """A service that reaches the broker through the proxy, as a user of its own."""
+    """A service that connects to that broker through the proxy, as the user `worker`."""
     url = f"amqp://worker:secret@127.0.0.1:{proxy.port}/%2F"
     folder = tmp_path_factory.mktemp("far-away")
     with scene(url, "far-away", folder, photographs, dms_url=node.url) as it:
-        node.settle()
+        node.flush_metadata()
         yield it
 
 
 @pytest.fixture
 def far(one_service_far_away: Scene, node: PrivateBroker, proxy: Proxy) -> Iterator[Scene]:
-    """That service at rest, the broker and the network whole, and an account of this test's events alone."""
+    """That service, ready and idle, with a working network and an empty ledger for this test's events."""
     proxy.heal()
     one_service_far_away.reconnect(node.url)
     one_service_far_away.ready()

@@ -1,4 +1,4 @@
-"""SIGKILL to the broker, and its return."""
+"""The broker is killed with SIGKILL, and started again."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def test_it_consumes_again_within_ten_seconds_of_the_brokers_return_and_was_neve
         back_at_s = time.monotonic()
         # Then the service consumes again within ten seconds
         until(lambda: consumers(node), "there are consumers", within_s=10)
-        until(lambda: readiness.first_ready_after(began_to_start_at_s), "it says so", within_s=10)
+        until(lambda: readiness.first_ready_after(began_to_start_at_s), "it reports ready", within_s=10)
         assert (readiness.first_ready_after(began_to_start_at_s) or 0) - back_at_s < 10
-        # And all the time that the broker was away, it never said to be ready
+        # And it never reported ready while the broker was down
         assert readiness.ready_times(killed_at_s + 0.5, began_to_start_at_s) == []
     # And every event, confirmed before the broker was killed, has its tags
     far.reconnect(node.url)
@@ -38,5 +38,5 @@ def test_it_consumes_again_within_ten_seconds_of_the_brokers_return_and_was_neve
 
 
 def consumers(node: PrivateBroker) -> int:
-    """How many consumers the broker knows."""
+    """How many consumers the broker has."""
     return int(node.eval('length(rabbit_amqqueue:consumers_all(<<"/">>))'))

@@ -1,4 +1,4 @@
-"""An orderly restart of the broker, as at an upgrade."""
+"""The broker is restarted in order, as for an upgrade."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def test_a_restart_under_load_costs_no_event_and_it_consumes_again_within_ten_se
         node.stop()
         assert not node.running
         until(lambda: not readiness.now, "the loss is reported", within_s=2)
-        gone_by = len(readiness.samples)
+        samples_before = len(readiness.samples)
         node.start()
-        until(lambda: any(ready for _, ready in readiness.samples[gone_by:]), "ready again", within_s=10)
+        until(lambda: any(ready for _, ready in readiness.samples[samples_before:]), "ready again", within_s=10)
     assert node.pid != pid_before
     far.reconnect(node.url)
     far.ledger.settle()

@@ -1,4 +1,4 @@
-"""SIGSTOP to the broker: every connection stays open, and nothing answers."""
+"""The broker is frozen with SIGSTOP: every connection stays open, and it does not reply."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.readiness import watched
 from tests.support.scene import Scene
 
 NOTICED_WITHIN_S = 20.0
-"""pika looks for heartbeats of 2 s every 7 s, and gives up when it has looked twice in vain."""
+"""With `heartbeat_s` = 2, pika checks for heartbeats every 7 s, and gives up after two checks without one."""
 
 
 def test_a_frozen_broker_is_noticed_by_its_silence_and_consumed_from_when_it_is_back(

@@ -1,4 +1,4 @@
-"""The broker runs out of memory or disk: it raises an alarm, and stops reading from those who publish."""
+"""The broker runs out of memory or disk: it raises an alarm, and stops reading from publishers."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from tests.support.scene import Scene
 
 
 @pytest.mark.parametrize("resource", ["memory", pytest.param("disk", marks=pytest.mark.slow_fault)])
-def test_a_blocked_broker_is_told_of_and_waited_for(far: Scene, node: PrivateBroker, resource: str) -> None:
+def test_a_blocked_broker_is_reported_and_waited_for(far: Scene, node: PrivateBroker, resource: str) -> None:
     far.under_load(200)
     reconnects = far.service.status()["broker"]["reconnects"]  # type: ignore[index]
     alarm = node.set_memory_alarm if resource == "memory" else node.set_disk_alarm
-    # The model is held up meanwhile: the broker blocks only those who publish, so something must be left to be answered
+    # The model is stopped meanwhile: RabbitMQ blocks only those who publish, so answers must be outstanding
     model = far.child("model")
     send(model, signal.SIGSTOP)
     alarm(True)
     try:
         assert node.alarms() == {resource}
-        with suppress(psutil.NoSuchProcess):  # where that took longer than its deadline, a successor goes on
+        with suppress(psutil.NoSuchProcess):  # if that took longer than its deadline, it has been replaced
             model.send_signal(signal.SIGCONT)
-        # It says so, and that it is not ready
+        # Then the block is reported, and the service is not ready
         until(lambda: "blocked" in str((far.service.status() or {}).get("why_not")), "it is not ready any more")
-        # Nothing more is answered, and nothing is given up, for longer than a confirm may take
+        # And nothing is answered or given up, for longer than the timeout of a confirm
         far.ledger.gather()
         ended = far.ledger.ended
         time.sleep(6)

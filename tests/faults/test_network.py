@@ -1,4 +1,4 @@
-"""The network between service and broker, broken in five ways by a proxy that counts what it does."""
+"""Five network faults between service and broker, injected by a proxy that counts what it does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.support.proxy import Proxy
 from tests.support.scene import Scene
 
 NOTICED_WITHIN_S = 20.0
-"""pika looks for heartbeats of 2 s every 7 s, and gives up when it has looked twice in vain."""
+"""With `heartbeat_s` = 2, pika checks for heartbeats every 7 s, and gives up after two checks without one."""
 
 
 def ready(far: Scene) -> bool:
@@ -48,8 +48,8 @@ def test_a_half_open_connection_is_given_up(far: Scene, proxy: Proxy) -> None:
     far.under_load()
     swallowed = proxy.swallowed_bytes
     connections = proxy.connections
-    assert proxy.half_open() == 1  # the broker has seen us go and gives our deliveries to others; we see nothing
-    until(lambda: proxy.swallowed_bytes > swallowed, "what we still sent went nowhere")
+    assert proxy.half_open() == 1  # the broker sees our end close and requeues our deliveries; we see nothing
+    until(lambda: proxy.swallowed_bytes > swallowed, "what we sent afterwards was discarded")
     until(lambda: proxy.connections > connections, "another connection was made", within_s=NOTICED_WITHIN_S)
     until(lambda: ready(far), "ready again", within_s=10)
     far.ledger.settle()

@@ -1,4 +1,4 @@
-"""An operator deletes the queue, unbinds the results, closes the connection, takes a permission away."""
+"""An operator deletes the queue, unbinds the results, closes the connection, or revokes a permission."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_deleted_queue_is_declared_again_and_what_was_in_hand_is_answered(far:
     until(lambda: far.service.status()["broker"]["unsettled"] == 20, "all are in hand")  # type: ignore[index]
     # When their queue is deleted
     far.dms.delete_queue("images.live")
-    # Then the service learns of it, declares the queue again and consumes from it
+    # Then the service is notified, declares the queue again and consumes from it
     until(lambda: far.logged("RabbitMQ ended a consumer; was its queue deleted?"), "the consumer was cancelled")
     until(lambda: far.dms.exists("images.live"), "the queue is there again")
     until(lambda: (far.service.status() or {}).get("ready"), "ready again")
@@ -40,7 +40,7 @@ def test_a_deleted_queue_is_declared_again_and_what_was_in_hand_is_answered(far:
 def test_results_without_a_queue_keep_their_events_until_the_binding_is_there_again(far: Scene) -> None:
     far.dms.unbind_results()
     far.load(40)
-    # The service finds out, keeps the events, and binds the queue again, since declaring is its to do
+    # The service notices, keeps the events, and binds the queue again, since `amqp.declare` is on
     until(lambda: far.logged("result is unroutable; the event is kept and comes back"), "it was noticed")
     far.ledger.settle()
     assert far.ledger.statuses() == {"tagged"}
@@ -67,14 +67,14 @@ def test_where_declaring_is_the_administrators_the_events_wait_for_the_administr
 
 async def declared(url: str, prefix: str) -> None:
     settings = AmqpSettings.model_validate({"url": url, "queue_prefix": prefix})
-    async with connected(settings, "administrator") as link:
-        await declare(link, topology(prefix, (1, 2)))
+    async with connected(settings, "administrator") as connection:
+        await declare(connection, topology(prefix, (1, 2)))
 
 
 def test_a_connection_closed_by_an_operator_is_made_again(far: Scene, node: PrivateBroker) -> None:
     far.under_load()
     assert node.close_connections() >= 1
-    until(lambda: "closed by the operator" in far.service.logged(), "the operator's words are in the log")
+    until(lambda: "closed by the operator" in far.service.logged(), "the operator's text is in the log")
     far.reconnect(node.url)
     until(lambda: (far.service.status() or {}).get("ready"), "ready again", within_s=10)
     far.ledger.settle()
@@ -82,14 +82,14 @@ def test_a_connection_closed_by_an_operator_is_made_again(far: Scene, node: Priv
 
 
 @pytest.mark.parametrize(("write", "read"), [("^$", ".*"), (".*", "^$")], ids=["to publish", "to consume"])
-def test_without_a_permission_it_is_not_ready_and_says_why_and_goes_on_when_it_has_it_again(
+def test_without_a_permission_it_is_not_ready_and_reports_why_and_resumes_when_it_has_it_again(
     far: Scene, node: PrivateBroker, write: str, read: str
 ) -> None:
     far.under_load()
     node.ctl("set_permissions", "worker", ".*", write, read)
     try:
-        node.close_connections()  # RabbitMQ looks at permissions when something is opened, not at every message
-        until(lambda: "refused" in str((far.service.status() or {}).get("why_not")), "it says why it is not ready")
+        node.close_connections()  # RabbitMQ checks permissions when a channel is opened, not for every message
+        until(lambda: "refused" in str((far.service.status() or {}).get("why_not")), "it reports why it is not ready")
     finally:
         node.ctl("set_permissions", "worker", ".*", ".*", ".*")
     far.reconnect(node.url)
@@ -99,26 +99,26 @@ def test_without_a_permission_it_is_not_ready_and_says_why_and_goes_on_when_it_h
 
 
 @pytest.mark.slow_fault
-def test_a_worker_that_may_consume_and_not_publish_keeps_every_event_and_sets_none_aside(
+def test_a_worker_that_may_consume_and_not_publish_keeps_every_event_and_dead_letters_none(
     node: PrivateBroker, tmp_path: Path, photographs: dict[str, Path]
 ) -> None:
-    # Given a service that declares nothing, so that it finds out about its permissions only when it publishes
+    # Given a service that declares nothing, so that its permissions are first checked when it publishes
     asyncio.run(declared(node.url, "no-permission"))
     node.ctl("add_user", "reader", "secret")
     node.ctl("set_permissions", "reader", "^$", ".*", ".*")
     url = node.url_of("/", "reader", "secret")
     with scene(url, "no-permission", tmp_path, photographs, dms_url=node.url, AMQP__DECLARE="false") as it:
-        # When the permission to publish is taken away, and it gets events
+        # When the permission to publish is revoked, and it gets events
         node.ctl("set_permissions", "reader", "^$", "^$", ".*")
         node.close_connections()
         it.reconnect(node.url)
         it.load(20)
         until(lambda: "ACCESS_REFUSED" in it.service.logged(), "RabbitMQ refuses its results")
         time.sleep(8)
-        # Then every event is still there
+        # Then every event is still in its queue
         it.ledger.gather()
         assert it.ledger.ended == set()
-        # And is answered when the permission is back
+        # And is answered once the permission is restored
         node.ctl("set_permissions", "reader", "^$", ".*", ".*")
         it.ledger.settle()
         assert it.ledger.statuses() == {"tagged"}

@@ -1,4 +1,4 @@
-"""What stands in the way of a connection is told in words that say what to do; and it is tried again regardless."""
+"""Whatever prevents a connection is reported with what to do about it, and connecting is retried regardless."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ import pytest
 import trustme
 from rabbitmq_node import PrivateBroker, TlsFiles
 
-from tests.support.serving import layout_for, operator, serving, settings_for, until
+from tests.support.polling import eventually
+from tests.support.serving import open_operator, serving, settings_for, topology_for
 from worker.amqp.connection import connected
 from worker.amqp.declare import declare
 from worker.amqp.errors import BrokerUnreachable
-from worker.amqp.state import BrokerState, Phase
+from worker.amqp.state import BrokerPhase, BrokerState
 from worker.amqp.topology import Lane
 from worker.errors import AutotagError, Misconfigured
 from worker.settings import AmqpSettings
 
 
-async def what_stands_in_the_way(settings: AmqpSettings) -> BrokerState:
-    """Start, and wait until it has said what is wrong twice over: it goes on trying."""
+async def state_without_connection(settings: AmqpSettings) -> BrokerState:
+    """Start, and return the state after the second failed attempt: it goes on trying."""
     async with serving(settings, start=False) as it:
         starting = asyncio.create_task(it.broker.start())
-        await until(lambda: [s.phase for s in it.states].count(Phase.WAITING) > 1, "a second attempt")
+        await eventually(
+            lambda: [s.phase for s in it.states].count(BrokerPhase.WAITING) > 1, "a second attempt", within_s=20
+        )
         assert not starting.done()
         assert not it.broker.state.ready
         assert not it.broker.state.connected
@@ -52,7 +55,7 @@ def credentials_of(url: str) -> tuple[str, str, str]:
 
 async def test_a_wrong_password(broker: str) -> None:
     user, _, where = credentials_of(broker)
-    state = await what_stands_in_the_way(settings_for(f"amqp://{user}:wrong-password@{where}/%2F"))
+    state = await state_without_connection(settings_for(f"amqp://{user}:wrong-password@{where}/%2F"))
     assert state.last_error_reason == "credentials_refused"
     assert state.last_error is not None
     assert "set amqp.username and amqp.password" in state.last_error
@@ -62,22 +65,22 @@ async def test_a_wrong_password(broker: str) -> None:
 async def test_user_and_password_of_their_own_settings_are_used(broker: str) -> None:
     user, password, where = credentials_of(broker)
     settings = settings_for(f"amqp://nobody:wrong@{where}/%2F", username=user, password=password)
-    async with connected(settings, "test") as link:
-        assert str(link.broker).startswith(f"{user}@")
+    async with connected(settings, "test") as connection:
+        assert str(connection.broker).startswith(f"{user}@")
 
 
 async def test_a_virtual_host_that_is_not_there(broker: str) -> None:
     user, password, where = credentials_of(broker)
-    state = await what_stands_in_the_way(settings_for(f"amqp://{user}:{password}@{where}/photo-archive"))
+    state = await state_without_connection(settings_for(f"amqp://{user}:{password}@{where}/photo-archive"))
     assert state.last_error_reason == "virtual_host_refused"
     assert "vhost photo-archive not found" in str(state.last_error)
 
 
-async def test_nobody_listens() -> None:
+async def test_a_port_without_a_listener() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    state = await what_stands_in_the_way(settings_for(f"amqp://guest:guest@127.0.0.1:{port}/%2F"))
+    state = await state_without_connection(settings_for(f"amqp://guest:guest@127.0.0.1:{port}/%2F"))
     assert state.last_error_reason == "broker_unreachable"
     assert "nothing listens there" in str(state.last_error)
 
@@ -88,8 +91,8 @@ async def test_a_host_name_that_does_not_exist() -> None:
     assert "no-such-host.invalid cannot be resolved" in str(error)
 
 
-async def test_a_listener_that_says_nothing() -> None:
-    async with mute_server() as port:
+async def test_a_listener_that_sends_nothing() -> None:
+    async with silent_server() as port:
         settings = settings_for(f"amqp://guest:guest@127.0.0.1:{port}/%2F", connection_timeout_s=0.5)
         began_s = time.monotonic()
         error = await refusal(settings)
@@ -98,16 +101,16 @@ async def test_a_listener_that_says_nothing() -> None:
     assert "amqps://" in str(error)
 
 
-async def test_a_listener_that_speaks_something_else() -> None:
-    async with mute_server(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n") as port:
+async def test_a_listener_that_speaks_another_protocol() -> None:
+    async with silent_server(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n") as port:
         error = await refusal(settings_for(f"amqp://guest:guest@127.0.0.1:{port}/%2F", connection_timeout_s=2))
     assert error.reason == "not_amqp"
 
 
 @pytest.mark.parametrize("scheme", ["amqp", "amqps"])
 @pytest.mark.parametrize("after_s", [0, 0.2])
-async def test_calling_an_attempt_off_leaves_nothing_behind(scheme: str, after_s: float) -> None:
-    async with mute_server() as port:
+async def test_cancelling_an_attempt_leaves_nothing_behind(scheme: str, after_s: float) -> None:
+    async with silent_server() as port:
         connecting = asyncio.create_task(refusal(settings_for(f"{scheme}://guest:guest@127.0.0.1:{port}/%2F")))
         await asyncio.sleep(after_s)
         connecting.cancel()
@@ -118,31 +121,35 @@ async def test_calling_an_attempt_off_leaves_nothing_behind(scheme: str, after_s
 
 async def test_queues_declared_elsewhere_with_other_arguments_are_all_named_with_what_differs(broker: str) -> None:
     settings = settings_for(broker)
-    layout = layout_for(settings)
-    live, bulk = layout.lane_queue(Lane.LIVE), layout.lane_queue(Lane.BULK)
-    other = dict(next(queue.arguments for queue in layout.queues if queue.name == live)) | {"x-delivery-limit": 7}
-    async with operator(settings) as someone:
-        await someone.call("queue_declare", queue=live, durable=True, arguments=other)
-        await someone.call("queue_declare", queue=bulk, durable=True)
-        await someone.call("exchange_declare", exchange=layout.results_exchange, exchange_type="direct", durable=True)
-        state = await what_stands_in_the_way(settings)
-        told = str(state.last_error)
+    topology = topology_for(settings)
+    live, bulk = topology.lane_queue(Lane.LIVE), topology.lane_queue(Lane.BULK)
+    other = dict(next(queue.arguments for queue in topology.queues if queue.name == live)) | {"x-delivery-limit": 7}
+    async with open_operator(settings) as operator:
+        await operator.call("queue_declare", queue=live, durable=True, arguments=other)
+        await operator.call("queue_declare", queue=bulk, durable=True)
+        await operator.call(
+            "exchange_declare", exchange=topology.results_exchange, exchange_type="direct", durable=True
+        )
+        state = await state_without_connection(settings)
+        error = str(state.last_error)
         assert state.last_error_reason == "topology_differs"
-        assert f"queue {live} exists already with another x-delivery-limit: ours would be 20" in told
-        assert "the one there has 7" in told
-        assert f"queue {bulk} exists already with another" in told
-        assert f"exchange {layout.results_exchange} exists already with another type: ours would be topic" in told
-        assert "amqp.queue_prefix" in told
+        assert f"queue {live} exists already with another x-delivery-limit: ours would be 20" in error
+        assert "the one there has 7" in error
+        assert f"queue {bulk} exists already with another" in error
+        assert f"exchange {topology.results_exchange} exists already with another type: ours would be topic" in error
+        assert "amqp.queue_prefix" in error
 
 
-async def test_once_the_operator_has_mended_it_the_service_consumes(broker: str) -> None:
+async def test_once_the_operator_has_removed_the_cause_the_service_consumes(broker: str) -> None:
     settings = settings_for(broker)
-    layout = layout_for(settings)
-    async with operator(settings) as someone, serving(settings, layout=layout, start=False) as it:
-        await someone.call("queue_declare", queue=layout.lane_queue(Lane.LIVE), durable=True)
+    topology = topology_for(settings)
+    async with open_operator(settings) as operator, serving(settings, topology=topology, start=False) as it:
+        await operator.call("queue_declare", queue=topology.lane_queue(Lane.LIVE), durable=True)
         starting = asyncio.create_task(it.broker.start())
-        await until(lambda: it.broker.state.last_error_reason == "topology_differs", "the difference is seen")
-        await someone.call("queue_delete", queue=layout.lane_queue(Lane.LIVE))
+        await eventually(
+            lambda: it.broker.state.last_error_reason == "topology_differs", "the difference is seen", within_s=20
+        )
+        await operator.call("queue_delete", queue=topology.lane_queue(Lane.LIVE))
         await asyncio.wait_for(starting, 10)
         assert it.broker.state.ready
         assert it.broker.state.last_error is None
@@ -150,14 +157,14 @@ async def test_once_the_operator_has_mended_it_the_service_consumes(broker: str)
 
 async def test_with_declaring_turned_off_everything_missing_is_named_and_nothing_is_made(broker: str) -> None:
     settings = settings_for(broker, declare=False)
-    layout = layout_for(settings)
-    state = await what_stands_in_the_way(settings)
+    topology = topology_for(settings)
+    state = await state_without_connection(settings)
     assert state.last_error_reason == "topology_missing"
-    for name in (layout.lane_queue(Lane.LIVE), layout.retry_queue(Lane.BULK, 1), layout.results_exchange):
+    for name in (topology.lane_queue(Lane.LIVE), topology.retry_queue(Lane.BULK, 1), topology.results_exchange):
         assert f"'{name}'" in str(state.last_error)
-    async with operator(settings) as someone:
-        await declare(someone.link, layout)
-    async with serving(settings, layout=layout) as it:
+    async with open_operator(settings) as operator:
+        await declare(operator.connection, topology)
+    async with serving(settings, topology=topology) as it:
         await it.publish_event()
         (await it.next()).ack()
 
@@ -166,7 +173,7 @@ async def test_a_user_without_rights(node: PrivateBroker) -> None:
     node.ctl("add_user", "reader", "secret")
     node.ctl("set_permissions", "reader", "^$", "^$", ".*")
     settings = settings_for(node.url_of("/", "reader", "secret"))
-    state = await what_stands_in_the_way(settings)
+    state = await state_without_connection(settings)
     assert state.last_error_reason == "permission_refused"
     assert f"declaring queue {settings.queue_prefix}.images.live" in str(state.last_error)
 
@@ -210,9 +217,9 @@ def node(files: dict[str, Path]) -> Iterator[PrivateBroker]:
 async def test_tls_with_a_client_certificate_and_what_goes_wrong_without_each_part(
     node: PrivateBroker, files: dict[str, Path]
 ) -> None:
-    all_right = {"ca_file": files["ca"], "cert_file": files["client_cert"], "key_file": files["client_key"]}
+    valid = {"ca_file": files["ca"], "cert_file": files["client_cert"], "key_file": files["client_key"]}
 
-    async with serving(settings_for(node.tls_url, **all_right)) as it:
+    async with serving(settings_for(node.tls_url, **valid)) as it:
         assert it.broker.state.ready
         large = b"x" * 3_000_000
         await it.publish_event(body=large)
@@ -220,12 +227,12 @@ async def test_tls_with_a_client_certificate_and_what_goes_wrong_without_each_pa
         assert delivery.body == large
         delivery.ack()
 
-    untrusted = await refusal(settings_for(node.tls_url, **all_right | {"ca_file": files["other_ca"]}))
+    untrusted = await refusal(settings_for(node.tls_url, **valid | {"ca_file": files["other_ca"]}))
     assert isinstance(untrusted, Misconfigured)
     assert "amqp.ca_file" in str(untrusted)
 
     by_address = node.tls_url.replace("@localhost:", "@127.0.0.1:")
-    wrong_name = await refusal(settings_for(by_address, **all_right))
+    wrong_name = await refusal(settings_for(by_address, **valid))
     assert wrong_name.reason == "tls_failed"
     assert "IP address mismatch" in str(wrong_name)
 
@@ -237,7 +244,7 @@ async def test_tls_with_a_client_certificate_and_what_goes_wrong_without_each_pa
     assert "amqps://" in str(plain_to_tls)
 
     tls_to_plain = await refusal(
-        settings_for(node.tls_url.replace(f":{node.tls_port}/", f":{node.port}/"), connection_timeout_s=2, **all_right)
+        settings_for(node.tls_url.replace(f":{node.tls_port}/", f":{node.port}/"), connection_timeout_s=2, **valid)
     )
     assert tls_to_plain.reason == "tls_failed", str(tls_to_plain)
 
@@ -267,8 +274,8 @@ async def test_certificates_for_a_connection_without_tls_are_a_mistake(files: di
 
 
 @contextlib.asynccontextmanager
-async def mute_server(greeting: bytes = b"") -> AsyncIterator[int]:
-    """Something that accepts connections and is no broker; its port."""
+async def silent_server(greeting: bytes = b"") -> AsyncIterator[int]:
+    """A server that accepts connections and is no broker; yields its port."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer):

@@ -1,10 +1,10 @@
-"""Dead letters are listed, shown, sent again and thrown away, on a real broker; those not meant stay as they were."""
+"""Dead letters are listed, shown, replayed and purged, on a real broker; those not selected stay as they were."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.support.serving import Serving, operator, serving, settings_for
+from tests.support.serving import Serving, open_operator, serving, settings_for
 from worker.amqp.dead_letters import DeadLetters, Selection
 from worker.amqp.delivery import Delivery
 from worker.amqp.topology import DELIVERY_LIMIT, Lane
@@ -17,7 +17,7 @@ def settings(broker: str) -> AmqpSettings:
     return settings_for(broker)
 
 
-async def set_aside(it: Serving, message_id: str, reason: str, *, asset: str, lane: Lane = Lane.LIVE) -> None:
+async def dead_letter(it: Serving, message_id: str, reason: str, *, asset: str, lane: Lane = Lane.LIVE) -> None:
     await it.publish_event(message_id, f"body of {message_id}".encode(), lane)
     delivery = await it.next()
     await it.broker.dead_letter(delivery, reason, f"{asset} could not be done", asset=asset, instance="acme")
@@ -25,10 +25,10 @@ async def set_aside(it: Serving, message_id: str, reason: str, *, asset: str, la
 
 
 async def three_letters(it: Serving) -> DeadLetters:
-    await set_aside(it, "one", "image_truncated", asset="1")
-    await set_aside(it, "two", "image_truncated", asset="2", lane=Lane.BULK)
-    await set_aside(it, "three", "source_gone", asset="3")
-    return DeadLetters(it.settings, it.layout)
+    await dead_letter(it, "one", "image_truncated", asset="1")
+    await dead_letter(it, "two", "image_truncated", asset="2", lane=Lane.BULK)
+    await dead_letter(it, "three", "source_gone", asset="3")
+    return DeadLetters(it.settings, it.topology)
 
 
 async def test_letters_are_listed_oldest_first_and_stay(settings: AmqpSettings) -> None:
@@ -44,10 +44,10 @@ async def test_letters_are_listed_oldest_first_and_stay(settings: AmqpSettings) 
         assert (first.asset, first.instance, first.lane, first.attempt) == ("1", "acme", Lane.LIVE, 1)
         assert first.failed_at is not None
         assert (first.body, first.size_bytes) == (b"", len(b"body of one"))
-        await it.depth_becomes(it.layout.dead_letters_queue, 3)
+        await it.depth_becomes(it.topology.dead_letters_queue, 3)
 
 
-async def test_looking_more_often_than_the_delivery_limit_loses_nothing(settings: AmqpSettings) -> None:
+async def test_browsing_more_often_than_the_delivery_limit_loses_nothing(settings: AmqpSettings) -> None:
     async with serving(settings) as it:
         letters = await three_letters(it)
         for _ in range(DELIVERY_LIMIT + 5):
@@ -62,7 +62,7 @@ async def test_one_letter_is_shown_whole(settings: AmqpSettings) -> None:
         assert letter is not None
         assert letter.body == b"body of three"
         assert await letters.show("four") is None
-        await it.depth_becomes(it.layout.dead_letters_queue, 3)
+        await it.depth_becomes(it.topology.dead_letters_queue, 3)
 
 
 @pytest.mark.parametrize(
@@ -77,13 +77,13 @@ async def test_one_letter_is_shown_whole(settings: AmqpSettings) -> None:
         (Selection(limit=0), []),
     ],
 )
-async def test_only_what_is_meant_is_meant(settings: AmqpSettings, selection: Selection, keys: list[str]) -> None:
+async def test_only_selected_letters_are_listed(settings: AmqpSettings, selection: Selection, keys: list[str]) -> None:
     async with serving(settings) as it:
         letters = await three_letters(it)
         assert [letter.key for letter in await letters.browse(selection)] == keys
 
 
-async def test_a_replayed_event_is_as_new_and_goes_to_its_own_lane(settings: AmqpSettings) -> None:
+async def test_a_replayed_event_is_like_a_new_one_and_goes_to_its_own_lane(settings: AmqpSettings) -> None:
     async with serving(settings) as it:
         letters = await three_letters(it)
         assert await letters.replay(Selection(reason="image_truncated")) == 2
@@ -107,18 +107,18 @@ async def test_purged_letters_are_gone_and_the_others_stay(settings: AmqpSetting
         assert await letters.purge(Selection(key="two")) == 1
         assert [letter.key for letter in await letters.browse(Selection())] == ["one", "three"]
         assert await letters.purge(Selection()) == 2
-        await it.depth_becomes(it.layout.dead_letters_queue, 0)
+        await it.depth_becomes(it.topology.dead_letters_queue, 0)
 
 
-async def test_an_event_that_took_the_worker_down_too_often_is_set_aside_by_the_broker_and_can_be_replayed(
+async def test_an_event_that_took_the_worker_down_too_often_is_dead_lettered_by_the_broker_and_can_be_replayed(
     settings: AmqpSettings,
 ) -> None:
-    async with serving(settings) as it, operator(settings) as someone:
-        await someone.publish(it.layout.images_exchange, Lane.BULK.value, b"poison", message_id=None)
+    async with serving(settings) as it, open_operator(settings) as operator:
+        await operator.publish(it.topology.images_exchange, Lane.BULK.value, b"poison", message_id=None)
         for _ in range(DELIVERY_LIMIT + 1):
             (await it.next()).requeue()
-        await it.depth_becomes(it.layout.dead_letters_queue, 1)
-        letters = DeadLetters(settings, it.layout)
+        await it.depth_becomes(it.topology.dead_letters_queue, 1)
+        letters = DeadLetters(settings, it.topology)
         (letter,) = await letters.browse(Selection(lane=Lane.BULK, reason="delivery_limit"))
         assert letter.message == "set aside by RabbitMQ itself: delivery_limit"
         assert len(letter.key) == 16
@@ -128,7 +128,7 @@ async def test_an_event_that_took_the_worker_down_too_often_is_set_aside_by_the_
         again.ack()
 
 
-async def test_without_the_queue_it_is_said_that_it_is_missing(settings: AmqpSettings) -> None:
+async def test_without_the_queue_the_error_names_it(settings: AmqpSettings) -> None:
     async with serving(settings, start=False) as it:
         with pytest.raises(Misconfigured, match="dead-letters"):
-            await DeadLetters(settings, it.layout).browse(Selection())
+            await DeadLetters(settings, it.topology).browse(Selection())

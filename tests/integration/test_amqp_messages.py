@@ -1,4 +1,4 @@
-"""Messages in and out of a real broker while nothing breaks: confirms, returns, prefetch, retry, dead letters."""
+"""Messages to and from a real broker without faults: confirms, returns, prefetch, retry, dead letters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from pika import data
 from pika.adapters.asyncio_connection import AsyncioConnection
 
-from tests.support.serving import Serving, layout_for, operator, serving, settings_for, until
+from tests.support.polling import eventually
+from tests.support.serving import Serving, open_operator, serving, settings_for, topology_for
 from worker.amqp.connection import connected
 from worker.amqp.errors import NotConfirmed, PublishRefused, Unpublishable, Unroutable
 from worker.amqp.topology import Lane
@@ -64,7 +65,7 @@ async def test_an_empty_body_and_one_of_many_frames_arrive_whole(settings: AmqpS
             delivery.ack()
 
 
-async def test_what_is_requeued_comes_again_marked_so(settings: AmqpSettings) -> None:
+async def test_what_is_requeued_comes_again_marked_as_redelivered(settings: AmqpSettings) -> None:
     async with serving(settings) as it:
         await it.publish_event()
         (await it.next()).requeue()
@@ -82,7 +83,7 @@ async def test_a_delivery_is_settled_once(settings: AmqpSettings) -> None:
         delivery.ack()
         with pytest.raises(RuntimeError, match="settled already"):
             delivery.requeue()
-        await it.publish_event("next")  # the channel is none the worse for it
+        await it.publish_event("next")  # the channel still works
         (await it.next()).ack()
 
 
@@ -90,7 +91,7 @@ async def test_no_more_than_the_prefetch_is_held(settings: AmqpSettings) -> None
     async with serving(settings, lanes={Lane.LIVE: 3}) as it:
         await asyncio.gather(*(it.publish_event(str(number)) for number in range(10)))
         held = [await it.next() for _ in range(3)]
-        await it.depth_becomes(it.layout.lane_queue(Lane.LIVE), 7)
+        await it.depth_becomes(it.topology.lane_queue(Lane.LIVE), 7)
         assert it.deliveries.empty()
         assert it.broker.state.unsettled == 3
         held[1].ack()
@@ -106,7 +107,7 @@ async def test_messages_are_confirmed_side_by_side(settings: AmqpSettings) -> No
         assert it.broker.state.unconfirmed == 500
         await asyncio.gather(*publishing)
         assert it.broker.state.unconfirmed == 0
-        await it.depth_becomes(it.layout.lane_queue(Lane.LIVE), 500)
+        await it.depth_becomes(it.topology.lane_queue(Lane.LIVE), 500)
 
 
 async def test_what_is_written_in_one_turn_of_the_loop_is_sent_together(
@@ -132,14 +133,14 @@ async def test_a_result_goes_to_the_results_queue(settings: AmqpSettings) -> Non
     async with serving(settings) as it:
         result = OutgoingMessage(b"{}", "application/cloudevents+json", {"traceparent": "t"}, "id", "acme.tagged")
         await it.broker.publish_result(result)
-        assert (await it.broker.depths())[it.layout.results_queue] == 1
+        assert (await it.broker.depths())[it.topology.results_queue] == 1
 
 
 async def test_a_message_for_which_no_queue_is_bound_is_unroutable_and_its_neighbours_are_not(
     settings: AmqpSettings,
 ) -> None:
     async with serving(settings) as it:
-        images = it.layout.images_exchange
+        images = it.topology.images_exchange
         outcomes = await asyncio.gather(
             *(publish(it, images, "nowhere" if number == 5 else "bulk") for number in range(10)),
             return_exceptions=True,
@@ -152,36 +153,36 @@ async def test_a_message_for_which_no_queue_is_bound_is_unroutable_and_its_neigh
 async def test_a_results_queue_that_was_unbound_is_bound_again_after_the_first_unroutable_result(
     settings: AmqpSettings,
 ) -> None:
-    async with serving(settings) as it, operator(settings) as someone:
-        where = {"queue": it.layout.results_queue, "exchange": it.layout.results_exchange, "routing_key": "#"}
-        await someone.call("queue_unbind", **where)
+    async with serving(settings) as it, open_operator(settings) as operator:
+        where = {"queue": it.topology.results_queue, "exchange": it.topology.results_exchange, "routing_key": "#"}
+        await operator.call("queue_unbind", **where)
         with pytest.raises(Unroutable):
-            await publish(it, it.layout.results_exchange, "acme.tagged")
-        await it.broker.resume_consuming("nothing")  # returns when the loop has looked at everything again
-        await publish(it, it.layout.results_exchange, "acme.tagged")
+            await publish(it, it.topology.results_exchange, "acme.tagged")
+        await it.broker.resume_consuming("nothing")  # returns once the loop has reconciled
+        await publish(it, it.topology.results_exchange, "acme.tagged")
 
 
 async def test_a_full_queue_refuses(settings: AmqpSettings) -> None:
     full = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
-    async with serving(settings) as it, operator(settings) as someone:
+    async with serving(settings) as it, open_operator(settings) as operator:
         queue = f"{settings.queue_prefix}.full"
-        await someone.call("queue_declare", queue=queue, durable=True, arguments=full)
+        await operator.call("queue_declare", queue=queue, durable=True, arguments=full)
         outcomes = []
         for _ in range(10):  # a quorum queue may take a few more than its limit
             try:
                 await publish(it, "", queue)
             except PublishRefused as refused:
                 outcomes.append(refused)
-        await someone.call("queue_delete", queue=queue)
+        await operator.call("queue_delete", queue=queue)
     assert outcomes
     assert "full" in str(outcomes[0])
 
 
 async def test_a_message_that_cannot_be_written_harms_no_other(settings: AmqpSettings) -> None:
     async with serving(settings) as it:
-        bulk = (it.layout.images_exchange, "bulk")
+        bulk = (it.topology.images_exchange, "bulk")
         with pytest.raises(Unpublishable, match="cannot be written"):
-            await publish(it, it.layout.results_exchange, "x" * 256)
+            await publish(it, it.topology.results_exchange, "x" * 256)
         with pytest.raises(Unpublishable):
             await publish(it, *bulk, odd=object())
         with pytest.raises(Unpublishable):
@@ -201,10 +202,12 @@ async def test_a_message_larger_than_the_broker_takes_is_refused_by_name_and_the
         with pytest.raises(Unpublishable, match=r"message huge has 100001 bytes.*at most 100000") as caught:
             await it.publish_event("huge", b"x" * 100_001)
         assert caught.value.reason == "message_too_large"
-        await until(lambda: it.broker.state.unconfirmed == 0, "the publisher is there again")
+        await eventually(lambda: it.broker.state.unconfirmed == 0, "the publisher is there again", within_s=20)
         await it.broker.resume_consuming("nothing")
         with pytest.raises(Unpublishable):
-            await it.publish_event("huge", b"x" * 100_001)  # not even sent: the channel, and all in flight, stay
+            await it.publish_event(
+                "huge", b"x" * 100_001
+            )  # not even sent: the channel and all messages in flight are kept
         await it.publish_event("after")
         delivery.ack()  # the consumer's channel was never in danger
         assert (await it.next()).message_id == "after"
@@ -218,8 +221,8 @@ async def test_nothing_is_published_without_a_connection(settings: AmqpSettings)
 
 
 async def test_a_retried_event_comes_back_after_its_delay_as_the_next_attempt(settings: AmqpSettings) -> None:
-    layout = layout_for(settings, (0.3, 1))
-    async with serving(settings, layout=layout) as it:
+    topology = topology_for(settings, (0.3, 1))
+    async with serving(settings, topology=topology) as it:
         await it.publish_event("event-1", b"body", lane=Lane.BULK)
         first = await it.next()
         began_s = time.monotonic()
@@ -242,14 +245,14 @@ async def test_a_retried_event_comes_back_after_its_delay_as_the_next_attempt(se
 
 
 async def test_a_dead_letter_carries_the_reason_and_the_message(settings: AmqpSettings) -> None:
-    async with serving(settings) as it, operator(settings) as someone:
+    async with serving(settings) as it, open_operator(settings) as operator:
         await it.publish_event("event-1", b"body")
         delivery = await it.next()
         await it.broker.dead_letter(delivery, "image_truncated", "w" * 5000, asset="42", instance="acme")
         delivery.ack()
-        channel = await someone.link.channel()
+        channel = await operator.connection.channel()
         got: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        channel.raw.basic_get(it.layout.dead_letters_queue, lambda *letter: got.set_result(letter))
+        channel.raw.basic_get(it.topology.dead_letters_queue, lambda *letter: got.set_result(letter))
         _, _, properties, body = await got
         headers = properties.headers
         assert body == b"body"
@@ -262,14 +265,14 @@ async def test_a_dead_letter_carries_the_reason_and_the_message(settings: AmqpSe
         assert headers["x-autotag-failed-at"].endswith("+00:00")
 
 
-async def test_properties_of_other_programs_that_the_broker_would_not_take_from_us_do_no_harm(
+async def test_properties_of_other_programs_that_the_broker_would_refuse_from_us_do_no_harm(
     settings: AmqpSettings,
 ) -> None:
     user = settings.url.get_secret_value().split("//")[1].split(":")[0]
-    async with serving(settings) as it, operator(settings) as someone:
+    async with serving(settings) as it, open_operator(settings) as operator:
         odd = {"CC": ["bulk"], "x-death": "nonsense", "x-autotag-attempt": "many"}
-        await someone.publish(
-            it.layout.images_exchange, "live", user_id=user, expiration="60000", headers=odd, priority=1
+        await operator.publish(
+            it.topology.images_exchange, "live", user_id=user, expiration="60000", headers=odd, priority=1
         )
         two = [await it.next(), await it.next()]  # one more in the bulk lane, by CC
         live = next(delivery for delivery in two if delivery.lane is Lane.LIVE)
@@ -298,7 +301,7 @@ async def test_headers_that_pika_cannot_read_cost_neither_the_connection_nor_the
                 return 9
 
             patch.setattr(data, "encode_value", milliseconds)
-            await publish(it, it.layout.images_exchange, "live", b"poisoned", sent_at="now")
+            await publish(it, it.topology.images_exchange, "live", b"poisoned", sent_at="now")
         poisoned = await it.next()
         assert poisoned.body == b"poisoned"
         assert "year" in poisoned.headers["x-autotag-unreadable-properties"]
@@ -309,16 +312,16 @@ async def test_headers_that_pika_cannot_read_cost_neither_the_connection_nor_the
 
 async def test_a_handler_that_raises_gives_the_delivery_back(settings: AmqpSettings) -> None:
     async with serving(settings) as it:
-        taken_in = it.deliveries.put_nowait
+        put = it.deliveries.put_nowait
         calls = []
 
-        def clumsy(delivery: Any) -> None:
+        def raise_once(delivery: Any) -> None:
             calls.append(delivery)
             if len(calls) == 1:
                 raise KeyError("oops")
-            taken_in(delivery)
+            put(delivery)
 
-        it.broker._session.consumer._on_delivery = clumsy  # type: ignore[union-attr]
+        it.broker._session.consumer._on_delivery = raise_once  # type: ignore[union-attr]
         await it.publish_event()
         again = await it.next()
         assert again.redelivered
@@ -339,7 +342,7 @@ async def test_while_stopped_nothing_is_delivered_and_nothing_is_lost(settings: 
             delivery.requeue()
         await it.broker.resume_consuming("operator")
         assert not it.broker.state.ready  # the other reason stands
-        await it.depth_becomes(it.layout.lane_queue(Lane.LIVE), 19)
+        await it.depth_becomes(it.topology.lane_queue(Lane.LIVE), 19)
         assert it.deliveries.empty()
         await it.broker.resume_consuming("no provider")
         assert it.broker.state.ready
@@ -350,7 +353,9 @@ async def test_while_stopped_nothing_is_delivered_and_nothing_is_lost(settings: 
             delivery.ack()
 
 
-async def test_deliveries_that_arrive_between_the_word_and_the_end_of_consuming_go_back(settings: AmqpSettings) -> None:
+async def test_deliveries_that_arrive_between_the_pause_and_the_end_of_consuming_go_back(
+    settings: AmqpSettings,
+) -> None:
     async with serving(settings, lanes={Lane.LIVE: 50}) as it:
         publishing = [asyncio.create_task(it.publish_event(str(number))) for number in range(300)]
         first = await it.next()
@@ -363,11 +368,11 @@ async def test_deliveries_that_arrive_between_the_word_and_the_end_of_consuming_
         in_hand = [first, *(it.deliveries.get_nowait() for _ in range(known))]
         for delivery in in_hand:
             delivery.requeue()
-        await it.depth_becomes(it.layout.lane_queue(Lane.LIVE), 300)
+        await it.depth_becomes(it.topology.lane_queue(Lane.LIVE), 300)
 
 
-async def test_a_link_can_be_had_for_one_command(settings: AmqpSettings) -> None:
-    async with connected(settings, "autotag-test") as link:
-        channel = await link.channel()
+async def test_a_connection_can_be_opened_for_one_command(settings: AmqpSettings) -> None:
+    async with connected(settings, "autotag-test") as connection:
+        channel = await connection.channel()
         assert channel.is_open
     assert not channel.is_open

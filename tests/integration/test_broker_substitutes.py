@@ -1,4 +1,4 @@
-"""What happens where RabbitMQ is not installed: the package, else a container, else a sentence that says what to do."""
+"""Where RabbitMQ is missing: the package is installed, else a container is used, else the error says what to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import rabbitmq_container
 import rabbitmq_install
 from ports import poll, speaks_amqp
 
-# A stand-in for docker, which keeps a record of its arguments. `run` answers AMQP's greeting on the published port.
+# A stand-in for docker, which records its arguments. `run` replies to AMQP's protocol header on the published port.
 ENGINE = """#!{python}
 import pathlib, socket, sys
 pathlib.Path({record!r}).open("a").write(" ".join(sys.argv[1:]) + "\\n")
@@ -36,7 +36,7 @@ def program(path: Path, text: str) -> Path:
 
 
 @pytest.fixture
-def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def only_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory that is the whole PATH, on a machine without RabbitMQ."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(rabbitmq_install, "PACKAGED", tmp_path / "nothing")
@@ -46,34 +46,34 @@ def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class TestInstalling:
-    def test_the_service_of_the_package_is_not_started(self, only: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        server = only / "rabbitmq-server"
+    def test_the_service_of_the_package_is_not_started(self, only_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        server = only_path / "rabbitmq-server"
         monkeypatch.setattr(rabbitmq_install, "PACKAGED", server)
         program(
-            only / "apt-get",
-            f'#!/bin/sh\necho "$@" >>{only}/record\n'
-            f"case $* in *install*) {only}/policy-rc.d; echo policy says $? >>{only}/record\n"
+            only_path / "apt-get",
+            f'#!/bin/sh\necho "$@" >>{only_path}/record\n'
+            f"case $* in *install*) {only_path}/policy-rc.d; echo policy returned $? >>{only_path}/record\n"
             f": >{server}; /bin/chmod 755 {server};; esac\n",
         )
         assert rabbitmq_install.install() == server
-        update, install, policy = (only / "record").read_text().splitlines()
+        update, install, policy = (only_path / "record").read_text().splitlines()
         assert update.endswith("update")
         assert "install --yes --no-install-recommends rabbitmq-server" in install
-        assert policy == "policy says 101"
-        assert not (only / "policy-rc.d").exists()
+        assert policy == "policy returned 101"
+        assert not (only_path / "policy-rc.d").exists()
 
-    def test_a_failure_shows_what_apt_get_said(self, only: Path) -> None:
-        program(only / "apt-get", "#!/bin/sh\necho 'E: no such package' >&2\nexit 100\n")
+    def test_a_failure_shows_the_output_of_apt_get(self, only_path: Path) -> None:
+        program(only_path / "apt-get", "#!/bin/sh\necho 'E: no such package' >&2\nexit 100\n")
         with pytest.raises(rabbitmq_install.NotInstalledError, match=r"(?s)status 100.*E: no such package"):
             rabbitmq_install.install()
 
-    def test_who_is_not_root_is_told_the_command(self, only: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        program(only / "apt-get", "#!/bin/sh\n")
+    def test_without_root_the_error_names_the_command(self, only_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        program(only_path / "apt-get", "#!/bin/sh\n")
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
         with pytest.raises(rabbitmq_install.NotInstalledError, match="sudo apt-get install"):
             rabbitmq_install.install()
 
-    @pytest.mark.usefixtures("only")
+    @pytest.mark.usefixtures("only_path")
     def test_without_apt_get_and_containers_the_error_names_every_way(self) -> None:
         with pytest.raises(rabbitmq_install.NotInstalledError) as caught:
             runner.private_or_container()
@@ -82,9 +82,9 @@ class TestInstalling:
 
 
 class TestAContainer:
-    def test_it_serves_while_it_is_needed_and_is_removed_by_name(self, only: Path) -> None:
-        record = only / "record"
-        program(only / "docker", ENGINE.format(python=sys.executable, record=str(record)))
+    def test_it_serves_while_it_is_needed_and_is_removed_by_name(self, only_path: Path) -> None:
+        record = only_path / "record"
+        program(only_path / "docker", ENGINE.format(python=sys.executable, record=str(record)))
         with runner.private_or_container() as broker:
             assert isinstance(broker, rabbitmq_container.ContainerBroker)
             port = pika.URLParameters(broker.url).port
@@ -95,16 +95,18 @@ class TestAContainer:
         assert f"--publish 127.0.0.1:{port}:5672" in run
         assert remove == f"rm --force {name}"
 
-    def test_one_that_cannot_run_shows_what_the_engine_said(self, only: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        program(only / "docker", "#!/bin/sh\n[ $1 != run ] || echo 'no such image'\n")
+    def test_one_that_cannot_run_shows_the_output_of_the_engine(
+        self, only_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        program(only_path / "docker", "#!/bin/sh\n[ $1 != run ] || echo 'no such image'\n")
         monkeypatch.setattr(rabbitmq_container, "START_TIMEOUT_S", 0.3)
         with pytest.raises(TimeoutError) as caught, runner.private_or_container():
             pass
         assert "no such image" in caught.value.__notes__[0]
 
-    def test_it_is_removed_when_its_user_is_killed(self, only: Path) -> None:
-        record = only / "record"
-        program(only / "docker", ENGINE.format(python=sys.executable, record=str(record)))
+    def test_it_is_removed_when_its_user_is_killed(self, only_path: Path) -> None:
+        record = only_path / "record"
+        program(only_path / "docker", ENGINE.format(python=sys.executable, record=str(record)))
         scripts = Path(runner.__file__).parent
         text = (
             f"import sys, time; sys.path.insert(0, {str(scripts)!r})\n"

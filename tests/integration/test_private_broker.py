@@ -1,4 +1,4 @@
-"""The broker that other tests break: that it breaks on request, and that nothing of it is left, whatever ends."""
+"""The broker that other tests break: it breaks as requested, and nothing of it is left, whichever process ends."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def processes_of(directory: Path) -> list[psutil.Process]:
         try:
             words = [*process.cmdline(), *process.environ().values()]
         except psutil.Error:
-            continue  # ended meanwhile, a zombie, or somebody else's
+            continue  # ended meanwhile, a zombie, or another user's
         if any(str(directory) in word for word in words):
             found.append(process)
     return found
@@ -74,13 +74,13 @@ def listening_beyond_loopback(pids: set[int]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[PrivateBroker]:
-    """One node for the tests that leave it as they found it: a start takes some seconds."""
+    """One node for all tests that leave it unchanged, since a start takes some seconds."""
     with PrivateBroker() as broker:
         yield broker
 
 
 class TestANode:
-    def test_two_nodes_run_side_by_side_and_know_nothing_of_each_other(self, private_broker: StartBroker) -> None:
+    def test_two_nodes_run_side_by_side_and_independently(self, private_broker: StartBroker) -> None:
         first, second = private_broker(), private_broker()
         publish_confirmed(first.url, "q", b"first")
         publish_confirmed(second.url, "q", b"second")
@@ -103,7 +103,7 @@ class TestANode:
     def test_confirmed_messages_survive_a_kill_and_an_orderly_restart(self, private_broker: StartBroker) -> None:
         broker = private_broker()
         publish_confirmed(broker.url, "q", b"kept")
-        broker.settle()
+        broker.flush_metadata()
         before = broker.pid
         broker.kill()
         assert not broker.running
@@ -168,7 +168,7 @@ class TestANode:
         with pytest.raises((pika.exceptions.AMQPConnectionError, OSError)):
             connect(broker.tls_url, ssl_options=pika.SSLOptions(without, "localhost"))
 
-    def test_a_node_that_cannot_start_says_why(self) -> None:
+    def test_the_error_of_a_node_that_cannot_start_holds_the_reason(self) -> None:
         broker = PrivateBroker()
         (broker.directory / "rabbitmq.conf").write_text("no_such_setting = 1\n")
         with pytest.raises(BrokerError, match="no_such_setting"), broker:
@@ -176,7 +176,7 @@ class TestANode:
         assert not broker.directory.exists()
 
 
-class TestWhoeverStartedItDies:
+class TestItsStarterDies:
     PROGRAM = (
         f"import sys, time; sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
         "from rabbitmq_node import PrivateBroker\n"
@@ -205,7 +205,7 @@ class TestWhoeverStartedItDies:
             guardian.kill()
             poll(lambda: processes_of(directory) == [], "the broker is gone", 10)
             process.kill()
-        shutil.rmtree(directory)  # the one thing that nobody was left to do
+        shutil.rmtree(directory)  # no process was left to remove it
 
 
 class TestTheRunner:
@@ -286,7 +286,7 @@ class TestTheRunner:
         ) as runner:
             assert runner.stdout is not None
             assert runner.stdout.readline() == "ready\n"
-            # The runner begins to ignore it just after it has started the command
+            # The runner begins to ignore SIGINT just after it has started the command
             poll(lambda: ignores(runner.pid, signal.SIGINT), "the runner leaves SIGINT to the command", 10)
             os.killpg(runner.pid, signal.SIGINT)
             assert runner.stdout.readline() == "interrupted\n"

@@ -1,4 +1,4 @@
-"""Every event that a test publishes, and what became of it: results + dead letters = published."""
+"""Every event that a test publishes, with its results and dead letters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from worker.messages import comparable
 
 
 class Ledger:
-    """Publishes events and gathers their ends. `settle` waits for all of them and closes the account."""
+    """Publishes events and collects their results and dead letters. `settle` waits for all of them and checks them."""
 
     def __init__(self, dms: Dms) -> None:
         self.dms = dms
@@ -21,13 +21,13 @@ class Ledger:
         self.dead: dict[str, list[Message]] = {}
 
     def publish(self, path: Path, number: int = 1, *, asset_id: str | None = None) -> list[str]:
-        """Publish `number` events for a file; their ids."""
+        """Publish `number` events for a file and return their ids."""
         ids = [self.dms.publish({"path": str(path)}, asset_id=asset_id) for _ in range(number)]
         self.published.update(ids)
         return ids
 
     def gather(self) -> None:
-        """Take what has come so far."""
+        """Take the results and dead letters that have arrived so far."""
         while message := self.dms.take("results"):
             self.results.setdefault(message.data["event_id"], []).append(message)
         while letter := self.dms.take("dead-letters"):
@@ -35,7 +35,7 @@ class Ledger:
 
     @property
     def ended(self) -> set[str]:
-        """The events that have ended: with a complete result that is no failure, or as a dead letter."""
+        """The events that have a complete result other than `failed`, or a dead letter."""
         done = {
             key
             for key, messages in self.results.items()
@@ -44,7 +44,7 @@ class Ledger:
         return done | set(self.dead)
 
     def settle(self, *, within_s: float = 60) -> None:
-        """Wait until every event has ended, and check that no more came out than went in, nor anything different."""
+        """Wait until every event has ended; check that no unknown event has, and that no duplicates differ."""
 
         def all_ended() -> bool:
             self.gather()
@@ -58,9 +58,9 @@ class Ledger:
             for message in messages:
                 bodies.setdefault(message.properties.message_id, set()).add(comparable(message.body))
             assert all(len(different) == 1 for different in bodies.values()), "duplicates differ"
-        until(lambda: self.dms.depth("images.live") == 0, "nothing waits any more", within_s=5)
+        until(lambda: self.dms.depth("images.live") == 0, "the queue is empty", within_s=5)
 
     def statuses(self, ids: Iterable[str] | None = None) -> set[str]:
-        """The statuses of these events' results, or of all."""
+        """The statuses of the results of these events, or of all events."""
         wanted = self.published if ids is None else set(ids)
         return {message.data["status"] for key in wanted for message in self.results.get(key, [])}

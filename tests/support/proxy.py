@@ -1,7 +1,7 @@
-"""A TCP proxy that a test can have misbehave: it drops, swallows, goes deaf on one side, crawls, cuts a frame in two.
+"""A TCP proxy that injects network faults: dropped, silent, half-open, slow connections, and frames cut in two.
 
-It relays in a thread of its own, so that it goes on while the test polls. What it did to the bytes is counted, and the
-counts are a test's proof that its fault happened.
+It relays in a thread of its own, which goes on while the test polls. It counts what it does to the bytes, and a test
+proves by these counts that its fault happened.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 SLOW_BYTES_PER_S = 1024
-_PIECE_BYTES = 128
+_CHUNK_BYTES = 128
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 _T = TypeVar("_T")
 
 
 class Mode(Enum):
-    """What happens to bytes on their way."""
+    """What the proxy does with the bytes it reads."""
 
     PASS = auto()
     SWALLOW = auto()
-    """Both ends stay connected and hear nothing: a firewall that forgot the connection."""
+    """Discard them. Both ends stay connected and receive nothing, as with a firewall that dropped its state."""
     SLOW = auto()
     CUT_A_FRAME = auto()
-    """The next bytes from the broker lose their last one, and both ends get a reset."""
+    """Pass the next bytes from the broker without the last one, and reset both ends."""
 
 
 class _Relay:
-    """One client's connection and ours to the broker."""
+    """One client's connection and the proxy's own to the broker."""
 
     def __init__(self, client: asyncio.StreamWriter, broker: asyncio.StreamWriter) -> None:
         self.client = client
@@ -51,13 +51,13 @@ class _Relay:
 
 
 class Proxy:
-    """Listens on `port`, relays to `upstream_port`. A context manager."""
+    """Listens on `port` and relays to `upstream_port`. A context manager, which starts and stops the thread."""
 
     def __init__(self, upstream_port: int) -> None:
         self._upstream_port = upstream_port
         self._mode = Mode.PASS
         self._refusing = False
-        self._deaf: set[_Relay] = set()
+        self._half_open_relays: set[_Relay] = set()
         self._relays: set[_Relay] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
@@ -69,22 +69,22 @@ class Proxy:
         self.resets = 0
         self.refused = 0
 
-    # ── what a test does with it ─────────────────────────────────────────────────────────────────────────────────────
+    # ── faults, for the test's thread ────────────────────────────────────────────────────────────────────────────────
 
     def drop(self) -> int:
-        """End every connection, and refuse new ones until `heal`; returns how many there were."""
+        """Reset every connection, and refuse new ones until `heal`; returns how many there were."""
         return self._call(self._drop)
 
     def black_hole(self) -> None:
-        """Swallow all bytes, both ways, of all connections, until `heal`."""
+        """Discard all bytes of all connections, in both directions, until `heal`."""
         self._call(lambda: self._set(Mode.SWALLOW))
 
     def half_open(self) -> int:
-        """Let the broker see every client go, and no client see anything; returns how many there were."""
+        """Close every connection on the broker's side only; returns how many there were."""
         return self._call(self._half_open)
 
     def slow(self) -> None:
-        """Pass 1 KiB a second each way."""
+        """Pass 1 KiB a second in each direction, until `heal`."""
         self._call(lambda: self._set(Mode.SLOW))
 
     def cut_a_frame(self) -> None:
@@ -92,10 +92,10 @@ class Proxy:
         self._call(lambda: self._set(Mode.CUT_A_FRAME))
 
     def heal(self) -> None:
-        """Relay again. Connections that have lost bytes are reset: nothing that runs over them makes sense."""
+        """Relay again. Connections that have lost bytes are reset, since their streams are broken."""
         self._call(self._heal)
 
-    # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── start ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -128,7 +128,7 @@ class Proxy:
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(5)
 
-    # ── in the thread ────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── proxy thread ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _set(self, mode: Mode) -> None:
         self._mode = mode
@@ -145,8 +145,8 @@ class Proxy:
         return len(relays)
 
     def _half_open(self) -> int:
-        relays = self._relays - self._deaf
-        self._deaf |= relays
+        relays = self._relays - self._half_open_relays
+        self._half_open_relays |= relays
         for relay in relays:
             relay.broker.transport.abort()
         return len(relays)
@@ -154,7 +154,7 @@ class Proxy:
     def _heal(self) -> None:
         damaged = self._mode is Mode.SWALLOW
         self._mode, self._refusing = Mode.PASS, False
-        for relay in list(self._relays if damaged else self._deaf):
+        for relay in list(self._relays if damaged else self._half_open_relays):
             relay.reset()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -177,20 +177,20 @@ class Proxy:
         await asyncio.wait(relay.tasks)
         relay.reset()
         self._relays.discard(relay)
-        self._deaf.discard(relay)
+        self._half_open_relays.discard(relay)
 
     async def _pump(
         self, relay: _Relay, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, from_broker: bool
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(1 << 16):
-                await self._pass_on(relay, data, writer, from_broker=from_broker)
-        if relay not in self._deaf:  # one end has gone: close the other too, unless it must not notice
+                await self._forward(relay, data, writer, from_broker=from_broker)
+        if relay not in self._half_open_relays:  # one end has closed: close the other, unless half open
             relay.client.close()
             relay.broker.close()
 
-    async def _pass_on(self, relay: _Relay, data: bytes, writer: asyncio.StreamWriter, *, from_broker: bool) -> None:
-        if relay in self._deaf or self._mode is Mode.SWALLOW:
+    async def _forward(self, relay: _Relay, data: bytes, writer: asyncio.StreamWriter, *, from_broker: bool) -> None:
+        if relay in self._half_open_relays or self._mode is Mode.SWALLOW:
             self.swallowed_bytes += len(data)
         elif self._mode is Mode.CUT_A_FRAME and from_broker:
             self._mode = Mode.PASS
@@ -199,17 +199,17 @@ class Proxy:
             self.resets += 1
             relay.reset()
         elif self._mode is Mode.SLOW:
-            await self._crawl(data, writer)
+            await self._forward_slowly(data, writer)
         else:
             self.passed_bytes += len(data)
             writer.write(data)
             await writer.drain()
 
-    async def _crawl(self, data: bytes, writer: asyncio.StreamWriter) -> None:
-        for start in range(0, len(data), _PIECE_BYTES):
-            piece = data[start : start + _PIECE_BYTES]
+    async def _forward_slowly(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+        for start in range(0, len(data), _CHUNK_BYTES):
+            chunk = data[start : start + _CHUNK_BYTES]
             if self._mode is Mode.SLOW:
-                await asyncio.sleep(len(piece) / SLOW_BYTES_PER_S)
-                self.slow_bytes += len(piece)
-            writer.write(piece)
+                await asyncio.sleep(len(chunk) / SLOW_BYTES_PER_S)
+                self.slow_bytes += len(chunk)
+            writer.write(chunk)
             await writer.drain()

@@ -1,1 +1,1 @@
-"""RabbitMQ: one connection kept open, deliveries in, confirmed messages out. pika is imported nowhere else."""
+"""RabbitMQ: one connection kept open, deliveries in, confirmed messages out. No other package imports pika."""

@@ -1,6 +1,6 @@
-"""The AsyncAPI 3 document: which messages go through which queues and exchanges, for people who build the DMS's side.
+"""Builds the AsyncAPI 3 document: which messages pass which exchanges, for developers of the DMS's side.
 
-Names come from the topology, schemas and examples from the messages; nothing is written down twice.
+Names come from the topology, schemas and examples from the messages; nothing is written twice.
 """
 
 from __future__ import annotations
@@ -75,11 +75,14 @@ def _channels(topology: Topology) -> dict[str, Any]:
 
 
 def _lane(lane: Lane, exchange: Exchange) -> dict[str, Any]:
-    whose = {Lane.LIVE: "A user waits for these.", Lane.BULK: "Nobody waits for these: back-fills of a whole library."}
+    descriptions = {
+        Lane.LIVE: "A user waits for these.",
+        Lane.BULK: "Nobody waits for these: back-fills of a whole library.",
+    }
     return {
         "address": lane.value,
         "title": f"Upload events, {lane} lane",
-        "description": whose[lane],
+        "description": descriptions[lane],
         "messages": _references(*_EVENTS, of="#/components/messages"),
         "bindings": _binding(exchange),
     }
@@ -182,11 +185,11 @@ def _messages() -> dict[str, Any]:
 
 
 def example_result(result: Result) -> dict[str, Any]:
-    """An example result as `write_result` writes it, as JSON values."""
+    """An example result as `write_result` serializes it, as JSON values."""
     event = Event.model_validate_json(json.dumps(examples.EVENT))
     message = write_result(result, event=event, settings_digest="example", time=examples.TIME)
-    written: dict[str, Any] = json.loads(message.body)
-    return written
+    event_json: dict[str, Any] = json.loads(message.body)
+    return event_json
 
 
 def _schemas() -> dict[str, Any]:
@@ -225,7 +228,7 @@ def _message(
     title: str,
     content_type: str,
     payload: str,
-    shown: Mapping[str, Mapping[str, Any]],
+    named_examples: Mapping[str, Mapping[str, Any]],
     *,
     headers: str | None = None,
 ) -> dict[str, Any]:
@@ -234,7 +237,7 @@ def _message(
         "contentType": content_type,
         **({"headers": _reference("#/components/schemas", headers)} if headers else {}),
         "payload": _reference("#/components/schemas", payload),
-        "examples": [{"name": name, **example} for name, example in shown.items()],
+        "examples": [{"name": name, **example} for name, example in named_examples.items()],
     }
 
 

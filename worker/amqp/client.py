@@ -1,4 +1,4 @@
-"""The other side of the broker, for `autotag publish`: publishes events as a DMS does, and listens to the results."""
+"""The publishing program's side of the broker, for `autotag publish`: publishes events, and listens to results."""
 
 from __future__ import annotations
 
@@ -15,52 +15,54 @@ from worker.messages.events import CLOUDEVENTS_JSON
 from worker.settings import AmqpSettings
 
 
-class Visitor:
-    """A connection of a publisher of events. Made by `visiting`."""
+class EventClient:
+    """Publishes events and receives results over one connection. Opened by `open_event_client`."""
 
-    def __init__(self, publisher: Publisher, layout: Topology, results: asyncio.Queue[bytes]) -> None:
+    def __init__(self, publisher: Publisher, topology: Topology, results: asyncio.Queue[bytes]) -> None:
         self._publisher = publisher
-        self._layout = layout
+        self._topology = topology
         self._results = results
 
     async def publish_event(self, body: bytes, event_id: str, lane: Lane) -> None:
-        """Publish one structured CloudEvent; returns when RabbitMQ has it safe. Raises NotPublished."""
+        """Publish one structured CloudEvent; returns when RabbitMQ has confirmed it. Raises NotPublished."""
         properties = message_properties(content_type=CLOUDEVENTS_JSON, headers={}, message_id=event_id, persistent=True)
-        await self._publisher.publish(self._layout.images_exchange, lane.value, body, properties)
+        await self._publisher.publish(self._topology.images_exchange, lane.value, body, properties)
 
     async def next_result(self) -> bytes:
-        """The body of the next result that the service publishes for anybody. Waits for it."""
+        """Wait for the next result, for the event of any publisher, and return its body."""
         return await self._results.get()
 
 
 @asynccontextmanager
-async def visiting(settings: AmqpSettings, layout: Topology, *, listen: bool) -> AsyncIterator[Visitor]:
-    """A visitor, listening before it publishes so that it misses no result.
+async def open_event_client(settings: AmqpSettings, topology: Topology, *, listen: bool) -> AsyncIterator[EventClient]:
+    """An event client for the length of the block. With `listen`, it consumes results before it can publish, so that it
+    misses none.
 
     Raises Misconfigured or BrokerUnreachable.
     """
-    async with connected(settings, "autotag-publish") as link:
+    async with connected(settings, "autotag-publish") as connection:
         if settings.declare:
-            await declare(link, layout)
+            await declare(connection, topology)
         results: asyncio.Queue[bytes] = asyncio.Queue()
         if listen:
-            await _listen(await link.channel(), layout, results)
-        yield Visitor(await Publisher.open(link, settings.confirm_timeout_s), layout, results)
+            await _listen(await connection.channel(), topology, results)
+        publisher = await Publisher.open(connection, settings.confirm_timeout_s)
+        yield EventClient(publisher, topology, results)
 
 
-async def _listen(channel: Channel, layout: Topology, results: asyncio.Queue[bytes]) -> None:
-    """Consume from a queue of our own that goes away with the connection: the DMS's queue is none of our business."""
+async def _listen(channel: Channel, topology: Topology, results: asyncio.Queue[bytes]) -> None:
+    """Consume results from an exclusive queue that ends with the connection; the DMS's own queue is not touched."""
     declared = await channel.call(
-        channel.raw.queue_declare, queue="", exclusive=True, doing="declaring a queue to listen"
+        channel.raw.queue_declare, queue="", exclusive=True, action="declaring a queue to listen"
     )
     queue = declared.method.queue
-    exchange = layout.results_exchange
+    exchange = topology.results_exchange
     await channel.call(
-        channel.raw.queue_bind, queue=queue, exchange=exchange, routing_key="#", doing=f"listening to {exchange}"
+        channel.raw.queue_bind, queue=queue, exchange=exchange, routing_key="#", action=f"listening to {exchange}"
     )
 
-    def take(_channel: object, _method: object, _properties: object, body: bytes) -> None:
+    def on_message(_channel: object, _method: object, _properties: object, body: bytes) -> None:
         results.put_nowait(body)
 
-    options: dict[str, Any] = {"queue": queue, "on_message_callback": take, "auto_ack": True}
-    await channel.call(channel.raw.basic_consume, doing=f"consuming from {queue}", **options)
+    options: dict[str, Any] = {"queue": queue, "on_message_callback": on_message, "auto_ack": True}
+    await channel.call(channel.raw.basic_consume, action=f"consuming from {queue}", **options)

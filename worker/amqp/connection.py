@@ -1,8 +1,9 @@
 """One open connection to RabbitMQ and its channels, made awaitable. pika's callbacks end here.
 
-A link and its channels live once: when one is lost, whoever needs it opens another. What is waiting on a lost one gets
-an error at once, and no wait is longer than `connection_timeout_s`, except while RabbitMQ has blocked the connection:
-then it reads nothing, so there can be no answer, and pika gives the connection up after `blocked_timeout_s`.
+A connection and its channels are never reopened: when one is lost, its owner opens another. A call that is pending on a
+lost connection or channel raises at once, and no wait is longer than `connection_timeout_s`. The exception is a
+connection that RabbitMQ has blocked: RabbitMQ then reads nothing, so there can be no reply, and pika gives the
+connection up after `blocked_timeout_s`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Self
 
 from pika.exceptions import ConnectionOpenAborted
 
-from worker.amqp.diagnosis import why_lost, why_not_connected, why_refused
+from worker.amqp.diagnosis import connect_error, connection_lost_error, refusal_error
 from worker.amqp.errors import BrokerUnreachable
 from worker.amqp.parameters import Address, address, connection_name, connection_parameters
 from worker.amqp.pika_fixes import PikaConnection
@@ -26,9 +27,9 @@ _CLOSE_TIMEOUT_S = 3.0
 
 
 class Connection:
-    """An open connection. `lost` is done when it no longer is one, with why; `blocked` says why it is blocked."""
+    """An open connection. `lost` is done once it is closed, with the reason; `blocked` is RabbitMQ's reason or None."""
 
-    def __init__(self, connection: Any, broker: Address, timeout_s: float) -> None:
+    def __init__(self, raw: Any, broker: Address, timeout_s: float) -> None:
         self.broker = broker
         self.timeout_s = timeout_s
         self.blocked: str | None = None
@@ -36,58 +37,60 @@ class Connection:
         self.lost: asyncio.Future[AutotagError] = asyncio.get_running_loop().create_future()
         self.on_change: Callable[[], None] = lambda: None
         """Called when `lost` or `blocked` has changed."""
-        self._connection = connection
-        connection.add_on_close_callback(self._on_lost)
-        connection.add_on_connection_blocked_callback(self._on_blocked)
-        connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        self._raw = raw
+        raw.add_on_close_callback(self._on_lost)
+        raw.add_on_connection_blocked_callback(self._on_blocked)
+        raw.add_on_connection_unblocked_callback(self._on_unblocked)
 
     @classmethod
     async def open(cls, settings: AmqpSettings, name: str) -> Self:
-        """Connect once. Raises Misconfigured or BrokerUnreachable; each says what to do."""
+        """Connect once. Raises Misconfigured or BrokerUnreachable, whose message says what to do."""
         broker = address(settings)
-        failed: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-        connection = PikaConnection(
+        opened: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+        raw = PikaConnection(
             connection_parameters(settings, name),
-            on_open_callback=lambda _: answer(failed, None),
-            on_open_error_callback=lambda _, error: answer(failed, error),
+            on_open_callback=lambda _: set_result(opened, None),
+            on_open_error_callback=lambda _, error: set_result(opened, error),
         )
         try:
-            error = await failed
+            error = await opened
         except asyncio.CancelledError:
-            cut(connection)
+            abort(raw)
             raise
         if error is not None:
-            raise why_not_connected(error, broker) from error
-        return cls(connection, broker, settings.connection_timeout_s)
+            raise connect_error(error, broker) from error
+        return cls(raw, broker, settings.connection_timeout_s)
 
     async def channel(self) -> Channel:
-        """Open a channel."""
+        """Open a channel. Raises what `Channel.wait` raises."""
         if self.lost.done():
             raise self.lost.result()
         opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        channel = Channel(self, self._connection.channel(on_open_callback=lambda raw: answer(opened, raw)))
+        channel = Channel(self, self._raw.channel(on_open_callback=lambda raw: set_result(opened, raw)))
         await channel.wait(opened, "opening a channel")
         return channel
 
     async def close(self) -> None:
-        """Close politely; a broker that does not answer soon is left without a goodbye. Closing twice is harmless."""
+        """Close in order; abort if the broker does not reply within 3 s. Closing twice is harmless."""
         try:
-            if self._connection.is_open and self.blocked is None:  # a broker that has blocked us hears no goodbye
-                self._connection.close()
+            if self._raw.is_open and self.blocked is None:  # a broker that has blocked us does not read the request
+                self._raw.close()
                 await asyncio.wait({self.lost}, timeout=_CLOSE_TIMEOUT_S)
         finally:
             if not self.lost.done():
-                cut(self._connection)
+                abort(self._raw)
         await asyncio.wait({self.lost}, timeout=_CLOSE_TIMEOUT_S)
 
     def silent_for_s(self, since_s: float) -> float:
-        """How long something sent at `since_s` has gone unanswered; no time passes while the broker reads nothing."""
+        """How long something sent at `since_s` (monotonic) is unanswered. Time while RabbitMQ blocks us is not counted,
+        since it reads nothing then.
+        """
         return 0.0 if self.blocked is not None else time.monotonic() - max(since_s, self._unblocked_at_s)
 
     def _on_lost(self, _connection: object, error: BaseException) -> None:
         self.blocked = None
         if not self.lost.done():
-            self.lost.set_result(why_lost(error, self.broker))
+            self.lost.set_result(connection_lost_error(error, self.broker))
         self.on_change()
 
     def _on_blocked(self, _connection: object, frame: Any) -> None:
@@ -101,57 +104,65 @@ class Connection:
 
 
 class Channel:
-    """An open channel. `closed` is done when it no longer is one, with the reason."""
+    """An open channel. `closed` is done once it is closed, with the reason; `raw` is pika's channel."""
 
-    def __init__(self, link: Connection, raw: Any) -> None:
-        self.link = link
+    def __init__(self, connection: Connection, raw: Any) -> None:
+        self.connection = connection
         self.raw = raw
         self.closed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         raw.add_on_close_callback(self._on_closed)
 
     @property
     def is_open(self) -> bool:
-        """Whether something can be sent on it."""
+        """Whether it can still send."""
         return bool(self.raw.is_open)
 
-    async def call(self, method: Callable[..., object], *args: object, doing: str, **options: object) -> Any:
-        """Call a method of pika's channel that is answered by the broker, and wait for the answer.
+    async def call(self, method: Callable[..., object], *args: object, action: str, **options: object) -> Any:
+        """Call a method of `raw` to which the broker replies, and return the reply's frame.
 
-        Raises what `why_refused` makes of a closed channel; `doing` says in words what was tried.
+        `action` describes the call for error messages ("declaring queue q"). Raises what `wait` raises.
         """
-        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if not self.is_open:
-            raise self.refusal(doing)
-        method(*args, **options, callback=lambda frame: answer(answered, frame))
-        return await self.wait(answered, doing)
+            raise self.closed_error(action)
+        method(*args, **options, callback=lambda frame: set_result(reply, frame))
+        return await self.wait(reply, action)
 
-    async def wait(self, answered: asyncio.Future[Any], doing: str) -> Any:
-        """Wait for an answer, or the end of the channel, or too long."""
-        asked_at_s = time.monotonic()
-        while (left_s := self.link.timeout_s - self.link.silent_for_s(asked_at_s)) > 0:
-            await asyncio.wait({answered, self.closed}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-            if answered.done():
-                return answered.result()
+    async def wait(self, reply: asyncio.Future[Any], action: str) -> Any:
+        """Wait for a reply and return it.
+
+        Raises `closed_error` when the channel is closed first, and BrokerUnreachable (`broker_silent`) after
+        `connection_timeout_s` without a reply.
+        """
+        sent_at_s = time.monotonic()
+        connection = self.connection
+        while (left_s := connection.timeout_s - connection.silent_for_s(sent_at_s)) > 0:
+            await asyncio.wait({reply, self.closed}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            if reply.done():
+                return reply.result()
             if self.closed.done():
-                raise self.refusal(doing)
+                raise self.closed_error(action)
         raise BrokerUnreachable(
-            f"RabbitMQ at {self.link.broker} did not answer within {self.link.timeout_s:g} s while {doing}",
+            f"RabbitMQ at {connection.broker} did not answer within {connection.timeout_s:g} s while {action}",
             reason="broker_silent",
         )
 
-    def refusal(self, doing: str) -> AutotagError:
-        """Why the closed channel was closed."""
-        if self.link.lost.done():
-            return self.link.lost.result()
+    def closed_error(self, action: str) -> AutotagError:
+        """The error to raise for an action on this closed channel: why the connection was lost, or the channel closed.
+
+        Misconfigured where RabbitMQ refused the action permanently, else BrokerUnreachable.
+        """
+        if self.connection.lost.done():
+            return self.connection.lost.result()
         if not self.closed.done():
             return BrokerUnreachable("the channel is being closed", reason="channel_closed")
-        return why_refused(self.closed.result(), self.link.broker, doing)
+        return refusal_error(self.closed.result(), self.connection.broker, action)
 
     async def close(self) -> None:
-        """Close the channel; what was delivered on it and is not settled goes back to its queue."""
+        """Close the channel; RabbitMQ requeues what was delivered on it and is not settled."""
         if self.is_open:
             self.raw.close()
-            await asyncio.wait({self.closed}, timeout=self.link.timeout_s)
+            await asyncio.wait({self.closed}, timeout=self.connection.timeout_s)
 
     def _on_closed(self, _channel: object, error: BaseException) -> None:
         if not self.closed.done():
@@ -160,21 +171,21 @@ class Channel:
 
 @asynccontextmanager
 async def connected(settings: AmqpSettings, role: str) -> AsyncIterator[Connection]:
-    """A short-lived connection for one command. Raises Misconfigured or BrokerUnreachable when there is none."""
-    link = await Connection.open(settings, connection_name(role))
+    """A connection for the length of the block. Raises Misconfigured or BrokerUnreachable when it cannot be opened."""
+    connection = await Connection.open(settings, connection_name(role))
     try:
-        yield link
+        yield connection
     finally:
-        await link.close()
+        await connection.close()
 
 
-def answer(future: asyncio.Future[Any], value: object) -> None:
-    """Set a future's result, unless nobody waits for it any more."""
+def set_result(future: asyncio.Future[Any], value: object) -> None:
+    """Set a future's result, unless it is done or was cancelled."""
     if not future.done():
         future.set_result(value)
 
 
-def cut(connection: Any) -> None:
-    """End a connection without the broker's consent, which pika has no public way to do."""
-    if not connection.is_closed:
-        connection._terminate_stream(ConnectionOpenAborted("given up"))
+def abort(raw: Any) -> None:
+    """End pika's connection without the closing handshake, for which pika has no public method."""
+    if not raw.is_closed:
+        raw._terminate_stream(ConnectionOpenAborted("given up"))

@@ -1,4 +1,4 @@
-"""Consuming: one channel, a consumer for each lane, each with its own bound on what it holds."""
+"""Consuming: one channel with a consumer for each lane, each with a prefetch of its own."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ _log = structlog.get_logger(__name__)
 
 
 class Consumer:
-    """The consuming side of a link. Deliveries settle on the channel they came on or, once it is gone, not at all.
+    """The consuming side of a connection. A delivery can be settled only on its own channel, while that is open.
 
-    `on_delivery` is called for each delivery and must not wait; `on_cancelled` when the broker has ended a consumer,
-    as it does when its queue is deleted. While `refusing` says so, what still arrives is held until its lane is
-    cancelled, and then given back; given back at once it would come straight back, until it had come too often.
+    `on_delivery` is called for each delivery and must not block. `on_cancelled` is called when RabbitMQ has ended a
+    consumer, as it does when a queue is deleted. While `is_paused` returns true, arriving deliveries are held until
+    their lane is cancelled, and requeued then. Requeued at once, they would be redelivered immediately, again and
+    again, until they reached the delivery limit.
     """
 
     def __init__(
@@ -31,9 +32,9 @@ class Consumer:
         channel: Channel,
         on_delivery: Callable[[Delivery], None],
         on_cancelled: Callable[[Lane], None],
-        refusing: Callable[[], bool],
+        is_paused: Callable[[], bool],
     ) -> None:
-        self._refusing = refusing
+        self._is_paused = is_paused
         self._channel = channel
         self._on_delivery = on_delivery
         self._on_cancelled = on_cancelled
@@ -45,7 +46,7 @@ class Consumer:
 
     @property
     def closed(self) -> asyncio.Future[BaseException]:
-        """Done when it can consume and settle no longer."""
+        """Done once the channel is closed, with the reason; nothing can be consumed or settled after that."""
         return self._channel.closed
 
     @property
@@ -60,43 +61,43 @@ class Consumer:
 
     @property
     def unsettled(self) -> int:
-        """Deliveries in hand that the broker waits to hear about."""
+        """How many deliveries are in hand and not settled."""
         return len(self._unsettled) if self._channel.is_open else 0
 
     async def consume(self, lane: Lane, queue: str, prefetch: int) -> None:
-        """Begin to consume a lane, at most `prefetch` unsettled deliveries at once."""
+        """Start consuming a lane, with at most `prefetch` unsettled deliveries. Raises what `Channel.wait` raises."""
         raw = self._channel.raw
         self._consumers += 1
         tag = f"{lane}.{self._consumers}.{connection_name()}"
-        # RabbitMQ applies a prefetch to the consumers begun after it, so that each lane has its own.
-        await self._channel.call(raw.basic_qos, prefetch_count=prefetch, doing="setting the prefetch")
+        # RabbitMQ applies a prefetch to the consumers started after it, which gives each lane its own.
+        await self._channel.call(raw.basic_qos, prefetch_count=prefetch, action="setting the prefetch")
 
         def on_message(_channel: object, method: Any, properties: Any, body: bytes) -> None:
             self._receive(lane, method, properties, body)
 
-        doing = f"consuming from queue {queue}"
-        await self._channel.call(raw.basic_consume, queue, on_message, consumer_tag=tag, doing=doing)
+        action = f"consuming from queue {queue}"
+        await self._channel.call(raw.basic_consume, queue, on_message, consumer_tag=tag, action=action)
         self._tags[lane] = tag
 
     async def cancel(self, lane: Lane) -> None:
-        """Stop consuming a lane. What was handed on stays in hand; what was on its way to us goes back to its queue."""
+        """Stop consuming a lane. Deliveries in hand stay in hand; those that are held are requeued."""
         tag = self._tags.pop(lane)
-        await self._channel.call(self._channel.raw.basic_cancel, tag, doing=f"ending the consumer of lane {lane}")
+        await self._channel.call(self._channel.raw.basic_cancel, tag, action=f"ending the consumer of lane {lane}")
         for delivery in self._take_held(lane):
             delivery.requeue()
 
-    def hand_on(self) -> None:
-        """Hand on what was held, for whoever refused it has thought better of it."""
+    def deliver_held(self) -> None:
+        """Deliver what was held during a pause that ended before its lane was cancelled."""
         for lane in self.lanes:
             for delivery in self._take_held(lane):
-                self._hand_on(delivery)
+                self._deliver(delivery)
 
     def ack(self, tag: int) -> None:
-        """Settle a delivery of this channel."""
+        """Acknowledge a delivery of this channel: RabbitMQ deletes the message."""
         self._settle(tag, "ack", self._channel.raw.basic_ack)
 
     def requeue(self, tag: int) -> None:
-        """Give back a delivery of this channel."""
+        """Return a delivery of this channel to its queue."""
         self._settle(tag, "requeue", self._channel.raw.basic_nack)
 
     def _settle(self, tag: int, verb: str, method: Callable[[int], None]) -> None:
@@ -104,7 +105,7 @@ class Consumer:
         try:
             method(tag)
         except (pika_errors.ChannelWrongStateError, pika_errors.ConnectionWrongStateError):
-            # Tags mean nothing on any other channel. The broker has taken the delivery back and delivers it again.
+            # A tag is valid on its own channel only. RabbitMQ has requeued the delivery and will deliver it again.
             _log.info(
                 "a delivery was not settled, its channel is gone; it will come again", verb=verb, delivery_tag=tag
             )
@@ -113,20 +114,20 @@ class Consumer:
         tag = int(method.delivery_tag)
         self._unsettled.add(tag)
         delivery = Delivery(body, properties, lane, tag, bool(method.redelivered), time.monotonic(), self)
-        if self._refusing():
+        if self._is_paused():
             self._held.append(delivery)
         else:
-            self._hand_on(delivery)
+            self._deliver(delivery)
 
     def _take_held(self, lane: Lane) -> list[Delivery]:
         taken = [delivery for delivery in self._held if delivery.lane is lane]
         self._held = [delivery for delivery in self._held if delivery.lane is not lane]
         return taken
 
-    def _hand_on(self, delivery: Delivery) -> None:
+    def _deliver(self, delivery: Delivery) -> None:
         try:
             self._on_delivery(delivery)
-        except Exception:  # noqa: BLE001 - pika would take the connection down, and with it all else that is in hand
+        except Exception:  # noqa: BLE001 - pika would close the connection, and all that is in hand would be requeued
             _log.exception(
                 "a delivery could not be taken in; it goes back to its queue", message_id=delivery.message_id
             )

@@ -1,8 +1,8 @@
-"""The dead letters, for operators: look at them, send them again, throw them away. One short connection for each.
+"""Operations on the queue of dead letters: browse, show, replay, purge. Each opens a short-lived connection.
 
-A pass takes letters out one by one and holds those it leaves until its end, so it meets each at most once, and no more
-than were there when it began. What one pass holds, another does not see. Nothing is lost when a pass is called off
-half-way: RabbitMQ takes back what was not settled.
+A scan gets the letters one by one without an ack and holds them to its end, so it meets each letter at most once, and
+no more letters than there were at its start. Letters held by one scan are invisible to another. Nothing is lost when a
+scan is aborted: RabbitMQ requeues what is not settled.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import pika
 from pika import spec
 
-from worker.amqp.connection import Channel, Connection, answer, connected
+from worker.amqp.connection import Channel, Connection, connected, set_result
 from worker.amqp.delivery import ATTEMPT_HEADER, text
 from worker.amqp.publisher import Publisher
 from worker.amqp.republish import (
@@ -27,24 +27,24 @@ from worker.amqp.republish import (
     LANE_HEADER,
     MESSAGE_HEADER,
     REASON_HEADER,
-    to_replay,
+    replay_properties,
 )
 from worker.amqp.topology import Lane, Topology
 from worker.settings import AmqpSettings
 
-_LOOKS = 40
-_BETWEEN_LOOKS_S = 0.025
+_REQUEUE_CHECKS = 40
+_REQUEUE_CHECK_INTERVAL_S = 0.025
 
-Progress = Callable[[int, int], None]
-"""Called with how many letters have been looked at, and how many there are."""
+OnProgress = Callable[[int, int], None]
+"""Called with the number of letters scanned, and the number of letters in the queue."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An event that could not be done. In a list, `body` is left out."""
+    """A dead-lettered event. `DeadLetters.browse` leaves `body` empty."""
 
     key: str
-    """Its message id or, where the publisher gave none, the first 16 hexadecimal digits of its body's SHA-256."""
+    """Its message id or, where the publisher set none, the first 16 hexadecimal digits of its body's SHA-256."""
     lane: Lane
     reason: str
     message: str
@@ -60,7 +60,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which letters are meant: those that fit all that is given; at most `limit` of them, the oldest."""
+    """Which letters an operation applies to: those that match every given field; at most `limit`, the oldest first."""
 
     key: str | None = None
     reason: str | None = None
@@ -69,11 +69,11 @@ class Selection:
     lane: Lane | None = None
     limit: int | None = None
 
-    def fits(self, letter: DeadLetter) -> bool:
-        """Whether a letter is meant."""
+    def matches(self, letter: DeadLetter) -> bool:
+        """Whether a letter is selected; `limit` is not considered."""
         return all(
-            wanted is None or wanted == there
-            for wanted, there in (
+            wanted is None or wanted == actual
+            for wanted, actual in (
                 (self.key, letter.key),
                 (self.reason, letter.reason),
                 (self.asset, letter.asset),
@@ -84,134 +84,135 @@ class Selection:
 
 
 class DeadLetters:
-    """The queue of dead letters. Every method raises Misconfigured or BrokerUnreachable when it cannot be had."""
+    """The queue of dead letters. Every method raises Misconfigured or BrokerUnreachable when it cannot be read."""
 
-    def __init__(self, settings: AmqpSettings, layout: Topology) -> None:
+    def __init__(self, settings: AmqpSettings, topology: Topology) -> None:
         self._settings = settings
-        self._layout = layout
+        self._topology = topology
 
-    async def browse(self, selection: Selection, progress: Progress | None = None) -> list[DeadLetter]:
-        """The letters meant, without their bodies, the oldest first. Changes nothing."""
+    async def browse(self, selection: Selection, on_progress: OnProgress | None = None) -> list[DeadLetter]:
+        """The selected letters, without their bodies, the oldest first. Changes nothing."""
         found: list[DeadLetter] = []
-        async with self._pass(selection, progress) as taking:
-            while (letter := await taking.next()) is not None:
+        async with self._scan(selection, on_progress) as scan:
+            while (letter := await scan.next()) is not None:
                 found.append(replace(letter, body=b""))
         return found
 
     async def show(self, key: str) -> DeadLetter | None:
-        """One letter with its body, or none. Changes nothing."""
-        async with self._pass(Selection(key=key, limit=1), None) as taking:
-            return await taking.next()
+        """The letter with this key, with its body, or None. Changes nothing."""
+        async with self._scan(Selection(key=key, limit=1), None) as scan:
+            return await scan.next()
 
-    async def replay(self, selection: Selection, progress: Progress | None = None) -> int:
-        """Send the letters meant to their lanes again, as if for the first time; returns how many.
+    async def replay(self, selection: Selection, on_progress: OnProgress | None = None) -> int:
+        """Publish the selected letters' events to their lanes again, as if for the first time; returns how many.
 
-        Each leaves the dead letters only when its new message is confirmed. Raises NotPublished when one is not; it and
-        those after it stay.
+        A letter leaves the queue only once its new message is confirmed. Raises NotPublished when one is not; that
+        letter and those after it stay.
         """
         replayed = 0
-        async with self._pass(selection, progress) as taking:
-            publisher = await Publisher.open(taking.link, self._settings.confirm_timeout_s)
-            while (letter := await taking.next()) is not None:
-                exchange, properties = self._layout.images_exchange, to_replay(letter.properties)
+        async with self._scan(selection, on_progress) as scan:
+            publisher = await Publisher.open(scan.connection, self._settings.confirm_timeout_s)
+            while (letter := await scan.next()) is not None:
+                exchange, properties = self._topology.images_exchange, replay_properties(letter.properties)
                 await publisher.publish(exchange, letter.lane.value, letter.body, properties)
-                taking.remove()
+                scan.remove()
                 replayed += 1
         return replayed
 
-    async def purge(self, selection: Selection, progress: Progress | None = None) -> int:
-        """Throw the letters meant away for good; returns how many."""
+    async def purge(self, selection: Selection, on_progress: OnProgress | None = None) -> int:
+        """Delete the selected letters; returns how many."""
         purged = 0
-        async with self._pass(selection, progress) as taking:
-            while await taking.next() is not None:
-                taking.remove()
+        async with self._scan(selection, on_progress) as scan:
+            while await scan.next() is not None:
+                scan.remove()
                 purged += 1
         return purged
 
     @asynccontextmanager
-    async def _pass(self, selection: Selection, progress: Progress | None) -> AsyncIterator[_Pass]:
-        async with connected(self._settings, "autotag-dead-letters") as link:
-            one_pass = _Pass(link, await link.channel(), self._layout.dead_letters_queue, selection, progress)
-            yield one_pass
-            await one_pass.give_back()
+    async def _scan(self, selection: Selection, on_progress: OnProgress | None) -> AsyncIterator[_Scan]:
+        async with connected(self._settings, "autotag-dead-letters") as connection:
+            channel = await connection.channel()
+            scan = _Scan(connection, channel, self._topology.dead_letters_queue, selection, on_progress)
+            yield scan
+            await scan.requeue_held()
 
 
-class _Pass:
-    """One way through the queue."""
+class _Scan:
+    """One scan of the queue, from its oldest letter to its end or to the selection's limit."""
 
     def __init__(
-        self, link: Connection, channel: Channel, queue: str, selection: Selection, progress: Progress | None
+        self, connection: Connection, channel: Channel, queue: str, selection: Selection, on_progress: OnProgress | None
     ) -> None:
-        self.link = link
+        self.connection = connection
         self._channel = channel
         self._queue = queue
         self._selection = selection
-        self._progress = progress
-        self._there: int | None = None
-        self._looked_at = 0
-        self._met = 0
-        self._tag = 0
+        self._on_progress = on_progress
+        self._total: int | None = None
+        self._scanned = 0
+        self._matched = 0
+        self._delivery_tag = 0
         self._held = 0
-        self._got: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        channel.raw.add_callback(lambda _: answer(self._got, None), [spec.Basic.GetEmpty], one_shot=False)
+        self._reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        channel.raw.add_callback(lambda _: set_result(self._reply, None), [spec.Basic.GetEmpty], one_shot=False)
 
     async def next(self) -> DeadLetter | None:
-        """The next letter that is meant; none at the end."""
-        if self._there is None:
-            self._there = await self._count()
-        while self._looked_at < self._there and self._met != self._selection.limit:
-            got = await self._get()
-            if got is None:
+        """The next selected letter; None at the end."""
+        if self._total is None:
+            self._total = await self._count()
+        while self._scanned < self._total and self._matched != self._selection.limit:
+            message = await self._get()
+            if message is None:
                 break
-            self._looked_at += 1
+            self._scanned += 1
             self._held += 1
-            if self._progress is not None:
-                self._progress(self._looked_at, self._there)
-            method, properties, body = got
+            if self._on_progress is not None:
+                self._on_progress(self._scanned, self._total)
+            method, properties, body = message
             letter = _read(method.routing_key, properties, body)
-            if self._selection.fits(letter):
-                self._met += 1
-                self._tag = method.delivery_tag
+            if self._selection.matches(letter):
+                self._matched += 1
+                self._delivery_tag = method.delivery_tag
                 return letter
         return None
 
     def remove(self) -> None:
-        """Take the letter that `next` returned last out of the queue for good."""
-        self._channel.raw.basic_ack(self._tag)
+        """Ack the letter that `next` returned last: RabbitMQ deletes it."""
+        self._channel.raw.basic_ack(self._delivery_tag)
         self._held -= 1
 
-    async def give_back(self) -> None:
-        """Return what is held to where it was, and wait a moment for it to be there, for whoever looks next."""
+    async def requeue_held(self) -> None:
+        """Return the held letters to their places, and wait up to a second until the next scan can see them."""
         if self._held == 0:
             return
         expected = await self._count() + self._held
         self._channel.raw.basic_nack(0, multiple=True, requeue=True)
-        for _ in range(_LOOKS):
+        for _ in range(_REQUEUE_CHECKS):
             if await self._count() >= expected:
                 break
-            await asyncio.sleep(_BETWEEN_LOOKS_S)
+            await asyncio.sleep(_REQUEUE_CHECK_INTERVAL_S)
 
     async def _count(self) -> int:
-        raw, doing = self._channel.raw, f"looking at queue {self._queue}"
-        frame = await self._channel.call(raw.queue_declare, queue=self._queue, passive=True, doing=doing)
+        raw, action = self._channel.raw, f"looking at queue {self._queue}"
+        frame = await self._channel.call(raw.queue_declare, queue=self._queue, passive=True, action=action)
         return int(frame.method.message_count)
 
     async def _get(self) -> tuple[Any, pika.BasicProperties, bytes] | None:
-        doing = f"taking letters out of queue {self._queue}"
+        action = f"taking letters out of queue {self._queue}"
         if not self._channel.is_open:
-            raise self._channel.refusal(doing)
-        got = self._got = asyncio.get_running_loop().create_future()
+            raise self._channel.closed_error(action)
+        reply = self._reply = asyncio.get_running_loop().create_future()
         self._channel.raw.basic_get(
-            self._queue, lambda _, method, properties, body: answer(got, (method, properties, body))
+            self._queue, lambda _, method, properties, body: set_result(reply, (method, properties, body))
         )
-        letter: tuple[Any, pika.BasicProperties, bytes] | None = await self._channel.wait(got, doing)
-        return letter
+        message: tuple[Any, pika.BasicProperties, bytes] | None = await self._channel.wait(reply, action)
+        return message
 
 
 def _read(routing_key: str, properties: pika.BasicProperties, body: bytes) -> DeadLetter:
     headers = properties.headers or {}
-    # RabbitMQ sets letters aside too, after too many deliveries; then it says why, and the routing key is the lane's.
-    reason = text(headers.get(REASON_HEADER)) or _reason_of_the_broker(headers)
+    # RabbitMQ dead-letters too, after too many deliveries: the reason is in `x-death`, the lane is the routing key.
+    reason = text(headers.get(REASON_HEADER)) or _broker_reason(headers)
     lane = text(headers.get(LANE_HEADER)) or routing_key
     attempt = headers.get(ATTEMPT_HEADER)
     return DeadLetter(
@@ -229,8 +230,8 @@ def _read(routing_key: str, properties: pika.BasicProperties, body: bytes) -> De
     )
 
 
-def _reason_of_the_broker(headers: Mapping[str, Any]) -> str:
-    """Out of `x-death`, whose latest entry comes first (https://www.rabbitmq.com/docs/dlx#effects)."""
+def _broker_reason(headers: Mapping[str, Any]) -> str:
+    """RabbitMQ's reason, from `x-death`, whose latest entry comes first (https://www.rabbitmq.com/docs/dlx#effects)."""
     deaths = headers.get("x-death")
     latest = deaths[0] if isinstance(deaths, list) and deaths else None
     return str(latest.get("reason", "unknown")) if isinstance(latest, dict) else "unknown"

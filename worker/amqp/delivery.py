@@ -1,4 +1,4 @@
-"""A message that RabbitMQ has handed to us and waits to hear about."""
+"""A message that RabbitMQ has delivered and that is to be settled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pika
 from worker.amqp.topology import Lane
 
 ATTEMPT_HEADER = "x-autotag-attempt"
-"""Which attempt at an event this is, from 1. Counted by us: a redelivery after a lost connection is no attempt."""
+"""Which attempt at an event this is, from 1. Our own count: a redelivery after a lost connection is no attempt."""
 
 
 class Ending(StrEnum):
@@ -25,23 +25,23 @@ class Ending(StrEnum):
 
 
 class Settler(Protocol):
-    """The channel that a delivery came on, as the delivery sees it."""
+    """What a delivery needs of the channel it arrived on."""
 
     @property
     def is_open(self) -> bool:
-        """Whether anything can still be settled on it."""
+        """Whether deliveries can still be settled on it."""
         ...
 
     def ack(self, tag: int) -> None:
-        """The broker forgets the message."""
+        """Have RabbitMQ delete the message."""
 
     def requeue(self, tag: int) -> None:
-        """The broker delivers the message again, here or elsewhere."""
+        """Have RabbitMQ deliver the message again, to this consumer or another."""
 
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """One message in hand, to be settled exactly once: `ack` when what replaces it is confirmed, else `requeue`."""
+    """One message in hand, to be settled exactly once: `ack` once what replaces it is confirmed, else `requeue`."""
 
     body: bytes = field(repr=False)
     properties: pika.BasicProperties = field(repr=False)
@@ -55,17 +55,17 @@ class Delivery:
 
     @property
     def headers(self) -> Mapping[str, Any]:
-        """Headers as the publisher and the broker set them; pika leaves names that are not UTF-8 as bytes."""
+        """Headers as the publisher and RabbitMQ set them, without those whose names are not UTF-8 (bytes in pika)."""
         return {name: value for name, value in (self.properties.headers or {}).items() if isinstance(name, str)}
 
     @property
     def content_type(self) -> str | None:
-        """Type of the body, if the publisher said."""
+        """Media type of the body, if the publisher set it."""
         return text(self.properties.content_type)
 
     @property
     def message_id(self) -> str | None:
-        """The publisher's id for the message."""
+        """The publisher's id for the message, if it set one."""
         return text(self.properties.message_id)
 
     @property
@@ -75,26 +75,26 @@ class Delivery:
 
     @property
     def delivery_count(self) -> int:
-        """How often the broker had delivered it before, in vain."""
+        """How often RabbitMQ had delivered it before without an ack (`x-delivery-count`)."""
         return _whole_number(self.headers.get("x-delivery-count"), default=0)
 
     @property
     def settled(self) -> bool:
-        """Whether it is done with."""
+        """Whether `ack` or `requeue` was called."""
         return self._settled
 
     @property
     def lost(self) -> bool:
-        """Whether its channel is gone: the broker has taken it back, and delivers it again."""
+        """Whether its channel is closed: RabbitMQ has requeued it and will deliver it again."""
         return not self._settler.is_open
 
     def ack(self) -> None:
-        """Tell the broker to forget it. Only after what replaces it is confirmed."""
+        """Have RabbitMQ delete the message; only once what replaces it is confirmed. Raises RuntimeError if settled."""
         self._settle()
         self._settler.ack(self.tag)
 
     def requeue(self) -> None:
-        """Give it back to its queue."""
+        """Return the message to its queue. Raises RuntimeError if settled."""
         self._settle()
         self._settler.requeue(self.tag)
 
@@ -105,7 +105,7 @@ class Delivery:
 
 
 def text(value: object) -> str | None:
-    """A property or header as text, whatever its publisher made of it."""
+    """A property or header as text, whatever its type; bytes that are not UTF-8 are replaced."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return None if value is None else str(value)

@@ -1,4 +1,4 @@
-"""What pika and RabbitMQ say when something fails, translated into what happened and what to do."""
+"""Translates the errors of pika and RabbitMQ into ours, whose messages say what happened and what to do."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _TLS_ALERT = re.compile(r"SSLError\(.*?\] (?P<text>[\w ]+) \(_ssl")
 _TIMEOUTS = (
     TimeoutError,
     workflow.AMQPConnectorStackTimeout,
-    pika_errors.ConnectionOpenAborted,  # what comes of a timeout during the handshake
+    pika_errors.ConnectionOpenAborted,  # pika's error for a timeout during the handshake
 )
 _VALUE = re.compile(r"the value '(?P<value>.*)' of type '\w+'|'(?P<plain>.*)'")
 
 
-def why_not_connected(error: BaseException, broker: Address) -> AutotagError:
-    """Why a connection could not be made: Misconfigured where an operator must act, else BrokerUnreachable."""
+def connect_error(error: BaseException, broker: Address) -> AutotagError:
+    """The error for a failed attempt to connect: Misconfigured where an operator must act, else BrokerUnreachable."""
     causes = list(_causes(error))
     for cause in causes:
         if (found := _refusal(cause, broker)) is not None:
@@ -49,8 +49,8 @@ def why_not_connected(error: BaseException, broker: Address) -> AutotagError:
     )
 
 
-def why_lost(error: BaseException, broker: Address) -> AutotagError:
-    """Why an open connection ended."""
+def connection_lost_error(error: BaseException, broker: Address) -> AutotagError:
+    """The error for the loss of an open connection; `error` is pika's reason."""
     match error:
         case pika_errors.ConnectionClosedByBroker():
             what = f"RabbitMQ closed it: {error.reply_text} ({error.reply_code})"
@@ -65,40 +65,40 @@ def why_lost(error: BaseException, broker: Address) -> AutotagError:
     return BrokerUnreachable(f"lost the connection to RabbitMQ at {broker}: {what}", reason="connection_lost")
 
 
-def why_refused(error: BaseException, broker: Address, doing: str) -> AutotagError:
-    """Why RabbitMQ refused something (`doing`: in words) by closing the channel on it."""
+def refusal_error(error: BaseException, broker: Address, action: str) -> AutotagError:
+    """The error for an action ("declaring queue q") that RabbitMQ refused by closing the channel."""
     if not isinstance(error, pika_errors.ChannelClosedByBroker):
-        return why_lost(error, broker)
+        return connection_lost_error(error, broker)
     match error.reply_code:
         case 403:
             return Misconfigured(
-                f"RabbitMQ does not allow {doing}: {error.reply_text}; give the user {broker.user!r} the right "
+                f"RabbitMQ does not allow {action}: {error.reply_text}; give the user {broker.user!r} the right "
                 "(rabbitmqctl set_permissions), or set amqp.declare = false if only declaring is refused",
                 reason="permission_refused",
             )
         case 404:
             return Misconfigured(
-                f"RabbitMQ lacks something for {doing}: {error.reply_text}; import the definitions, or set "
+                f"RabbitMQ lacks something for {action}: {error.reply_text}; import the definitions, or set "
                 "amqp.declare = true",
                 reason="topology_missing",
             )
-        case 406 if (difference := in_what_it_differs(error.reply_text)) is not None:
+        case 406 if (difference := describe_difference(error.reply_text)) is not None:
             return Misconfigured(difference, reason="topology_differs")
         case code:
             return BrokerUnreachable(
-                f"RabbitMQ closed the channel while {doing}: {error.reply_text} ({code})", reason="channel_closed"
+                f"RabbitMQ closed the channel while {action}: {error.reply_text} ({code})", reason="channel_closed"
             )
 
 
-def in_what_it_differs(text: str) -> str | None:
-    """RabbitMQ's text about inequivalent arguments, in words: what, which argument, ours, theirs, what to do."""
+def describe_difference(text: str) -> str | None:
+    """A sentence for RabbitMQ's text about inequivalent arguments: what differs, both values, what to do; else None."""
     found = _DIFFERS.search(text)
     if found is None:
         return None
     kind, name, argument = found["kind"], found["name"], found["argument"]
     return (
         f"{kind} {name} exists already with another {argument}: ours would be {_value(found['ours'])}, "
-        f"the one there has {_value(found['theirs'])}. Delete it once it is empty (it is declared anew), "
+        f"the one there has {_value(found['theirs'])}. Delete it once it is empty (it is then declared again), "
         "or choose another amqp.queue_prefix, or set amqp.declare = false to use it as it is"
     )
 
@@ -111,7 +111,7 @@ def _value(text: str) -> str:
 
 
 def _refusal(cause: BaseException, broker: Address) -> Misconfigured | None:
-    """What only an operator can mend."""
+    """The error for a cause that only an operator can remove; None for any other cause."""
     match cause:
         case pika_errors.ProbableAuthenticationError() | pika_errors.AuthenticationError():
             return Misconfigured(
@@ -122,12 +122,12 @@ def _refusal(cause: BaseException, broker: Address) -> Misconfigured | None:
         case pika_errors.ProbableAccessDeniedError():
             return Misconfigured(
                 f"RabbitMQ at {broker} does not let the user {broker.user!r} into the virtual host "
-                f"{broker.virtual_host!r}: {_said(cause)}; create the virtual host, grant access to it, or correct the "
-                "end of amqp.url",
+                f"{broker.virtual_host!r}: {_broker_text(cause)}; create the virtual host, grant access to it, or "
+                "correct the end of amqp.url",
                 reason="virtual_host_refused",
             )
         case pika_errors.IncompatibleProtocolError() if (alert := _TLS_ALERT.search(str(cause.args))) is not None:
-            # With TLS 1.3 a broker refuses after the handshake, where pika takes it for the end of another protocol.
+            # With TLS 1.3 a broker refuses after the handshake; pika takes that for a peer that does not speak AMQP.
             return _tls_failed(broker, alert["text"])
         case pika_errors.IncompatibleProtocolError() | pika_errors.ProtocolVersionMismatch():
             return Misconfigured(
@@ -156,7 +156,7 @@ def _tls_failed(broker: Address, what: str) -> Misconfigured:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and everything that pika wrapped in it, outermost first."""
+    """The error and all errors that pika wrapped in it, outermost first."""
     yield error
     match error:
         case workflow.AMQPConnectionWorkflowFailed():
@@ -171,15 +171,15 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield from _causes(inner)
 
 
-def _said(error: BaseException) -> str:
-    """The broker's own words out of pika's guess, which holds them as the text of a nested error."""
+def _broker_text(error: BaseException) -> str:
+    """The broker's text out of pika's error, which holds it as the text of a nested error."""
     text = str(error.args[0]) if error.args else ""
     found = re.search(r"\(\d+\) (?P<quote>['\"])(?P<text>.*)(?P=quote)$", text)
     return found["text"] if found else text or "no reason given"
 
 
 def brief(error: BaseException) -> str:
-    """An error in one line, its class included where the text alone would not be understood."""
+    """An error's text in one line, or its class name where it has no text."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error) if not isinstance(error, pika_errors.AMQPError) else ", ".join(map(str, error.args))

@@ -1,4 +1,4 @@
-"""What can go wrong between us and the broker, by what the caller does about it."""
+"""The errors between us and the broker, one class for each decision of the caller."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from worker.errors import TryLater
 
 
 class NotPublished(TryLater):
-    """The broker did not take responsibility for a message: whatever it was to replace must not be acknowledged."""
+    """The broker did not take responsibility for a message: the delivery it was to replace must not be acknowledged."""
 
 
 class NotConfirmed(NotPublished):
-    """No answer: not connected, the connection was lost, or the time for it ran out. It may have arrived or not."""
+    """No confirm: not connected, the connection was lost, or the time for it ran out. The message may have arrived."""
 
     def __init__(self, message: str, *, reason: str = "not_confirmed") -> None:
         super().__init__(message, reason=reason)
@@ -24,18 +24,18 @@ class Unroutable(NotPublished):
 
 
 class PublishRefused(NotPublished):
-    """The broker said no (basic.nack): a queue is full, or has lost its majority."""
+    """The broker refused the message (basic.nack): a queue is full, or has lost its majority."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, reason="publish_refused")
 
 
 class Unpublishable(NotPublished):
-    """The message can never be published as it is: too large for the broker, or not to be expressed in AMQP."""
+    """The message can never be published: it is too large for the broker, or cannot be encoded as AMQP."""
 
 
 class BrokerUnreachable(TryLater):
-    """There is no broker, or it does not answer, or the connection to it was lost."""
+    """There is no broker, it does not reply, or the connection to it was lost."""
 
     def __init__(self, message: str, *, reason: str = "broker_unreachable") -> None:
         super().__init__(message, reason=reason)

@@ -1,4 +1,4 @@
-"""From settings to pika's connection parameters. pika's defaults suit a script, not a daemon: each is set here."""
+"""Builds pika's connection parameters from settings. pika's defaults suit a script, not a daemon: each is set here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from worker.settings import AmqpSettings
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Whom we talk to, as far as it may be printed: there is no password in it."""
+    """Where the broker is and as which user we connect. Safe to print: it holds no password."""
 
     host: str
     port: int
@@ -32,7 +32,7 @@ class Address:
 
 
 def address(settings: AmqpSettings) -> Address:
-    """The broker's address out of `amqp.url`."""
+    """The broker's address, from `amqp.url` and `amqp.username`."""
     url = urlsplit(settings.url.get_secret_value())
     tls = url.scheme == "amqps"
     return Address(
@@ -56,14 +56,14 @@ def connection_parameters(settings: AmqpSettings, name: str) -> pika.ConnectionP
         port=broker.port,
         virtual_host=broker.virtual_host,
         credentials=pika.PlainCredentials(broker.user, _password(settings)),
-        ssl_options=_tls(settings, broker),
+        ssl_options=_ssl_options(settings, broker),
         heartbeat=settings.heartbeat_s,
         blocked_connection_timeout=settings.blocked_timeout_s,
-        connection_attempts=1,  # each name or address once; trying again, with growing pauses, is the broker's loop
+        connection_attempts=1,  # each address once: `Broker` retries, with growing pauses
         socket_timeout=settings.connection_timeout_s,
         stack_timeout=settings.connection_timeout_s,
-        # A peer that is gone without a word is noticed after about as long as by missed heartbeats, also while we wait
-        # for it to take what we sent, when heartbeats say nothing.
+        # A peer that has vanished is detected after about as long as by missed heartbeats, even while data that we sent
+        # is not acknowledged, when heartbeats do not help.
         tcp_options={
             "TCP_KEEPIDLE": keepalive_s,
             "TCP_KEEPINTVL": keepalive_s,
@@ -81,7 +81,7 @@ def connection_parameters(settings: AmqpSettings, name: str) -> pika.ConnectionP
 
 
 def connection_name(role: str = "autotag") -> str:
-    """What operators see in RabbitMQ's list of connections: role, host and process."""
+    """The name that operators see in RabbitMQ's list of connections: role, host and process id."""
     return f"{role}@{socket.gethostname()}:{os.getpid()}"
 
 
@@ -91,17 +91,17 @@ def _password(settings: AmqpSettings) -> str:
     return unquote(urlsplit(settings.url.get_secret_value()).password or "") or "guest"
 
 
-def _tls(settings: AmqpSettings, broker: Address) -> pika.SSLOptions | None:
+def _ssl_options(settings: AmqpSettings, broker: Address) -> pika.SSLOptions | None:
     if not broker.tls:
-        given = [name for name in ("ca_file", "cert_file", "key_file") if getattr(settings, name) is not None]
-        if given:
+        tls_options = [name for name in ("ca_file", "cert_file", "key_file") if getattr(settings, name) is not None]
+        if tls_options:
             raise Misconfigured(
-                f"amqp.{given[0]} is set, but amqp.url is not encrypted: begin it with amqps://, or remove "
-                f"amqp.{given[0]}",
+                f"amqp.{tls_options[0]} is set, but amqp.url is not encrypted: begin it with amqps://, or remove "
+                f"amqp.{tls_options[0]}",
                 reason="tls_failed",
             )
         return None
-    context = _trust(settings)
+    context = _ssl_context(settings)
     if settings.cert_file is not None:
         try:
             context.load_cert_chain(settings.cert_file, settings.key_file, password=_no_passphrase)
@@ -114,7 +114,7 @@ def _tls(settings: AmqpSettings, broker: Address) -> pika.SSLOptions | None:
     return pika.SSLOptions(context, server_hostname=broker.host)
 
 
-def _trust(settings: AmqpSettings) -> ssl.SSLContext:
+def _ssl_context(settings: AmqpSettings) -> ssl.SSLContext:
     """A context that checks the broker's certificate and its host name."""
     try:
         context = ssl.create_default_context(cafile=settings.ca_file)
@@ -129,5 +129,5 @@ def _trust(settings: AmqpSettings) -> ssl.SSLContext:
 
 
 def _no_passphrase() -> str:
-    """Keeps OpenSSL from asking the terminal, where nobody may sit."""
+    """Keeps OpenSSL from prompting for a passphrase on the terminal."""
     raise ssl.SSLError("the key is protected by a passphrase, which is not supported")

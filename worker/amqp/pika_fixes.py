@@ -1,13 +1,11 @@
-"""pika's asyncio connection, mended in two places by overriding methods that pika does not promise to keep; tests hold
-it to what we expect.
+"""pika's asyncio connection with two fixes, made by overriding private methods; tests check that they still apply.
 
-Headers that pika cannot decode (a timestamp in milliseconds lies beyond Python's last year) raise inside its read loop,
-which costs the connection. The broker then delivers the same message again, and everything else in hand with it, until
-the delivery limit sets all of them aside. Here the message arrives without its properties and with a header that says
-why.
+Headers that pika cannot decode raise inside its read loop (a timestamp in milliseconds is beyond Python's last year),
+which closes the connection. RabbitMQ then redelivers the message and everything else in hand, until the delivery limit
+dead-letters all of them. Here the message arrives without its properties, and with a header that holds the reason.
 
-Each frame is sent by itself in pika, a message in three, and each time RabbitMQ is woken. Here all that is written in
-one turn of the event loop is sent together.
+pika sends each frame by itself, and a message is three frames, each of which wakes RabbitMQ. Here everything written in
+one iteration of the event loop is sent together.
 """
 
 from __future__ import annotations
@@ -23,17 +21,17 @@ from pika.exceptions import InvalidFrameError
 _log = structlog.get_logger(__name__)
 
 UNREADABLE_HEADER = "x-autotag-unreadable-properties"
-"""On a delivery whose properties could not be decoded: why."""
+"""On a delivery whose properties could not be decoded: the decoder's error."""
 
 _FRAME = struct.Struct(">BHL")
 _CONTENT_HEADER = struct.Struct(">HHQ")
 
-
-_ENOUGH_BYTES = 128 << 10
+_FLUSH_BYTES = 128 << 10
+"""More than this is sent at once: what the socket does not take immediately would be copied once more."""
 
 
 class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika ships no type information
-    """An AsyncioConnection that survives any message, and writes once a turn."""
+    """An AsyncioConnection that survives any message, and writes once an iteration of the event loop."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._unsent: list[bytes] = []
@@ -42,13 +40,13 @@ class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika ships no 
 
     def _adapter_emit_data(self, data: bytes) -> None:
         if not self._unsent:
-            self.ioloop.call_soon(self._send_together)
+            self.ioloop.call_soon(self._flush)
         self._unsent.append(data)
         self._unsent_bytes += len(data)
-        if self._unsent_bytes > _ENOUGH_BYTES:  # an image in a message: what is not taken at once would be copied again
-            self._send_together()
+        if self._unsent_bytes > _FLUSH_BYTES:  # a message with an image in it
+            self._flush()
 
-    def _send_together(self) -> None:
+    def _flush(self) -> None:
         unsent, self._unsent, self._unsent_bytes = self._unsent, [], 0
         if unsent and not self.is_closed:
             super()._adapter_emit_data(b"".join(unsent))
@@ -57,8 +55,8 @@ class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika ships no 
         try:
             read: tuple[int, Any] = super()._read_frame()
         except Exception as error:
-            # Whatever a publisher wrote into a header must not take the connection down, so the net is wide; anything
-            # but a content header is a broken stream, and raised.
+            # No header of any publisher may close the connection, so every error is caught. A frame of any other kind
+            # is a broken stream, and its error is raised.
             kind, channel, size_bytes = _FRAME.unpack_from(self._frame_buffer)
             if kind != spec.FRAME_HEADER or isinstance(error, InvalidFrameError):
                 raise

@@ -1,7 +1,7 @@
-"""Publishing with confirms, pipelined: any number of messages may be on their way, each with its own answer.
+"""Publishing with confirms, pipelined: any number of messages may be in flight, each with a confirm of its own.
 
-RabbitMQ numbers what a channel publishes from 1, and confirms by number, one by one or all up to one; a message for
-which no queue is bound is first returned and then confirmed (https://www.rabbitmq.com/docs/confirms).
+RabbitMQ numbers the messages of a channel from 1, and confirms either one number or all numbers up to one. A message
+for which no queue is bound is first returned and then confirmed (https://www.rabbitmq.com/docs/confirms).
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from worker.amqp.errors import NotConfirmed, NotPublished, PublishRefused, Unpub
 _log = structlog.get_logger(__name__)
 
 _TOO_LARGE = re.compile(r"message size (?P<size>\d+) .*?larger than .*?max size (?P<maximum>\d+)")
-_LOOK_EVERY_S = 1.0
+_TIMEOUT_CHECK_INTERVAL_S = 1.0
 _NOT_ENCODABLE = (
     pika_errors.ShortStringTooLong,
     pika_errors.UnsupportedAMQPFieldException,
     struct.error,
     ValueError,
     TypeError,
-    AttributeError,  # what pika raises for a header whose name is no text
+    AttributeError,  # pika's error for a header whose name is not a string
 )
 
 
 @dataclass(slots=True)
 class _InFlight:
-    """A message that is not confirmed yet."""
+    """A message that is published and not confirmed yet."""
 
     confirmed: asyncio.Future[None]
     exchange: str
@@ -48,6 +48,7 @@ class _InFlight:
     size_bytes: int
     sent_at_s: float
     returned: str | None = None
+    """RabbitMQ's text, if it has returned the message as unroutable."""
 
     def fail(self, error: NotPublished) -> None:
         if not self.confirmed.done():
@@ -55,7 +56,11 @@ class _InFlight:
 
 
 class Publisher:
-    """The publishing side of a link: a channel in confirm mode, and what is in flight on it."""
+    """The publishing side of a connection: a channel in confirm mode, and the messages in flight on it.
+
+    `maximum_bytes` is RabbitMQ's `max_message_size`, once it has refused a message for it; larger ones are then refused
+    here, since RabbitMQ closes the channel over them.
+    """
 
     def __init__(self, channel: Channel, confirm_timeout_s: float) -> None:
         self._channel = channel
@@ -63,17 +68,19 @@ class Publisher:
         self._in_flight: dict[int, _InFlight] = {}
         self._last_number = 0
         self._oldest_number = 1
-        self._look: asyncio.TimerHandle | None = None
+        self._timeout_check: asyncio.TimerHandle | None = None
         self.maximum_bytes: int | None = None
         channel.raw.add_on_return_callback(self._on_return)
         channel.closed.add_done_callback(self._on_closed)
 
     @classmethod
-    async def open(cls, link: Connection, confirm_timeout_s: float) -> Self:
-        """Open a channel of its own on `link`."""
-        channel = await link.channel()
+    async def open(cls, connection: Connection, confirm_timeout_s: float) -> Self:
+        """Open a publisher, with a channel of its own, on `connection`. Raises what `Channel.wait` raises."""
+        channel = await connection.channel()
         publisher = cls(channel, confirm_timeout_s)
-        await channel.call(channel.raw.confirm_delivery, publisher._on_confirm, doing="switching publisher confirms on")
+        await channel.call(
+            channel.raw.confirm_delivery, publisher._on_confirm, action="switching publisher confirms on"
+        )
         return publisher
 
     @property
@@ -83,12 +90,12 @@ class Publisher:
 
     @property
     def in_flight(self) -> int:
-        """Messages that are sent and not yet confirmed."""
+        """How many messages are sent and not yet confirmed."""
         return len(self._in_flight)
 
     @property
     def closed(self) -> asyncio.Future[BaseException]:
-        """Done when it can publish no longer."""
+        """Done once the channel is closed, with the reason."""
         return self._channel.closed
 
     async def publish(
@@ -98,10 +105,10 @@ class Publisher:
         body: bytes,
         properties: pika.BasicProperties,
     ) -> None:
-        """Send a message and wait until the broker has it safe.
+        """Send a message and wait until RabbitMQ has confirmed it.
 
-        Raises Unroutable, PublishRefused, Unpublishable, or NotConfirmed. The time for a confirm does not run while the
-        broker has blocked the connection: it has the message in its socket and will get to it.
+        Raises Unroutable, PublishRefused, Unpublishable, or NotConfirmed. `confirm_timeout_s` does not run while
+        RabbitMQ blocks the connection: the message waits in its socket, and is read once the block ends.
         """
         confirmed = self._send(exchange, routing_key, body, properties)
         await confirmed
@@ -120,25 +127,25 @@ class Publisher:
                 f"message {properties.message_id} to {exchange!r} cannot be written as AMQP: {brief(error)}",
                 reason="message_not_encodable",
             ) from error
-        # Nothing was awaited since the channel was looked at, so the broker counts this message as we do.
+        # Nothing was awaited since the check that the channel is open, so our number is RabbitMQ's number.
         self._last_number += 1
         confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._in_flight[self._last_number] = _InFlight(
             confirmed, exchange, routing_key, properties.message_id, len(body), time.monotonic()
         )
-        self._look_again()
+        self._schedule_timeout_check()
         return confirmed
 
     def _on_confirm(self, frame: Any) -> None:
-        answer = frame.method
-        number = answer.delivery_tag
-        numbers = range(self._oldest_number, number + 1) if answer.multiple else (number,)
-        refused = isinstance(answer, spec.Basic.Nack)
+        confirm = frame.method
+        number = confirm.delivery_tag
+        numbers = range(self._oldest_number, number + 1) if confirm.multiple else (number,)
+        refused = isinstance(confirm, spec.Basic.Nack)
         for each in numbers:
             message = self._in_flight.pop(each, None)
             if message is not None and not message.confirmed.done():
                 self._settle(message, refused=refused)
-        if answer.multiple:
+        if confirm.multiple:
             self._oldest_number = number + 1
 
     def _settle(self, message: _InFlight, *, refused: bool) -> None:
@@ -160,7 +167,7 @@ class Publisher:
             message.confirmed.set_result(None)
 
     def _on_return(self, _channel: object, method: Any, properties: Any, _body: bytes) -> None:
-        """Note which message came back. Its number is not told; equal ones in flight are equally unroutable."""
+        """Mark the returned message. RabbitMQ does not send its number, but equal messages are equally unroutable."""
         for message in self._in_flight.values():
             if (
                 message.returned is None
@@ -172,9 +179,9 @@ class Publisher:
                 return
 
     def _on_closed(self, closed: asyncio.Future[BaseException]) -> None:
-        """The channel is gone: nobody will confirm what is in flight. One of them may have been too large."""
-        if self._look is not None:
-            self._look.cancel()
+        """Fail everything in flight, since no confirm can arrive any more. One message may have been too large."""
+        if self._timeout_check is not None:
+            self._timeout_check.cancel()
         found = _TOO_LARGE.search(str(closed.result()))
         size_bytes = int(found["size"]) if found else None
         if found:
@@ -191,20 +198,21 @@ class Publisher:
                 )
         self._in_flight.clear()
 
-    def _look_again(self) -> None:
-        if self._look is None:
-            self._look = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look_for_the_forgotten)
+    def _schedule_timeout_check(self) -> None:
+        if self._timeout_check is None:
+            loop = asyncio.get_running_loop()
+            self._timeout_check = loop.call_later(_TIMEOUT_CHECK_INTERVAL_S, self._fail_overdue)
 
-    def _look_for_the_forgotten(self) -> None:
-        """Give up on messages that wait for a confirm for too long. One timer for all is cheaper than one for each."""
-        self._look = None
-        silent_for_s = self._channel.link.silent_for_s
-        late = [
+    def _fail_overdue(self) -> None:
+        """Fail messages whose confirm is overdue. One timer for all messages is cheaper than one for each."""
+        self._timeout_check = None
+        silent_for_s = self._channel.connection.silent_for_s
+        overdue = [
             number
             for number, message in self._in_flight.items()
             if silent_for_s(message.sent_at_s) > self._confirm_timeout_s
         ]
-        for number in late:
+        for number in overdue:
             message = self._in_flight.pop(number)
             message.fail(
                 NotConfirmed(
@@ -212,18 +220,20 @@ class Publisher:
                     "it may have arrived"
                 )
             )
-        if late:
+        if overdue:
             _log.warning(
-                "messages were not confirmed in time", messages=len(late), broker=str(self._channel.link.broker)
+                "messages were not confirmed in time",
+                messages=len(overdue),
+                broker=str(self._channel.connection.broker),
             )
         if self._in_flight:
-            self._look_again()
+            self._schedule_timeout_check()
 
 
 def message_properties(
     *, content_type: str | None, headers: Mapping[str, object], message_id: str, persistent: bool = True
 ) -> pika.BasicProperties:
-    """Properties of a message of ours."""
+    """AMQP properties of a message that we publish."""
     return pika.BasicProperties(
         content_type=content_type,
         headers=dict(headers) or None,

@@ -1,7 +1,7 @@
-"""What takes the place of a delivery: the same message with other properties, to wait, to be set aside, to come back.
+"""The properties of a message that replaces a delivery: one that waits for a retry, a dead letter, a replayed event.
 
-A replacement keeps what the publisher said (CloudEvents attributes and `traceparent` are headers) and drops what only
-made sense on the way it came.
+They keep what the publisher set (CloudEvents attributes and `traceparent` are headers) and drop what concerned only the
+delivery itself.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ FAILED_AT_HEADER = "x-autotag-failed-at"
 LANE_HEADER = "x-autotag-lane"
 
 MAXIMUM_MESSAGE_CHARACTERS = 1000
-"""Of the text that says why; it may quote what a publisher sent."""
+"""Limit for `MESSAGE_HEADER`, whose text may quote what a publisher sent."""
 
 MAXIMUM_PROPERTIES_BYTES = 120 * 1024
-"""RabbitMQ ends the connection over properties that do not fit into one frame (128 KiB). Where a publisher's headers
-leave no room for ours, ours go alone."""
+"""RabbitMQ closes the connection over properties that do not fit into one frame (128 KiB). Where a publisher's headers
+leave no room for ours, only ours are kept."""
 
-_OF_THE_BROKER = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
-_CARBON_COPIES = frozenset({"CC", "BCC"})
-"""RabbitMQ would route a copy by these (https://www.rabbitmq.com/docs/sender-selected)."""
-
-
-def to_retry(delivery: Delivery, headers: Mapping[str, object], *, attempt: int) -> pika.BasicProperties:
-    """Properties of a delivery that waits for its `attempt`-th attempt. `headers` are added to its own."""
-    return _carried(delivery.properties, {ATTEMPT_HEADER: attempt, **headers})
+_BROKER_HEADERS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
+_SENDER_SELECTED_HEADERS = frozenset({"CC", "BCC"})
+"""RabbitMQ routes further copies by these (https://www.rabbitmq.com/docs/sender-selected)."""
 
 
-def to_set_aside(
+def retry_properties(delivery: Delivery, headers: Mapping[str, object], *, attempt: int) -> pika.BasicProperties:
+    """Properties of a message that waits for its `attempt`-th attempt (from 1). `headers` are added to its own."""
+    return _carried_over(delivery.properties, {ATTEMPT_HEADER: attempt, **headers})
+
+
+def dead_letter_properties(
     delivery: Delivery,
     reason: str,
     message: str,
@@ -48,38 +48,37 @@ def to_set_aside(
     headers: Mapping[str, object],
     now: datetime,
 ) -> pika.BasicProperties:
-    """Properties of a dead letter: the reason, and what a person needs to find the image again."""
-    said = {
+    """Properties of a dead letter: the reason, and what an operator needs to find the image."""
+    failure = {
         REASON_HEADER: reason,
         MESSAGE_HEADER: message[:MAXIMUM_MESSAGE_CHARACTERS],
         FAILED_AT_HEADER: now.astimezone(UTC).isoformat(timespec="seconds"),
         ATTEMPT_HEADER: delivery.attempt,
         LANE_HEADER: delivery.lane.value,
     }
-    known = {ASSET_HEADER: asset, INSTANCE_HEADER: instance}
-    return _carried(
-        delivery.properties, said | {name: value for name, value in known.items() if value is not None} | dict(headers)
-    )
+    subject = {ASSET_HEADER: asset, INSTANCE_HEADER: instance}
+    known = {name: value for name, value in subject.items() if value is not None}
+    return _carried_over(delivery.properties, failure | known | dict(headers))
 
 
-def to_replay(properties: pika.BasicProperties) -> pika.BasicProperties:
-    """Properties of a dead letter that is sent again as if for the first time."""
-    kept = _carried(properties, {})
-    kept.headers = {name: value for name, value in (kept.headers or {}).items() if not name.startswith(OWN_PREFIX)}
-    return kept
+def replay_properties(properties: pika.BasicProperties) -> pika.BasicProperties:
+    """Properties of a dead letter's event that is published again as if for the first time."""
+    made = _carried_over(properties, {})
+    made.headers = {name: value for name, value in (made.headers or {}).items() if not name.startswith(OWN_PREFIX)}
+    return made
 
 
-def _carried(properties: pika.BasicProperties, added: Mapping[str, object]) -> pika.BasicProperties:
-    """What goes over into a replacement.
+def _carried_over(properties: pika.BasicProperties, added: Mapping[str, object]) -> pika.BasicProperties:
+    """The properties that a replacement keeps, with `added` headers.
 
-    `user_id` stays behind because RabbitMQ refuses one that is not ours, `expiration` because it would end a wait.
+    `user_id` is dropped because RabbitMQ refuses one that is not ours, `expiration` because it would cut a wait short.
     """
     kept = {
         name: value
         for name, value in (properties.headers or {}).items()
-        if isinstance(name, str) and not name.startswith(_OF_THE_BROKER) and name not in _CARBON_COPIES
+        if isinstance(name, str) and not name.startswith(_BROKER_HEADERS) and name not in _SENDER_SELECTED_HEADERS
     }
-    carried = pika.BasicProperties(
+    made = pika.BasicProperties(
         content_type=properties.content_type,
         content_encoding=properties.content_encoding,
         headers=kept | dict(added),
@@ -92,6 +91,6 @@ def _carried(properties: pika.BasicProperties, added: Mapping[str, object]) -> p
         type=properties.type,
         app_id=properties.app_id,
     )
-    if sum(map(len, carried.encode())) > MAXIMUM_PROPERTIES_BYTES:
-        carried.headers = dict(added)
-    return carried
+    if sum(map(len, made.encode())) > MAXIMUM_PROPERTIES_BYTES:
+        made.headers = dict(added)
+    return made

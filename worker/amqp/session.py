@@ -1,4 +1,4 @@
-"""One connection and what is kept on it: everything declared, a publisher, a consumer for each lane."""
+"""One connection and what is kept open on it: the declared topology, a publisher, a consumer for each lane."""
 
 from __future__ import annotations
 
@@ -20,96 +20,101 @@ _log = structlog.get_logger(__name__)
 
 
 class Session:
-    """From connecting to the loss of the connection. `on_change` is called when `bring_in_line` may have work to do."""
+    """Lives from connecting to the loss of the connection.
+
+    `lanes` maps each lane to consume to its prefetch. While `is_paused` returns true, arriving deliveries are held.
+    `on_change` is called when `reconcile` may have work to do.
+    """
 
     def __init__(
         self,
-        link: Connection,
+        connection: Connection,
         settings: AmqpSettings,
-        layout: Topology,
+        topology: Topology,
         lanes: Mapping[Lane, int],
         on_delivery: Callable[[Delivery], None],
-        refusing: Callable[[], bool],
+        is_paused: Callable[[], bool],
         on_change: Callable[[], None],
     ) -> None:
-        self.link = link
+        self.connection = connection
         self.publisher: Publisher | None = None
         self.consumer: Consumer | None = None
         self._settings = settings
-        self._layout = layout
-        self._wanted = lanes
+        self._topology = topology
+        self._prefetch = lanes
         self._on_delivery = on_delivery
-        self._refusing = refusing
+        self._is_paused = is_paused
         self._on_change = on_change
-        self._checked = False
-        link.on_change = on_change
+        self._topology_checked = False
+        connection.on_change = on_change
 
     @classmethod
     async def open(
         cls,
         settings: AmqpSettings,
-        layout: Topology,
+        topology: Topology,
         lanes: Mapping[Lane, int],
         on_delivery: Callable[[Delivery], None],
-        refusing: Callable[[], bool],
+        is_paused: Callable[[], bool],
         on_change: Callable[[], None],
     ) -> Self:
         """Connect. Raises Misconfigured or BrokerUnreachable."""
-        link = await Connection.open(settings, connection_name())
-        return cls(link, settings, layout, lanes, on_delivery, refusing, on_change)
+        connection = await Connection.open(settings, connection_name())
+        return cls(connection, settings, topology, lanes, on_delivery, is_paused, on_change)
 
     @property
     def lanes(self) -> frozenset[Lane]:
         """The lanes being consumed."""
         return self.consumer.lanes if self.consumer else frozenset()
 
-    async def bring_in_line(self, *, paused: bool) -> None:
-        """Open, declare, consume or cancel whatever is not as it should be.
+    async def reconcile(self, *, paused: bool) -> None:
+        """Declare, open, consume and cancel until everything is as wanted; with `paused`, no lane is consumed.
 
-        Raises Misconfigured or BrokerUnreachable; then the session is of no more use.
+        Raises Misconfigured or BrokerUnreachable; the session cannot be used after that.
         """
-        if self.link.lost.done():
-            raise self.link.lost.result()
-        if not self._checked:
-            self._checked = True  # first, so that a doubt that arises meanwhile is not forgotten
-            await (declare if self._settings.declare else find_missing)(self.link, self._layout)
+        if self.connection.lost.done():
+            raise self.connection.lost.result()
+        if not self._topology_checked:
+            self._topology_checked = True  # first, so that a `_recheck_topology` during the await is not overwritten
+            await (declare if self._settings.declare else find_missing)(self.connection, self._topology)
         if self.publisher is None or not self.publisher.is_open:
             self.publisher = await self._new_publisher(self.publisher)
         if self.consumer is None or not self.consumer.is_open:
             self.consumer = await self._new_consumer()
-        wanted: frozenset[Lane] = frozenset() if paused else frozenset(self._wanted)
+        wanted: frozenset[Lane] = frozenset() if paused else frozenset(self._prefetch)
         for lane in sorted(self.consumer.lanes - wanted):
             await self.consumer.cancel(lane)
         for lane in sorted(wanted - self.consumer.lanes):
-            await self.consumer.consume(lane, self._layout.lane_queue(lane), self._wanted[lane])
-        if not self._refusing():
-            self.consumer.hand_on()
+            await self.consumer.consume(lane, self._topology.lane_queue(lane), self._prefetch[lane])
+        if not self._is_paused():
+            self.consumer.deliver_held()
 
-    def doubt(self) -> None:
-        """A message found no queue: if declaring is ours to do, do it again. Otherwise only an operator can mend it."""
+    def on_unroutable(self) -> None:
+        """A message was unroutable: declare the topology again, unless `declare = false` leaves that to an operator."""
         if self._settings.declare:
-            self._look_again()
+            self._recheck_topology()
 
     async def _new_publisher(self, lost: Publisher | None) -> Publisher:
-        publisher = await Publisher.open(self.link, self._settings.confirm_timeout_s)
+        publisher = await Publisher.open(self.connection, self._settings.confirm_timeout_s)
         if lost is not None:
             publisher.maximum_bytes = lost.maximum_bytes
-        publisher.closed.add_done_callback(lambda _: self._look_again())
+        publisher.closed.add_done_callback(lambda _: self._recheck_topology())
         return publisher
 
     async def _new_consumer(self) -> Consumer:
-        consumer = Consumer(await self.link.channel(), self._on_delivery, self._on_cancelled, self._refusing)
-        consumer.closed.add_done_callback(lambda _: self._look_again())
+        consumer = Consumer(await self.connection.channel(), self._on_delivery, self._on_cancelled, self._is_paused)
+        consumer.closed.add_done_callback(lambda _: self._recheck_topology())
         return consumer
 
     def _on_cancelled(self, lane: Lane) -> None:
         _log.warning("RabbitMQ ended a consumer; was its queue deleted?", lane=lane.value)
-        self._look_again()
+        self._recheck_topology()
 
-    def _look_again(self) -> None:
-        self._checked = False
+    def _recheck_topology(self) -> None:
+        """Have the next `reconcile` check the topology again, and ask for one."""
+        self._topology_checked = False
         self._on_change()
 
     async def close(self) -> None:
-        """Disconnect; the broker takes back what is not settled."""
-        await self.link.close()
+        """Disconnect; RabbitMQ requeues what is not settled."""
+        await self.connection.close()

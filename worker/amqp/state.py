@@ -1,4 +1,4 @@
-"""What is known about the broker at a moment, for people, health checks and metrics."""
+"""The state of the connection to RabbitMQ as health checks, metrics and the status page read it."""
 
 from __future__ import annotations
 
@@ -8,42 +8,47 @@ from enum import StrEnum
 from worker.amqp.topology import Lane
 
 
-class Phase(StrEnum):
+class BrokerPhase(StrEnum):
     """What the broker's run loop is doing."""
 
     CONNECTING = "connecting"
     CONSUMING = "consuming"
     PAUSED = "paused"
-    """Connected, and on purpose not consuming; `paused` says why."""
+    """Connected, and deliberately not consuming; `BrokerState.paused` holds the reasons."""
     WAITING = "waiting"
-    """Not connected; `last_error` says why. It is tried again."""
+    """Not connected, and waiting for the next attempt; `BrokerState.last_error` holds the reason."""
     CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerState:
-    """A snapshot. `since_s` (monotonic) is when `phase` began; `last_error` is what stands in the way, if anything."""
+    """A snapshot. `since_s` (monotonic) is when `phase` began."""
 
-    phase: Phase
+    phase: BrokerPhase
     since_s: float
     wanted: frozenset[Lane] = frozenset()
     """The lanes to consume."""
     lanes: frozenset[Lane] = frozenset()
     """The lanes that are being consumed."""
     paused: frozenset[str] = frozenset()
+    """The reasons for which consuming is stopped."""
     blocked: str | None = None
+    """RabbitMQ's reason while it blocks publishing."""
     last_error: str | None = None
+    """Why there is no usable connection; None while there is one."""
     last_error_reason: str | None = None
     reconnects: int = 0
     unsettled: int = 0
+    """Deliveries in hand."""
     unconfirmed: int = 0
+    """Messages published and not yet confirmed."""
 
     @property
     def connected(self) -> bool:
         """Whether there is a connection, with everything declared on it."""
-        return self.phase in (Phase.CONSUMING, Phase.PAUSED)
+        return self.phase in (BrokerPhase.CONSUMING, BrokerPhase.PAUSED)
 
     @property
     def ready(self) -> bool:
-        """Ready is consuming, every lane that is wanted, and nothing less."""
-        return self.phase is Phase.CONSUMING and self.lanes >= self.wanted
+        """Whether every wanted lane is being consumed."""
+        return self.phase is BrokerPhase.CONSUMING and self.lanes >= self.wanted

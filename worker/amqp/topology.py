@@ -1,12 +1,12 @@
-"""The exchanges, queues and bindings that Autotag uses, as data: every name and every argument is decided here.
+"""The exchanges, queues and bindings that Autotag uses, as data. Owns every name and every argument.
 
     {p}.images   direct ── live, bulk ──► {p}.images.live, {p}.images.bulk          events
     {p}.retry    direct ── live.10s … ──► {p}.images.live.retry.10s …               events that wait, then go back
     {p}.results  topic  ── # ───────────► {p}.results                               results
     {p}.dead     fanout ────────────────► {p}.dead-letters                          events that could not be done
 
-All queues are quorum queues. What a queue gives away when a message expires, or was delivered too often, is handed on
-at-least-once, which RabbitMQ does only together with `reject-publish`
+All queues are quorum queues. Messages that expire or were delivered too often are dead-lettered at-least-once, which
+RabbitMQ does only together with `reject-publish`
 (https://www.rabbitmq.com/docs/quorum-queues#dead-lettering).
 """
 
@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 DELIVERY_LIMIT = 20
-"""Last net below our own count of attempts, for a message that takes the worker or its connection down each time."""
+"""Safety net below our own count of attempts, for a message that ends the worker or its connection each time."""
 
 NO_DELIVERY_LIMIT = 2**31 - 1
-"""RabbitMQ 4 drops a message after 20 returns unless told otherwise; `-1`, its word for "never", is refused by 3.10."""
+"""RabbitMQ 4 drops a message after 20 returns by default. Its value for "never", `-1`, is refused by 3.10."""
 
 
 class Lane(StrEnum):
-    """The two ways for events: a user waits for `live`, nobody for `bulk`."""
+    """The two queues for events: users wait for those in `live`; `bulk` is for back-fills."""
 
     LIVE = "live"
     BULK = "bulk"
@@ -40,7 +40,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A durable queue and its arguments."""
+    """A durable queue and its arguments (`x-…`)."""
 
     name: str
     arguments: dict[str, str | int]
@@ -48,7 +48,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A queue's place behind an exchange."""
+    """A queue's binding to an exchange."""
 
     exchange: str
     queue: str
@@ -57,7 +57,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """Everything declared on the broker. Build one with `topology`."""
+    """Everything declared on the broker. Built by `topology`. `delays_s` are the delays of the retry queues."""
 
     prefix: str
     delays_s: tuple[float, ...]
@@ -82,17 +82,17 @@ class Topology:
 
     @property
     def results_queue(self) -> str:
-        """Where every result is kept until the DMS has taken it."""
+        """Where every result is kept until the DMS consumes it."""
         return f"{self.prefix}.results"
 
     @property
     def dead_exchange(self) -> str:
-        """Where events go that could not be done, with the lane as routing key."""
+        """Where dead letters are published, with the lane as routing key."""
         return f"{self.prefix}.dead"
 
     @property
     def dead_letters_queue(self) -> str:
-        """Where events that could not be done are kept for people."""
+        """Where dead letters are kept for operators."""
         return f"{self.prefix}.dead-letters"
 
     def lane_queue(self, lane: Lane) -> str:
@@ -101,17 +101,17 @@ class Topology:
 
     def retry_queue(self, lane: Lane, delay_s: float) -> str:
         """The queue in which a lane's events wait `delay_s`."""
-        return f"{self.prefix}.images.{lane}.retry.{in_words(delay_s)}"
+        return f"{self.prefix}.images.{lane}.retry.{delay_label(delay_s)}"
 
     def retry_key(self, lane: Lane, delay_s: float) -> str:
         """The routing key that leads to `retry_queue`."""
-        return f"{lane}.{in_words(delay_s)}"
+        return f"{lane}.{delay_label(delay_s)}"
 
     def retry_delay_s(self, attempt: int, at_least_s: float = 0.0) -> float:
         """How long an event waits after its `attempt`-th attempt (from 1) failed.
 
-        The delays are used in turn and the last one from then on; one shorter than `at_least_s` is passed over. No wait
-        is longer than the longest delay.
+        The delays are used in turn, then the last one for all further attempts. Delays shorter than `at_least_s` are
+        skipped, but no wait is longer than the longest delay.
         """
         usual_s = self.delays_s[min(attempt, len(self.delays_s)) - 1]
         long_enough = [delay_s for delay_s in self.delays_s if delay_s >= max(usual_s, at_least_s)]
@@ -119,52 +119,52 @@ class Topology:
 
 
 def topology(prefix: str, delays_s: Sequence[float]) -> Topology:
-    """The exchanges, queues and bindings for a queue prefix and the delays of the retry lanes."""
+    """The exchanges, queues and bindings for a queue prefix and the delays of the retry queues, in seconds."""
     names = Topology(prefix, tuple(delays_s), (), (), ())
-    set_aside: dict[str, str | int] = {
+    dead_lettering: dict[str, str | int] = {
         "x-queue-type": "quorum",
         "x-overflow": "reject-publish",
         "x-dead-letter-strategy": "at-least-once",
     }
-    kept: dict[str, str | int] = {"x-queue-type": "quorum", "x-delivery-limit": NO_DELIVERY_LIMIT}
+    kept_for_good: dict[str, str | int] = {"x-queue-type": "quorum", "x-delivery-limit": NO_DELIVERY_LIMIT}
     exchanges = [
         Exchange(names.dead_exchange, "fanout"),
         Exchange(names.images_exchange, "direct"),
         Exchange(names.retry_exchange, "direct"),
         Exchange(names.results_exchange, "topic"),
     ]
-    queues = [Queue(names.dead_letters_queue, kept), Queue(names.results_queue, kept)]
+    queues = [Queue(names.dead_letters_queue, kept_for_good), Queue(names.results_queue, kept_for_good)]
     bindings = [
         Binding(names.dead_exchange, names.dead_letters_queue, ""),
         Binding(names.results_exchange, names.results_queue, "#"),
     ]
     for lane in Lane:
-        in_lane: dict[str, str | int] = {
+        lane_arguments: dict[str, str | int] = {
             "x-dead-letter-exchange": names.dead_exchange,
             "x-delivery-limit": DELIVERY_LIMIT,
         }
-        queues.append(Queue(names.lane_queue(lane), set_aside | in_lane))
+        queues.append(Queue(names.lane_queue(lane), dead_lettering | lane_arguments))
         bindings.append(Binding(names.images_exchange, names.lane_queue(lane), lane.value))
         for delay_s in dict.fromkeys(names.delays_s):
-            waiting: dict[str, str | int] = {
+            retry_arguments: dict[str, str | int] = {
                 "x-dead-letter-exchange": names.images_exchange,
                 "x-dead-letter-routing-key": lane.value,
                 "x-message-ttl": round(delay_s * 1000),
             }
             name = names.retry_queue(lane, delay_s)
-            queues.append(Queue(name, set_aside | waiting))
+            queues.append(Queue(name, dead_lettering | retry_arguments))
             bindings.append(Binding(names.retry_exchange, name, names.retry_key(lane, delay_s)))
     return Topology(prefix, names.delays_s, tuple(exchanges), tuple(queues), tuple(bindings))
 
 
-def in_words(delay_s: float) -> str:
-    """A delay as it stands in names: `10s`, or `250ms` where it is no whole number of seconds."""
+def delay_label(delay_s: float) -> str:
+    """A delay as queue names spell it: `10s`, or `250ms` where it is no whole number of seconds."""
     milliseconds = round(delay_s * 1000)
     return f"{milliseconds // 1000}s" if milliseconds % 1000 == 0 else f"{milliseconds}ms"
 
 
-def definitions(layout: Topology, virtual_host: str = "/") -> dict[str, list[dict[str, object]]]:
-    """The same as a RabbitMQ definitions file, for operators who import it and set `declare = false`."""
+def definitions(topology: Topology, virtual_host: str = "/") -> dict[str, list[dict[str, object]]]:
+    """The topology as a RabbitMQ definitions file, for operators who import it and set `amqp.declare = false`."""
     return {
         "exchanges": [
             {
@@ -176,7 +176,7 @@ def definitions(layout: Topology, virtual_host: str = "/") -> dict[str, list[dic
                 "internal": False,
                 "arguments": {},
             }
-            for exchange in layout.exchanges
+            for exchange in topology.exchanges
         ],
         "queues": [
             {
@@ -186,7 +186,7 @@ def definitions(layout: Topology, virtual_host: str = "/") -> dict[str, list[dic
                 "auto_delete": False,
                 "arguments": dict(queue.arguments),
             }
-            for queue in layout.queues
+            for queue in topology.queues
         ],
         "bindings": [
             {
@@ -197,6 +197,6 @@ def definitions(layout: Topology, virtual_host: str = "/") -> dict[str, list[dic
                 "routing_key": binding.routing_key,
                 "arguments": {},
             }
-            for binding in layout.bindings
+            for binding in topology.bindings
         ],
     }

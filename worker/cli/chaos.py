@@ -1,4 +1,4 @@
-"""`autotag chaos`: prove on a test broker of one's own that no event is lost, whatever is killed."""
+"""`autotag chaos`: prove on a test broker that no event is lost, whatever is killed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from worker.cli.exit_codes import ExitCode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.diagnostics.chaos.run import ChaosProgress, Options, Report
+    from worker.diagnostics.chaos.run import ChaosOptions, ChaosProgress, ChaosReport
 
-SPARED = "The broker itself is not killed: it is not ours. `make chaos` starts one of its own, and kills that too."
+BROKER_NOT_KILLED = (
+    "The broker itself is not killed: it is not ours. `make chaos` starts one of its own, and kills that too."
+)
 
 
 def chaos(
@@ -32,7 +34,7 @@ def chaos(
         str | None, typer.Option(help="The test broker; `amqp.url` of the settings unless given.", metavar="URL")
     ] = None,
     events: Annotated[int, typer.Option(min=1, help="How many events to publish.")] = 2000,
-    seed: Annotated[int, typer.Option(help="The same seed strikes the same blows.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same faults.")] = 1,
     workers: Annotated[int, typer.Option(min=1, max=16, help="How many services share the work.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
@@ -41,7 +43,7 @@ def chaos(
     Works in queues of its own, and takes them away at the end. The broker is not killed. Ends with status 1 if an event
     is unaccounted for, 3 if the broker cannot be reached.
     """
-    from worker.diagnostics.chaos.run import Options
+    from worker.diagnostics.chaos.run import ChaosOptions
     from worker.errors import AutotagError, TryLater
     from worker.settings import AmqpSettings
 
@@ -52,9 +54,9 @@ def chaos(
     except ValueError as error:
         print(f"autotag: --amqp: {error}", file=sys.stderr)
         raise typer.Exit(ExitCode.USAGE) from None
-    print(SPARED, file=sys.stderr)
+    print(BROKER_NOT_KILLED, file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="autotag-chaos-") as folder:
-        options = Options(wanted, photographs, Path(folder), events, seed, workers)
+        options = ChaosOptions(wanted, photographs, Path(folder), events, seed, workers)
         try:
             report = run(options)
         except AutotagError as error:
@@ -64,25 +66,25 @@ def chaos(
     raise typer.Exit(ExitCode.OK if report.sound else ExitCode.FAILED)
 
 
-def run(options: Options) -> Report:
-    """A chaos run with its progress on standard error. Its queues are kept only if something is missing in them."""
+def run(options: ChaosOptions) -> ChaosReport:
+    """Run with a progress bar on standard error. The run's queues are deleted, unless events were lost."""
     from worker.diagnostics.chaos.run import ChaosRun
 
-    async def whole(tell: Callable[[ChaosProgress], None]) -> Report:
-        chaos_run = ChaosRun(options, tell)
+    async def run_and_clean_up(on_progress: Callable[[ChaosProgress], None]) -> ChaosReport:
+        chaos_run = ChaosRun(options, on_progress)
         report = await chaos_run.run()
         if report.lost:
-            print(f"the queues {chaos_run.layout.prefix}.… are kept for a look", file=sys.stderr)
+            print(f"the queues {chaos_run.topology.prefix}.… are kept for inspection", file=sys.stderr)
         else:
             await chaos_run.delete_queues()
         return report
 
-    with _bar(options.events) as tell:
-        return asyncio.run(whole(tell))
+    with _progress_bar(options.events) as on_progress:
+        return asyncio.run(run_and_clean_up(on_progress))
 
 
-def show(report: Report, *, as_json: bool) -> None:
-    """The count, as a table or as one JSON object."""
+def show(report: ChaosReport, *, as_json: bool) -> None:
+    """Print the report, as a table or as one JSON object."""
     if as_json:
         print(json.dumps(report.as_json()))
         return
@@ -108,7 +110,7 @@ def show(report: Report, *, as_json: bool) -> None:
 
 
 @contextmanager
-def _bar(events: int) -> Iterator[Callable[[ChaosProgress], None]]:
+def _progress_bar(events: int) -> Iterator[Callable[[ChaosProgress], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
@@ -117,7 +119,7 @@ def _bar(events: int) -> Iterator[Callable[[ChaosProgress], None]]:
     with Bars(*columns, console=Console(stderr=True)) as bars:
         task = bars.add_task("starting", total=events)
 
-        def tell(progress: ChaosProgress) -> None:
+        def on_progress(progress: ChaosProgress) -> None:
             bars.update(task, completed=progress.ended, description=f"{progress.kills} kills; {progress.now}")
 
-        yield tell
+        yield on_progress

@@ -1,4 +1,4 @@
-"""`autotag dead-letters`: the events that could not be done, for operators."""
+"""`autotag dead-letters`: list, show, replay and purge the events that could not be done."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from worker.amqp.dead_letters import DeadLetter, DeadLetters, Progress, Selection
+    from worker.amqp.dead_letters import DeadLetter, DeadLetters, OnProgress, Selection
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ Reason = Annotated[str | None, typer.Option(help="Only those with this reason.")
 Asset = Annotated[str | None, typer.Option(help="Only this asset's.", metavar="ID")]
 Instance = Annotated[str | None, typer.Option(help="Only this virtual instance's.", metavar="NAME")]
 InLane = Annotated[Lane | None, typer.Option("--lane", help="Only those of this lane.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="At most so many, the oldest first.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most this many, the oldest first.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON, for scripts; one object a line.")]
 
 
@@ -44,10 +44,10 @@ def list_letters(
 ) -> None:
     """Show which events could not be done, and why; the oldest first. Changes nothing."""
     selection = _selection(key, reason, asset, instance, lane, limit)
-    letters = _do(context, lambda queue, progress: queue.browse(selection, progress))
+    letters = _run(context, lambda queue, on_progress: queue.browse(selection, on_progress))
     if as_json:
         for letter in letters:
-            print(json.dumps(_facts(letter), ensure_ascii=False))
+            print(json.dumps(_letter_fields(letter), ensure_ascii=False))
         return
     if not letters:
         print("there are no such dead letters")
@@ -66,17 +66,17 @@ def list_letters(
 @app.command("show")
 def show(context: typer.Context, key: Annotated[str, typer.Argument(help="An id that `list` shows.")]) -> None:
     """Show one of them whole, as JSON: its reason, its headers and the event itself. Changes nothing."""
-    letter = _do(context, lambda queue, _: queue.show(key))
+    letter = _run(context, lambda queue, _: queue.show(key))
     if letter is None:
         print(f"autotag: there is no dead letter {key}; `autotag dead-letters list` shows their ids", file=sys.stderr)
         raise typer.Exit(ExitCode.FAILED)
     headers = {name: str(value) for name, value in (letter.properties.headers or {}).items()}
-    whole = _facts(letter) | {
+    details = _letter_fields(letter) | {
         "content_type": letter.properties.content_type,
         "headers": headers,
         "event": letter.body.decode("utf-8", "replace"),
     }
-    print(json.dumps(whole, indent=2, ensure_ascii=False))
+    print(json.dumps(details, indent=2, ensure_ascii=False))
 
 
 @app.command("replay")
@@ -90,12 +90,12 @@ def replay(
     limit: Limit = None,
     as_json: Json = False,
 ) -> None:
-    """Send them to their lanes again, as if for the first time: mend the cause before.
+    """Send them to their lanes again, as if for the first time. Remove the cause first.
 
     Each leaves the dead letters only when its new message is confirmed.
     """
     selection = _selection(key, reason, asset, instance, lane, limit)
-    _say(_do(context, lambda queue, progress: queue.replay(selection, progress)), "replayed", as_json)
+    _print_count(_run(context, lambda queue, on_progress: queue.replay(selection, on_progress)), "replayed", as_json)
 
 
 @app.command("purge")
@@ -114,7 +114,7 @@ def purge(
     selection = _selection(key, reason, asset, instance, lane, limit)
     if not yes:
         typer.confirm("Throw these dead letters away for good?", abort=True, err=True)
-    _say(_do(context, lambda queue, progress: queue.purge(selection, progress)), "purged", as_json)
+    _print_count(_run(context, lambda queue, on_progress: queue.purge(selection, on_progress)), "purged", as_json)
 
 
 def _selection(*wanted: Any) -> Selection:
@@ -123,7 +123,7 @@ def _selection(*wanted: Any) -> Selection:
     return Selection(*wanted)
 
 
-def _facts(letter: DeadLetter) -> dict[str, object]:
+def _letter_fields(letter: DeadLetter) -> dict[str, object]:
     return {
         "id": letter.key,
         "lane": letter.lane.value,
@@ -137,12 +137,12 @@ def _facts(letter: DeadLetter) -> dict[str, object]:
     }
 
 
-def _say(number: int, what: str, as_json: bool) -> None:
-    print(json.dumps({what: number}) if as_json else f"{what} {number} dead letter{'s' * (number != 1)}")
+def _print_count(number: int, verb: str, as_json: bool) -> None:
+    print(json.dumps({verb: number}) if as_json else f"{verb} {number} dead letter{'s' * (number != 1)}")
 
 
-def _do(context: typer.Context, work: Callable[[DeadLetters, Progress], Awaitable[T]]) -> T:
-    """Do something with the dead letters; when they can't be had, say why and end."""
+def _run(context: typer.Context, operation: Callable[[DeadLetters, OnProgress], Awaitable[T]]) -> T:
+    """Run an operation on the dead letters with a progress bar; exits with the error's message if it fails."""
     from worker.amqp.dead_letters import DeadLetters
     from worker.amqp.topology import topology
     from worker.errors import AutotagError
@@ -150,23 +150,23 @@ def _do(context: typer.Context, work: Callable[[DeadLetters, Progress], Awaitabl
     settings = CliContext.of(context).load().settings
     queue = DeadLetters(settings.amqp, topology(settings.amqp.queue_prefix, settings.retry.delays_s))
 
-    async def doing() -> T:
-        with _progress() as progress:
-            return await work(queue, progress)
+    async def with_progress() -> T:
+        with _progress_bar() as on_progress:
+            return await operation(queue, on_progress)
 
     try:
-        return asyncio.run(doing())
+        return asyncio.run(with_progress())
     except AutotagError as error:
         print(f"autotag: {error}", file=sys.stderr)
         raise typer.Exit(ExitCode.UNREACHABLE) from None
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar on standard error that goes away when it is done."""
+def _progress_bar() -> Iterator[OnProgress]:
+    """A progress bar on standard error, removed at the end of the block."""
     from rich.console import Console
     from rich.progress import Progress as Bar
 
     with Bar(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("dead letters", total=None)
-        yield lambda done, there: bar.update(task, completed=done, total=there)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,4 +1,4 @@
-"""`autotag publish`: announce files as a document management system would, and watch the results."""
+"""`autotag publish`: publish upload events for files, as a document management system does, and show the results."""
 
 from __future__ import annotations
 
@@ -99,26 +99,26 @@ def _event(key: str, file: Path, content: dict[str, str], instance: str) -> byte
 async def _publish(
     settings: Settings, bodies: dict[str, tuple[Path, bytes]], lane: Lane, wait: bool, timeout_s: float, as_json: bool
 ) -> ExitCode:
-    from worker.amqp.client import visiting
+    from worker.amqp.client import open_event_client
     from worker.amqp.topology import topology
 
-    layout = topology(settings.amqp.queue_prefix, settings.retry.delays_s)
-    async with visiting(settings.amqp, layout, listen=wait) as visitor:
+    names = topology(settings.amqp.queue_prefix, settings.retry.delays_s)
+    async with open_event_client(settings.amqp, names, listen=wait) as client:
         started_s = time.monotonic()
-        await asyncio.gather(*(visitor.publish_event(body, key, lane) for key, (_, body) in bodies.items()))
+        await asyncio.gather(*(client.publish_event(body, key, lane) for key, (_, body) in bodies.items()))
         if not wait:
-            _say_published(bodies, as_json)
+            _print_published(bodies, as_json)
             return ExitCode.OK
         waiting = {key: file for key, (file, _) in bodies.items()}
         failed = False
-        show = _Rows(list(waiting.values()), as_json)
+        output = _ResultOutput(list(waiting.values()), as_json)
         try:
             async with asyncio.timeout(timeout_s):
                 while waiting:
-                    result = _ours(await visitor.next_result(), waiting)
+                    result = _awaited_result(await client.next_result(), waiting)
                     if result is None:
                         continue
-                    show.add(waiting[result.event_id or ""], result, time.monotonic() - started_s)
+                    output.add(waiting[result.event_id or ""], result, time.monotonic() - started_s)
                     failed |= result.status == "failed"
                     if result.complete:
                         del waiting[result.event_id or ""]
@@ -130,21 +130,22 @@ async def _publish(
             )
             return ExitCode.TIMEOUT
         finally:
-            show.end()
+            output.finish()
         return ExitCode.FAILED if failed else ExitCode.OK
 
 
-def _ours(body: bytes, waiting: dict[str, Path]) -> Result | None:
+def _awaited_result(body: bytes, waiting: dict[str, Path]) -> Result | None:
+    """The result in a message, if it belongs to one of our events; None otherwise."""
     from worker.messages import read_result
 
     try:
         result = read_result(body)
     except ValueError:
-        return None  # somebody else's message on the same exchange
+        return None  # another program's message on the same exchange
     return result if result.event_id in waiting else None
 
 
-def _say_published(bodies: dict[str, tuple[Path, bytes]], as_json: bool) -> None:
+def _print_published(bodies: dict[str, tuple[Path, bytes]], as_json: bool) -> None:
     if as_json:
         for key, (file, _) in bodies.items():
             print(json.dumps({"file": str(file), "event_id": key}))
@@ -152,8 +153,8 @@ def _say_published(bodies: dict[str, tuple[Path, bytes]], as_json: bool) -> None
         print(f"published {len(bodies)} event{'s' * (len(bodies) != 1)}")
 
 
-class _Rows:
-    """The results: JSON lines as they come, or at the end a table in the order of the files."""
+class _ResultOutput:
+    """Prints results: as JSON lines when they arrive, or as one table at the end, in the order of the files."""
 
     def __init__(self, files: list[Path], as_json: bool) -> None:
         self._files = files
@@ -161,19 +162,21 @@ class _Rows:
         self._rows: dict[Path, tuple[str, str, str, str]] = {}
 
     def add(self, file: Path, result: Result, after_s: float) -> None:
-        """Show one result, which came `after_s` seconds after its event was published."""
+        """Add one result, which arrived `after_s` seconds after its event was published."""
         from worker.messages import result_data
 
         if self._as_json:
             print(json.dumps({"file": str(file)} | result_data(result), ensure_ascii=False), flush=True)
             return
         tags = "\n".join(f"{each.name} {each.confidence:.0%}" for each in result.tags)
-        said = tags or (f"{result.status}: {result.message}" if result.message else "no tag: nothing was sure enough")
-        asked = [f"{each.name} {(each.duration_s or 0) * 1000:.0f} ms" for each in result.providers]
-        self._rows[file] = (file.name, said, "\n".join(asked) or "-", f"{after_s * 1000:.0f} ms")
+        outcome = tags or (
+            f"{result.status}: {result.message}" if result.message else "no tag: nothing was sure enough"
+        )
+        durations = [f"{each.name} {(each.duration_s or 0) * 1000:.0f} ms" for each in result.providers]
+        self._rows[file] = (file.name, outcome, "\n".join(durations) or "-", f"{after_s * 1000:.0f} ms")
 
-    def end(self) -> None:
-        """Print the table, if there is one to print."""
+    def finish(self) -> None:
+        """Print the table, unless JSON was asked for or there are no results."""
         if self._as_json or not self._rows:
             return
         from rich.console import Console

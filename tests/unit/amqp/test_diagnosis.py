@@ -1,11 +1,11 @@
-"""What RabbitMQ says, in words that tell an operator what to do."""
+"""RabbitMQ's errors, translated into messages that say what an operator has to do."""
 
 from __future__ import annotations
 
 import pytest
 from pika import exceptions
 
-from worker.amqp.diagnosis import in_what_it_differs, why_lost, why_not_connected, why_refused
+from worker.amqp.diagnosis import connect_error, connection_lost_error, describe_difference, refusal_error
 from worker.amqp.parameters import Address, address
 from worker.errors import Misconfigured, TryLater
 from worker.settings import AmqpSettings
@@ -40,30 +40,30 @@ BROKER = Address("rabbit.example.org", 5672, "/", "autotag", tls=False)
         ),
     ],
 )
-def test_an_inequivalent_argument_is_told_with_both_values(text: str, ours: str, theirs: str) -> None:
-    told = in_what_it_differs(f"PRECONDITION_FAILED - {text}")
-    assert told is not None
-    assert "a.b exists already" in told
-    assert f"ours would be {ours}, the one there has {theirs}." in told
+def test_an_inequivalent_argument_is_reported_with_both_values(text: str, ours: str, theirs: str) -> None:
+    found = describe_difference(f"PRECONDITION_FAILED - {text}")
+    assert found is not None
+    assert "a.b exists already" in found
+    assert f"ours would be {ours}, the one there has {theirs}." in found
 
 
-def test_text_that_is_no_difference_is_passed_on_as_it_is() -> None:
+def test_text_that_is_no_difference_is_kept_unchanged() -> None:
     error = exceptions.ChannelClosedByBroker(406, "PRECONDITION_FAILED - unknown delivery tag 9")
-    told = why_refused(error, BROKER, "settling")
-    assert isinstance(told, TryLater)
-    assert "unknown delivery tag 9" in str(told)
+    found = refusal_error(error, BROKER, "settling")
+    assert isinstance(found, TryLater)
+    assert "unknown delivery tag 9" in str(found)
 
 
 def test_a_refusal_for_lack_of_rights_names_the_user_and_what_was_tried() -> None:
-    told = why_refused(exceptions.ChannelClosedByBroker(403, "ACCESS_REFUSED"), BROKER, "declaring queue q")
-    assert isinstance(told, Misconfigured)
-    assert "does not allow declaring queue q" in str(told)
-    assert "'autotag'" in str(told)
+    found = refusal_error(exceptions.ChannelClosedByBroker(403, "ACCESS_REFUSED"), BROKER, "declaring queue q")
+    assert isinstance(found, Misconfigured)
+    assert "does not allow declaring queue q" in str(found)
+    assert "'autotag'" in str(found)
 
 
 def test_a_lost_connection_is_no_refusal() -> None:
-    told = why_refused(exceptions.StreamLostError("Transport indicated EOF"), BROKER, "declaring queue q")
-    assert told.reason == "connection_lost"
+    found = refusal_error(exceptions.StreamLostError("Transport indicated EOF"), BROKER, "declaring queue q")
+    assert found.reason == "connection_lost"
 
 
 @pytest.mark.parametrize(
@@ -77,14 +77,14 @@ def test_a_lost_connection_is_no_refusal() -> None:
     ],
 )
 def test_why_a_connection_was_lost(error: Exception, words: str) -> None:
-    assert words in str(why_lost(error, BROKER))
+    assert words in str(connection_lost_error(error, BROKER))
 
 
-def test_the_brokers_own_words_about_a_virtual_host_are_kept() -> None:
-    said = "ConnectionClosedByBroker: (530) \"NOT_ALLOWED - access to vhost 'x' refused for user 'autotag'\""
-    told = why_not_connected(exceptions.ProbableAccessDeniedError(said), BROKER)
-    assert told.reason == "virtual_host_refused"
-    assert "NOT_ALLOWED - access to vhost 'x' refused for user 'autotag';" in str(told)
+def test_the_brokers_text_about_a_virtual_host_is_kept() -> None:
+    text = "ConnectionClosedByBroker: (530) \"NOT_ALLOWED - access to vhost 'x' refused for user 'autotag'\""
+    found = connect_error(exceptions.ProbableAccessDeniedError(text), BROKER)
+    assert found.reason == "virtual_host_refused"
+    assert "NOT_ALLOWED - access to vhost 'x' refused for user 'autotag';" in str(found)
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_the_brokers_own_words_about_a_virtual_host_are_kept() -> None:
         ("amqp://h", Address("h", 5672, "/", "guest", tls=False)),
     ],
 )
-def test_the_address_out_of_the_url(url: str, expected: Address) -> None:
+def test_the_address_from_the_url(url: str, expected: Address) -> None:
     assert address(AmqpSettings.model_validate({"url": url})) == expected
 
 
-def test_an_address_says_nothing_secret() -> None:
+def test_an_address_shows_no_secret() -> None:
     assert str(address(AmqpSettings.model_validate({"url": "amqp://u:secret@h/"}))) == "u@h:5672, virtual host '/'"

@@ -1,4 +1,4 @@
-"""Confirms, returns and silence, as the publisher reads them, on a channel that is a stand-in."""
+"""How the publisher handles confirms, returns and missing confirms, on a fake channel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from worker.amqp.publisher import Publisher
 
 
 class FakeChannel:
-    """A channel that notes what is published and says nothing until told to."""
+    """A channel that records what is published; confirms and returns come from the test."""
 
     def __init__(self) -> None:
         self.closed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
@@ -26,7 +26,7 @@ class FakeChannel:
         self.sent: list[tuple[str, str]] = []
         self.raw = self
         self.silent_s = 0.0
-        self.link = SimpleNamespace(silent_for_s=lambda _: self.silent_s, broker="a broker")
+        self.connection = SimpleNamespace(silent_for_s=lambda _: self.silent_s, broker="a broker")
 
     def add_on_return_callback(self, callback: Any) -> None:
         self.on_return = callback
@@ -41,7 +41,7 @@ class FakeChannel:
         await asyncio.sleep(0)
 
 
-class Bench:
+class Setup:
     """A publisher on a fake channel, with `count` messages in flight; message ids are their numbers."""
 
     def __init__(self, count: int = 0) -> None:
@@ -59,16 +59,16 @@ class Bench:
     def nack(self, number: int, *, multiple: bool = False) -> None:
         self.publisher._on_confirm(SimpleNamespace(method=spec.Basic.Nack(number, multiple)))
 
-    def give_back(self, message_id: str) -> None:
+    def return_unroutable(self, message_id: str) -> None:
         method = spec.Basic.Return(312, "NO_ROUTE", "exchange", "key")
         self.channel.on_return(self.channel, method, pika.BasicProperties(message_id=message_id), b"")
 
     async def outcomes(self) -> list[type[BaseException] | None]:
-        """Of the messages answered so far: what was raised, or None; those in flight are left out."""
+        """For each message that is no longer in flight: the class of the error raised, or None."""
         for _ in range(3):
             await asyncio.sleep(0)
-        answered = [task for task in self.sent if task.done()]
-        return [None if (error := task.exception()) is None else type(error) for task in answered]
+        settled = [task for task in self.sent if task.done()]
+        return [None if (error := task.exception()) is None else type(error) for task in settled]
 
 
 @pytest.fixture(autouse=True)
@@ -79,89 +79,89 @@ async def no_task_is_left() -> AsyncIterator[None]:
 
 
 async def test_one_confirm_may_stand_for_all_before_it() -> None:
-    bench = Bench(5)
+    setup = Setup(5)
     await asyncio.sleep(0)
-    bench.ack(2)
-    bench.ack(4, multiple=True)
-    assert await bench.outcomes() == [None] * 4
-    assert bench.publisher.in_flight == 1
-    bench.ack(5, multiple=True)
-    assert bench.publisher.in_flight == 0
+    setup.ack(2)
+    setup.ack(4, multiple=True)
+    assert await setup.outcomes() == [None] * 4
+    assert setup.publisher.in_flight == 1
+    setup.ack(5, multiple=True)
+    assert setup.publisher.in_flight == 0
 
 
 async def test_confirms_may_come_in_any_order() -> None:
-    bench = Bench(3)
+    setup = Setup(3)
     await asyncio.sleep(0)
-    bench.ack(3)
-    bench.ack(1)
-    assert [task.done() for task in bench.sent] == [False] * 3
-    await bench.outcomes()
-    assert [task.done() for task in bench.sent] == [True, False, True]
-    bench.nack(2)
-    assert await bench.outcomes() == [None, PublishRefused, None]
+    setup.ack(3)
+    setup.ack(1)
+    assert [task.done() for task in setup.sent] == [False] * 3
+    await setup.outcomes()
+    assert [task.done() for task in setup.sent] == [True, False, True]
+    setup.nack(2)
+    assert await setup.outcomes() == [None, PublishRefused, None]
 
 
 async def test_one_refusal_may_stand_for_all_before_it() -> None:
-    bench = Bench(3)
+    setup = Setup(3)
     await asyncio.sleep(0)
-    bench.ack(1)
-    bench.nack(3, multiple=True)
-    assert await bench.outcomes() == [None, PublishRefused, PublishRefused]
+    setup.ack(1)
+    setup.nack(3, multiple=True)
+    assert await setup.outcomes() == [None, PublishRefused, PublishRefused]
 
 
 async def test_only_the_message_that_came_back_is_unroutable() -> None:
-    bench = Bench(3)
+    setup = Setup(3)
     await asyncio.sleep(0)
-    bench.give_back("2")
-    bench.ack(3, multiple=True)
-    assert await bench.outcomes() == [None, Unroutable, None]
+    setup.return_unroutable("2")
+    setup.ack(3, multiple=True)
+    assert await setup.outcomes() == [None, Unroutable, None]
 
 
 async def test_of_two_equal_messages_both_come_back() -> None:
-    bench = Bench()
-    bench.sent = [bench.send("same"), bench.send("same")]
+    setup = Setup()
+    setup.sent = [setup.send("same"), setup.send("same")]
     await asyncio.sleep(0)
-    bench.give_back("same")
-    bench.give_back("same")
-    bench.ack(2, multiple=True)
-    assert await bench.outcomes() == [Unroutable, Unroutable]
+    setup.return_unroutable("same")
+    setup.return_unroutable("same")
+    setup.ack(2, multiple=True)
+    assert await setup.outcomes() == [Unroutable, Unroutable]
 
 
 async def test_what_is_in_flight_when_the_channel_ends_is_not_confirmed() -> None:
-    bench = Bench(3)
+    setup = Setup(3)
     await asyncio.sleep(0)
-    bench.ack(1)
-    await bench.channel.end(exceptions.StreamLostError("gone"))
-    assert await bench.outcomes() == [None, NotConfirmed, NotConfirmed]
-    bench.sent.append(bench.send("too late"))
-    assert (await bench.outcomes())[-1] is NotConfirmed
+    setup.ack(1)
+    await setup.channel.end(exceptions.StreamLostError("gone"))
+    assert await setup.outcomes() == [None, NotConfirmed, NotConfirmed]
+    setup.sent.append(setup.send("too late"))
+    assert (await setup.outcomes())[-1] is NotConfirmed
 
 
-async def test_a_caller_that_gave_up_takes_nobody_with_it() -> None:
-    bench = Bench(3)
+async def test_a_cancelled_caller_affects_no_other() -> None:
+    setup = Setup(3)
     await asyncio.sleep(0)
-    bench.sent[0].cancel()
+    setup.sent[0].cancel()
     await asyncio.sleep(0)
-    bench.ack(3, multiple=True)
+    setup.ack(3, multiple=True)
     await asyncio.sleep(0)
-    assert bench.sent[0].cancelled()
-    assert [task.exception() for task in bench.sent[1:]] == [None, None]
+    assert setup.sent[0].cancelled()
+    assert [task.exception() for task in setup.sent[1:]] == [None, None]
 
 
-async def test_a_confirm_that_comes_too_late_is_nobodys() -> None:
-    bench = Bench(2)
+async def test_a_confirm_that_comes_too_late_is_ignored() -> None:
+    setup = Setup(2)
     await asyncio.sleep(0)
-    bench.channel.silent_s = 4
-    bench.publisher._look_for_the_forgotten()
-    assert await bench.outcomes() == []
-    bench.channel.silent_s = 6
-    bench.publisher._look_for_the_forgotten()
-    assert await bench.outcomes() == [NotConfirmed, NotConfirmed]
-    bench.ack(2, multiple=True)
-    bench.sent.append(bench.send("3"))
+    setup.channel.silent_s = 4
+    setup.publisher._fail_overdue()
+    assert await setup.outcomes() == []
+    setup.channel.silent_s = 6
+    setup.publisher._fail_overdue()
+    assert await setup.outcomes() == [NotConfirmed, NotConfirmed]
+    setup.ack(2, multiple=True)
+    setup.sent.append(setup.send("3"))
     await asyncio.sleep(0)
-    bench.ack(3)
-    assert (await bench.outcomes())[-1] is None
+    setup.ack(3)
+    assert (await setup.outcomes())[-1] is None
 
 
 @pytest.mark.parametrize(
@@ -171,35 +171,35 @@ async def test_a_confirm_that_comes_too_late_is_nobodys() -> None:
         "PRECONDITION_FAILED - message size 101 is larger than configured max size 100",
     ],
 )
-async def test_only_the_message_that_was_too_large_is_told_so(text: str) -> None:
-    bench = Bench()
-    bench.sent = [bench.send("small"), bench.send("large", b"x" * 101), bench.send("other")]
+async def test_only_the_message_that_was_too_large_is_unpublishable(text: str) -> None:
+    setup = Setup()
+    setup.sent = [setup.send("small"), setup.send("large", b"x" * 101), setup.send("other")]
     await asyncio.sleep(0)
-    await bench.channel.end(exceptions.ChannelClosedByBroker(406, text))
-    assert await bench.outcomes() == [NotConfirmed, Unpublishable, NotConfirmed]
-    assert bench.publisher.maximum_bytes == 100
+    await setup.channel.end(exceptions.ChannelClosedByBroker(406, text))
+    assert await setup.outcomes() == [NotConfirmed, Unpublishable, NotConfirmed]
+    assert setup.publisher.maximum_bytes == 100
 
 
 @given(data=st.data())
-def test_every_message_gets_the_answer_meant_for_it(data: st.DataObject) -> None:
-    """Random answers, single and for many, against the plain rule: the first answer that covers a number is its own."""
+def test_every_message_gets_its_own_confirm(data: st.DataObject) -> None:
+    """Random confirms, single and multiple, against the rule that the first one to cover a number counts."""
     count = data.draw(st.integers(1, 12))
-    answers = data.draw(st.lists(st.tuples(st.integers(1, count), st.booleans(), st.booleans()), max_size=12))
+    confirms = data.draw(st.lists(st.tuples(st.integers(1, count), st.booleans(), st.booleans()), max_size=12))
     expected: dict[int, bool] = {}
-    for number, multiple, refused in answers:
+    for number, multiple, refused in confirms:
         for each in range(1, number + 1) if multiple else (number,):
             expected.setdefault(each, refused)
 
     async def play() -> dict[int, bool]:
-        bench = Bench(count)
+        setup = Setup(count)
         await asyncio.sleep(0)
-        for number, multiple, refused in answers:
-            (bench.nack if refused else bench.ack)(number, multiple=multiple)
-        await bench.outcomes()
-        got = {n: task.exception() is not None for n, task in enumerate(bench.sent, 1) if task.done()}
-        for task in bench.sent:
+        for number, multiple, refused in confirms:
+            (setup.nack if refused else setup.ack)(number, multiple=multiple)
+        await setup.outcomes()
+        got = {n: task.exception() is not None for n, task in enumerate(setup.sent, 1) if task.done()}
+        for task in setup.sent:
             task.cancel()
-        await asyncio.gather(*bench.sent, return_exceptions=True)
+        await asyncio.gather(*setup.sent, return_exceptions=True)
         return got
 
     assert asyncio.run(play()) == expected

@@ -1,4 +1,4 @@
-"""What a delivery's replacement keeps, adds and drops."""
+"""The properties that a delivery's replacement keeps, adds and drops."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pika
 import pytest
 
 from worker.amqp.delivery import Delivery
-from worker.amqp.republish import to_replay, to_retry, to_set_aside
+from worker.amqp.republish import dead_letter_properties, replay_properties, retry_properties
 from worker.amqp.topology import Lane
 
 NOW = datetime(2026, 5, 17, 12, 30, 15, 999, tzinfo=UTC)
 
 
-class Settled:
-    """Notes how deliveries are settled."""
+class RecordingSettler:
+    """Records how deliveries are settled."""
 
     is_open = True
 
@@ -30,17 +30,17 @@ class Settled:
         self.verbs.append(("requeue", tag))
 
 
-def delivery(settler: Settled | None = None, **properties: Any) -> Delivery:
+def delivery(settler: RecordingSettler | None = None, **properties: Any) -> Delivery:
     made = pika.BasicProperties(**properties)
-    return Delivery(b"body", made, Lane.BULK, 7, False, 0.0, settler or Settled())
+    return Delivery(b"body", made, Lane.BULK, 7, False, 0.0, settler or RecordingSettler())
 
 
-def set_aside(of: Delivery, message: str = "why") -> pika.BasicProperties:
-    return to_set_aside(of, "reason", message, asset="42", instance=None, headers={}, now=NOW)
+def dead_letter(of: Delivery, message: str = "why") -> pika.BasicProperties:
+    return dead_letter_properties(of, "reason", message, asset="42", instance=None, headers={}, now=NOW)
 
 
-def test_what_the_publisher_said_is_kept() -> None:
-    said: dict[str, Any] = {
+def test_what_the_publisher_set_is_kept() -> None:
+    properties: dict[str, Any] = {
         "content_type": "image/jpeg",
         "content_encoding": "identity",
         "message_id": "m",
@@ -52,13 +52,13 @@ def test_what_the_publisher_said_is_kept() -> None:
         "priority": 3,
     }
     headers = {"cloudEvents:id": "1", "traceparent": "00-1-2-01", "nested": {"list": [1, None, True]}}
-    made = to_retry(delivery(headers=headers, **said), {}, attempt=2)
-    assert {name: getattr(made, name) for name in said} == said
+    made = retry_properties(delivery(headers=headers, **properties), {}, attempt=2)
+    assert {name: getattr(made, name) for name in properties} == properties
     assert made.headers == headers | {"x-autotag-attempt": 2}
     assert made.delivery_mode == 2
 
 
-def test_what_only_made_sense_on_the_way_here_is_dropped() -> None:
+def test_what_concerned_only_the_delivery_is_dropped() -> None:
     headers = {
         "x-death": [{"count": 1}],
         "x-first-death-queue": "q",
@@ -67,14 +67,14 @@ def test_what_only_made_sense_on_the_way_here_is_dropped() -> None:
         "CC": ["other"],
         b"\xff": "no text",
     }
-    made = to_retry(delivery(headers=headers, user_id="dms", expiration="1000"), {}, attempt=1)
+    made = retry_properties(delivery(headers=headers, user_id="dms", expiration="1000"), {}, attempt=1)
     assert made.headers == {"x-autotag-attempt": 1}
     assert made.user_id is None
     assert made.expiration is None
 
 
-def test_a_dead_letter_says_why_when_and_what() -> None:
-    made = set_aside(delivery(headers={"x-autotag-attempt": 4, "traceparent": "t"}))
+def test_a_dead_letter_holds_reason_time_and_asset() -> None:
+    made = dead_letter(delivery(headers={"x-autotag-attempt": 4, "traceparent": "t"}))
     assert made.headers == {
         "traceparent": "t",
         "x-autotag-reason": "reason",
@@ -86,16 +86,16 @@ def test_a_dead_letter_says_why_when_and_what() -> None:
     }
 
 
-def test_a_replayed_event_knows_nothing_of_its_past() -> None:
-    past = set_aside(delivery(headers={"traceparent": "t", "x-autotag-answers": "[]"}, message_id="m"))
+def test_a_replayed_event_keeps_no_header_of_its_past() -> None:
+    past = dead_letter(delivery(headers={"traceparent": "t", "x-autotag-answers": "[]"}, message_id="m"))
     past.headers["x-death"] = []
-    made = to_replay(past)
+    made = replay_properties(past)
     assert made.headers == {"traceparent": "t"}
     assert made.message_id == "m"
 
 
 def test_headers_too_large_for_a_frame_give_way_to_ours() -> None:
-    made = set_aside(delivery(headers={"huge": "x" * 130_000}, message_id="m"))
+    made = dead_letter(delivery(headers={"huge": "x" * 130_000}, message_id="m"))
     assert "huge" not in made.headers
     assert made.headers["x-autotag-reason"] == "reason"
     assert made.message_id == "m"
@@ -116,7 +116,7 @@ def test_properties_that_are_not_utf8_are_read_as_far_as_they_can_be() -> None:
 
 
 def test_a_delivery_is_settled_exactly_once() -> None:
-    settler = Settled()
+    settler = RecordingSettler()
     it = delivery(settler)
     assert not it.settled
     it.requeue()

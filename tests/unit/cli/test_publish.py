@@ -1,4 +1,4 @@
-"""`autotag publish` with a command line that it cannot follow: it says so before it connects to anything."""
+"""`autotag publish` with an invalid command line: the error comes before it connects."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from worker.cli.exit_codes import ExitCode
 
 
 @pytest.fixture(autouse=True)
-def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No broker listens: a command that connects ends as unreachable."""
+def no_broker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No broker listens here: a command that connects ends with UNREACHABLE."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AUTOTAG_AMQP__URL", "amqp://127.0.0.1:9/")
     Path("photo.jpg").write_bytes(b"a photograph")
@@ -32,14 +32,14 @@ def test_a_good_command_line_connects() -> None:
     ("option", "value", "allowed"),
     [("--lane", "fast", "live"), ("--instance", "two words", "letters"), ("--by", "post", "inline")],
 )
-def test_a_value_that_is_none_is_refused_with_what_is_allowed(option: str, value: str, allowed: str) -> None:
-    status, said = publish("photo.jpg", option, value)
+def test_an_invalid_value_is_refused_with_what_is_allowed(option: str, value: str, allowed: str) -> None:
+    status, output = publish("photo.jpg", option, value)
     assert status == ExitCode.USAGE
-    assert option in said
-    assert allowed in said
+    assert option in output
+    assert allowed in output
 
 
 def test_with_no_file_that_can_be_read_nothing_is_published() -> None:
-    status, said = publish("missing.jpg")
+    status, output = publish("missing.jpg")
     assert status == ExitCode.FAILED
-    assert "missing.jpg: cannot be read: No such file or directory" in said
+    assert "missing.jpg: cannot be read: No such file or directory" in output

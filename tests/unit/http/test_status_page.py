@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from worker import __version__
 from worker.amqp.delivery import Ending
-from worker.amqp.state import BrokerState, Phase
+from worker.amqp.state import BrokerPhase, BrokerState
 from worker.engine import Active
 from worker.http.app import build_app
 from worker.http.page.formatting import ago, duration, number, percentage, period
@@ -44,7 +44,7 @@ class FakeService:
         return Health(alive=True, loop_lag_s=0.0, started=True, ready=True)
 
     async def status(self) -> Status:
-        state = BrokerState(Phase.CONSUMING, 0.0)
+        state = BrokerState(BrokerPhase.CONSUMING, 0.0)
         return status_of(state, None, self.health(), in_hand=0, depths={"images.live": 3, "dead-letters": 1})
 
     async def pause(self) -> Status:

@@ -1,1 +1,1 @@
-"""A chaos run: many events, while whatever can be killed is killed, and then a count of every one of them."""
+"""The chaos run: kills services, their children, connections and the broker under load, then counts every event."""

@@ -1,4 +1,4 @@
-"""The chaos run: start workers, publish, strike as the schedule says, wait until every event has ended, and count."""
+"""The chaos run: starts workers, publishes, injects the scheduled faults, waits until every event has ended, counts."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pathlib import Path
 from worker.amqp.connection import connected
 from worker.amqp.parameters import address
 from worker.amqp.topology import Topology, topology
-from worker.diagnostics.chaos.client import Client
-from worker.diagnostics.chaos.fleet import Worker, cut_connections, kill_child
+from worker.diagnostics.chaos.client import ChaosClient
 from worker.diagnostics.chaos.ledger import Ledger
-from worker.diagnostics.chaos.material import photographs_in, plan
-from worker.diagnostics.chaos.schedule import Blow, Kind, schedule
+from worker.diagnostics.chaos.processes import WorkerProcess, cut_connections, kill_child
+from worker.diagnostics.chaos.schedule import Fault, FaultKind, schedule
+from worker.diagnostics.chaos.workload import photographs_in, plan
 from worker.errors import TryLater
 from worker.settings import AmqpSettings
 
@@ -35,25 +35,21 @@ SETTINGS = {
     "AUTOTAG_RETRY__DELAYS_S": json.dumps(RETRY_DELAYS_S),
     "AUTOTAG_RETRY__MAXIMUM_NUMBER_OF_ATTEMPTS": "3",
     "AUTOTAG_SHUTDOWN_GRACE_S": str(SHUTDOWN_GRACE_S),
-    # More crashes than any sound model has in a day: the relaunch rule must neither disable it nor slow it down here.
+    # The run causes more crashes than a sound model ever has: the relaunch rule must neither disable nor delay it here.
     "AUTOTAG_TENSORFLOW__MAXIMUM_NUMBER_OF_RELAUNCHES": "1000",
     "AUTOTAG_TENSORFLOW__MAXIMUM_NUMBER_OF_RELAUNCHES_TIME_INTERVAL": "2",
     "AUTOTAG_TENSORFLOW__THREADS": "1",
 }
-"""What the workers run with, whatever the operator's own settings are."""
+"""The workers' settings. The operator's own are used for the connection to the broker only."""
 
-_READY_WITHIN_S = 180.0
-_STRIKE_WITHIN_S = 60.0
-_LOOK_EVERY_S = 0.05
+_READY_TIMEOUT_S = 180.0
+_FAULT_TIMEOUT_S = 60.0
+_POLL_INTERVAL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What is run. `broker_blow` kills the broker, waits for so many seconds, and starts it again; None: it is spared.
-
-    `broker_settled` is awaited when the queues have been declared. `patience_s`: without any progress for so long, what
-    has not ended is lost.
-    """
+class ChaosOptions:
+    """The options of a run. `folder` receives the workers' files, and must be empty or not exist yet."""
 
     amqp: AmqpSettings
     photographs: Path
@@ -62,19 +58,22 @@ class Options:
     seed: int
     workers: int = 2
     model: str = "efficientnet-lite0"
-    patience_s: float = 120.0
-    broker_blow: Callable[[float], Awaitable[bool]] | None = None
-    broker_settled: Callable[[], Awaitable[None]] | None = None
+    stall_timeout_s: float = 120.0
+    """When no event has ended for this long, those that have not are lost."""
+    restart_broker: Callable[[float], Awaitable[bool]] | None = None
+    """Kills the broker, and starts it again after the given seconds; returns whether it was killed. None: no kills."""
+    on_declared: Callable[[], Awaitable[None]] | None = None
+    """Awaited once the queues are declared, before the first event is published."""
 
     @property
-    def kinds(self) -> list[Kind]:
-        """What is struck."""
-        return [kind for kind in Kind if kind is not Kind.BROKER or self.broker_blow is not None]
+    def kinds(self) -> list[FaultKind]:
+        """The kinds of faults to inject."""
+        return [kind for kind in FaultKind if kind is not FaultKind.BROKER or self.restart_broker is not None]
 
 
 @dataclass(slots=True)
-class Report:
-    """The count. `sound` when every event has ended, no duplicates differ, and every blow really fell."""
+class ChaosReport:
+    """The counts of a run; see `Ledger` for their meaning. Its fields are the keys of `autotag chaos --json`."""
 
     seed: int
     events: int
@@ -95,7 +94,7 @@ class Report:
 
     @property
     def sound(self) -> bool:
-        """Whether all is as promised."""
+        """Whether every event ended as expected, no duplicates differ, and every scheduled fault happened."""
         return (
             not (self.lost or self.differing_duplicates or self.strangers or self.misjudged)
             and self.kills == self.kills_planned
@@ -103,13 +102,13 @@ class Report:
         )
 
     def as_json(self) -> dict[str, object]:
-        """Every figure, and the verdict."""
+        """Every field, and `sound`."""
         return asdict(self) | {"sound": self.sound}
 
 
 @dataclass(frozen=True, slots=True)
 class ChaosProgress:
-    """How far a run has come, for people."""
+    """The progress of a run, for display. `now` describes the present step."""
 
     ended: int
     events: int
@@ -119,80 +118,82 @@ class ChaosProgress:
 
 
 class ChaosRun:
-    """One run; `tell` hears how far it has come."""
+    """One run. `on_progress` is called often, from the event loop."""
 
-    def __init__(self, options: Options, tell: Callable[[ChaosProgress], None] = lambda _: None) -> None:
+    def __init__(self, options: ChaosOptions, on_progress: Callable[[ChaosProgress], None] = lambda _: None) -> None:
         self._options = options
-        self._tell = tell
+        self._on_progress = on_progress
         photographs = photographs_in(options.photographs)
         (options.folder / "bad").mkdir(parents=True)
         self._planned = plan(options.seed, options.events, photographs, options.folder / "bad")
         self._ledger = Ledger(self._planned)
-        self._layout = topology(options.amqp.queue_prefix, RETRY_DELAYS_S)
-        self._client = Client(options.amqp, self._layout, self._planned, self._ledger)
-        self._workers = [Worker(options.folder / f"worker-{n}", self._environment()) for n in range(options.workers)]
+        self._topology = topology(options.amqp.queue_prefix, RETRY_DELAYS_S)
+        self._client = ChaosClient(options.amqp, self._topology, self._planned, self._ledger)
+        self._workers = [
+            WorkerProcess(options.folder / f"worker-{n}", self._environment()) for n in range(options.workers)
+        ]
         self._restarts: set[asyncio.Task[None]] = set()
-        self._kills: Counter[Kind] = Counter()
-        self._left_out: dict[Kind, str] = {}
+        self._kills: Counter[FaultKind] = Counter()
+        self._unavailable: dict[FaultKind, str] = {}
         self._now = "starting"
 
-    async def run(self) -> Report:
-        """Run to the end. Raises TryLater when it cannot even begin."""
+    async def run(self) -> ChaosReport:
+        """Run to the end. Raises TryLater when a worker does not become ready."""
         began_s = time.monotonic()
-        blows = schedule(self._options.seed, self._options.events, self._options.kinds)
+        faults = schedule(self._options.seed, self._options.events, self._options.kinds)
         try:
-            await self._begin()
+            await self._start_workers()
             client = asyncio.create_task(self._client.run())
             try:
-                await self._strike_all(blows)
-                await self._wait_for_the_rest()
+                await self._inject_all(faults)
+                await self._wait_for_all_events()
             finally:
                 client.cancel()
                 await asyncio.gather(client, return_exceptions=True)
-            ended_well = await self._end()
+            ended_well = await self._stop_workers()
         finally:
             for worker in self._workers:
                 if worker.process is not None and worker.running:
                     worker.process.kill()
                     worker.process.wait()
-        return self._report(blows, ended_well, time.monotonic() - began_s)
+        return self._report(faults, ended_well, time.monotonic() - began_s)
 
     async def delete_queues(self) -> None:
-        """Take away what was declared for this run alone."""
-        async with connected(self._options.amqp, "autotag-chaos") as link:
-            channel = await link.channel()
-            for queue in self._layout.queues:
-                await channel.call(channel.raw.queue_delete, queue=queue.name, doing=f"deleting {queue.name}")
-            for exchange in self._layout.exchanges:
+        """Delete the queues and exchanges that were declared for this run."""
+        async with connected(self._options.amqp, "autotag-chaos") as connection:
+            channel = await connection.channel()
+            for queue in self._topology.queues:
+                await channel.call(channel.raw.queue_delete, queue=queue.name, action=f"deleting {queue.name}")
+            for exchange in self._topology.exchanges:
                 await channel.call(
-                    channel.raw.exchange_delete, exchange=exchange.name, doing=f"deleting {exchange.name}"
+                    channel.raw.exchange_delete, exchange=exchange.name, action=f"deleting {exchange.name}"
                 )
 
     @property
-    def layout(self) -> Topology:
-        """The queues of this run."""
-        return self._layout
+    def topology(self) -> Topology:
+        """The queues and exchanges of this run."""
+        return self._topology
 
     def _environment(self) -> dict[str, str]:
         options = self._options
         roots = [str(options.photographs.resolve()), str((options.folder / "bad").resolve())]
-        kept = {
+        inherited = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith("AUTOTAG_") or name == "AUTOTAG_CACHE_DIR"
         }
         amqp = options.amqp
         secrets = {} if amqp.password is None else {"AUTOTAG_AMQP__PASSWORD": amqp.password.get_secret_value()}
-        named = {
+        connection = {
             f"AUTOTAG_AMQP__{name.upper()}": str(value)
             for name in ("username", "ca_file", "cert_file", "key_file")
             if (value := getattr(amqp, name)) is not None
         }
         return (
-            kept
+            inherited
             | SETTINGS
             | secrets
-            | named
+            | connection
             | {
                 "AUTOTAG_AMQP__URL": amqp.url.get_secret_value(),
                 "AUTOTAG_AMQP__QUEUE_PREFIX": amqp.queue_prefix,
@@ -201,57 +202,57 @@ class ChaosRun:
             }
         )
 
-    # ── the run ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── steps ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _begin(self) -> None:
+    async def _start_workers(self) -> None:
         for worker in self._workers:
             worker.start()
-        deadline_s = time.monotonic() + _READY_WITHIN_S
+        deadline_s = time.monotonic() + _READY_TIMEOUT_S
         for worker in self._workers:
             while (status := await worker.status()) is None or not status.ready:
                 if not worker.running or time.monotonic() > deadline_s:
-                    raise TryLater(f"a worker did not become ready; it said: {worker.last_words}", reason="not_ready")
-                self._progress()
+                    raise TryLater(f"a worker did not become ready; it said: {worker.log_tail}", reason="not_ready")
+                self._report_progress()
                 await asyncio.sleep(0.2)
-        if self._options.broker_settled is not None:
-            await self._options.broker_settled()
+        if self._options.on_declared is not None:
+            await self._options.on_declared()
 
-    async def _strike_all(self, blows: Sequence[Blow]) -> None:
-        for blow in blows:
-            self._now = f"next: {blow.kind.value.replace('_', ' ')}"
-            await self._ended_at_least(blow.after)
-            if blow.kind in self._left_out:
+    async def _inject_all(self, faults: Sequence[Fault]) -> None:
+        for fault in faults:
+            self._now = f"next: {fault.kind.value.replace('_', ' ')}"
+            await self._wait_until_ended(fault.after_events)
+            if fault.kind in self._unavailable:
                 continue
-            deadline_s = time.monotonic() + _STRIKE_WITHIN_S
-            while not await self._strike(blow):
-                if time.monotonic() > deadline_s or blow.kind in self._left_out:
-                    break  # the count of kills will tell
-                await asyncio.sleep(_LOOK_EVERY_S)
+            deadline_s = time.monotonic() + _FAULT_TIMEOUT_S
+            while not await self._inject(fault):
+                if time.monotonic() > deadline_s or fault.kind in self._unavailable:
+                    break  # the report then has fewer kills than planned
+                await asyncio.sleep(_POLL_INTERVAL_S)
             else:
-                self._kills[blow.kind] += 1
-            self._progress()
+                self._kills[fault.kind] += 1
+            self._report_progress()
 
-    async def _strike(self, blow: Blow) -> bool:
-        """Strike once; whether the blow fell upon something that lived, and hurt it."""
-        if blow.kind is Kind.BROKER:
-            assert self._options.broker_blow is not None  # noqa: S101 - otherwise no such blow is in the schedule
-            return await self._options.broker_blow(blow.pause_s)
+    async def _inject(self, fault: Fault) -> bool:
+        """Inject a fault; returns whether it took effect on a running target."""
+        if fault.kind is FaultKind.BROKER:
+            assert self._options.restart_broker is not None  # noqa: S101 - otherwise no such fault is scheduled
+            return await self._options.restart_broker(fault.pause_s)
         alive = [worker for worker in self._workers if worker.running]
         if not alive:
             return False
-        worker = alive[int(blow.pick * len(alive))]
-        match blow.kind:
-            case Kind.PARENT:
-                return await self._kill_parent(worker, blow.pause_s)
-            case Kind.CONNECTION:
-                return await self._cut(worker)
-        pids = await worker.children("model" if blow.kind is Kind.MODEL_CHILD else "decoder")
-        return bool(pids) and await kill_child(pids[int(blow.pick * len(pids))])
+        worker = alive[int(fault.pick * len(alive))]
+        match fault.kind:
+            case FaultKind.PARENT:
+                return await self._kill_parent(worker, fault.pause_s)
+            case FaultKind.CONNECTION:
+                return await self._cut_connection(worker)
+        pids = await worker.children("model" if fault.kind is FaultKind.MODEL_CHILD else "decoder")
+        return bool(pids) and await kill_child(pids[int(fault.pick * len(pids))])
 
-    async def _kill_parent(self, worker: Worker, pause_s: float) -> bool:
+    async def _kill_parent(self, worker: WorkerProcess, pause_s: float) -> bool:
         status = await worker.status()
         if status is None or not status.events_in_hand:
-            return False  # strike when it has something to lose
+            return False  # kill it only when it has something to lose
         if not await worker.kill():
             return False
         restart = asyncio.create_task(self._restart(worker, pause_s))
@@ -259,48 +260,49 @@ class ChaosRun:
         restart.add_done_callback(self._restarts.discard)
         return True
 
-    async def _restart(self, worker: Worker, pause_s: float) -> None:
+    async def _restart(self, worker: WorkerProcess, pause_s: float) -> None:
         await asyncio.sleep(pause_s)
         worker.start()
 
-    async def _cut(self, worker: Worker) -> bool:
+    async def _cut_connection(self, worker: WorkerProcess) -> bool:
         status = await worker.status()
         if status is None or not status.events_in_hand or worker.process is None:
             return False
         try:
             return cut_connections(worker.process.pid, address(self._options.amqp).port) > 0
         except PermissionError as error:
-            self._left_out[Kind.CONNECTION] = f"this kernel does not let connections be cut from outside ({error})"
+            reason = f"this kernel does not let connections be cut from outside ({error})"
+            self._unavailable[FaultKind.CONNECTION] = reason
             return False
 
-    async def _ended_at_least(self, number: int) -> None:
-        """Wait until so many events have ended, or nothing moves any more."""
-        ended, moved_at_s = self._ledger.ended, time.monotonic()
+    async def _wait_until_ended(self, number: int) -> None:
+        """Wait until `number` events have ended, or none has for `stall_timeout_s`."""
+        ended, progress_at_s = self._ledger.ended, time.monotonic()
         while self._ledger.ended < number:
-            self._progress()
-            await asyncio.sleep(_LOOK_EVERY_S)
+            self._report_progress()
+            await asyncio.sleep(_POLL_INTERVAL_S)
             if self._ledger.ended > ended:
-                ended, moved_at_s = self._ledger.ended, time.monotonic()
-            elif time.monotonic() - moved_at_s > self._options.patience_s:
+                ended, progress_at_s = self._ledger.ended, time.monotonic()
+            elif time.monotonic() - progress_at_s > self._options.stall_timeout_s:
                 return
 
-    async def _wait_for_the_rest(self) -> None:
+    async def _wait_for_all_events(self) -> None:
         self._now = "waiting for the rest"
-        await self._ended_at_least(self._options.events)
+        await self._wait_until_ended(self._options.events)
         if self._restarts:
             await asyncio.wait(self._restarts)
-        # What was done twice may still be on its way; it must not differ.
+        # Duplicates may still be on their way; they must be counted too, since they must not differ.
         await asyncio.sleep(2.0)
 
-    async def _end(self) -> bool:
-        """Stop the workers in order; whether all of them ended well."""
+    async def _stop_workers(self) -> bool:
+        """Stop all workers; returns whether each ended with status 0."""
         self._now = "stopping the workers"
-        self._progress()
+        self._report_progress()
         statuses = await asyncio.gather(*(worker.stop(SHUTDOWN_GRACE_S + 5) for worker in self._workers))
         return all(status == 0 for status in statuses)
 
-    def _progress(self) -> None:
-        self._tell(
+    def _report_progress(self) -> None:
+        self._on_progress(
             ChaosProgress(
                 self._ledger.ended,
                 self._options.events,
@@ -310,10 +312,10 @@ class ChaosRun:
             )
         )
 
-    def _report(self, blows: Sequence[Blow], ended_well: bool, took_s: float) -> Report:
+    def _report(self, faults: Sequence[Fault], ended_well: bool, took_s: float) -> ChaosReport:
         ledger = self._ledger
-        planned = Counter(blow.kind for blow in blows if blow.kind not in self._left_out)
-        return Report(
+        planned = Counter(fault.kind for fault in faults if fault.kind not in self._unavailable)
+        return ChaosReport(
             seed=self._options.seed,
             events=self._options.events,
             results=ledger.results,
@@ -326,7 +328,7 @@ class ChaosRun:
             blamed=ledger.blamed,
             kills={kind.value: self._kills[kind] for kind in planned},
             kills_planned={kind.value: number for kind, number in planned.items()},
-            left_out={kind.value: why for kind, why in self._left_out.items()},
+            left_out={kind.value: why for kind, why in self._unavailable.items()},
             workers_ended_well=ended_well,
             seconds=round(took_s, 1),
             lost_ids=ledger.lost[:20],

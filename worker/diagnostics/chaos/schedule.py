@@ -1,6 +1,6 @@
-"""What is struck, and when: a pure function of the seed, so that a run that lost something can be had again.
+"""The faults of a chaos run and when they happen: a pure function of the seed, so that a failed run can be repeated.
 
-A blow falls when so many events have ended, and not after so many seconds: it falls under load on any machine.
+A fault is due after a number of ended events and not at a time: that way it happens under load on any machine.
 """
 
 from __future__ import annotations
@@ -10,49 +10,49 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-EVENTS_A_BLOW = 150
-"""One blow of each kind for so many events, beyond the fewest."""
+EVENTS_PER_FAULT = 150
+"""One fault of each kind for this many events, beyond the minimum."""
 
-FEWEST_BLOWS = 10
+MINIMUM_FAULTS = 10
 """Of each kind, in any run that has events enough for them."""
 
-FEWEST_EVENTS_A_BLOW = 50
-"""A short run has fewer blows, or nothing would be answered between them."""
+MINIMUM_EVENTS_PER_FAULT = 50
+"""A short run has fewer faults, or no event would be answered between them."""
 
 _LONGEST_PAUSE_S = 1.5
 
 
-class Kind(StrEnum):
-    """What a blow falls upon."""
+class FaultKind(StrEnum):
+    """What is killed or cut."""
 
     MODEL_CHILD = "model_child"
     DECODER = "decoder"
     PARENT = "parent"
     CONNECTION = "connection"
-    """A worker's connection to RabbitMQ is cut under it."""
+    """A worker's TCP connection to RabbitMQ."""
     BROKER = "broker"
 
 
 @dataclass(frozen=True, slots=True)
-class Blow:
-    """One blow: it falls when `after` events have ended. `pick` from 0 to 1 chooses among those there are.
+class Fault:
+    """One fault, due once `after_events` events have ended. `pick` from 0 to 1 chooses among the possible targets.
 
-    What has to be started again by hand (a parent, the broker) is started `pause_s` later.
+    A target that does not restart by itself (a parent, the broker) is started again `pause_s` later.
     """
 
-    after: int
-    kind: Kind
+    after_events: int
+    kind: FaultKind
     pick: float
     pause_s: float
 
 
-def schedule(seed: int, events: int, kinds: Iterable[Kind]) -> tuple[Blow, ...]:
-    """The blows of a run, in order. They fall between a fiftieth and nine tenths of the way."""
-    randomly = random.Random(seed)  # noqa: S311 - to be repeatable is what is wanted of it
-    each = min(max(FEWEST_BLOWS, events // EVENTS_A_BLOW), max(1, events // FEWEST_EVENTS_A_BLOW))
-    blows = [
-        Blow(
-            after=randomly.randint(events // 50, events * 9 // 10),
+def schedule(seed: int, events: int, kinds: Iterable[FaultKind]) -> tuple[Fault, ...]:
+    """The faults of a run, in order. They are due between a fiftieth and nine tenths of the events."""
+    randomly = random.Random(seed)  # noqa: S311 - it has to be repeatable
+    each = min(max(MINIMUM_FAULTS, events // EVENTS_PER_FAULT), max(1, events // MINIMUM_EVENTS_PER_FAULT))
+    faults = [
+        Fault(
+            after_events=randomly.randint(events // 50, events * 9 // 10),
             kind=kind,
             pick=randomly.random(),
             pause_s=randomly.uniform(0, _LONGEST_PAUSE_S),
@@ -60,4 +60,4 @@ def schedule(seed: int, events: int, kinds: Iterable[Kind]) -> tuple[Blow, ...]:
         for kind in kinds
         for _ in range(each)
     ]
-    return tuple(sorted(blows, key=lambda blow: blow.after))
+    return tuple(sorted(faults, key=lambda fault: fault.after_events))

@@ -9,6 +9,7 @@ from worker.messages import DEFAULT_INSTANCE
 from worker.providers.base import Provider
 from worker.providers.checks import CircuitState, Metered
 from worker.settings import DEFAULTS, InstanceSettings, tag_limit
+from worker.supervision.lifecycle import WORKING_PHASE_NAMES
 from worker.supervision.pool import ChildState
 from worker.tagging.tagger import threshold
 
@@ -95,7 +96,7 @@ def _description(child: ChildState) -> str:
 
 
 def _severity(child: ChildState) -> str:
-    if child.phase in ("ready", "busy", "checking"):
+    if child.phase in WORKING_PHASE_NAMES:
         return "good"
     return "bad" if child.phase in ("disabled", "dying") else "warn"
 

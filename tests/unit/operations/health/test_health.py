@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.support.polling import eventually
-from worker.amqp.state import BrokerState, Phase
+from worker.amqp.state import BrokerPhase, BrokerState
 from worker.amqp.topology import Lane
 from worker.engine import Active, Engine
 from worker.http.app import build_app
@@ -26,7 +26,7 @@ from worker.operations.health.systemd import Notifier
 from worker.operations.metrics import Metrics
 from worker.settings import Settings
 
-CONSUMING = BrokerState(Phase.CONSUMING, 0.0, wanted=frozenset(Lane), lanes=frozenset(Lane))
+CONSUMING = BrokerState(BrokerPhase.CONSUMING, 0.0, wanted=frozenset(Lane), lanes=frozenset(Lane))
 HEALTHY = Health(alive=True, loop_lag_s=0.0, started=True, ready=True)
 NOT_READY = replace(
     HEALTHY, ready=False, reason="broker_refused", why_not="RabbitMQ at broker.example refuses user autotag"
@@ -57,7 +57,7 @@ def health(state: BrokerState, *, started: bool = True, lag_s: float = 0.0, why:
 
 
 def paused(*pauses: Pause) -> BrokerState:
-    return BrokerState(Phase.PAUSED, 0.0, paused=frozenset(pauses))
+    return BrokerState(BrokerPhase.PAUSED, 0.0, paused=frozenset(pauses))
 
 
 def test_a_worker_that_consumes_is_ready() -> None:
@@ -67,9 +67,9 @@ def test_a_worker_that_consumes_is_ready() -> None:
 @pytest.mark.parametrize(
     ("state", "reason", "message"),
     [
-        (BrokerState(Phase.CONNECTING, 0.0), "broker_connecting", "connecting to RabbitMQ"),
+        (BrokerState(BrokerPhase.CONNECTING, 0.0), "broker_connecting", "connecting to RabbitMQ"),
         (
-            BrokerState(Phase.WAITING, 0.0, last_error="no route", last_error_reason="unreachable"),
+            BrokerState(BrokerPhase.WAITING, 0.0, last_error="no route", last_error_reason="unreachable"),
             "unreachable",
             "no route",
         ),

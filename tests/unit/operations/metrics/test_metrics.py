@@ -13,7 +13,7 @@ import yaml
 from prometheus_client import generate_latest
 
 from tests.support.monitoring import ROOT, promtool, total, value
-from worker.amqp.state import BrokerState, Phase
+from worker.amqp.state import BrokerPhase, BrokerState
 from worker.amqp.topology import Lane
 from worker.messages import Result
 from worker.operations import tracing
@@ -110,9 +110,9 @@ def test_reasons_are_passed_on_until_there_are_too_many_to_be_fixed_codes() -> N
 
 
 def test_consumers_are_shown_by_lane_and_reconnects_only_grow(metrics: Metrics) -> None:
-    metrics.broker.on_state(BrokerState(Phase.CONSUMING, 0.0, lanes=frozenset({Lane.LIVE}), reconnects=1))
-    metrics.broker.on_state(BrokerState(Phase.WAITING, 1.0, last_error="gone", reconnects=1))
-    metrics.broker.on_state(BrokerState(Phase.PAUSED, 2.0, blocked="memory", reconnects=3))
+    metrics.broker.on_state(BrokerState(BrokerPhase.CONSUMING, 0.0, lanes=frozenset({Lane.LIVE}), reconnects=1))
+    metrics.broker.on_state(BrokerState(BrokerPhase.WAITING, 1.0, last_error="gone", reconnects=1))
+    metrics.broker.on_state(BrokerState(BrokerPhase.PAUSED, 2.0, blocked="memory", reconnects=3))
     exposition = text(metrics)
     assert value(exposition, "autotag_consumer_active", lane="live") == 0
     assert value(exposition, "autotag_broker_connected") == 1

@@ -1,7 +1,7 @@
-"""The workers of a chaos run: real `autotag run` processes, and the blows that fall upon them.
+"""The workers of a chaos run, which are real `autotag run` processes, and the faults injected into them.
 
-Every blow is proven: the process is looked at before and after through a descriptor that stands for it alone, so that
-its number cannot have come to mean another.
+Each fault is verified: the process is checked before and after it through a pidfd, which unlike a process id cannot
+denote another process later.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from pathlib import Path
 from worker.errors import TryLater
 from worker.operations.control import send_command
 from worker.operations.health.status import Status
+from worker.supervision.lifecycle import WORKING_PHASE_NAMES
 
 _SYS_PIDFD_GETFD = 438
 """The same on every architecture (https://man7.org/linux/man-pages/man2/pidfd_getfd.2.html)."""
 
 _PR_SET_PDEATHSIG = 1
-_GONE_WITHIN_S = 10.0
-_WORKING = ("ready", "busy", "checking")
+_EXIT_TIMEOUT_S = 10.0
 
 
-class Worker:
-    """One `autotag run`, started again whenever it has been killed."""
+class WorkerProcess:
+    """One `autotag run`. May be started again after it was killed; all its files are in `folder`."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         folder.mkdir(parents=True)
@@ -49,11 +49,11 @@ class Worker:
 
     @property
     def running(self) -> bool:
-        """Whether its parent process lives."""
+        """Whether its parent process is running."""
         return self.process is not None and self.process.poll() is None
 
     def start(self) -> None:
-        """Start it."""
+        """Start the process, with the settings in its environment."""
         self.starts += 1
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -62,12 +62,12 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C in a terminal is for the run, which then ends its workers
-                preexec_fn=_end_with(os.getpid()),  # noqa: PLW1509 - it only makes system calls
+                start_new_session=True,  # Ctrl-C in a terminal is for the chaos run, which then stops its workers
+                preexec_fn=_stop_with(os.getpid()),  # noqa: PLW1509 - it only makes system calls
             )
 
     async def status(self) -> Status | None:
-        """What it says of itself; None while it is not there to say anything."""
+        """The status that its control socket replies with; None while the socket does not reply."""
         try:
             return Status.from_json(await send_command(self._socket, "status"))
         except TryLater:
@@ -79,18 +79,18 @@ class Worker:
         return [
             each.pid
             for each in (status.children if status is not None else ())
-            if each.name.startswith(kind) and each.phase in _WORKING and each.pid is not None
+            if each.name.startswith(kind) and each.phase in WORKING_PHASE_NAMES and each.pid is not None
         ]
 
     async def kill(self) -> bool:
-        """SIGKILL to the parent process; whether it was alive, and ended of it."""
+        """Send SIGKILL to the parent process; returns whether it was running and ended by that signal."""
         if self.process is None or not self.running:
             return False
         self.process.kill()
-        return await asyncio.to_thread(self.process.wait, _GONE_WITHIN_S) == -signal.SIGKILL
+        return await asyncio.to_thread(self.process.wait, _EXIT_TIMEOUT_S) == -signal.SIGKILL
 
     async def stop(self, within_s: float) -> int | None:
-        """Ask it to stop; its exit status, or None if it had to be killed."""
+        """Send SIGTERM; returns the exit status, or None if it was not running or had to be killed after `within_s`."""
         if self.process is None:
             return None
         with suppress(ProcessLookupError):
@@ -103,31 +103,31 @@ class Worker:
             return None
 
     @property
-    def last_words(self) -> str:
-        """The end of its log."""
+    def log_tail(self) -> str:
+        """The last 2000 characters of its log."""
         return self._log.read_text(errors="replace")[-2000:] if self._log.exists() else ""
 
 
-def _end_with(parent_pid: int) -> Callable[[], None]:
-    """For a process about to be started: have the kernel ask it to stop when this one dies."""
+def _stop_with(parent_pid: int) -> Callable[[], None]:
+    """A `preexec_fn` that has the kernel send SIGTERM to the new process when this one dies."""
     libc = ctypes.CDLL(None)
 
-    def ask_for_it() -> None:
+    def set_death_signal() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-        if os.getppid() != parent_pid:
+        if os.getppid() != parent_pid:  # this process died before the line above
             os._exit(1)
 
-    return ask_for_it
+    return set_death_signal
 
 
 async def kill_child(pid: int) -> bool:
-    """SIGKILL to a child; whether it was alive as a child of ours, and ended."""
+    """Send SIGKILL to a child process of a worker; returns whether it was running and ended within 10 s."""
     with _pidfd(pid) as pidfd:
-        if pidfd is None or not _is_child(pid) or _ended(pidfd):
+        if pidfd is None or not _is_worker_child(pid) or _has_exited(pidfd):
             return False
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        deadline_s = time.monotonic() + _GONE_WITHIN_S
-        while not _ended(pidfd):
+        deadline_s = time.monotonic() + _EXIT_TIMEOUT_S
+        while not _has_exited(pidfd):
             if time.monotonic() > deadline_s:
                 return False
             await asyncio.sleep(0.01)
@@ -135,18 +135,18 @@ async def kill_child(pid: int) -> bool:
 
 
 def cut_connections(pid: int, port: int) -> int:
-    """Shut down a process's TCP connections to a port, from outside, as if the network had; returns how many.
+    """Shut down a process's TCP connections to a port, as a network failure would; returns how many.
 
-    Raises `PermissionError` where the kernel does not let us reach into another process.
+    Raises PermissionError where the kernel does not allow the use of another process's descriptors.
     """
     cut = 0
     with _pidfd(pid) as pidfd:
         if pidfd is None:
             return 0
         for fd in _socket_descriptors(pid):
-            with _taken(pidfd, fd) as sock:
-                if sock is not None and _leads_to(sock, port):
-                    with suppress(OSError):  # closed in this very moment by its owner
+            with _duplicate(pidfd, fd) as sock:
+                if sock is not None and _is_connected_to(sock, port):
+                    with suppress(OSError):  # closed meanwhile by its owner
                         sock.shutdown(socket.SHUT_RDWR)
                         cut += 1
     return cut
@@ -165,11 +165,11 @@ def _pidfd(pid: int) -> Iterator[int | None]:
         os.close(pidfd)
 
 
-def _ended(pidfd: int) -> bool:
+def _has_exited(pidfd: int) -> bool:
     return bool(select.select([pidfd], [], [], 0)[0])
 
 
-def _is_child(pid: int) -> bool:
+def _is_worker_child(pid: int) -> bool:
     try:
         return b"worker.children." in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -177,18 +177,18 @@ def _is_child(pid: int) -> bool:
 
 
 def _socket_descriptors(pid: int) -> list[int]:
-    found = []
+    descriptors = []
     with suppress(OSError):
-        for link in Path(f"/proc/{pid}/fd").iterdir():
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):
-                if os.readlink(link).startswith("socket:"):
-                    found.append(int(link.name))
-    return found
+                if os.readlink(entry).startswith("socket:"):
+                    descriptors.append(int(entry.name))
+    return descriptors
 
 
 @contextmanager
-def _taken(pidfd: int, fd: int) -> Iterator[socket.socket | None]:
-    """Our own descriptor of another process's socket; None when it is closed already."""
+def _duplicate(pidfd: int, fd: int) -> Iterator[socket.socket | None]:
+    """A duplicate of another process's socket; None when the socket is closed already. Raises PermissionError."""
     libc = ctypes.CDLL(None, use_errno=True)
     ours = libc.syscall(_SYS_PIDFD_GETFD, pidfd, fd, 0)
     if ours < 0:
@@ -199,7 +199,7 @@ def _taken(pidfd: int, fd: int) -> Iterator[socket.socket | None]:
         return
     try:
         sock = socket.socket(fileno=ours)
-    except OSError:  # its number has come to mean another file since we looked
+    except OSError:  # the number denotes another file by now
         os.close(ours)
         yield None
         return
@@ -207,7 +207,7 @@ def _taken(pidfd: int, fd: int) -> Iterator[socket.socket | None]:
         yield sock
 
 
-def _leads_to(sock: socket.socket, port: int) -> bool:
+def _is_connected_to(sock: socket.socket, port: int) -> bool:
     if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM:
         return False
     try:

@@ -1,4 +1,4 @@
-"""The events of a chaos run: photographs, and among them a share of everything that can be wrong with an upload."""
+"""The events of a chaos run: mostly good photographs, and a share of events with every defect an upload can have."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ BAD_SHARE = 0.05
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
-class Due(StrEnum):
-    """How an event is to end."""
+class ExpectedEnd(StrEnum):
+    """How an event has to end."""
 
-    LOOKED_AT = "looked_at"
+    ANSWERED = "answered"
     """With a result, `tagged` or `no_tags`."""
     FAILED = "failed"
     """With a `failed` result and a dead letter."""
-    SET_ASIDE = "set_aside"
-    """With a dead letter; nobody can be told, since there is no asset id to read."""
+    DEAD_LETTERED = "dead_lettered"
+    """With a dead letter only: no asset id can be read, so there is no result to publish."""
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """An event to publish. Its id is the AMQP message id too."""
+class PlannedEvent:
+    """An event to publish. `event_id` is the AMQP message id too."""
 
     event_id: str
     body: bytes
-    due: Due
+    expected: ExpectedEnd
 
 
 def photographs_in(directory: Path) -> list[Path]:
@@ -46,21 +46,22 @@ def photographs_in(directory: Path) -> list[Path]:
     return found
 
 
-def plan(seed: int, events: int, photographs: Sequence[Path], folder: Path) -> list[Planned]:
+def plan(seed: int, events: int, photographs: Sequence[Path], folder: Path) -> list[PlannedEvent]:
     """The events of a run, the same for the same seed. Bad files are written into `folder`."""
-    randomly = random.Random(seed + 1)  # noqa: S311 - to be repeatable is what is wanted of it
+    randomly = random.Random(seed + 1)  # noqa: S311 - it has to be repeatable
     bad = _bad_files(photographs[0], folder)
     planned = []
     for number in range(events):
         event_id = str(uuid.UUID(int=randomly.getrandbits(128), version=4))
         if randomly.random() >= BAD_SHARE:
-            path, due = randomly.choice(photographs), Due.LOOKED_AT
+            path, expected = randomly.choice(photographs), ExpectedEnd.ANSWERED
         elif (chosen := randomly.choice((*bad, None))) is None:
-            planned.append(Planned(event_id, b'{"specversion": "1.0", "id": "cut o', Due.SET_ASIDE))
+            truncated = b'{"specversion": "1.0", "id": "cut o'
+            planned.append(PlannedEvent(event_id, truncated, ExpectedEnd.DEAD_LETTERED))
             continue
         else:
-            path, due = chosen, Due.FAILED
-        planned.append(Planned(event_id, _event(event_id, f"asset-{number}", path), due))
+            path, expected = chosen, ExpectedEnd.FAILED
+        planned.append(PlannedEvent(event_id, _event(event_id, f"asset-{number}", path), expected))
     return planned
 
 
