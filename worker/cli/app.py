@@ -10,7 +10,7 @@ import typer
 from worker import __version__
 from worker.cli import bench, chaos, check, config, dead_letters, model, operate, publish, run, schema, simulate, tag
 from worker.cli.context import CliContext
-from worker.settings.names import CONFIG_VARIABLE, SECRETS_VARIABLE
+from worker.settings.names import CONFIG_VARIABLE, ENV_FILE_VARIABLE, SECRETS_VARIABLE
 
 app = typer.Typer(
     name="autotag",
@@ -43,12 +43,16 @@ def root(
         Path | None,
         typer.Option(envvar=SECRETS_VARIABLE, help="Directory with one secret a file.", metavar="DIR"),
     ] = None,
+    env_file: Annotated[
+        Path | None,
+        typer.Option(envvar=ENV_FILE_VARIABLE, help="File with variables, instead of `./.env`.", metavar="FILE"),
+    ] = None,
     _show_version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Settings come from the environment (`AUTOTAG_…`), `.env`, a secrets directory and a TOML file, in this order."""
-    context.obj = CliContext(config=config_file, secrets_dir=secrets_dir)
+    context.obj = CliContext(config=config_file, secrets_dir=secrets_dir, env_file=env_file)
 
 
 app.command("run")(run.run)

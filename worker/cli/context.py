@@ -19,6 +19,7 @@ class CliContext:
 
     config: Path | None = None
     secrets_dir: Path | None = None
+    env_file: Path | None = None
 
     @classmethod
     def of(cls, context: typer.Context) -> CliContext:
@@ -28,7 +29,16 @@ class CliContext:
     def load(self) -> LoadedSettings:
         """Load the settings. If they are invalid, print the problems to stderr and end the command with status 2."""
         try:
-            return load_settings(self.config, secrets_dir=self.secrets_dir)
+            loaded = self.read()
         except Misconfigured as error:
             print(f"autotag: {error}", file=sys.stderr)
             raise typer.Exit(ExitCode.USAGE) from None
+        if loaded.found_files:
+            print(f"autotag: settings from {', '.join(map(str, loaded.found_files))}", file=sys.stderr)
+        for ignored in loaded.ignored_files:
+            print(f"autotag: {ignored}", file=sys.stderr)
+        return loaded
+
+    def read(self) -> LoadedSettings:
+        """Read the settings from where the options say. Raises Misconfigured."""
+        return load_settings(self.config, secrets_dir=self.secrets_dir, env_file=self.env_file)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from worker.settings import LoadedSettings
 
 
 def run(
@@ -26,17 +29,21 @@ def run(
     from worker.errors import Misconfigured
     from worker.operations import logs
     from worker.service import Service
-    from worker.settings import Settings, load_settings
+    from worker.settings import Settings
 
     cli = CliContext.of(context)
-    settings = cli.load().settings
+    loaded = cli.load()
+    settings = loaded.settings
     if check_only:
         typer.echo("the settings are valid")
         return
     logs.configure(settings.log.level, settings.log.format)
+    _log_files(loaded)
 
     def reload() -> Settings:
-        return load_settings(cli.config, secrets_dir=cli.secrets_dir).settings
+        loaded = cli.read()
+        _log_files(loaded)
+        return loaded.settings
 
     async def serve() -> int:
         return await Service(settings, reload).run()
@@ -47,3 +54,14 @@ def run(
         print(f"autotag: {error}", file=sys.stderr)
         status = ExitCode.MODEL if error.reason.startswith(("model", "weights")) else ExitCode.USAGE
     raise typer.Exit(status)
+
+
+def _log_files(loaded: LoadedSettings) -> None:
+    """Log which files of the working directory were read although nobody named them, and which were not."""
+    import structlog
+
+    log = structlog.get_logger(__name__)
+    if loaded.found_files:
+        log.info("settings of the working directory", files=[str(path.absolute()) for path in loaded.found_files])
+    for ignored in loaded.ignored_files:
+        log.warning("settings file is not read", file=ignored.key, why=ignored.message)

@@ -10,7 +10,6 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from worker.models.staging import (
     package_lock,
     staged_directory,
 )
+from worker.supervision.interpreter import WORKING_DIRECTORY, module_command, safe_import_path
 
 # Includes the float model, which a quantised one is converted from.
 NEEDED_BYTES = 128 << 20
@@ -61,12 +61,14 @@ def ensure_model(name: str, cache_dir: Path, on_progress: ProgressCallback = ign
 def _run_builder(name: str, directory: Path, on_progress: ProgressCallback) -> None:
     with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory(prefix="autotag-keras-") as keras_home:
         builder = subprocess.Popen(
-            [sys.executable, "-m", "worker.models.builder", name, str(directory)],
+            [*module_command("worker.models.builder"), name, str(directory.absolute())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
             # Keras writes a settings file on import, which does not belong in the home directory of a service account.
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "", "KERAS_HOME": keras_home},
+            env=safe_import_path(os.environ)
+            | {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "", "KERAS_HOME": keras_home},
+            cwd=WORKING_DIRECTORY,
         )
         try:
             error = _relay(builder, on_progress)

@@ -15,14 +15,18 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from worker.settings.consistency import contradictions
-from worker.settings.names import CONFIG_VARIABLE, SECRETS_VARIABLE
+from worker.settings.names import CONFIG_VARIABLE, ENV_FILE_VARIABLE, SECRETS_VARIABLE
 from worker.settings.problems import Problem, SettingValue, misconfigured, refused
 from worker.settings.root import Settings
 from worker.settings.schema import INSTANCE, MASK, SYSTEM, SettingKey, allowed, dotted, find_field
 from worker.settings.sources import SettingsReader
 from worker.settings.system import AMQP_URL
+from worker.settings.trust import why_not_read
 
-CONFIG_PLACES = (Path("autotag.toml"), Path("/etc/autotag/autotag.toml"))
+CONFIG_NAME, ENV_NAME = "autotag.toml", ".env"
+"""Looked for in the current directory, and read if their owner can be trusted (`trust`)."""
+
+SYSTEM_CONFIG = Path("/etc/autotag/autotag.toml")
 BY_DEFAULT = "default"
 
 
@@ -42,6 +46,10 @@ class LoadedSettings:
     settings: Settings
     origins: Mapping[SettingKey, str]
     config_file: Path | None
+    found_files: tuple[Path, ...] = ()
+    """Files of the current directory that were read although nobody named them."""
+    ignored_files: tuple[Problem, ...] = ()
+    """Files of the current directory that were not read, with the reason."""
 
     def origin(self, key: SettingKey) -> str:
         """Where the value of a setting came from, in words; for an instance's setting, also which table it is in."""
@@ -68,13 +76,15 @@ def load_settings(
     path: Path | None = None,
     *,
     secrets_dir: Path | None = None,
+    env_file: Path | None = None,
     environ: Mapping[str, str] | None = None,
     directory: Path | None = None,
 ) -> LoadedSettings:
     """Read every source and validate every instance.
 
-    `path` and `secrets_dir` take precedence over the variables AUTOTAG_CONFIG and AUTOTAG_SECRETS_DIR. `environ` and
-    `directory` (which may hold `autotag.toml` and `.env`) default to those of the process.
+    `path`, `secrets_dir` and `env_file` take precedence over the variables AUTOTAG_CONFIG, AUTOTAG_SECRETS_DIR and
+    AUTOTAG_ENV_FILE. `environ` and `directory` default to those of the process. A file `autotag.toml` or `.env` in
+    `directory` that is not named is read only if its owner can be trusted.
 
     Raises:
         Misconfigured: with a line for each problem: key, value unless secret, what is allowed, where it was set.
@@ -82,23 +92,32 @@ def load_settings(
     environ = os.environ if environ is None else environ
     directory = Path() if directory is None else directory
     reader = SettingsReader()
-    dotenv = reader.dotenv(directory / ".env")
+    implicit = _ImplicitFiles(directory)
+    named = {name.upper(): text for name, text in environ.items()}
+    env_file = env_file or _named(named.get(ENV_FILE_VARIABLE))
+    if env_file and not env_file.is_file():
+        reader.problems.append(Problem(str(env_file), "is not there, or not a file"))
+    env_file = env_file or implicit.find(ENV_NAME)
+    dotenv = reader.dotenv(env_file) if env_file else {}
     variables = {name.upper(): text for source in (dotenv, environ) for name, text in source.items() if text}
 
-    config_file = _config_file(path, variables.get(CONFIG_VARIABLE), directory)
-    if config_file:
+    config_file = path or _named(variables.get(CONFIG_VARIABLE)) or implicit.find(CONFIG_NAME)
+    if config_file is None and SYSTEM_CONFIG.is_file():
+        config_file = SYSTEM_CONFIG
+    if config_file:  # a named file must exist: reading it reports the problem when it does not
         reader.read_toml(config_file)
     if "CREDENTIALS_DIRECTORY" in environ:  # set by systemd for LoadCredential=
         reader.read_secrets(Path(environ["CREDENTIALS_DIRECTORY"]), may_be_missing=True)
     if secrets_dir or SECRETS_VARIABLE in variables:
         reader.read_secrets(secrets_dir or Path(variables[SECRETS_VARIABLE]))
-    reader.read_environment(dotenv, ".env")
+    reader.read_environment(dotenv, ENV_NAME)
     reader.read_environment(environ)
 
     settings, problems = _validated(reader)
     if settings is None:
         raise misconfigured([*reader.problems, *problems])
-    loaded = LoadedSettings(settings, {key: each.origin for key, each in reader.values.items()}, config_file)
+    origins = {key: each.origin for key, each in reader.values.items()}
+    loaded = LoadedSettings(settings, origins, config_file, tuple(implicit.read), tuple(implicit.ignored))
     problems = [
         Problem(dotted(each.key), each.message, loaded.origin(each.because)) for each in contradictions(settings)
     ]
@@ -136,11 +155,29 @@ def _value(table: Any, key: SettingKey) -> Any:
     return table
 
 
-def _config_file(path: Path | None, variable: str | None, directory: Path) -> Path | None:
-    named = path or (Path(variable) if variable else None)
-    if named:
-        return named  # a named file must exist: reading it reports the problem when it does not
-    return next((place for place in (directory / each for each in CONFIG_PLACES) if place.is_file()), None)
+class _ImplicitFiles:
+    """Files that are read because they lie in the current directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.read: list[Path] = []
+        self.ignored: list[Problem] = []
+
+    def find(self, name: str) -> Path | None:
+        """The file of this name, if there is one that may be read."""
+        path = self._directory / name
+        if not path.is_file():
+            return None
+        why_not = why_not_read(path)
+        if why_not is not None:
+            self.ignored.append(Problem(str(path), f"is not read: {why_not}; to use it all the same, name it"))
+            return None
+        self.read.append(path)
+        return path
+
+
+def _named(variable: str | None) -> Path | None:
+    return Path(variable) if variable else None
 
 
 def _validated(reader: SettingsReader) -> tuple[Settings | None, list[Problem]]:

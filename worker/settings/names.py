@@ -15,12 +15,15 @@ from worker.settings.schema import INSTANCE, SYSTEM, SettingKey, is_list, is_map
 CONFIG_VARIABLE = "AUTOTAG_CONFIG"
 """The environment variable that names the TOML file."""
 
+ENV_FILE_VARIABLE = "AUTOTAG_ENV_FILE"
+"""The environment variable that names the `.env` file."""
+
 SECRETS_VARIABLE = "AUTOTAG_SECRETS_DIR"
 """The environment variable that names the secrets directory."""
 
 _NOT_SETTINGS = re.compile(
     rf"""
-    {CONFIG_VARIABLE} | {SECRETS_VARIABLE} | AUTOTAG_TEST_\w+
+    {CONFIG_VARIABLE} | {ENV_FILE_VARIABLE} | {SECRETS_VARIABLE} | AUTOTAG_TEST_\w+
     # What Kubernetes sets in every pod when a service is called autotag or autotag-something.
     | AUTOTAG_(\w+_)?SERVICE_(HOST | PORT(_\w+)?) | AUTOTAG_(\w+_)?PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?
     """,

@@ -28,7 +28,7 @@ From the highest precedence to the lowest:
 
 1. **Environment**: `AUTOTAG_` and the key in capitals, with `__` between a table and what is in it. An empty variable
    counts as not set. A list is written with commas (`a,b`) or as JSON, a table of your own keys as JSON.
-2. **`.env`** in the working directory: the same names.
+2. **`.env`** (`--env-file`, `AUTOTAG_ENV_FILE`, else the one in the working directory): the same names.
 3. **Secrets directory** (`--secrets-dir`, `AUTOTAG_SECRETS_DIR`, and systemd's `CREDENTIALS_DIRECTORY`): one file for
    each setting, named as the key with `__` for the dots, such as `amqp__password` or
    `instances__acme__google_cloud_vision__api_key`. Links inside the directory are followed, links out of it refused.
@@ -36,10 +36,14 @@ From the highest precedence to the lowest:
 4. **TOML file**: the first of `--config`, `AUTOTAG_CONFIG`, `./autotag.toml`, `/etc/autotag/autotag.toml`.
 5. **Defaults**, as listed below.
 
+A `.env` or `autotag.toml` of the working directory that is not named is read only if it belongs to the user of the
+process or to root, and if no other user and no foreign group may write to it. Which of them were read, and which were
+not and why, stands on standard error, and for `autotag run` in the log.
+
 A key that does not exist, a value out of its range, and settings that contradict each other are refused at start, each
 with the key, the value (unless it is a secret) and where it was written. So is a variable that begins with `AUTOTAG_`
-and is not a setting, except `AUTOTAG_CONFIG`, `AUTOTAG_SECRETS_DIR`, `AUTOTAG_TEST_…` and the addresses that
-Kubernetes sets for a service named `autotag`.
+and is not a setting, except `AUTOTAG_CONFIG`, `AUTOTAG_ENV_FILE`, `AUTOTAG_SECRETS_DIR`, `AUTOTAG_TEST_…` and the
+addresses that Kubernetes sets for a service named `autotag`.
 
 SIGHUP or `autotag reload` reads all sources again; wrong settings change nothing. `[amqp]`, `[http]`, `[log]`,
 `retry.delays_s`, `cache_dir`, `state_dir` and `control_socket` take effect at the next start only, and the log says so.

@@ -11,7 +11,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from typing import Protocol
 
 from worker.supervision import packets
 from worker.supervision.child_output import ChildOutput
+from worker.supervision.interpreter import WORKING_DIRECTORY, module_command, safe_import_path
 from worker.supervision.lifecycle import Cause
 from worker.supervision.packets import Packet, ProtocolError
 
@@ -49,7 +49,7 @@ class ChildSpec:
         cls, name: str, settings: Mapping[str, object], environment: Mapping[str, str] | None = None
     ) -> ChildSpec:
         """A Python module, run by this interpreter, with the fault handler on so that a crash prints its stack."""
-        return cls((sys.executable, "-X", "faulthandler", "-m", name), settings, environment or {})
+        return cls(module_command(name, "-X", "faulthandler"), settings, environment or {})
 
 
 class ChildListener(Protocol):
@@ -228,13 +228,15 @@ _HINTS = {
 
 def _popen(spec: ChildSpec, socket_fd: int) -> tuple[subprocess.Popen[bytes], int]:
     """The process, and a descriptor that becomes readable when it ends."""
-    environment = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
+    inherited = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
+    environment = safe_import_path(inherited | dict(spec.environment))
     process = subprocess.Popen(
         [*spec.command, str(socket_fd), str(os.getpid())],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=environment | {"PYTHONUNBUFFERED": "1"} | dict(spec.environment),
+        env={"PYTHONUNBUFFERED": "1"} | environment,
+        cwd=WORKING_DIRECTORY,
         pass_fds=(socket_fd,),
         start_new_session=True,
         bufsize=0,

@@ -87,7 +87,11 @@ class ModelPool(Pool):
         self._waiting: deque[_Image] = deque()
         self._maximum_in_hand = 2 * (options.threads or len(os.sched_getaffinity(0)))
         """Images in the hands of one child: one for each thread, and one more for each to continue with."""
-        settings = {"package": str(options.package), "threads": options.threads, "batch_size": options.batch_size}
+        settings = {
+            "package": str(options.package.absolute()),
+            "threads": options.threads,
+            "batch_size": options.batch_size,
+        }
         super().__init__(
             "model",
             spec or ChildSpec.module("worker.children.model", settings),

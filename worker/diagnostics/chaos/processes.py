@@ -14,7 +14,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ from pathlib import Path
 from worker.errors import TryLater
 from worker.operations.control import send_command
 from worker.operations.health.status import Status
+from worker.supervision.interpreter import module_command
 from worker.supervision.lifecycle import WORKING_PHASE_NAMES
 
 _SYS_PIDFD_GETFD = 438
@@ -57,7 +57,7 @@ class WorkerProcess:
         self.starts += 1
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "worker", "run"],
+                [*module_command("worker"), "run"],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
