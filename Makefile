@@ -17,7 +17,7 @@ WITH_BROKER := $(BIN)/python scripts/private_broker.py run --
 TESTED_MODELS := efficientnet-lite0 efficientnet-lite2 efficientnet-lite2-float
 BUILD_MODELS = for model in $(TESTED_MODELS); do $(BIN)/autotag model build $$model >/dev/null || exit; done
 
-# Files made from the code and checked in: each command fails, and says how to make it anew, when its file is out of date.
+# Files made from the code and checked in: each command fails, and says how to make it again, when its file is out of date.
 GENERATED := "schema --check" "config reference --check"
 
 .DEFAULT_GOAL := help
@@ -60,7 +60,7 @@ chaos: setup ## kill at random under load and compare event ids; EVENTS=10000 SE
 bench: setup ## measure speed and memory; QUICK=1 for a short look
 	@$(WITH_BROKER) $(BIN)/python bench/run.py $(if $(QUICK),--quick)
 
-lock: ## write constraints.txt anew, with the newest versions that pyproject.toml allows
+lock: ## write constraints.txt again, with the newest versions that pyproject.toml allows
 	@scripts/write_constraints.sh "$(PYTHON)"
 
 dist: setup ## build wheel, sdist, SBOM and checksums from the last commit into dist/, and try the installed wheel

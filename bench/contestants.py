@@ -83,7 +83,7 @@ class Served:
     package: ModelPackage
 
     def environment(self, runtime: str) -> dict[str, str]:
-        """What a competitor is told of the model."""
+        """What a competitor needs to know about the model."""
         files = {"keras": self.keras_file, "savedmodel": self.saved_model, "litert": self.package.model_path}
         return {
             "BENCH_RUNTIME": runtime,
@@ -143,7 +143,7 @@ class Peer:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        # What Dramatiq declares for a queue, and nobody else minds.
+        # What Dramatiq declares for a queue, which matters to no other.
         later = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": f"{self._queue}.XQ"}
         if self._kind.message is _dramatiq:
             self._queues.declare(self._queue, later)

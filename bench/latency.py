@@ -1,7 +1,7 @@
 """From publish to result at a given load: events come independently of each other, each result is timed as it comes.
 
 The moments are taken by one clock in this process, where the events are published and the results arrive. What the
-service itself says in its log tells where the time went: in the queue and on the wire, or in which stage.
+service itself logs shows where the time went: in the queue and on the wire, or in which stage.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a dead model child costs: it is killed under load, and the results tell how long nobody answered.
+"""What a dead model child costs: it is killed under load, and the results show for how long none came.
 
 `recovery_s` is from the kill to the first result written after the successor was ready; `gap_s` the longest pause
 between two results around the kill, which with a spare child is all there is to see.
@@ -32,7 +32,7 @@ _SPARE_WORK = 1.3
 
 @dataclass(frozen=True, slots=True)
 class Recoveries:
-    """Seconds, one entry for each kill. `usual_gap_s`: the 99th percentile of the pauses while nobody is killed."""
+    """Seconds, one entry for each kill. `usual_gap_s`: the 99th percentile of the pauses while no child is killed."""
 
     recovery_s: list[float]
     gap_s: list[float]

@@ -51,7 +51,7 @@ SECTIONS = ("throughput", "scaling", "alternatives")
 LOADS = (0.1, 0.5, 0.9)
 QUIET_SHARE = 0.1
 USUAL_PEERS = 5
-"""The first so many of KINDS serve the model as is usual; the others as somebody would who knows TensorFlow well."""
+"""The first so many of KINDS serve the model as is usual; the others as an expert in TensorFlow would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Bench:
         print(f"bench: {what} failed: {error}", file=sys.stderr, flush=True)
 
 
-# ── throughput, and what the same processes tell besides ─────────────────────────────────────────────────────────────
+# ── throughput, and what the same processes show besides ─────────────────────────────────────────────────────────────
 
 
 def throughput(bench: Bench) -> None:
@@ -319,7 +319,7 @@ def _recovery(bench: Bench, without_spare: AutotagService, capacity: float) -> N
                 "gap_s": summarise(measured.gap_s).as_dict(),
                 "usual_gap_s": measured.usual_gap_s,
             }
-            if service is without_spare:  # with a spare, nobody waits for the successor
+            if service is without_spare:  # with a spare, no image waits for the successor
                 found[name]["recovery_s"] = summarise(measured.recovery_s).as_dict()
     bench.results["recovery"] = found
     bench.results["recovery_s"] = found["no"]["recovery_s"]["median"]
@@ -474,7 +474,7 @@ def _plan(chosen: argparse.Namespace) -> Plan:
 
 
 def _warn_of_others(results: dict[str, Any]) -> None:
-    """Say it when somebody else had the processor: what waits for it is then not measured but guessed."""
+    """Report it when another process had the processor: what waits for it is then not measured but guessed."""
     shares = [it["foreign_share"] for it in results.get("throughput", {}).values()]
     if shares and max(shares) > QUIET_SHARE:
         print(

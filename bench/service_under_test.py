@@ -212,7 +212,7 @@ class AutotagService:
         return results
 
     def settle(self) -> None:
-        """Wait until nothing is left to do, and forget results that nobody took."""
+        """Wait until nothing is left to do, and forget results that were not taken."""
         deadline_s = time.monotonic() + SETTLED_WITHIN_S
         lane = self.layout.lane_queue(Lane.LIVE)
         while self._queues.depth(lane) or (self.status() or {}).get("events_in_hand"):

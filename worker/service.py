@@ -140,6 +140,7 @@ class Service:
     async def _open(self) -> None:
         engine = await self._first_engine()
         self._activate(Active(self._starting_with, engine))
+        self._log_provider_checks()
         await self._update_consumer()
         _log.info("ready to take events", providers=[each.name for each in engine.providers])
 
@@ -156,7 +157,10 @@ class Service:
         """Use these settings and this engine from the next event on."""
         self.active = active
         self._monitor.use(active)
-        for found in active.review_providers():
+
+    def _log_provider_checks(self) -> None:
+        """Log what the settings alone show about the providers: a key that is missing, an API that was retired."""
+        for found in self.active.review_providers() if self.active else ():
             log = _log.error if found.severity is Severity.ERROR else _log.warning
             log(found.message, provider=found.provider, instance=found.instance, reason=found.reason)
 
@@ -316,6 +320,7 @@ class Service:
         self._activate(Active(new, new_engine or old))
         if new_engine is not None:
             self._start_task(self._retire(old, set(self._in_hand)))
+        self._log_provider_checks()
         await self._update_consumer()
 
     async def _open_beside(self, new: Settings) -> Engine | None:

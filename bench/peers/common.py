@@ -1,6 +1,6 @@
 """What the competitors share: the decoding, the naming of tags, and the form of a result. Nothing of Autotag's.
 
-They are told what to do by the environment: BENCH_URL, BENCH_QUEUE and BENCH_RESULTS name the broker and the queues,
+The environment configures them: BENCH_URL, BENCH_QUEUE and BENCH_RESULTS name the broker and the queues,
 BENCH_MODEL the model, BENCH_SIZE the side of its input, BENCH_LABELS the file of its labels, BENCH_TEMPERATURE what its
 logits are divided by. With them everybody does the same work: the middle square of the picture, bicubic, and every
 label of at least 0.1.

@@ -1,7 +1,7 @@
 """`python runtimes.py TFLITE SAVED_MODEL PIXELS SIZE SECONDS`: runtimes for the quantised model, on the same pixels.
 
 `PIXELS` is a file of uint8 RGB squares one after another. OpenVINO reads the LiteRT file itself; for ONNX Runtime the
-float SavedModel is converted and quantised anew, with the first squares to calibrate. One thread each. Prints a JSON
+float SavedModel is converted and quantised again, with the first squares to calibrate. One thread each. Prints a JSON
 object a line; `same` is how often the first label is LiteRT's.
 """
 

@@ -16,7 +16,7 @@ from worker.amqp.broker import Broker
 from worker.amqp.delivery import ATTEMPT_HEADER, Delivery, Ending
 from worker.amqp.topology import Lane
 from worker.engine import Active, Engine
-from worker.errors import CannotBeDone, TryLater
+from worker.errors import CannotBeDone, TryLater, Unavailable
 from worker.images.content import Content
 from worker.messages import EVENT_TYPE, ImageFacts, OutgoingMessage, ProviderReport, Result
 from worker.messages.results import result_id
@@ -235,3 +235,17 @@ async def test_an_unreadable_event_with_an_asset_is_answered_under_the_settings_
     message = it.broker.published[0]
     result = Result(asset_id="asset-1", instance="default", event_id="event-1", status="failed", reason="event_invalid")
     assert message.message_id == str(result_id(result, None, settings_digest(OLD, OLD.defaults)))
+
+
+async def test_at_the_last_attempt_an_event_still_waits_for_an_operator(it: Reloading) -> None:
+    """One provider is down, another is suspended, none has answered: that is no failure of the event."""
+
+    async def suspended(_subject: Subject, **options: Any) -> Tagged:
+        assert options["last_attempt"]
+        raise Unavailable("off cannot answer", reason="budget_exhausted", after_s=3600)
+
+    it.outcome = suspended
+    assert await it.handle(attempt=2) is Ending.RETRIED
+    (retry,) = it.broker.retried
+    assert (retry["at_least_s"], retry["counted"]) == (3600, False)
+    assert it.broker.dead == []

@@ -125,7 +125,7 @@ def _show_tuning(current: Measurement, tuning: Tuning, as_json: bool) -> None:
                     "best": asdict(tuning.best) | {"images_per_s": round(tuning.images_per_s, 1)},
                     "current": asdict(current.candidate) | {"images_per_s": round(current.images_per_s, 1)},
                     "toml": tuning.best.toml(),
-                    "measurements": [
+                    "trials": [
                         asdict(each.candidate) | {"images_per_s": round(each.images_per_s, 1)}
                         for each in tuning.measurements
                     ],

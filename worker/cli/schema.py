@@ -57,13 +57,13 @@ def schema(
 
 def documents() -> dict[str, str]:
     """Every document by file name, as text. The AsyncAPI document uses the queue names of the default settings."""
-    layout = topology(AmqpSettings().queue_prefix, RetrySettings().delays_s)
-    trees = {**schemas(), Document.ASYNCAPI: asyncapi(layout)}
+    defaults = topology(AmqpSettings().queue_prefix, RetrySettings().delays_s)
+    trees = {**schemas(), Document.ASYNCAPI: asyncapi(defaults)}
     return {file_name(Document(name)): json.dumps(trees[name], indent=2, ensure_ascii=False) + "\n" for name in trees}
 
 
 def file_name(document: Document) -> str:
-    """The file name of a document."""
+    """The name under which a document is checked in: `event.schema.json`, `asyncapi.json`."""
     return "asyncapi.json" if document is Document.ASYNCAPI else f"{document}.schema.json"
 
 

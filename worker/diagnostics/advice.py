@@ -71,6 +71,10 @@ ADVICE = {
 """Advice by reason code. `{resume}` and `{reset}` stand for how the reader performs these actions."""
 
 
+_READINESS = frozenset({"by_operator", "nobody_can_tag", "broker_blocked"})
+"""Reasons of the service as a whole; `internal_error` of a connection is not that of an event."""
+
+
 def advice(reason: str, kind: str, actions: Mapping[str, str] = COMMANDS) -> str:
     """What to do about a failure. `kind` is how the delivery ended, or `provider` where one of several failed.
 
@@ -82,4 +86,4 @@ def advice(reason: str, kind: str, actions: Mapping[str, str] = COMMANDS) -> str
 
 def readiness_advice(reason: str, actions: Mapping[str, str] = COMMANDS) -> str:
     """What to do about a service that is not ready for this reason; empty if its message needs none."""
-    return ADVICE.get(reason, "").format_map(actions)
+    return ADVICE[reason].format_map(actions) if reason in _READINESS else ""

@@ -23,6 +23,7 @@ from worker.errors import Misconfigured, Unavailable
 from worker.images.content import Content
 from worker.images.format import HEAD_BYTES
 from worker.images.requests import JpegLimits
+from worker.messages import DEFAULT_INSTANCE
 from worker.models.staging import ProgressCallback, ignore_progress
 from worker.operations.metrics import Metrics
 from worker.settings import InstanceSettings, Settings
@@ -211,7 +212,9 @@ def _only_the_local_model(settings: Settings) -> Settings:
     """The settings without any provider that costs money, and without settings of single instances."""
     tensorflow = settings.defaults.tensorflow.model_copy(update={"enabled": True})
     instance = InstanceSettings(tensorflow=tensorflow)
-    return settings.model_copy(update={"enabled": True, "instances": {}, "defaults": instance})
+    return settings.model_copy(
+        update={"enabled": True, "instances": {DEFAULT_INSTANCE: instance}, "defaults": instance}
+    )
 
 
 def _ranked(measurements: Sequence[Measurement]) -> list[Candidate]:

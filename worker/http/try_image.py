@@ -25,7 +25,7 @@ from worker.http.sessions import Requester, is_cross_site
 from worker.images.content import Content, MemoryFile
 from worker.messages import DEFAULT_INSTANCE, result_data
 from worker.operations.history.thumbnails import THUMBNAIL
-from worker.tagging.explain import Explanation, explain
+from worker.tagging.explain import Explanation, explain, raise_if_no_provider
 
 NAME_HEADER = "x-autotag-file"
 
@@ -68,13 +68,11 @@ async def try_image(request: Request) -> Response:
             active = service.active
             if active is None:
                 raise Unavailable("the service is still starting; try again in a moment", reason="starting")
+            tagger, instance = active.engine.tagger, request.query_params.get("instance", DEFAULT_INSTANCE)
+            local_only = not requester.may_act
+            raise_if_no_provider(tagger, active.settings, instance, local_only=local_only)
             explanation = await explain(
-                active.engine.tagger,
-                active.settings,
-                content,
-                asset_id=name,
-                instance=request.query_params.get("instance", DEFAULT_INSTANCE),
-                local_only=not requester.may_act,
+                tagger, active.settings, content, asset_id=name, instance=instance, local_only=local_only
             )
             thumbnail = None if _wants_json(request) else await _thumbnail(active.engine, content, name)
     except AutotagError as error:

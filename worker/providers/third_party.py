@@ -50,11 +50,11 @@ class ThirdPartyProvider:
         return await self._provider.tag(image, instance)
 
     async def start(self) -> None:
-        """Start the provider."""
+        """Start the provider; whatever it raises ends the start of the service."""
         await self._provider.start()
 
     async def close(self) -> None:
-        """Close the provider."""
+        """Close the provider; what it raises is passed on."""
         await self._provider.close()
 
     def __getattr__(self, name: str) -> Any:

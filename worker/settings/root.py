@@ -8,6 +8,7 @@ from platformdirs import user_cache_path, user_state_path
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from worker.messages.events import DEFAULT_INSTANCE
 from worker.settings.base import LocalPath, Section
 from worker.settings.instance import InstanceSettings, merged
 from worker.settings.system import (
@@ -105,6 +106,13 @@ class Settings(Section, BaseSettings):
     def by_instance(self) -> dict[str, InstanceSettings]:
         """Every set of instance settings that can apply to an event, by name; `DEFAULTS` for all other instances."""
         return {DEFAULTS: self.defaults} | self.instances
+
+    def by_event_name(self) -> dict[str, InstanceSettings]:
+        """Instances by the name that events give, as accounts and metrics are kept.
+
+        The defaults stand under the name of events that give none, unless that instance has a table of its own.
+        """
+        return {DEFAULT_INSTANCE: self.defaults} | self.instances
 
     def instance(self, name: str) -> InstanceSettings | None:
         """The settings of an instance; None when it is unknown and unknown instances are to be skipped."""

@@ -14,7 +14,7 @@ from worker.errors import AutotagError, CannotBeDone, Unavailable
 from worker.images.content import Content
 from worker.messages import DEFAULT_INSTANCE, Result
 from worker.providers.base import TENSORFLOW, Provider
-from worker.settings import Settings, tag_limit
+from worker.settings import InstanceSettings, Settings, tag_limit
 from worker.tagging import results
 from worker.tagging.merge import Choice
 from worker.tagging.results import Subject
@@ -64,16 +64,11 @@ async def explain(
     """Tag an image as an instance's events are tagged, and say what became of every label.
 
     `local_only`: no provider that takes money is asked. `all_labels`: the local model also names what it is hardly
-    sure of, down to `LOWEST_CONFIDENCE`. Raises CannotBeDone when the image, or Unavailable when no provider, is fit
-    for it.
+    sure of, down to `LOWEST_CONFIDENCE`. An instance that has no provider on gives a result that is `skipped`. Raises
+    CannotBeDone when the image, or Unavailable when no provider, is fit for it.
     """
-    found = settings.instance(instance)
-    if found is None:
-        raise CannotBeDone(f"the settings know no instance {instance}", reason="instance_unknown")
-    enabled = [provider for provider in tagger.providers if provider.enabled(found)]
-    asked = [each for each in enabled if each.name == TENSORFLOW or not local_only]
-    if not asked:
-        raise Unavailable(_no_provider(instance, enabled), reason="no_provider")
+    found = _instance(settings, instance)
+    enabled, asked = _providers(tagger, found, local_only=local_only)
     started_s = time.monotonic()
     tagged = await tagger.restricted_to(tuple(asked)).tag(
         Subject(asset_id, instance, event_id or str(uuid.uuid4())),
@@ -98,8 +93,33 @@ def failure(error: AutotagError, *, asset_id: str, instance: str, event_id: str,
     return Explanation(instance, result, (), {}, took_s)
 
 
-def _no_provider(instance: str, enabled: list[Provider]) -> str:
-    if not enabled:
-        return f"no provider is on for {instance}; for instance set defaults.tensorflow.enabled"
+def raise_if_no_provider(tagger: Tagger, settings: Settings, instance: str, *, local_only: bool) -> None:
+    """Raise Unavailable where an explanation would ask no provider, with what to switch on or where to sign in.
+
+    Raises CannotBeDone for an instance that the settings do not know.
+    """
+    enabled, asked = _providers(tagger, _instance(settings, instance), local_only=local_only)
+    if asked:
+        return
     names = ", ".join(provider.name for provider in enabled)
-    return f"{instance} has only {names} on, whose calls may cost money; set `http.token` and sign in to ask there"
+    message = (
+        f"{instance} has only {names} on, whose calls may cost money; set `http.token` and sign in to ask there"
+        if enabled
+        else f"no provider is on for {instance}; for instance set defaults.tensorflow.enabled"
+    )
+    raise Unavailable(message, reason="no_provider")
+
+
+def _instance(settings: Settings, name: str) -> InstanceSettings:
+    found = settings.instance(name)
+    if found is None:
+        raise CannotBeDone(f"the settings know no instance {name}", reason="instance_unknown")
+    return found
+
+
+def _providers(
+    tagger: Tagger, instance: InstanceSettings, *, local_only: bool
+) -> tuple[list[Provider], list[Provider]]:
+    """The providers that an instance has on, and those of them that are asked."""
+    enabled = [provider for provider in tagger.providers if provider.enabled(instance)]
+    return enabled, [each for each in enabled if each.name == TENSORFLOW or not local_only]

@@ -97,9 +97,9 @@ class Tagger:
 
         asked_as = instance if lowest_confidence is None else with_low_threshold(instance, lowest_confidence)
         replies = await self._ask_providers(subject, content, asked_as, earlier or {}, report_partial)
-        raise_if_suspended(replies, subject.asset_id)
-        if last_attempt:
+        if last_attempt:  # first: what is down counts as failed then, and does not keep a suspended one from waiting
             replies = replies.final()
+        raise_if_suspended(replies, subject.asset_id)
         return finish(replies)
 
     async def _ask_providers(

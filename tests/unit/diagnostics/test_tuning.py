@@ -10,8 +10,16 @@ from typing import Any
 import pytest
 
 from worker.diagnostics import tuning
-from worker.diagnostics.tuning import Candidate, Measurement, candidates, tune
+from worker.diagnostics.tuning import Candidate, Measurement, _only_the_local_model, candidates, tune
+from worker.messages import DEFAULT_INSTANCE
 from worker.settings import Settings
+
+
+def test_it_measures_whatever_is_said_of_unknown_instances() -> None:
+    settings = _only_the_local_model(Settings(unknown_instances="skip"))
+    measured = settings.instance(DEFAULT_INSTANCE)
+    assert measured is not None
+    assert measured.tensorflow.enabled
 
 
 @pytest.mark.parametrize("cores", [1, 2, 4, 8])

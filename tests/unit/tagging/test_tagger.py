@@ -19,7 +19,7 @@ from worker.providers.base import Provider
 from worker.providers.replies import ProviderReplies, Reply
 from worker.settings import InstanceSettings, Settings
 from worker.supervision.decoder_pool import Decoded
-from worker.tagging.explain import explain
+from worker.tagging.explain import explain, raise_if_no_provider
 from worker.tagging.results import Subject
 from worker.tagging.tagger import Tagger
 
@@ -128,6 +128,20 @@ async def test_without_an_answer_a_suspended_provider_makes_the_image_wait(
     assert (caught.value.reason, caught.value.after_s) == ("model_disabled", 7)
 
 
+async def test_at_the_last_attempt_a_suspended_provider_makes_the_image_wait_beside_one_that_is_down(
+    content: Content,
+) -> None:
+    off = ScriptedProvider("off", error=Unavailable("its budget is used up", reason="budget_exhausted", after_s=9))
+    down = ScriptedProvider("down", error=TryLater("503", reason="down"))
+    before = await tagger(off, down).tag(SUBJECT, content, InstanceSettings(), last_attempt=False)
+    assert [reply.provider for reply in before.replies.pending] == ["down"], (
+        "before it, the one that is down is retried"
+    )
+    with pytest.raises(Unavailable, match="asset-1 waits: off cannot answer") as caught:
+        await tagger(off, down).tag(SUBJECT, content, InstanceSettings(), last_attempt=True)
+    assert caught.value.after_s == 9
+
+
 async def test_one_answer_is_enough_beside_a_suspended_provider(content: Content) -> None:
     off = ScriptedProvider("off", error=Unavailable("it is disabled", reason="model_disabled"))
     tagged = await tagger(off, ScriptedProvider("well", ("cat", 0.9))).tag(SUBJECT, content, InstanceSettings())
@@ -178,11 +192,19 @@ async def test_an_instance_that_the_settings_do_not_know_is_not_explained(conten
         )
 
 
-async def test_without_a_provider_it_says_what_to_switch_on(content: Content) -> None:
+async def test_without_a_provider_an_image_is_skipped(content: Content) -> None:
+    explained = await explain(tagger(), Settings(), content, asset_id="a.jpg")
+    assert (explained.result.status, explained.result.reason, explained.thresholds) == ("skipped", None, {})
+
+
+def test_the_page_says_what_to_switch_on_where_no_provider_would_be_asked() -> None:
     with pytest.raises(Unavailable, match="no provider is on"):
-        await explain(tagger(), Settings(), content, asset_id="a.jpg")
+        raise_if_no_provider(tagger(), Settings(), "default", local_only=False)
     with pytest.raises(Unavailable, match="may cost money"):
-        await explain(tagger(ScriptedProvider("cloud")), Settings(), content, asset_id="a.jpg", local_only=True)
+        raise_if_no_provider(tagger(ScriptedProvider("cloud")), Settings(), "default", local_only=True)
+    with pytest.raises(CannotBeDone, match="know no instance stranger"):
+        raise_if_no_provider(tagger(), Settings(unknown_instances="skip"), "stranger", local_only=False)
+    raise_if_no_provider(tagger(ScriptedProvider("cloud")), Settings(), "default", local_only=False)
 
 
 # ── one way ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -39,7 +39,7 @@ class Ledger:
         """Ids in results and dead letters that belong to no published event."""
 
     def result(self, body: bytes, message_id: str | None) -> None:
-        """Count a result."""
+        """Count a result and note its end for its event; equal ids must come with equal bytes."""
         self.results += 1
         data = json.loads(body)["data"]
         digest = hashlib.sha256(comparable(body)).digest()  # instead of the body: there may be 10,000 results
@@ -49,7 +49,7 @@ class Ledger:
             self._update_ended(data["event_id"], entry)
 
     def dead_letter(self, message_id: str | None) -> None:
-        """Count a dead letter."""
+        """Count a dead letter and note it for the event with this id."""
         self.dead_letters += 1
         if (entry := self._find(message_id or "")) is not None:
             entry.dead_letters += 1

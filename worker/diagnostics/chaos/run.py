@@ -238,6 +238,8 @@ class ChaosRun:
             assert self._options.restart_broker is not None  # noqa: S101 - otherwise no such fault is scheduled
             return await self._options.restart_broker(fault.pause_s)
         alive = [worker for worker in self._workers if worker.running]
+        if fault.kind in (FaultKind.PARENT, FaultKind.CONNECTION):  # only when there is something to lose
+            alive = [worker for worker in alive if (status := await worker.status()) and status.events_in_hand]
         if not alive:
             return False
         worker = alive[int(fault.pick * len(alive))]
@@ -245,14 +247,11 @@ class ChaosRun:
             case FaultKind.PARENT:
                 return await self._kill_parent(worker, fault.pause_s)
             case FaultKind.CONNECTION:
-                return await self._cut_connection(worker)
+                return self._cut_connection(worker)
         pids = await worker.children("model" if fault.kind is FaultKind.MODEL_CHILD else "decoder")
         return bool(pids) and await kill_child(pids[int(fault.pick * len(pids))])
 
     async def _kill_parent(self, worker: WorkerProcess, pause_s: float) -> bool:
-        status = await worker.status()
-        if status is None or not status.events_in_hand:
-            return False  # kill it only when it has something to lose
         if not await worker.kill():
             return False
         restart = asyncio.create_task(self._restart(worker, pause_s))
@@ -264,9 +263,8 @@ class ChaosRun:
         await asyncio.sleep(pause_s)
         worker.start()
 
-    async def _cut_connection(self, worker: WorkerProcess) -> bool:
-        status = await worker.status()
-        if status is None or not status.events_in_hand or worker.process is None:
+    def _cut_connection(self, worker: WorkerProcess) -> bool:
+        if worker.process is None:
             return False
         try:
             return cut_connections(worker.process.pid, address(self._options.amqp).port) > 0

@@ -52,7 +52,7 @@ def headline(view: View) -> Headline:
 
 
 def section(view: View) -> Html:
-    """The section."""
+    """The section at the top: the headline, the buttons or why there are none, and the figures."""
     current = headline(view)
     return h(
         "section",

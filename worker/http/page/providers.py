@@ -5,17 +5,16 @@ from __future__ import annotations
 from worker.http.page import formatting
 from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.view import View
-from worker.messages import DEFAULT_INSTANCE
 from worker.providers.base import Provider
 from worker.providers.checks import CircuitState, Metered
-from worker.settings import DEFAULTS, InstanceSettings, tag_limit
+from worker.settings import InstanceSettings, tag_limit
 from worker.supervision.lifecycle import WORKING_PHASE_NAMES
 from worker.supervision.pool import ChildState
 from worker.tagging.tagger import threshold
 
 
 def section(view: View) -> Html:
-    """The section."""
+    """Who may tag for whom: a row for each instance, a column for each provider; and the child processes."""
     return h(
         "section",
         h("h2", "Providers and instances", id="providers-title"),
@@ -42,7 +41,7 @@ def _instances(view: View) -> Html:
                 *(_state(provider, name, instance) for provider in providers),
                 _tag_limit(view, instance),
             )
-            for name, instance in view.settings.by_instance().items()
+            for name, instance in view.settings.by_event_name().items()
         ],
         "providers-title",
     )
@@ -52,9 +51,8 @@ def _state(provider: Provider, name: str, instance: InstanceSettings) -> Child:
     if not provider.enabled(instance):
         return h("span", "off", class_="faint")
     unusable = provider.unusable(instance)
-    account = DEFAULT_INSTANCE if name == DEFAULTS else name  # accounts are kept by the names that events give
     circuit = (
-        provider.circuits().get(account, CircuitState.CLOSED) if isinstance(provider, Metered) else CircuitState.CLOSED
+        provider.circuits().get(name, CircuitState.CLOSED) if isinstance(provider, Metered) else CircuitState.CLOSED
     )
     minimum = threshold(instance, provider.name)
     from_ = h("small", f"from {formatting.percentage(minimum)}") if minimum is not None else None

@@ -15,7 +15,7 @@ _STEPS_PER_MINUTE = round(60 / BUCKET_S)
 
 
 def section(view: View) -> Html:
-    """The section."""
+    """The last quarter of an hour: states, work and waiting on one axis, and what happened as a list."""
     return h(
         "section",
         h("h2", "The last 15 minutes", id="timeline-title"),

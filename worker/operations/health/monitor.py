@@ -15,7 +15,6 @@ import structlog
 from worker.amqp.broker import Broker
 from worker.engine import Active
 from worker.errors import AutotagError
-from worker.messages import DEFAULT_INSTANCE
 from worker.operations.health.heartbeat import Heartbeat
 from worker.operations.health.readiness import has_started, health_of
 from worker.operations.health.status import Health
@@ -26,7 +25,7 @@ from worker.operations.metrics.children import PoolView
 from worker.operations.metrics.cloud import AccountView
 from worker.operations.metrics.labels import OTHER
 from worker.providers.checks import CircuitState, Metered
-from worker.settings import DEFAULTS, InstanceSettings
+from worker.settings import InstanceSettings
 
 _log = structlog.get_logger(__name__)
 
@@ -152,7 +151,7 @@ class HealthMonitor:
     def _accounts(self) -> list[AccountView]:
         """Each configured instance's account with each service it has enabled; all other instances under `other`."""
         views = []
-        configured = set(self._instances_by_event_name())
+        configured = set(self._instances())
         for provider, name, instance in self._accounts_in_use():
             circuit = provider.circuits().get(name, CircuitState.CLOSED)
             used = self._used.get((provider.name, name))
@@ -166,20 +165,16 @@ class HealthMonitor:
     def _accounts_in_use(self) -> Iterable[tuple[Metered, str, InstanceSettings]]:
         """Every service with every configured instance that has enabled it."""
         for provider in self._metered_providers():
-            for name, instance in self._instances_by_event_name().items():
+            for name, instance in self._instances().items():
                 if instance.enabled and provider.enabled(instance):
                     yield provider, name, instance
+
+    def _instances(self) -> dict[str, InstanceSettings]:
+        return self._active.settings.by_event_name() if self._active else {}
 
     def _metered_providers(self) -> list[Metered]:
         engine = self._active.engine if self._active else None
         return [each for each in engine.providers if isinstance(each, Metered)] if engine else []
-
-    def _instances_by_event_name(self) -> dict[str, InstanceSettings]:
-        """Instances by the name that events use; accounts are kept by that name, so the defaults are `default`."""
-        if self._active is None:
-            return {}
-        instances = self._active.settings.by_instance()
-        return {DEFAULT_INSTANCE: instances.pop(DEFAULTS)} | instances
 
 
 def events_waiting(depths: Mapping[str, int]) -> int | None:
