@@ -88,7 +88,7 @@ class Tagger:
         """
 
         def finish(replies: ProviderReplies) -> Tagged:
-            choices = judge(subject, replies, instance, maximum_number_of_tags)
+            choices = _choices(subject, replies, instance, maximum_number_of_tags)
             return Tagged(results.tagged(subject, replies, choices), replies, tuple(choices))
 
         async def report_partial(so_far: ProviderReplies) -> None:
@@ -165,7 +165,7 @@ def with_low_threshold(instance: InstanceSettings, lowest_confidence: float) -> 
     return instance.model_copy(update={"tensorflow": local.model_copy(update={"confidence_threshold": lowest})})
 
 
-def judge(
+def _choices(
     subject: Subject, replies: ProviderReplies, instance: InstanceSettings, maximum_number_of_tags: int
 ) -> list[Choice]:
     """Every suggestion of the replies with its verdict under the instance's settings, best first."""
