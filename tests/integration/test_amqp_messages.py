@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from pika import data
 from pika.adapters.asyncio_connection import AsyncioConnection
+from pydantic import SecretStr
 
 from tests.support.polling import eventually
 from tests.support.serving import Serving, open_operator, serving, settings_for, topology_for
+from worker.amqp.broker import Broker
 from worker.amqp.connection import connected
+from worker.amqp.delivery import Delivery
 from worker.amqp.errors import NotConfirmed, PublishRefused, Unpublishable, Unroutable
-from worker.amqp.topology import Lane
+from worker.amqp.topology import Lane, Topology
 from worker.messages import OutgoingMessage
 from worker.settings import AmqpSettings
 
@@ -242,6 +247,62 @@ async def test_a_retried_event_comes_back_after_its_delay_as_the_next_attempt(se
         assert await it.broker.retry_later(third, counted=False) == 1
         third.ack()
         assert (await it.next()).attempt == 3
+
+
+async def test_another_worker_believes_what_a_worker_with_the_same_key_wrote_and_one_with_another_key_does_not(
+    settings: AmqpSettings,
+) -> None:
+    topology = topology_for(settings, (0.2, 1))
+    async with serving(settings, topology=topology) as it:
+        # Given an event that one worker retries
+        await it.publish_event("event-1", b"body")
+        delivery = await it.next()
+        await it.broker.retry_later(delivery, headers={"x-autotag-answers": "[]"})
+        delivery.ack()
+        await it.broker.stop_consuming("test")
+        # When a worker with the same settings takes it
+        async with another_worker(settings, topology) as (same, deliveries):
+            second = await asyncio.wait_for(deliveries.get(), 20)
+            # Then it is the second attempt, with what was answered
+            assert (second.attempt, second.headers["x-autotag-answers"]) == (2, "[]")
+            assert same.state.unmarked == 0
+            await same.retry_later(second)
+            second.ack()
+        # And to a worker with another key it is a new event, whose headers were dropped
+        stranger = settings.model_copy(update={"header_key": SecretStr("k" * 32)})
+        async with another_worker(stranger, topology) as (other, deliveries):
+            third = await asyncio.wait_for(deliveries.get(), 20)
+            assert third.attempt == 1
+            assert not [name for name in third.headers if name.startswith("x-autotag-")]
+            assert other.state.unmarked == 1
+            third.ack()
+
+
+@asynccontextmanager
+async def another_worker(
+    settings: AmqpSettings, topology: Topology
+) -> AsyncIterator[tuple[Broker, asyncio.Queue[Delivery]]]:
+    deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
+    broker = Broker(settings, topology, deliveries.put_nowait)
+    try:
+        await asyncio.wait_for(broker.start(), 20)
+        yield broker, deliveries
+    finally:
+        await broker.close()
+
+
+async def test_headers_of_ours_that_a_publisher_wrote_are_dropped_on_arrival(settings: AmqpSettings) -> None:
+    forged: dict[str, object] = {
+        "x-autotag-attempt": 7,
+        "x-autotag-unreadable-properties": "none of it",
+        "x-autotag-mark": "0" * 64,
+    }
+    async with serving(settings) as it:
+        await publish(it, it.topology.images_exchange, "live", b"x", **forged, traceparent="t")
+        delivery = await it.next()
+        assert (delivery.attempt, dict(delivery.headers)) == (1, {"traceparent": "t"})
+        assert it.broker.state.unmarked == 1
+        delivery.ack()
 
 
 async def test_a_dead_letter_carries_the_reason_and_the_message(settings: AmqpSettings) -> None:

@@ -21,6 +21,7 @@ import structlog
 from worker.amqp.declare import depths
 from worker.amqp.delivery import Delivery
 from worker.amqp.errors import BrokerUnreachable, NotConfirmed, Unroutable
+from worker.amqp.mark import HeaderCheck, HeaderMark
 from worker.amqp.publisher import message_properties
 from worker.amqp.republish import dead_letter_properties, retry_properties
 from worker.amqp.session import Session
@@ -59,6 +60,8 @@ class Broker:
         self._on_delivery = on_delivery
         self._on_state = on_state
         self._lanes = dict(lanes or {Lane.LIVE: settings.prefetch, Lane.BULK: max(1, settings.prefetch // 4)})
+        self._mark = HeaderMark.of(settings)
+        self._header_check = HeaderCheck(self._mark)
         self._session: Session | None = None
         self._pauses: set[str] = set()
         self._task: asyncio.Task[None] | None = None
@@ -80,9 +83,10 @@ class Broker:
         """The current state."""
         session = self._session
         if session is None:
-            return self._snapshot
+            return replace(self._snapshot, unmarked=self._header_check.unmarked)
         return replace(
             self._snapshot,
+            unmarked=self._header_check.unmarked,
             lanes=session.lanes,
             blocked=session.connection.blocked,
             paused=frozenset(self._pauses),
@@ -165,7 +169,7 @@ class Broker:
         The message returns as the next attempt or, if not `counted`, as the same one. Raises NotPublished.
         """
         delay_s = self._topology.retry_delay_s(delivery.attempt, at_least_s)
-        properties = retry_properties(delivery, headers or {}, attempt=delivery.attempt + counted)
+        properties = retry_properties(delivery, headers or {}, attempt=delivery.attempt + counted, mark=self._mark)
         key = self._topology.retry_key(delivery.lane, delay_s)
         await self._publish(self._topology.retry_exchange, key, delivery.body, properties)
         return delay_s
@@ -185,7 +189,14 @@ class Broker:
         Raises NotPublished.
         """
         properties = dead_letter_properties(
-            delivery, reason, message, asset=asset, instance=instance, headers=headers or {}, now=datetime.now(UTC)
+            delivery,
+            reason,
+            message,
+            asset=asset,
+            instance=instance,
+            headers=headers or {},
+            now=datetime.now(UTC),
+            mark=self._mark,
         )
         await self._publish(self._topology.dead_exchange, delivery.lane.value, delivery.body, properties)
 
@@ -233,7 +244,13 @@ class Broker:
         """Open one session and serve until it fails. Never returns; raises the reason for its end."""
         self._update_state(BrokerPhase.CONNECTING)
         session = await Session.open(
-            self._settings, self._topology, self._lanes, self._on_delivery, lambda: bool(self._pauses), self._wake.set
+            self._settings,
+            self._topology,
+            self._lanes,
+            self._header_check,
+            self._on_delivery,
+            lambda: bool(self._pauses),
+            self._wake.set,
         )
         self._session = session
         try:
@@ -298,6 +315,7 @@ class Broker:
             last_error=last_error[0],
             last_error_reason=last_error[1],
             reconnects=self._reconnects,
+            unmarked=self._header_check.unmarked,
         )
         if now == before:
             return

@@ -12,6 +12,7 @@ from pika import exceptions as pika_errors
 
 from worker.amqp.connection import Channel
 from worker.amqp.delivery import Delivery
+from worker.amqp.mark import HeaderCheck
 from worker.amqp.parameters import connection_name
 from worker.amqp.topology import Lane
 
@@ -21,21 +22,23 @@ _log = structlog.get_logger(__name__)
 class Consumer:
     """The consuming side of a connection. A delivery can be settled only on its own channel, while that is open.
 
-    `on_delivery` is called for each delivery and must not block. `on_cancelled` is called when RabbitMQ has ended a
-    consumer, as it does when a queue is deleted. While `is_paused` returns true, arriving deliveries are held until
-    their lane is cancelled, and requeued then. Requeued at once, they would be redelivered immediately, again and
-    again, until they reached the delivery limit.
+    `on_delivery` is called for each delivery and must not block; `check` has dropped the headers that only look like
+    ours. `on_cancelled` is called when RabbitMQ has ended a consumer, as it does when a queue is deleted. While
+    `is_paused` returns true, arriving deliveries are held until their lane is cancelled, and requeued then. Requeued at
+    once, they would be redelivered immediately, again and again, until they reached the delivery limit.
     """
 
     def __init__(
         self,
         channel: Channel,
+        check: HeaderCheck,
         on_delivery: Callable[[Delivery], None],
         on_cancelled: Callable[[Lane], None],
         is_paused: Callable[[], bool],
     ) -> None:
         self._is_paused = is_paused
         self._channel = channel
+        self._check = check
         self._on_delivery = on_delivery
         self._on_cancelled = on_cancelled
         self._tags: dict[Lane, str] = {}
@@ -113,6 +116,7 @@ class Consumer:
     def _receive(self, lane: Lane, method: Any, properties: Any, body: bytes) -> None:
         tag = int(method.delivery_tag)
         self._unsettled.add(tag)
+        self._check.on_arrival(properties, body)  # before anything reads a header
         delivery = Delivery(body, properties, lane, tag, bool(method.redelivered), time.monotonic(), self)
         if self._is_paused():
             self._held.append(delivery)

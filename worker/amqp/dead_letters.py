@@ -12,25 +12,42 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import pika
 from pika import spec
+from pydantic import Field, TypeAdapter, ValidationError
 
 from worker.amqp.connection import Channel, Connection, connected, set_result
-from worker.amqp.delivery import ATTEMPT_HEADER, text
+from worker.amqp.delivery import ATTEMPT_HEADER, attempt_of, text
+from worker.amqp.mark import HeaderMark, own_headers, without_own
 from worker.amqp.publisher import Publisher
 from worker.amqp.republish import (
     ASSET_HEADER,
     FAILED_AT_HEADER,
     INSTANCE_HEADER,
     LANE_HEADER,
+    MAXIMUM_MESSAGE_CHARACTERS,
     MESSAGE_HEADER,
     REASON_HEADER,
     replay_properties,
 )
 from worker.amqp.topology import Lane, Topology
+from worker.messages.fields import AssetId, InstanceName
 from worker.settings import AmqpSettings
+
+UNMARKED = "unmarked"
+"""The reason of a letter whose headers are not believed, and that RabbitMQ has not set aside itself."""
+
+_UNMARKED_MESSAGE = (
+    "its headers do not carry this installation's mark and are ignored: they were written by another program, or by an "
+    "Autotag of an earlier version or with another amqp.header_key or password"
+)
+
+_ASSET: TypeAdapter[str] = TypeAdapter(AssetId)
+_INSTANCE: TypeAdapter[str] = TypeAdapter(InstanceName)
+_REASON: TypeAdapter[str] = TypeAdapter(Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")])
+_TIME: TypeAdapter[str] = TypeAdapter(Annotated[str, Field(pattern=r"^[0-9T:.+-]{1,40}$")])
 
 _REQUEUE_CHECKS = 40
 _REQUEUE_CHECK_INTERVAL_S = 0.025
@@ -53,6 +70,8 @@ class DeadLetter:
     failed_at: str | None
     """ISO 8601, UTC."""
     attempt: int
+    unmarked: bool
+    """It has headers of ours without our mark: they are ignored, and what they say is only in `properties`."""
     size_bytes: int
     properties: pika.BasicProperties = field(repr=False)
     body: bytes = field(repr=False)
@@ -89,6 +108,7 @@ class DeadLetters:
     def __init__(self, settings: AmqpSettings, topology: Topology) -> None:
         self._settings = settings
         self._topology = topology
+        self._mark = HeaderMark.of(settings)
 
     async def browse(self, selection: Selection, on_progress: OnProgress | None = None) -> list[DeadLetter]:
         """The selected letters, without their bodies, the oldest first. Changes nothing."""
@@ -132,7 +152,8 @@ class DeadLetters:
     async def _scan(self, selection: Selection, on_progress: OnProgress | None) -> AsyncIterator[_Scan]:
         async with connected(self._settings, "autotag-dead-letters") as connection:
             channel = await connection.channel()
-            scan = _Scan(connection, channel, self._topology.dead_letters_queue, selection, on_progress)
+            queue = self._topology.dead_letters_queue
+            scan = _Scan(connection, channel, queue, self._mark, selection, on_progress)
             yield scan
             await scan.requeue_held()
 
@@ -141,11 +162,18 @@ class _Scan:
     """One scan of the queue, from its oldest letter to its end or to the selection's limit."""
 
     def __init__(
-        self, connection: Connection, channel: Channel, queue: str, selection: Selection, on_progress: OnProgress | None
+        self,
+        connection: Connection,
+        channel: Channel,
+        queue: str,
+        mark: HeaderMark,
+        selection: Selection,
+        on_progress: OnProgress | None,
     ) -> None:
         self.connection = connection
         self._channel = channel
         self._queue = queue
+        self._mark = mark
         self._selection = selection
         self._on_progress = on_progress
         self._total: int | None = None
@@ -169,7 +197,7 @@ class _Scan:
             if self._on_progress is not None:
                 self._on_progress(self._scanned, self._total)
             method, properties, body = message
-            letter = _read(method.routing_key, properties, body)
+            letter = _read(method.routing_key, properties, body, self._mark)
             if self._selection.matches(letter):
                 self._matched += 1
                 self._delivery_tag = method.delivery_tag
@@ -209,29 +237,44 @@ class _Scan:
         return message
 
 
-def _read(routing_key: str, properties: pika.BasicProperties, body: bytes) -> DeadLetter:
-    headers = properties.headers or {}
+def _read(routing_key: str, properties: pika.BasicProperties, body: bytes, mark: HeaderMark) -> DeadLetter:
+    found = properties.headers or {}
+    unmarked = any(own_headers(properties)) and not mark.is_on(properties, body)
+    headers = without_own(found) if unmarked else found
     # RabbitMQ dead-letters too, after too many deliveries: the reason is in `x-death`, the lane is the routing key.
-    reason = text(headers.get(REASON_HEADER)) or _broker_reason(headers)
+    broker_reason = _broker_reason(headers)
+    if unmarked and broker_reason is None:
+        reason, message = UNMARKED, _UNMARKED_MESSAGE
+    else:
+        reason = broker_reason or "unknown"
+        message = f"set aside by RabbitMQ itself: {reason}"
     lane = text(headers.get(LANE_HEADER)) or routing_key
-    attempt = headers.get(ATTEMPT_HEADER)
     return DeadLetter(
         key=text(properties.message_id) or hashlib.sha256(body).hexdigest()[:16],
         lane=Lane(lane) if lane in set(Lane) else Lane.LIVE,
-        reason=reason,
-        message=text(headers.get(MESSAGE_HEADER)) or f"set aside by RabbitMQ itself: {reason}",
-        asset=text(headers.get(ASSET_HEADER)),
-        instance=text(headers.get(INSTANCE_HEADER)),
-        failed_at=text(headers.get(FAILED_AT_HEADER)),
-        attempt=int(attempt) if isinstance(attempt, int) else 1,
+        reason=_valid(_REASON, headers.get(REASON_HEADER)) or reason,
+        message=(text(headers.get(MESSAGE_HEADER)) or message)[:MAXIMUM_MESSAGE_CHARACTERS],
+        asset=_valid(_ASSET, headers.get(ASSET_HEADER)),
+        instance=_valid(_INSTANCE, headers.get(INSTANCE_HEADER)),
+        failed_at=_valid(_TIME, headers.get(FAILED_AT_HEADER)),
+        attempt=attempt_of(headers.get(ATTEMPT_HEADER)),
+        unmarked=unmarked,
         size_bytes=len(body),
         properties=properties,
         body=body,
     )
 
 
-def _broker_reason(headers: Mapping[str, Any]) -> str:
+def _broker_reason(headers: Mapping[str, Any]) -> str | None:
     """RabbitMQ's reason, from `x-death`, whose latest entry comes first (https://www.rabbitmq.com/docs/dlx#effects)."""
     deaths = headers.get("x-death")
     latest = deaths[0] if isinstance(deaths, list) and deaths else None
-    return str(latest.get("reason", "unknown")) if isinstance(latest, dict) else "unknown"
+    return _valid(_REASON, latest.get("reason")) if isinstance(latest, dict) else None
+
+
+def _valid(kind: TypeAdapter[str], value: object) -> str | None:
+    """A header's value, if it is what we write there."""
+    try:
+        return kind.validate_python(value, strict=True)
+    except ValidationError:
+        return None

@@ -14,6 +14,9 @@ from worker.amqp.topology import Lane
 ATTEMPT_HEADER = "x-autotag-attempt"
 """Which attempt at an event this is, from 1. Our own count: a redelivery after a lost connection is no attempt."""
 
+_MAXIMUM_ATTEMPT = 1000
+"""The largest `retry.maximum_number_of_attempts`."""
+
 
 class Ending(StrEnum):
     """How a delivery ended."""
@@ -71,7 +74,7 @@ class Delivery:
     @property
     def attempt(self) -> int:
         """Which attempt at the event this is, from 1."""
-        return max(1, _whole_number(self.headers.get(ATTEMPT_HEADER), default=1))
+        return attempt_of(self.headers.get(ATTEMPT_HEADER))
 
     @property
     def delivery_count(self) -> int:
@@ -109,6 +112,12 @@ def text(value: object) -> str | None:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return None if value is None else str(value)
+
+
+def attempt_of(header: object) -> int:
+    """The attempt that a header gives; 1 where it gives none that could be ours."""
+    attempt = _whole_number(header, default=1)
+    return attempt if 1 <= attempt <= _MAXIMUM_ATTEMPT else 1
 
 
 def _whole_number(value: object, *, default: int) -> int:

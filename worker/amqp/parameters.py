@@ -55,7 +55,7 @@ def connection_parameters(settings: AmqpSettings, name: str) -> pika.ConnectionP
         host=broker.host,
         port=broker.port,
         virtual_host=broker.virtual_host,
-        credentials=pika.PlainCredentials(broker.user, _password(settings)),
+        credentials=pika.PlainCredentials(broker.user, password(settings)),
         ssl_options=_ssl_options(settings, broker),
         heartbeat=settings.heartbeat_s,
         blocked_connection_timeout=settings.blocked_timeout_s,
@@ -85,7 +85,8 @@ def connection_name(role: str = "autotag") -> str:
     return f"{role}@{socket.gethostname()}:{os.getpid()}"
 
 
-def _password(settings: AmqpSettings) -> str:
+def password(settings: AmqpSettings) -> str:
+    """The password that we connect with, from `amqp.password` or `amqp.url`."""
     if settings.password is not None:
         return settings.password.get_secret_value()
     return unquote(urlsplit(settings.url.get_secret_value()).password or "") or "guest"

@@ -23,11 +23,24 @@ _log = structlog.get_logger(__name__)
 UNREADABLE_HEADER = "x-autotag-unreadable-properties"
 """On a delivery whose properties could not be decoded: the decoder's error."""
 
+_MAXIMUM_REASON_CHARACTERS = 300
+
 _FRAME = struct.Struct(">BHL")
 _CONTENT_HEADER = struct.Struct(">HHQ")
 
 _FLUSH_BYTES = 128 << 10
 """More than this is sent at once: what the socket does not take immediately would be copied once more."""
+
+
+class UnreadableProperties(spec.BasicProperties):  # type: ignore[misc]  # pika ships no type information
+    """The properties of a message whose own could not be decoded.
+
+    Their one header is made here. The type distinguishes it from a publisher's header of the same name.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        super().__init__(headers={UNREADABLE_HEADER: reason[:_MAXIMUM_REASON_CHARACTERS]})
 
 
 class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika ships no type information
@@ -62,6 +75,5 @@ class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika ships no 
                 raise
             _log.warning("properties of a message cannot be read and are left out", error=str(error))
             _, _, body_bytes = _CONTENT_HEADER.unpack_from(self._frame_buffer, _FRAME.size)
-            properties = spec.BasicProperties(headers={UNREADABLE_HEADER: f"{type(error).__name__}: {error}"})
-            return _FRAME.size + size_bytes + 1, frame.Header(channel, body_bytes, properties)
+            return _FRAME.size + size_bytes + 1, frame.Header(channel, body_bytes, UnreadableProperties(error))
         return read

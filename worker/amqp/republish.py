@@ -1,7 +1,8 @@
 """The properties of a message that replaces a delivery: one that waits for a retry, a dead letter, a replayed event.
 
 They keep what the publisher set (CloudEvents attributes and `traceparent` are headers) and drop what concerned only the
-delivery itself.
+delivery itself. What waits for a retry and what is dead-lettered carries our mark, without which our headers are not
+believed when they come back.
 """
 
 from __future__ import annotations
@@ -12,14 +13,19 @@ from datetime import UTC, datetime
 import pika
 
 from worker.amqp.delivery import ATTEMPT_HEADER, Delivery
+from worker.amqp.mark import HeaderMark, without_own
 
-OWN_PREFIX = "x-autotag-"
 REASON_HEADER = "x-autotag-reason"
 MESSAGE_HEADER = "x-autotag-message"
 ASSET_HEADER = "x-autotag-asset"
 INSTANCE_HEADER = "x-autotag-instance"
 FAILED_AT_HEADER = "x-autotag-failed-at"
 LANE_HEADER = "x-autotag-lane"
+
+_ABOUT_THE_FAILURE = frozenset(
+    {REASON_HEADER, MESSAGE_HEADER, ASSET_HEADER, INSTANCE_HEADER, FAILED_AT_HEADER, LANE_HEADER}
+)
+"""What describes one dead letter, and is never taken over from an earlier one."""
 
 MAXIMUM_MESSAGE_CHARACTERS = 1000
 """Limit for `MESSAGE_HEADER`, whose text may quote what a publisher sent."""
@@ -32,10 +38,16 @@ _BROKER_HEADERS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-cou
 _SENDER_SELECTED_HEADERS = frozenset({"CC", "BCC"})
 """RabbitMQ routes further copies by these (https://www.rabbitmq.com/docs/sender-selected)."""
 
+_DROPPED_HEADERS = _SENDER_SELECTED_HEADERS | _ABOUT_THE_FAILURE
 
-def retry_properties(delivery: Delivery, headers: Mapping[str, object], *, attempt: int) -> pika.BasicProperties:
+
+def retry_properties(
+    delivery: Delivery, headers: Mapping[str, object], *, attempt: int, mark: HeaderMark
+) -> pika.BasicProperties:
     """Properties of a message that waits for its `attempt`-th attempt (from 1). `headers` are added to its own."""
-    return _carried_over(delivery.properties, {ATTEMPT_HEADER: attempt, **headers})
+    made = _carried_over(delivery.properties, {ATTEMPT_HEADER: attempt, **headers})
+    mark.put_on(made, delivery.body)
+    return made
 
 
 def dead_letter_properties(
@@ -47,6 +59,7 @@ def dead_letter_properties(
     instance: str | None,
     headers: Mapping[str, object],
     now: datetime,
+    mark: HeaderMark,
 ) -> pika.BasicProperties:
     """Properties of a dead letter: the reason, and what an operator needs to find the image."""
     failure = {
@@ -58,13 +71,15 @@ def dead_letter_properties(
     }
     subject = {ASSET_HEADER: asset, INSTANCE_HEADER: instance}
     known = {name: value for name, value in subject.items() if value is not None}
-    return _carried_over(delivery.properties, failure | known | dict(headers))
+    made = _carried_over(delivery.properties, failure | known | dict(headers))
+    mark.put_on(made, delivery.body)
+    return made
 
 
 def replay_properties(properties: pika.BasicProperties) -> pika.BasicProperties:
     """Properties of a dead letter's event that is published again as if for the first time."""
     made = _carried_over(properties, {})
-    made.headers = {name: value for name, value in (made.headers or {}).items() if not name.startswith(OWN_PREFIX)}
+    made.headers = without_own(made.headers)
     return made
 
 
@@ -76,7 +91,7 @@ def _carried_over(properties: pika.BasicProperties, added: Mapping[str, object])
     kept = {
         name: value
         for name, value in (properties.headers or {}).items()
-        if isinstance(name, str) and not name.startswith(_BROKER_HEADERS) and name not in _SENDER_SELECTED_HEADERS
+        if isinstance(name, str) and not name.startswith(_BROKER_HEADERS) and name not in _DROPPED_HEADERS
     }
     made = pika.BasicProperties(
         content_type=properties.content_type,

@@ -11,6 +11,7 @@ from worker.amqp.connection import Connection
 from worker.amqp.consumer import Consumer
 from worker.amqp.declare import declare, find_missing
 from worker.amqp.delivery import Delivery
+from worker.amqp.mark import HeaderCheck
 from worker.amqp.parameters import connection_name
 from worker.amqp.publisher import Publisher
 from worker.amqp.topology import Lane, Topology
@@ -22,8 +23,8 @@ _log = structlog.get_logger(__name__)
 class Session:
     """Lives from connecting to the loss of the connection.
 
-    `lanes` maps each lane to consume to its prefetch. While `is_paused` returns true, arriving deliveries are held.
-    `on_change` is called when `reconcile` may have work to do.
+    `lanes` maps each lane to consume to its prefetch; `check` drops headers that only look like ours. While `is_paused`
+    returns true, arriving deliveries are held. `on_change` is called when `reconcile` may have work to do.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Session:
         settings: AmqpSettings,
         topology: Topology,
         lanes: Mapping[Lane, int],
+        check: HeaderCheck,
         on_delivery: Callable[[Delivery], None],
         is_paused: Callable[[], bool],
         on_change: Callable[[], None],
@@ -42,6 +44,7 @@ class Session:
         self._settings = settings
         self._topology = topology
         self._prefetch = lanes
+        self._check = check
         self._on_delivery = on_delivery
         self._is_paused = is_paused
         self._on_change = on_change
@@ -54,13 +57,14 @@ class Session:
         settings: AmqpSettings,
         topology: Topology,
         lanes: Mapping[Lane, int],
+        check: HeaderCheck,
         on_delivery: Callable[[Delivery], None],
         is_paused: Callable[[], bool],
         on_change: Callable[[], None],
     ) -> Self:
         """Connect. Raises Misconfigured or BrokerUnreachable."""
         connection = await Connection.open(settings, connection_name())
-        return cls(connection, settings, topology, lanes, on_delivery, is_paused, on_change)
+        return cls(connection, settings, topology, lanes, check, on_delivery, is_paused, on_change)
 
     @property
     def lanes(self) -> frozenset[Lane]:
@@ -102,7 +106,8 @@ class Session:
         return publisher
 
     async def _new_consumer(self) -> Consumer:
-        consumer = Consumer(await self.connection.channel(), self._on_delivery, self._on_cancelled, self._is_paused)
+        channel = await self.connection.channel()
+        consumer = Consumer(channel, self._check, self._on_delivery, self._on_cancelled, self._is_paused)
         consumer.closed.add_done_callback(lambda _: self._recheck_topology())
         return consumer
 

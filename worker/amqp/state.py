@@ -42,6 +42,8 @@ class BrokerState:
     """Deliveries in hand."""
     unconfirmed: int = 0
     """Messages published and not yet confirmed."""
+    unmarked: int = 0
+    """Deliveries since the start with headers of ours that did not carry our mark, and were dropped."""
 
     @property
     def connected(self) -> bool:

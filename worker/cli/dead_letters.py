@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -45,6 +45,7 @@ def list_letters(
     """Show which events could not be done, and why; the oldest first. Changes nothing."""
     selection = _selection(key, reason, asset, instance, lane, limit)
     letters = _run(context, lambda queue, on_progress: queue.browse(selection, on_progress))
+    _warn_of_unmarked(letters)
     if as_json:
         for letter in letters:
             print(json.dumps(_letter_fields(letter), ensure_ascii=False))
@@ -70,6 +71,7 @@ def show(context: typer.Context, key: Annotated[str, typer.Argument(help="An id 
     if letter is None:
         print(f"autotag: there is no dead letter {key}; `autotag dead-letters list` shows their ids", file=sys.stderr)
         raise typer.Exit(ExitCode.FAILED)
+    _warn_of_unmarked([letter])
     headers = {name: str(value) for name, value in (letter.properties.headers or {}).items()}
     details = _letter_fields(letter) | {
         "content_type": letter.properties.content_type,
@@ -133,8 +135,20 @@ def _letter_fields(letter: DeadLetter) -> dict[str, object]:
         "instance": letter.instance,
         "failed_at": letter.failed_at,
         "attempt": letter.attempt,
+        "unmarked": letter.unmarked,
         "size_bytes": letter.size_bytes,
     }
+
+
+def _warn_of_unmarked(letters: Sequence[DeadLetter]) -> None:
+    number = sum(letter.unmarked for letter in letters)
+    if number:
+        print(
+            f"autotag: {number} of {len(letters)} carry headers without this installation's mark, which are ignored; "
+            "reason, asset and instance are unknown. If a worker wrote them, this command needs that worker's "
+            "amqp.header_key or password. `dead-letters show` prints them as they are",
+            file=sys.stderr,
+        )
 
 
 def _print_count(number: int, verb: str, as_json: bool) -> None:

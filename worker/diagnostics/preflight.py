@@ -13,6 +13,7 @@ from typing import Literal
 
 from worker.amqp.connection import connected
 from worker.amqp.declare import declare, find_missing
+from worker.amqp.mark import is_guessable
 from worker.amqp.topology import topology
 from worker.engine import Engine, review_providers, wants_model
 from worker.errors import AutotagError
@@ -47,6 +48,7 @@ async def check_service(settings: Settings) -> AsyncIterator[CheckResult]:
         ("switches", _switches),
         ("sources", _sources),
         ("rabbitmq", _rabbitmq),
+        ("headers", _headers),
         ("decoder", _decoder),
         ("model", _model),
     )
@@ -122,6 +124,17 @@ async def _rabbitmq(settings: Settings) -> CheckResult:
     async with connected(settings.amqp, "autotag-check") as connection:
         await (declare if settings.amqp.declare else find_missing)(connection, layout)
         return CheckResult("rabbitmq", "ok", f"{connection.broker}; {len(layout.queues)} queues as they should be")
+
+
+async def _headers(settings: Settings) -> CheckResult:
+    if is_guessable(settings.amqp):
+        message = (
+            "the key that marks our own message headers is made of a password that everybody knows: set one for the "
+            "broker's user, or amqp.header_key (docs/deployment.md)"
+        )
+        return CheckResult("headers", "warning", message)
+    origin = "made of the broker's password" if settings.amqp.header_key is None else "amqp.header_key"
+    return CheckResult("headers", "ok", f"the key that marks our own message headers: {origin}")
 
 
 async def _decoder(settings: Settings) -> CheckResult:

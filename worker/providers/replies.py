@@ -7,15 +7,15 @@ again.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import TracebackType
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import structlog
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from worker.errors import AutotagError, TryLater, Unavailable
 from worker.messages import ImageFacts, ProviderReport
@@ -27,6 +27,9 @@ _log = structlog.get_logger(__name__)
 
 _MAXIMUM_HEADER_BYTES = 64 * 1024
 """RabbitMQ closes the connection over properties that do not fit into one frame; the publisher's own need room too."""
+
+_MAXIMUM_MESSAGE_CHARACTERS = 1000
+_MAXIMUM_DURATION_S = 24 * 3600.0
 
 
 class AskAgain(StrEnum):
@@ -188,52 +191,81 @@ def late_reply(provider: str) -> Reply:
     return Reply(provider, "unavailable", reason="late", message=message, ask_again=AskAgain.LATER)
 
 
+_Text = Annotated[str, Field(max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class _PackedReply(BaseModel):
+    """A settled reply as a header holds it. Read like any input: exact types, and limits for everything."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    provider: Annotated[_Text, Field(min_length=1, max_length=100)]
+    status: Literal["ok", "skipped", "failed"]
+    suggestions: tuple[tuple[_Text, Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]], ...]
+    model: _Text | None
+    reason: _Text | None
+    message: Annotated[str, Field(max_length=_MAXIMUM_MESSAGE_CHARACTERS)] | None
+    duration_s: Annotated[float, Field(ge=0, le=_MAXIMUM_DURATION_S, allow_inf_nan=False)] | None
+
+
+_PACKED_REPLIES: TypeAdapter[tuple[_PackedReply, ...]] = TypeAdapter(tuple[_PackedReply, ...])
+
+
 def pack(replies: Iterable[Reply]) -> str:
     """The settled replies as JSON text for a message header, to be carried over a retry.
 
-    A reply that does not fit into the header is left out; its provider is asked again with the pending ones.
+    A reply that does not fit into the header, or that `unpack` would not take, is left out; its provider is asked again
+    with the pending ones.
     """
     packed: list[str] = []
     room_bytes = _MAXIMUM_HEADER_BYTES
     for reply in replies:
         if reply.ask_again is not AskAgain.NO:
             continue
-        text = json.dumps(_pack_one(reply), separators=(",", ":"))
-        if len(text) < room_bytes:
+        text = _pack_one(reply)
+        if text is not None and (length := len(text.encode())) < room_bytes:
             packed.append(text)
-            room_bytes -= len(text) + 1  # and a comma
+            room_bytes -= length + 1  # and a comma
     return f"[{','.join(packed)}]"
 
 
-def _pack_one(reply: Reply) -> dict[str, object]:
-    return {
-        "provider": reply.provider,
-        "status": reply.status,
-        "suggestions": [[each.name, each.confidence] for each in reply.suggestions],
-        "model": reply.model,
-        "reason": reply.reason,
-        "message": reply.message,
-        "duration_s": reply.duration_s,
-    }
+def _pack_one(reply: Reply) -> str | None:
+    try:
+        return _PackedReply.model_validate(
+            {
+                "provider": reply.provider,
+                "status": reply.status,
+                "suggestions": tuple((each.name, each.confidence) for each in reply.suggestions),
+                "model": reply.model,
+                "reason": reply.reason,
+                "message": reply.message and reply.message[:_MAXIMUM_MESSAGE_CHARACTERS],
+                "duration_s": reply.duration_s,
+            }
+        ).model_dump_json()
+    except ValidationError as error:
+        faults = [".".join(map(str, fault["loc"])) for fault in error.errors(include_input=False)[:3]]
+        _log.warning("a reply is not kept for the next attempt", provider=reply.provider, faulty=faults)
+        return None
 
 
 def unpack(header: object) -> dict[str, Reply]:
-    """The replies packed by `pack`, by provider name. Empty if the header is absent or not in that format."""
-    if isinstance(header, bytes):
-        header = header.decode("utf-8", "replace")
-    if not isinstance(header, str):
+    """The replies packed by `pack`, by provider name. Empty if the header is absent or anything in it is not valid."""
+    if not isinstance(header, str | bytes) or len(header) > _MAXIMUM_HEADER_BYTES:
         return {}
     try:
-        replies = [_unpack_one(each) for each in json.loads(header)]
-    except (ValueError, KeyError, TypeError, AttributeError):
+        replies = _PACKED_REPLIES.validate_json(header, strict=True)
+    except ValidationError:
         return {}
-    return {reply.provider: reply for reply in replies}
+    return {each.provider: _unpack_one(each) for each in replies}
 
 
-def _unpack_one(each: Mapping[str, object]) -> Reply:
-    fields = dict(each)
-    pairs = fields.pop("suggestions")
-    if not isinstance(pairs, list):
-        raise TypeError("suggestions is a list of pairs")
-    suggestions = tuple(Suggestion(str(name), float(confidence)) for name, confidence in pairs)
-    return Reply(suggestions=suggestions, **fields)  # type: ignore[arg-type]  # unknown keys raise TypeError, see unpack
+def _unpack_one(packed: _PackedReply) -> Reply:
+    return Reply(
+        packed.provider,
+        packed.status,
+        tuple(Suggestion(name, confidence) for name, confidence in packed.suggestions),
+        packed.model,
+        packed.reason,
+        packed.message,
+        packed.duration_s,
+    )

@@ -59,6 +59,13 @@ class AmqpSettings(Section):
     )
     username: str | None = Field(None, description="User name; takes the place of the one in `url`.")
     password: SecretStr | None = Field(None, description="Password; takes the place of the one in `url`.")
+    header_key: SecretStr | None = Field(
+        None,
+        min_length=32,
+        description="Key of the mark on our own message headers, the same for all workers of a queue; unset: made of "
+        "the password and `queue_prefix`.",
+        json_schema_extra={"allowed": "at least 32 characters"},
+    )
     ca_file: LocalPath | None = Field(
         None, description="Certificate authorities (PEM) that may sign the broker's certificate; unset: the system's."
     )

@@ -114,7 +114,9 @@ class Tagger:
         enabled = [provider for provider in self.providers if provider.enabled(instance)]
         mime_type = sniff(content.head) or "application/octet-stream"
         refused = {provider.name: why for provider in enabled if (why := provider.refuses(mime_type, instance))}
-        known = dict(earlier) | {name: _refusal(name, why) for name, why in refused.items()}
+        # One that has been switched off since, or that never was a provider of this instance, does not count.
+        answered = {provider.name: earlier[provider.name] for provider in enabled if provider.name in earlier}
+        known = answered | {name: _refusal(name, why) for name, why in refused.items()}
         asked = [provider for provider in enabled if provider.name not in known]
         if len(refused) == len(enabled) and mime_type.startswith(("image/", "application/pdf")):
             return ProviderReplies(tuple(known.values()))

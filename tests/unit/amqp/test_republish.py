@@ -9,10 +9,12 @@ import pika
 import pytest
 
 from worker.amqp.delivery import Delivery
+from worker.amqp.mark import MARK_HEADER, HeaderMark
 from worker.amqp.republish import dead_letter_properties, replay_properties, retry_properties
 from worker.amqp.topology import Lane
 
 NOW = datetime(2026, 5, 17, 12, 30, 15, 999, tzinfo=UTC)
+MARK = HeaderMark(b"a key")
 
 
 class RecordingSettler:
@@ -36,7 +38,17 @@ def delivery(settler: RecordingSettler | None = None, **properties: Any) -> Deli
 
 
 def dead_letter(of: Delivery, message: str = "why") -> pika.BasicProperties:
-    return dead_letter_properties(of, "reason", message, asset="42", instance=None, headers={}, now=NOW)
+    return dead_letter_properties(of, "reason", message, asset="42", instance=None, headers={}, now=NOW, mark=MARK)
+
+
+def retry(of: Delivery, headers: dict[str, object] | None = None, *, attempt: int = 1) -> pika.BasicProperties:
+    return retry_properties(of, headers or {}, attempt=attempt, mark=MARK)
+
+
+def without_mark(made: pika.BasicProperties) -> dict[str, object]:
+    """The headers of a message of ours, once its mark was found to be right."""
+    assert MARK.is_on(made, b"body")
+    return {name: value for name, value in made.headers.items() if name != MARK_HEADER}
 
 
 def test_what_the_publisher_set_is_kept() -> None:
@@ -52,9 +64,9 @@ def test_what_the_publisher_set_is_kept() -> None:
         "priority": 3,
     }
     headers = {"cloudEvents:id": "1", "traceparent": "00-1-2-01", "nested": {"list": [1, None, True]}}
-    made = retry_properties(delivery(headers=headers, **properties), {}, attempt=2)
+    made = retry(delivery(headers=headers, **properties), attempt=2)
     assert {name: getattr(made, name) for name in properties} == properties
-    assert made.headers == headers | {"x-autotag-attempt": 2}
+    assert without_mark(made) == headers | {"x-autotag-attempt": 2}
     assert made.delivery_mode == 2
 
 
@@ -67,15 +79,15 @@ def test_what_concerned_only_the_delivery_is_dropped() -> None:
         "CC": ["other"],
         b"\xff": "no text",
     }
-    made = retry_properties(delivery(headers=headers, user_id="dms", expiration="1000"), {}, attempt=1)
-    assert made.headers == {"x-autotag-attempt": 1}
+    made = retry(delivery(headers=headers, user_id="dms", expiration="1000"), attempt=1)
+    assert without_mark(made) == {"x-autotag-attempt": 1}
     assert made.user_id is None
     assert made.expiration is None
 
 
 def test_a_dead_letter_holds_reason_time_and_asset() -> None:
     made = dead_letter(delivery(headers={"x-autotag-attempt": 4, "traceparent": "t"}))
-    assert made.headers == {
+    assert without_mark(made) == {
         "traceparent": "t",
         "x-autotag-reason": "reason",
         "x-autotag-message": "why",
@@ -94,15 +106,42 @@ def test_a_replayed_event_keeps_no_header_of_its_past() -> None:
     assert made.message_id == "m"
 
 
+def test_answers_are_kept_by_a_second_retry_and_marked_again() -> None:
+    first = retry(delivery(message_id="m"), {"x-autotag-answers": "[]"}, attempt=2)
+    second = retry(delivery(headers=first.headers, message_id="m"), attempt=3)
+    assert without_mark(second) == {"x-autotag-attempt": 3, "x-autotag-answers": "[]"}
+
+
+def test_what_describes_an_earlier_dead_letter_is_not_taken_over() -> None:
+    earlier = dead_letter(delivery(headers={"x-autotag-instance": "acme"}))
+    earlier.headers |= {"x-autotag-instance": "acme", "x-autotag-asset": "7"}
+    assert without_mark(retry(delivery(headers=earlier.headers))) == {"x-autotag-attempt": 1}
+    assert "x-autotag-instance" not in without_mark(dead_letter(delivery(headers=earlier.headers)))
+
+
 def test_headers_too_large_for_a_frame_give_way_to_ours() -> None:
     made = dead_letter(delivery(headers={"huge": "x" * 130_000}, message_id="m"))
-    assert "huge" not in made.headers
+    assert "huge" not in without_mark(made)
     assert made.headers["x-autotag-reason"] == "reason"
     assert made.message_id == "m"
 
 
 @pytest.mark.parametrize(
-    ("header", "attempt"), [(None, 1), (1, 1), (3, 3), (0, 1), (-5, 1), ("4", 1), (True, 1), (b"2", 1), ([2], 1)]
+    ("header", "attempt"),
+    [
+        (None, 1),
+        (1, 1),
+        (3, 3),
+        (0, 1),
+        (-5, 1),
+        (1000, 1000),
+        (1001, 1),
+        (2**62, 1),
+        ("4", 1),
+        (True, 1),
+        (b"2", 1),
+        ([2], 1),
+    ],
 )
 def test_an_attempt_that_is_no_number_is_the_first(header: object, attempt: int) -> None:
     assert delivery(headers={} if header is None else {"x-autotag-attempt": header}).attempt == attempt

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.cloud import refuse_to_shrink
 from tests.support.scripted_provider import ScriptedProvider
@@ -120,4 +124,121 @@ def test_the_note_of_an_incomplete_answer_is_in_the_result() -> None:
     "header", [None, 7, "", "no json", "{}", "[1]", '[{"provider": "x"}]', '[{"a":1,"suggestions":[]}]']
 )
 def test_a_header_in_another_format_holds_no_replies(header: object) -> None:
+    assert unpack(header) == {}
+
+
+def header_with(**changes: object) -> str:
+    fields: dict[str, object] = {
+        "provider": "tensorflow",
+        "status": "ok",
+        "suggestions": [["cat", 0.9]],
+        "model": "lite2@abc",
+        "reason": None,
+        "message": None,
+        "duration_s": 0.1,
+    }
+    return json.dumps([fields | changes])
+
+
+def test_the_header_that_the_next_test_damages_is_sound() -> None:
+    assert unpack(header_with()) == {
+        "tensorflow": Reply("tensorflow", "ok", (Suggestion("cat", 0.9),), "lite2@abc", duration_s=0.1)
+    }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"provider": ""},
+        {"provider": "p" * 101},
+        {"provider": "\x1b[2J"},
+        {"provider": 7},
+        {"status": "unavailable"},
+        {"status": "great"},
+        {"status": ["ok"]},
+        {"suggestions": None},
+        {"suggestions": [["cat"]]},
+        {"suggestions": [["cat", 0.9, 1]]},
+        {"suggestions": [["cat", math.nan]]},
+        {"suggestions": [["cat", math.inf]]},
+        {"suggestions": [["cat", -0.1]]},
+        {"suggestions": [["cat", 1.1]]},
+        {"suggestions": [["cat", 10**400]]},
+        {"suggestions": [["cat", "0.9"]]},
+        {"suggestions": [["cat", True]]},
+        {"suggestions": [["cat\x1b[2J", 0.9]]},
+        {"suggestions": [["c" * 1025, 0.9]]},
+        {"suggestions": [[{"a": "table"}, 0.9]]},
+        {"suggestions": {"cat": 0.9}},
+        {"model": "m" * 1025},
+        {"model": ["lite2"]},
+        {"reason": "\n"},
+        {"message": "m" * 1001},
+        {"duration_s": math.nan},
+        {"duration_s": -1},
+        {"duration_s": 1e9},
+        {"ask_again": "later"},
+        {"after_s": 1e9},
+    ],
+    ids=lambda changes: repr(changes)[:60],
+)
+def test_one_value_that_pack_would_not_write_and_nothing_of_the_header_counts(changes: dict[str, object]) -> None:
+    assert unpack(header_with(**changes)) == {}
+
+
+def test_a_header_that_is_too_long_or_nested_too_deep_holds_no_replies() -> None:
+    assert unpack("[" * 60_000) == {}
+    assert unpack(header_with() + " " * 65_536) == {}
+
+
+def test_a_reply_that_unpack_would_not_take_is_asked_again_and_a_long_message_is_cut() -> None:
+    odd = Reply("odd", "ok", (Suggestion("cat", math.nan),))
+    long = Reply("long", "failed", reason="refused", message="m" * 5000)
+    assert unpack(pack([odd, long])) == {"long": Reply("long", "failed", reason="refused", message="m" * 1000)}
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["ok", "skipped", "tensorflow"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+        | st.tuples(inner, inner).map(list)
+    ),
+    max_leaves=8,
+)
+SUGGESTIONS = st.lists(st.tuples(JSON | st.text(), JSON | st.floats(0, 1)).map(list), max_size=3)
+NEARLY_REPLY = st.fixed_dictionaries(
+    {
+        "provider": JSON | st.text(min_size=1, max_size=5),
+        "status": st.sampled_from(["ok", "failed", "skipped"]) | JSON,
+        "suggestions": SUGGESTIONS,
+        "model": st.none() | JSON,
+        "reason": st.none() | JSON,
+        "message": st.none() | JSON,
+        "duration_s": st.floats() | JSON,
+    }
+)
+
+
+@given(st.one_of(JSON, st.lists(NEARLY_REPLY, min_size=1, max_size=2)))
+def test_whatever_json_a_header_holds_reading_it_never_raises_and_no_value_is_out_of_range(value: object) -> None:
+    for provider, reply in unpack(json.dumps(value)).items():
+        assert provider == reply.provider
+        assert 0 < len(provider) <= 100
+        assert reply.status in ("ok", "skipped", "failed")
+        assert (reply.ask_again, reply.after_s) == (AskAgain.NO, 0.0)
+        assert reply.duration_s is None or 0 <= reply.duration_s < math.inf
+        for suggestion in reply.suggestions:
+            assert type(suggestion.name) is str
+            assert type(suggestion.confidence) is float
+            assert 0 <= suggestion.confidence <= 1
+
+
+@given(st.text() | st.binary())
+def test_whatever_text_a_header_holds_reading_it_never_raises(header: str | bytes) -> None:
     assert unpack(header) == {}

@@ -15,7 +15,7 @@ from worker.images.content import Content
 from worker.images.requests import JpegLimits, PixelRecipe
 from worker.messages import ImageFacts, Result
 from worker.operations.metrics import Metrics
-from worker.providers.base import Provider
+from worker.providers.base import Provider, Suggestion
 from worker.providers.replies import ProviderReplies, Reply
 from worker.settings import InstanceSettings, Settings
 from worker.supervision.decoder_pool import Decoded
@@ -115,6 +115,18 @@ async def test_who_has_replied_in_an_earlier_attempt_is_not_asked_again(content:
     tagged = await tagger(one, two).tag(SUBJECT, content, InstanceSettings(), earlier=earlier)
     assert (one.asked, two.asked) == (0, 1)
     assert [report.model for report in tagged.result.providers] == ["model@0", "two@1"]
+
+
+async def test_an_earlier_reply_of_a_provider_that_is_not_on_does_not_count(content: Content) -> None:
+    one = ScriptedProvider("one", ("cat", 0.9))
+    earlier = {"another": Reply("another", "ok", (Suggestion("forged", 1.0),), "model@0")}
+    tagged = await tagger(one).tag(SUBJECT, content, InstanceSettings(), earlier=earlier)
+    assert [report.name for report in tagged.result.providers] == ["one"]
+    assert [tag.name for tag in tagged.result.tags] == ["cat"]
+    # Nor where nobody is asked at all
+    one.refusal = lambda _mime_type: "not this format"
+    tagged = await tagger(one).tag(SUBJECT, content, InstanceSettings(), earlier=earlier)
+    assert [report.name for report in tagged.result.providers] == ["one"]
 
 
 @pytest.mark.parametrize("last_attempt", [True, False])

@@ -30,7 +30,13 @@ class BrokerMetrics:
             "autotag_broker_unconfirmed_messages", "Published, not yet confirmed", registry=registry
         )
         self._unsettled = Gauge("autotag_broker_unsettled_deliveries", "Delivered, not yet settled", registry=registry)
+        self._unmarked = Counter(
+            "autotag_unmarked_deliveries",
+            "Deliveries with headers of ours that did not carry our mark; the headers were dropped",
+            registry=registry,
+        )
         self._counted_reconnects = 0
+        self._counted_unmarked = 0
         self._depth_collector = _DepthCollector()
         registry.register(self._depth_collector)
         for lane in Lane:
@@ -50,6 +56,9 @@ class BrokerMetrics:
         """Update the numbers of messages, whose changes are not reported as changes of the state."""
         self._unconfirmed.set(state.unconfirmed)
         self._unsettled.set(state.unsettled)
+        if state.unmarked > self._counted_unmarked:  # a snapshot may be older than the last sample
+            self._unmarked.inc(state.unmarked - self._counted_unmarked)
+            self._counted_unmarked = state.unmarked
 
     def on_depths(self, messages: Mapping[str, int]) -> None:
         """The broker has reported how many messages are ready in each queue, by name without the prefix."""

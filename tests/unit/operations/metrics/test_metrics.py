@@ -120,6 +120,12 @@ def test_consumers_are_shown_by_lane_and_reconnects_only_grow(metrics: Metrics) 
     assert value(exposition, "autotag_broker_reconnects_total") == 3
 
 
+def test_unmarked_deliveries_are_counted_once_in_whatever_order_their_numbers_come(metrics: Metrics) -> None:
+    for unmarked in (0, 2, 1, 5, 0):
+        metrics.broker.sample(BrokerState(BrokerPhase.CONSUMING, 0.0, unmarked=unmarked))
+    assert value(text(metrics), "autotag_unmarked_deliveries_total") == 5
+
+
 def test_stale_depths_are_not_exported(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
     metrics.broker.on_depths({"images.live": 7})
     assert value(text(metrics), "autotag_queue_messages", queue="images.live") == 7
