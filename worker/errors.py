@@ -77,7 +77,7 @@ def exhausted(error: BaseException, *, also: Collection[int] = ()) -> ResourceEx
             case BaseExceptionGroup():
                 return next((found for each in cause.exceptions if (found := exhausted(each, also=also))), None)
             case OSError() if cause.errno in _SHORTAGES or cause.errno in also:
-                return ResourceExhausted(f"this machine has run out of something: {cause.strerror}")
+                return ResourceExhausted(f"this machine, or a limit of this process, is exhausted: {cause.strerror}")
             case MemoryError():
                 return ResourceExhausted("this machine has run out of memory")
             case RuntimeError() if _NO_THREAD in str(cause):

@@ -18,8 +18,8 @@ from worker.http.sessions import Sessions
 from worker.http.try_image import UploadLimiter
 from worker.operations.connections import affordable
 
-DEADLINES = Deadlines(body_by_path_s={"/try": try_image.READ_WITHIN_S + 5.0})
-"""`/try` ends its own reading in time, with an answer."""
+DEADLINES = Deadlines(body_by_path_s={route.path: try_image.READ_WITHIN_S + 5.0 for route in try_image.routes})
+"""An uploaded image has more time than a form, and its handler ends the reading itself, with an answer."""
 
 _HEALTH_PATHS = frozenset(route.path for route in health.routes)
 

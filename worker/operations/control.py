@@ -76,6 +76,8 @@ class ControlServer:
         connection = listening.connection(writer.transport)
         try:
             line = await reader.readline()  # the listening socket closes a connection on which none comes in time
+            if connection.closing:  # what has come of the line so far is not to be obeyed
+                return
             connection.enter(Stage.ANSWERING, time.monotonic())
             writer.write(json.dumps(await self._run_command(line)).encode() + b"\n")
             connection.enter(Stage.ANSWERING, time.monotonic(), _TIMEOUT_S)
