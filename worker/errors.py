@@ -6,6 +6,10 @@ programs (`image_truncated`); the message is for people and says what happened, 
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Collection
+from typing import Final
+
 
 class AutotagError(Exception):
     """The base class of every error that Autotag raises deliberately."""
@@ -43,3 +47,40 @@ class Unavailable(AutotagError):
     def __init__(self, message: str, *, reason: str, after_s: float = 0.0) -> None:
         super().__init__(message, reason=reason)
         self.after_s = after_s
+
+
+class ResourceExhausted(AutotagError):
+    """This machine has run out of descriptors, memory, threads or space: hold the event and try again, uncounted."""
+
+    def __init__(self, message: str, *, reason: str = "resources_exhausted") -> None:
+        super().__init__(message, reason=reason)
+
+
+_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ENOBUFS})
+_NO_THREAD: Final = "can't start new thread"  # CPython's words for EAGAIN of pthread_create
+_MAXIMUM_CAUSES: Final = 8
+
+
+def exhausted(error: BaseException, *, also: Collection[int] = ()) -> ResourceExhausted | None:
+    """The error for a failure that means that this machine has run out of something; None for any other failure.
+
+    What `error` was raised from counts too: network libraries wrap the system's error more than once. `also` names
+    further error numbers that mean the same where they occurred, as EAGAIN does where a process is started.
+    """
+    cause: BaseException | None = error
+    for _ in range(_MAXIMUM_CAUSES):
+        match cause:
+            case None:
+                return None
+            case ResourceExhausted():
+                return cause
+            case BaseExceptionGroup():
+                return next((found for each in cause.exceptions if (found := exhausted(each, also=also))), None)
+            case OSError() if cause.errno in _SHORTAGES or cause.errno in also:
+                return ResourceExhausted(f"this machine, or a limit of this process, is exhausted: {cause.strerror}")
+            case MemoryError():
+                return ResourceExhausted("this machine has run out of memory")
+            case RuntimeError() if _NO_THREAD in str(cause):
+                return ResourceExhausted("this machine has run out of threads")
+        cause = cause.__cause__
+    return None

@@ -19,18 +19,19 @@ from worker.amqp.broker import Broker
 from worker.amqp.delivery import Delivery, Ending
 from worker.amqp.errors import NotConfirmed, NotPublished, PublishRefused, Unroutable
 from worker.engine import Active
-from worker.errors import AutotagError, CannotBeDone, TryLater, Unavailable
+from worker.errors import AutotagError, CannotBeDone, ResourceExhausted, TryLater, Unavailable, exhausted
 from worker.messages import Event, Result, UnreadableEvent, read_event, write_result
 from worker.operations import tracing
 from worker.operations.history import EndedDelivery, History, Thumbnail
 from worker.operations.history.thumbnails import Thumbnails
 from worker.operations.metrics import EventMetrics
 from worker.operations.tracing import NO_TRACER, Trace, Tracer
-from worker.providers.replies import ProviderReplies, pack, unpack
+from worker.providers.replies import ProviderReplies, Reply, pack, unpack
 from worker.settings import tag_limit
 from worker.tagging import results
 from worker.tagging.gates import gate
 from worker.tagging.results import Subject
+from worker.tagging.tagger import NotAllAsked
 
 _log = structlog.get_logger(__name__)
 
@@ -58,6 +59,8 @@ class DeliveryContext:
     tags: int = 0
     settled_providers: frozenset[str] = frozenset()
     """The providers whose final reply is in a result that has been published already."""
+    replies: dict[str, Reply] = field(default_factory=dict)
+    """Final replies of this attempt, from before this machine ran out of what it takes to ask the other providers."""
     result: Result | None = None
     thumbnail: Thumbnail | None = None
     trace: Trace = field(default_factory=lambda: Trace(NO_TRACER))
@@ -75,6 +78,15 @@ class DeliveryContext:
     def record(self, error: AutotagError) -> None:
         """Keep the reason for which the delivery ends otherwise than answered."""
         self.reason, self.message = error.reason, str(error)
+
+    def keep(self, replies: ProviderReplies) -> None:
+        """Keep the final replies, so that their providers are not asked again."""
+        self.replies |= {each.provider: each for each in replies.replies if each.provider in replies.settled}
+
+    @property
+    def earlier_replies(self) -> dict[str, Reply]:
+        """The final replies of earlier attempts, and of this one."""
+        return unpack(self.delivery.headers.get(ANSWERS_HEADER)) | self.replies
 
     def asset_and_instance(self, error: Exception | None = None) -> tuple[str | None, str | None]:
         """Asset id and instance, as far as the event, or the error about an unreadable one, names them."""
@@ -129,14 +141,14 @@ class Pipeline:
     async def _settle(self, context: DeliveryContext) -> Ending:
         """Tag and answer; an error decides how the delivery ends instead."""
         try:
-            return await self._answer(context)
+            return await self._answer_with_what_there_is(context)
         except CannotBeDone as error:
             return await self._dead_letter(context, error)
         except NotPublished:
             raise
         except TryLater as error:
             return await self._retry_later(context, error)
-        except Unavailable as error:
+        except (Unavailable, ResourceExhausted) as error:
             return await self._wait_for_operator(context, error)
         except Exception as error:  # noqa: BLE001
             # A fault of ours in one event must neither lose it nor stop the others; after its last attempt it is kept
@@ -144,6 +156,29 @@ class Pipeline:
             _log.exception("unexpected error", **context.log_fields())
             fault = TryLater(f"unexpected {type(error).__name__}: {error}", reason="internal_error")
             return await self._retry_later(context, fault)
+
+    async def _answer_with_what_there_is(self, context: DeliveryContext) -> Ending:
+        """Answer, and while this machine has run out of what that takes, hold the event and begin again after a pause.
+
+        In the pause the event holds no descriptor and no image: else events that wait could take from each other what
+        they wait for. Raises ResourceExhausted when that has gone on for too long, or the delivery is no longer ours.
+        """
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                return await self._answer(context)
+            except Exception as error:
+                shortage = None if isinstance(error, CannotBeDone | NotPublished) else exhausted(error)
+                if shortage is None:
+                    raise
+                if pause_s > _LONGEST_PAUSE_S or context.delivery.lost:
+                    raise shortage from error
+                if isinstance(error, NotAllAsked):
+                    context.keep(error.replies)
+            if pause_s == _FIRST_PAUSE_S:
+                _log.warning("held, and tried again after a pause", error=str(shortage), **context.log_fields())
+            await asyncio.sleep(pause_s)
+            pause_s *= 2
 
     async def _answer(self, context: DeliveryContext) -> Ending:
         """The way of an event for which all goes well."""
@@ -166,7 +201,7 @@ class Pipeline:
         with self._metrics.stage("fetch"):
             content = await engine.sources.open_content(event, read.image_bytes, settings.sources)
         with content:
-            earlier = unpack(delivery.headers.get(ANSWERS_HEADER))
+            earlier = context.earlier_replies
             context.settled_providers = frozenset(earlier)
             tagged = await engine.tagger.tag(
                 subject,
@@ -241,16 +276,18 @@ class Pipeline:
         context.delivery.ack()
         return Ending.RETRIED
 
-    async def _wait_for_operator(self, context: DeliveryContext, error: Unavailable) -> Ending:
+    async def _wait_for_operator(self, context: DeliveryContext, error: Unavailable | ResourceExhausted) -> Ending:
         """The event waits for an operator, however long: this is no attempt."""
         context.record(error)
         if self._broker.state.paused:  # no event can be answered: keep this one where the others are
             context.delivery.requeue()
             return Ending.REQUEUED
+        after_s = error.after_s if isinstance(error, Unavailable) else 0.0
+        headers = {ANSWERS_HEADER: pack(context.earlier_replies.values())} if context.replies else None
         await self._until_accepted(
             context,
             lambda: self._broker.retry_later(
-                context.delivery, at_least_s=max(_SHORTEST_WAIT_S, error.after_s), counted=False
+                context.delivery, at_least_s=max(_SHORTEST_WAIT_S, after_s), counted=False, headers=headers
             ),
         )
         context.delivery.ack()

@@ -130,10 +130,15 @@ class Service:
         if not self.settings.http.enabled:
             return
         # Imported here: where it is off, its memory is saved.
-        from worker.http.app import build_app
+        from worker.http.app import DEADLINES, build_app
         from worker.http.server import HttpServer
 
-        server = HttpServer(self.settings.http, build_app(self, self.settings.http.token))
+        server = HttpServer(
+            self.settings.http,
+            build_app(self, self.settings.http.token),
+            deadlines=DEADLINES,
+            on_refused=self.metrics.http_connection_refused,
+        )
         await server.start()
         stack.push_async_callback(server.close)
 

@@ -8,6 +8,7 @@ It has no rules of its own, and does not know what a job contains.
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from typing import Protocol
 
 import structlog
 
+from worker.errors import exhausted
 from worker.supervision import lifecycle, packets
 from worker.supervision.child_handle import ChildHandle, ChildSpec, protocol_broken
 from worker.supervision.lifecycle import (
@@ -431,7 +433,11 @@ class Supervisor:
         try:
             self._child = ChildHandle(self.name, self._spec, self)
         except OSError as error:
-            self._post(SpawnFailed(Cause("spawn_failed", f"could not be started: {error}")))
+            shortage = exhausted(error, also=(errno.EAGAIN,))  # EAGAIN: no more processes
+            if shortage is not None:
+                _log.warning("child could not be started yet", child=self.name, error=str(shortage))
+            cause = Cause("spawn_failed", f"could not be started: {error}")
+            self._post(SpawnFailed(cause, exhausted=shortage is not None))
         else:
             _log.info("child launched", child=self.name, pid=self.pid)
 

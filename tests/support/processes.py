@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -55,3 +57,30 @@ def _state(pid: int) -> str | None:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+@contextmanager
+def descriptors(soft: int) -> Iterator[None]:
+    """This process, and what it starts in the block, may have so many descriptors."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@contextmanager
+def all_descriptors_taken() -> Iterator[None]:
+    """Take every descriptor that this process may have."""
+    taken: list[int] = []
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    with descriptors(highest + 20):
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        try:
+            yield
+        finally:
+            for each in taken:
+                os.close(each)

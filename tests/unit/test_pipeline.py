@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -16,18 +17,18 @@ from worker.amqp.broker import Broker
 from worker.amqp.delivery import ATTEMPT_HEADER, Delivery, Ending
 from worker.amqp.topology import Lane
 from worker.engine import Active, Engine
-from worker.errors import CannotBeDone, TryLater, Unavailable
+from worker.errors import CannotBeDone, ResourceExhausted, TryLater, Unavailable
 from worker.images.content import Content
 from worker.messages import EVENT_TYPE, ImageFacts, OutgoingMessage, ProviderReport, Result
 from worker.messages.results import result_id
 from worker.operations.history import History
 from worker.operations.history.thumbnails import Thumbnails
 from worker.operations.metrics import Metrics
-from worker.pipeline import Pipeline
-from worker.providers.replies import AskAgain, ProviderReplies, Reply
+from worker.pipeline import ANSWERS_HEADER, Pipeline
+from worker.providers.replies import AskAgain, ProviderReplies, Reply, unpack
 from worker.settings import Settings, settings_digest
 from worker.tagging.results import Subject
-from worker.tagging.tagger import Tagged
+from worker.tagging.tagger import NotAllAsked, Tagged
 
 OLD = Settings.model_validate(
     {"retry": {"maximum_number_of_attempts": 2}, "defaults": {"tensorflow": {"enabled": True}}}
@@ -249,3 +250,68 @@ async def test_at_the_last_attempt_an_event_still_waits_for_an_operator(it: Relo
     (retry,) = it.broker.retried
     assert (retry["at_least_s"], retry["counted"]) == (3600, False)
     assert it.broker.dead == []
+
+
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses of the pipeline, which end at once."""
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("worker.pipeline.asyncio.sleep", sleep)
+    return pauses
+
+
+NO_DESCRIPTOR = OSError(errno.EMFILE, "Too many open files")
+
+
+@pytest.mark.parametrize("error", [NO_DESCRIPTOR, ResourceExhausted("no descriptor"), MemoryError()])
+async def test_a_machine_that_has_run_out_costs_no_attempt_and_the_event_is_answered_when_it_has_more(
+    it: Reloading, no_pause: list[float], error: Exception
+) -> None:
+    failures = 3
+
+    async def short_of_descriptors(subject: Subject, **_: object) -> Tagged:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise error
+        return made(subject, ANSWERED)
+
+    it.outcome = short_of_descriptors
+    # At its last attempt, so that one more that counted would be the end of it
+    assert await it.handle(attempt=2) is Ending.ANSWERED
+    assert no_pause == [1, 2, 4]
+    assert (it.broker.retried, it.broker.dead) == ([], [])
+
+
+async def test_a_machine_that_stays_short_has_the_event_wait_uncounted(it: Reloading, no_pause: list[float]) -> None:
+    async def short_of_descriptors(_subject: Subject, **_: object) -> Tagged:
+        raise NO_DESCRIPTOR
+
+    it.outcome = short_of_descriptors
+    assert await it.handle(attempt=2) is Ending.RETRIED
+    assert no_pause == [1, 2, 4, 8, 16]
+    (retry,) = it.broker.retried
+    assert (retry["counted"], retry["headers"]) == (False, None)
+    assert it.broker.dead == []
+
+
+async def test_what_others_have_answered_is_kept_while_one_could_not_be_asked(
+    it: Reloading, no_pause: list[float]
+) -> None:
+    unasked = Reply("slow", "unavailable", message="Too many open files", ask_again=AskAgain.SOON)
+    asked_with: list[set[str]] = []
+
+    async def one_is_not_asked(_subject: Subject, **options: Any) -> Tagged:
+        asked_with.append(set(options["earlier"]))
+        raise NotAllAsked(ProviderReplies((ANSWERED, unasked)))
+
+    it.outcome = one_is_not_asked
+    assert await it.handle() is Ending.RETRIED
+    assert asked_with == [set(), *[{"tensorflow"}] * 5]
+    (retry,) = it.broker.retried
+    assert set(unpack(cast("dict[str, object]", retry["headers"])[ANSWERS_HEADER])) == {"tensorflow"}
+    assert retry["counted"] is False

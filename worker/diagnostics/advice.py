@@ -58,6 +58,7 @@ ADVICE = {
     "endpoint_not_allowed": "Check the instance's endpoint for this service: it must be an https address.",
     "endpoint_not_public": "Set `cloud.allow_private_endpoints` if the service's endpoint is inside your network.",
     "model_disabled": "Find out why the model crashed, mend it, then {reset}.",
+    "resources_exhausted": "Raise the limit that was hit (descriptors, memory, processes, disk). The event is kept.",
     "unroutable": "Bind a queue for this result: nobody takes it now. The event is kept and comes back.",
     "publish_refused": "Have the DMS take its results: their queue is full. Events are kept.",
     "provider_raised": "Read the log: the provider has a fault. It is asked again.",

@@ -11,9 +11,17 @@ from starlette.routing import BaseRoute, Route
 
 from worker.http import actions, exposition, health, pages, try_image
 from worker.http.bearer_token import BearerTokenMiddleware
+from worker.http.concurrency import ConcurrencyLimitMiddleware
+from worker.http.protocol import MAXIMUM_CONNECTIONS, Deadlines
 from worker.http.service_api import ServiceApi
 from worker.http.sessions import Sessions
 from worker.http.try_image import UploadLimiter
+from worker.operations.connections import affordable
+
+DEADLINES = Deadlines(body_by_path_s={route.path: try_image.READ_WITHIN_S + 5.0 for route in try_image.routes})
+"""An uploaded image has more time than a form, and its handler ends the reading itself, with an answer."""
+
+_HEALTH_PATHS = frozenset(route.path for route in health.routes)
 
 _PAGE = (*pages.routes, *actions.routes, *try_image.routes)
 
@@ -25,7 +33,15 @@ OPEN_PATHS = frozenset(route.path for route in (*health.routes, *_PAGE) if isins
 
 def build_app(service: ServiceApi, token: SecretStr | None = None) -> Starlette:
     """The application over `service`. With `token`, everything but the health checks needs it."""
-    app = Starlette(routes=ROUTES, middleware=[Middleware(BearerTokenMiddleware, token=token, open_paths=OPEN_PATHS)])
+    # Half of the connections, so that a health check always finds one that can be closed to make room for it.
+    maximum = max(1, affordable(MAXIMUM_CONNECTIONS) // 2)
+    app = Starlette(
+        routes=ROUTES,
+        middleware=[
+            Middleware(ConcurrencyLimitMiddleware, maximum=maximum, exempt_paths=_HEALTH_PATHS),
+            Middleware(BearerTokenMiddleware, token=token, open_paths=OPEN_PATHS),
+        ],
+    )
     app.state.service = service
     app.state.sessions = Sessions(token)
     app.state.upload_limiter = UploadLimiter()

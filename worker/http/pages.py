@@ -8,7 +8,7 @@ from importlib.resources import files
 from urllib.parse import parse_qs
 
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
@@ -97,12 +97,15 @@ async def sign_out(request: Request) -> Response:
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """The fields of a small form; an oversized or malformed form counts as empty."""
+    """The fields of a small form; an oversized, malformed or incomplete form counts as empty."""
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAXIMUM_FORM_BYTES:
-            return {}
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _MAXIMUM_FORM_BYTES:
+                return {}
+    except ClientDisconnect:
+        return {}
     try:
         return {name: values[0] for name, values in parse_qs(body.decode(), max_num_fields=10).items()}
     except ValueError:

@@ -6,28 +6,37 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
 from worker.errors import Misconfigured
+from worker.http.protocol import IDLE_S, MAXIMUM_CONNECTIONS, MAXIMUM_HEAD_BYTES, Deadlines, LimitedProtocol
+from worker.operations.connections import ListeningSocket, Refusal
 from worker.settings import HttpSettings
 
 _log = structlog.get_logger(__name__)
 
-_MAXIMUM_CONNECTIONS = 200
 _GRACE_S = 2
-_BACKLOG = 100
 
 
 class HttpServer:
-    """Listens from `start` to `close`."""
+    """Listens from `start` to `close`. `on_refused` is called for each connection that is closed for a limit."""
 
-    def __init__(self, settings: HttpSettings, app: ASGIApp) -> None:
+    def __init__(
+        self,
+        settings: HttpSettings,
+        app: ASGIApp,
+        *,
+        deadlines: Deadlines,
+        on_refused: Callable[[Refusal], None] = lambda _why: None,
+    ) -> None:
         self._settings = settings
         self._app = app
+        self._deadlines = deadlines
+        self._on_refused = on_refused
         self._server: uvicorn.Server | None = None
         self._task: asyncio.Task[None] | None = None
         self.url = ""
@@ -36,23 +45,29 @@ class HttpServer:
     async def start(self) -> None:
         """Listen. Raises Misconfigured when the address or the certificate can't be used."""
         settings = self._settings
+        listening = self._bind()
         config = uvicorn.Config(
             self._app,
-            http="h11",
+            http=LimitedProtocol.on(listening, self._deadlines),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=_MAXIMUM_CONNECTIONS,
+            backlog=ListeningSocket.ACCEPTED_AT_ONCE,
+            timeout_keep_alive=IDLE_S,
+            h11_max_incomplete_event_size=MAXIMUM_HEAD_BYTES,
             timeout_graceful_shutdown=_GRACE_S,
             ssl_context_factory=(lambda _config, _default: _tls_context(settings))
             if settings.certificate_file
             else None,
         )
-        config.load()
-        listening = _bind(settings)
+        try:
+            config.load()
+        except BaseException:
+            listening.close()
+            raise
         address, port = listening.getsockname()[:2]
         self.url = f"{'https' if config.is_ssl else 'http'}://{f'[{address}]' if ':' in address else address}:{port}"
         self._server = _Server(config)
@@ -66,35 +81,41 @@ class HttpServer:
             self._server.should_exit = True
             await asyncio.wait({self._task})
 
+    def _bind(self) -> ListeningSocket:
+        """The listening socket. It is opened here so that an occupied port is reported before anything else starts."""
+        settings = self._settings
+        try:
+            family, _, _, _, address = socket.getaddrinfo(
+                settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            listening = ListeningSocket(
+                family,
+                "http",
+                MAXIMUM_CONNECTIONS,
+                request_within_s=self._deadlines.head_s,
+                on_refused=self._on_refused,
+            )
+            try:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listening.bind(address)
+                listening.listen()
+            except OSError:
+                listening.close()
+                raise
+        except OSError as error:
+            raise Misconfigured(
+                f"can't listen for HTTP on {settings.host} port {settings.port}: {error.strerror}; "
+                "set `http.host` and `http.port`, or turn it off with `http.enabled`",
+                reason="http_address_unusable",
+            ) from error
+        return listening
+
 
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to the service, which has more to stop than requests."""
         yield
-
-
-def _bind(settings: HttpSettings) -> socket.socket:
-    """The listening socket. It is opened here so that an occupied port is reported before anything else starts."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(address)
-            listening.listen(_BACKLOG)
-        except OSError:
-            listening.close()
-            raise
-    except OSError as error:
-        raise Misconfigured(
-            f"can't listen for HTTP on {settings.host} port {settings.port}: {error.strerror}; "
-            "set `http.host` and `http.port`, or turn it off with `http.enabled`",
-            reason="http_address_unusable",
-        ) from error
-    return listening
 
 
 def _tls_context(settings: HttpSettings) -> ssl.SSLContext:

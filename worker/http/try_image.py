@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from worker.engine import Engine
-from worker.errors import AutotagError, CannotBeDone, TryLater, Unavailable
+from worker.errors import AutotagError, CannotBeDone, ResourceExhausted, TryLater, Unavailable, exhausted
 from worker.http.page import explanation as page_explanation
 from worker.http.page import formatting
 from worker.http.pages import sessions_of
@@ -29,7 +29,9 @@ from worker.tagging.explain import Explanation, explain, raise_if_no_provider
 
 NAME_HEADER = "x-autotag-file"
 
-_READ_WITHIN_S = 60.0
+READ_WITHIN_S = 60.0
+"""Longer than for other bodies: only those who may try an image get so far, and few at a time."""
+
 _MAXIMUM_CONCURRENT_UPLOADS = 2
 _MAXIMUM_NAME_LENGTH = 200
 
@@ -78,7 +80,11 @@ async def try_image(request: Request) -> Response:
     except AutotagError as error:
         return _refuse(request, str(error), _status_code(error))
     except TimeoutError:
-        return _refuse(request, f"It did not arrive within {_READ_WITHIN_S:g} s", 408)
+        return _refuse(request, f"It did not arrive within {READ_WITHIN_S:g} s", 408)
+    except OSError as error:
+        if (shortage := exhausted(error)) is None:
+            raise
+        return _refuse(request, str(shortage), _status_code(shortage))
     finally:
         upload_limiter.release(requester.key)
     if _wants_json(request):
@@ -108,7 +114,7 @@ async def _read_content(request: Request) -> Content:
         raise too_large
     with MemoryFile() as memory:
         try:
-            async with asyncio.timeout(_READ_WITHIN_S):
+            async with asyncio.timeout(READ_WITHIN_S):
                 async for chunk in request.stream():
                     if memory.size_bytes + len(chunk) > maximum_bytes:
                         raise too_large
@@ -129,7 +135,7 @@ def _file_name(request: Request) -> str:
 def _status_code(error: AutotagError) -> int:
     if error.reason == "content_too_large":
         return 413
-    return 503 if isinstance(error, Unavailable | TryLater) else 422
+    return 503 if isinstance(error, Unavailable | TryLater | ResourceExhausted) else 422
 
 
 def _refuse(request: Request, message: str, status: int) -> Response:

@@ -11,17 +11,21 @@ import contextlib
 import json
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from worker.errors import Misconfigured, TryLater
+from worker.operations.connections import ListeningSocket, Stage
 
 _log = structlog.get_logger(__name__)
 
 _MAXIMUM_LINE_BYTES = 1 << 20
 _TIMEOUT_S = 10.0
+_MAXIMUM_CONNECTIONS = 32
 
 Command = Callable[[], Awaitable[object]]
 
@@ -40,16 +44,24 @@ class ControlServer:
             raise Misconfigured(
                 f"another Autotag listens on {self._path}; stop it, or give this one its own `control_socket`"
             )
+        listening = ListeningSocket(socket.AF_UNIX, "control socket", _MAXIMUM_CONNECTIONS, request_within_s=_TIMEOUT_S)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._path.unlink(missing_ok=True)  # left behind by a service that was killed
             # By umask and not by chmod, so that the socket never exists with wider permissions.
             previous_umask = os.umask(0o177)
             try:
-                self._server = await asyncio.start_unix_server(self._handle, self._path, limit=_MAXIMUM_LINE_BYTES)
+                listening.bind(os.fspath(self._path))
             finally:
                 os.umask(previous_umask)
+            self._server = await asyncio.start_unix_server(
+                partial(self._handle, listening),
+                sock=listening,
+                limit=_MAXIMUM_LINE_BYTES,
+                backlog=ListeningSocket.ACCEPTED_AT_ONCE,
+            )
         except OSError as error:
+            listening.close()
             raise Misconfigured(f"no control socket at {self._path}: {error.strerror}; set `control_socket`") from error
 
     async def close(self) -> None:
@@ -58,12 +70,19 @@ class ControlServer:
             self._server.close()
             self._path.unlink(missing_ok=True)
 
-    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _handle(
+        self, listening: ListeningSocket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        connection = listening.connection(writer.transport)
         try:
-            line = await asyncio.wait_for(reader.readline(), _TIMEOUT_S)
+            line = await reader.readline()  # the listening socket closes a connection on which none comes in time
+            if connection.closing:  # what has come of the line so far is not to be obeyed
+                return
+            connection.enter(Stage.ANSWERING, time.monotonic())
             writer.write(json.dumps(await self._run_command(line)).encode() + b"\n")
+            connection.enter(Stage.ANSWERING, time.monotonic(), _TIMEOUT_S)
             await writer.drain()
-        except (OSError, ValueError, TimeoutError) as error:
+        except (OSError, ValueError) as error:
             _log.debug("control connection ended early", error=str(error))
         finally:
             writer.close()

@@ -17,7 +17,7 @@ from typing import Annotated, Literal, Self
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from worker.errors import AutotagError, TryLater, Unavailable
+from worker.errors import AutotagError, ResourceExhausted, TryLater, Unavailable, exhausted
 from worker.messages import ImageFacts, ProviderReport
 from worker.operations import tracing
 from worker.providers.base import Image, Provider, Suggestion
@@ -39,6 +39,8 @@ class AskAgain(StrEnum):
     """The reply is final."""
     LATER = "later"
     """The provider is down: ask after a delay, and publish the other tags meanwhile."""
+    SOON = "soon"
+    """This machine had run out of what it takes to ask: the event is held, and the provider asked after a pause."""
     WAIT = "wait"
     """The provider cannot answer until an operator acts or a budget renews: a delayed retry would waste an attempt."""
 
@@ -90,6 +92,11 @@ class ProviderReplies:
     def suspended(self) -> tuple[Reply, ...]:
         """The providers that cannot answer until an operator acts or a budget renews."""
         return tuple(reply for reply in self.replies if reply.ask_again is AskAgain.WAIT)
+
+    @property
+    def unasked(self) -> tuple[Reply, ...]:
+        """The providers that could not be asked because this machine had run out of something."""
+        return tuple(reply for reply in self.replies if reply.ask_again is AskAgain.SOON)
 
     @property
     def settled(self) -> frozenset[str]:
@@ -168,6 +175,8 @@ async def ask(provider: Provider, image: Image, instance: InstanceSettings) -> R
     try:
         with tracing.span(f"provider {provider.name}"):
             answer = await provider.tag(image, instance)
+    except ResourceExhausted as error:
+        return reply("unavailable", error, AskAgain.SOON)
     except TryLater as error:
         return reply("unavailable", error, AskAgain.LATER, error.after_s)
     except Unavailable as error:
@@ -175,6 +184,8 @@ async def ask(provider: Provider, image: Image, instance: InstanceSettings) -> R
     except AutotagError as error:  # the image is refused, or an operator must act: asking again changes nothing
         return reply("failed", error, AskAgain.NO)
     except Exception as error:  # noqa: BLE001
+        if (shortage := exhausted(error)) is not None:
+            return reply("unavailable", shortage, AskAgain.SOON)
         # A provider may be third-party code: its bugs must not cost the other providers' tags.
         _log.exception("provider raised", provider=provider.name, asset_id=image.asset_id)
         unexpected = TryLater(

@@ -41,7 +41,9 @@ class Sources:
     async def open_content(self, event: Event, image_bytes: bytes | None, settings: SourcesSettings) -> Content:
         """The image of an event; the caller closes it. `image_bytes` is what `read_event` found in the message.
 
-        Raises CannotBeDone for what must not or cannot be opened, TryLater for what may become available later.
+        Raises CannotBeDone for what must not or cannot be opened, TryLater for what may become available later. When
+        this machine has run out of descriptors or memory, that is a ResourceExhausted or an OSError that `exhausted`
+        knows.
         """
         content = event.data.content
         match content.path, content.url:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+from worker.errors import exhausted
+
 T = TypeVar("T")
 
 
@@ -30,10 +32,11 @@ class BlockingCalls:
         """Call `function` in a thread and return its result. Raises what it raises.
 
         Raises TimeoutError when the call takes too long, or at once when every thread is busy. `discard` gets a result
-        that arrives after the timeout.
+        that arrives after the timeout. Raises ResourceExhausted when no thread can be started.
         """
         if self._busy == self._limit:
             raise TimeoutError("every thread is taken by a call that has not come back")
+        self._have_thread()
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[T] = loop.create_future()
 
@@ -60,12 +63,19 @@ class BlockingCalls:
             return await outcome
 
     def _run_in_thread(self, work: Callable[[], None]) -> None:
-        """Give `work` to a free thread, or start one: no call ever queues behind a hung one."""
+        """Give `work` to a free thread: no call ever queues behind a hung one."""
         self._busy += 1
         self._jobs.put(work)
-        if self._busy > self._started:
-            self._started += 1
+
+    def _have_thread(self) -> None:
+        """Start a thread if none is free."""
+        if self._busy < self._started:
+            return
+        try:
             threading.Thread(target=self._work_loop, name="blocking calls", daemon=True).start()
+        except RuntimeError as error:
+            raise exhausted(error) or error from error
+        self._started += 1
 
     def _work_loop(self) -> None:
         while True:

@@ -7,12 +7,13 @@ differently the second time (DNS rebinding) gains nothing. TLS still verifies th
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 
 import httpcore
 
-from worker.errors import CannotBeDone
+from worker.errors import CannotBeDone, exhausted
 from worker.sources.addresses import why_refused
 from worker.sources.blocking import BlockingCalls
 
@@ -39,7 +40,10 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Connect to the first allowed address that answers. Raises CannotBeDone when all of them are refused."""
+        """Connect to the first allowed address that answers.
+
+        Raises CannotBeDone when all of them are refused, and ResourceExhausted without a descriptor for a socket.
+        """
         limit_s = timeout or _DEFAULT_TIMEOUT_S
         try:
             async with asyncio.timeout(limit_s):
@@ -47,7 +51,11 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
                 return await self._connect_to_first(addresses, port, limit_s / len(addresses), socket_options)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(f"no connection within {limit_s:g} s") from error
-        except OSError as error:
+        except (OSError, httpcore.ConnectError) as error:
+            if (shortage := exhausted(error)) is not None:
+                raise shortage from error
+            if isinstance(error, httpcore.ConnectError):
+                raise
             raise httpcore.ConnectError(str(error)) from error
 
     async def _allowed_addresses(self, host: str, port: int, timeout_s: float) -> list[str]:
@@ -87,6 +95,10 @@ def system_resolver(calls: BlockingCalls) -> Resolver:
                 found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             except UnicodeError as error:  # a label of more than 63 characters
                 raise OSError(f"no valid host name: {error}") from error
+            except socket.gaierror:
+                # The resolver does not report that it had no descriptor for its socket, only that it found nothing.
+                os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+                raise
             return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
         return await calls.call(getaddrinfo, timeout_s=timeout_s, discard=lambda _: None)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from worker.errors import CannotBeDone, TryLater
+from worker.errors import CannotBeDone, TryLater, exhausted
 from worker.images.content import Content
 from worker.images.format import HEAD_BYTES
 from worker.settings import SourcesSettings
@@ -28,7 +28,7 @@ def open_path(path: str, settings: SourcesSettings) -> Content:
     """The file at `path`: absolute, or relative to the first root that has it. Blocks; run it in a thread.
 
     Raises CannotBeDone for what must not be read or is not a regular file of an allowed size, TryLater for what is
-    missing or not readable.
+    missing or not readable, ResourceExhausted when this machine has no descriptor left for it.
     """
     roots = settings.path_roots
     if not roots:
@@ -123,6 +123,8 @@ def _raise_outside(path: str) -> NoReturn:
 
 
 def _raise_for(error: OSError, path: str) -> NoReturn:
+    if (shortage := exhausted(error)) is not None:
+        raise shortage from error
     if error.errno in _MALFORMED:
         raise CannotBeDone(f"{path[:200]!r} is no usable path: {error.strerror}", reason="path_invalid") from error
     if error.errno in (errno.EACCES, errno.EPERM):

@@ -224,7 +224,7 @@ class _DecoderJob:
         self.answer: asyncio.Future[ImageFacts] = asyncio.get_running_loop().create_future()
         self.timeout_s = timeout_s
         self.packet = packet
-        self.fds = [os.dup(fd) for fd in fds]
+        self.fds = packets.duplicate_all(fds)
         self.deaths = 0
         self._put_back = put_back
         self._kind = kind

@@ -139,6 +139,9 @@ PHASE_NAMES: dict[type[ChildPhase], str] = {
 }
 """Every phase in one word, as metrics and the status page write it."""
 
+EXHAUSTED_PAUSE_S = 2.0
+"""Between two attempts to start a process for which this machine has no room."""
+
 WORKING_PHASE_NAMES = frozenset(PHASE_NAMES[phase] for phase in get_args(WorkingPhase))
 
 
@@ -177,9 +180,10 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class SpawnFailed:
-    """The operating system could not start the process."""
+    """The operating system could not start the process. `exhausted`: because the machine has run out of something."""
 
     cause: Cause
+    exhausted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +355,9 @@ def _starting(policy: Policy, life: Life, event: ChildEvent, now_s: float) -> Ou
             return _become_ready(policy, life, now_s, BecameReady())
         case SaidHopeless(cause):
             return _kill(policy, life, cause, now_s, hopeless=True)
+        case SpawnFailed(exhausted=True):
+            # Nothing is wrong with the child: it is started as soon as there is room for it, however often that fails.
+            return replace(life, phase=BackOff(now_s + EXHAUSTED_PAUSE_S)), (Relaunching(EXHAUSTED_PAUSE_S),)
         case SpawnFailed(cause):
             return _crash(policy, life, cause, now_s, counted=True)
         case Ended(cause, illegal_instruction=True):

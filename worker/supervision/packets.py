@@ -101,6 +101,18 @@ def receive(sock: socket.socket, *, maximum_fds: int) -> tuple[Packet, list[int]
         raise
 
 
+def duplicate_all(fds: Iterable[int]) -> list[int]:
+    """Duplicates of descriptors, all or none. Raises `OSError`."""
+    copies: list[int] = []
+    try:
+        for fd in fds:
+            copies.append(os.dup(fd))  # noqa: PERF401 - those that there are so far must be closed after an error
+    except OSError:
+        close_all(copies)
+        raise
+    return copies
+
+
 def close_all(fds: Iterable[int]) -> None:
     """Close descriptors; one that is closed already is ignored."""
     for fd in fds:

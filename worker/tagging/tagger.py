@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from worker.errors import Unavailable
+from worker.errors import ResourceExhausted, Unavailable
 from worker.images.content import Content
 from worker.images.format import sniff
 from worker.images.requests import JpegLimits, PixelRecipe
@@ -27,6 +27,15 @@ from worker.tagging.results import Subject
 
 OnPartial = Callable[[Result, ProviderReplies], Awaitable[None]]
 """Called with the incomplete result, and the replies it was made from, while other providers are still being asked."""
+
+
+class NotAllAsked(ResourceExhausted):
+    """This machine had run out of what it takes to ask some of the providers. `replies` has those of the others."""
+
+    def __init__(self, replies: ProviderReplies) -> None:
+        first = replies.unasked[0]
+        super().__init__(first.message or "")
+        self.replies = replies
 
 
 class Decoders(Protocol):
@@ -97,6 +106,8 @@ class Tagger:
 
         asked_as = instance if lowest_confidence is None else with_low_threshold(instance, lowest_confidence)
         replies = await self._ask_providers(subject, content, asked_as, earlier or {}, report_partial)
+        if replies.unasked:
+            raise NotAllAsked(replies)
         if last_attempt:  # first: what is down counts as failed then, and does not keep a suspended one from waiting
             replies = replies.final()
         raise_if_suspended(replies, subject.asset_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import math
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.cloud import refuse_to_shrink
 from tests.support.scripted_provider import ScriptedProvider
-from worker.errors import CannotBeDone, Misconfigured, TryLater, Unavailable
+from worker.errors import CannotBeDone, Misconfigured, ResourceExhausted, TryLater, Unavailable
 from worker.images.content import Content
 from worker.messages import ImageFacts
 from worker.providers.base import Image, Suggestion
@@ -82,6 +83,8 @@ async def test_leaving_cancels_the_outstanding_requests(image: Image) -> None:
         (CannotBeDone("no", reason="refused"), "failed", AskAgain.NO),
         (Misconfigured("key refused", reason="key_refused"), "failed", AskAgain.NO),
         (TryLater("down", reason="down", after_s=7), "unavailable", AskAgain.LATER),
+        (ResourceExhausted("no descriptor"), "unavailable", AskAgain.SOON),
+        (OSError(errno.EMFILE, "Too many open files"), "unavailable", AskAgain.SOON),
         (Unavailable("off", reason="model_disabled"), "unavailable", AskAgain.WAIT),
         (RuntimeError("a bug"), "unavailable", AskAgain.LATER),
     ],

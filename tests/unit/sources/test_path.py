@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import open_descriptors
-from worker.errors import AutotagError, CannotBeDone, TryLater
+from tests.support.processes import all_descriptors_taken, open_descriptors
+from worker.errors import AutotagError, CannotBeDone, ResourceExhausted, TryLater
 from worker.images.content import Content
 from worker.settings import SourcesSettings
 from worker.sources.path import open_path
@@ -43,6 +43,12 @@ def test_a_file_below_a_root_is_opened_for_reading_only(root: Path, path: str) -
         assert (content.read(), content.size_bytes, content.origin) == (b"image a", 7, f"path {path}")
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.write(content.fd, b"x")
+
+
+def test_without_a_descriptor_for_a_file_the_machine_is_blamed_and_not_the_file(root: Path) -> None:
+    with all_descriptors_taken(), pytest.raises(ResourceExhausted) as caught:
+        opened("photos/a.jpg", root)
+    assert caught.value.reason == "resources_exhausted"
 
 
 def test_a_relative_path_is_looked_for_below_each_root_in_order(root: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.supervision.lifecycle import (
+    EXHAUSTED_PAUSE_S,
     Action,
     AskToStop,
     BackOff,
@@ -141,6 +142,16 @@ def test_a_failed_spawn_is_a_crash_too() -> None:
     life, actions = walk(MODEL, Start(), SpawnFailed(WHY))
     assert life == Life(BackOff(100.0), (100.0,))
     assert actions == (Crashed(WHY, counted=True, relaunches_left=4), Relaunching(0.0))
+
+
+def test_a_machine_without_room_for_a_process_is_no_crash_and_never_disables() -> None:
+    life, actions = walk(MODEL, Start(), SpawnFailed(WHY, exhausted=True))
+    assert actions == (Relaunching(EXHAUSTED_PAUSE_S),)
+    for _ in range(20):
+        assert life == Life(BackOff(life.deadline_s or 0), ())
+        now_s = life.deadline_s or 0
+        life, actions = walk(MODEL, Elapsed(), SpawnFailed(WHY, exhausted=True), life=life, now_s=now_s)
+    assert walk(MODEL, Elapsed(), SaidHello(), life=life)[1] == (BecameReady(),)
 
 
 def test_a_child_that_closes_its_socket_is_given_a_moment_to_exit_before_it_is_killed() -> None:
@@ -289,7 +300,7 @@ class World:
             if isinstance(phase, Busy | Checking):
                 events.append(Replied())
         elif isinstance(phase, Starting):
-            events = [SpawnFailed(WHY)]
+            events = [SpawnFailed(WHY), SpawnFailed(WHY, exhausted=True)]
         return events
 
     def happen(self, event: ChildEvent) -> None:

@@ -52,7 +52,10 @@ class Thumbnails:
             return thumbnail
         if len(self._tasks) >= _MAXIMUM_PENDING or self._pending_bytes + content.size_bytes > _MAXIMUM_PENDING_BYTES:
             return thumbnail
-        copy = replace(content, fd=os.dup(content.fd))
+        try:
+            copy = replace(content, fd=os.dup(content.fd))
+        except OSError:  # no descriptor left; the event that has just been tagged must not suffer for its thumbnail
+            return thumbnail
         task = asyncio.create_task(self._make(thumbnail, copy, decoders, asset), name="thumbnail")
         self._tasks.add(task)
         self._pending_bytes += copy.size_bytes
@@ -82,5 +85,5 @@ class Thumbnails:
                 return
             try:
                 thumbnail.jpeg = await decoders.shrink(content, THUMBNAIL, asset)
-            except AutotagError as error:
-                _log.debug("no thumbnail", asset_id=asset, reason=error.reason)
+            except (AutotagError, OSError) as error:
+                _log.debug("no thumbnail", asset_id=asset, error=str(error))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import platform
 
-from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
 
 from worker import __version__
+from worker.operations.connections import Refusal
 from worker.operations.metrics.broker import BrokerMetrics
 from worker.operations.metrics.children import ChildMetrics
 from worker.operations.metrics.cloud import CloudMetrics
@@ -30,6 +31,14 @@ class Metrics(EventMetrics):
             "autotag_event_loop_lag_seconds", "By how much the event loop's last beat was late", registry=self.registry
         )
         self._ready = Gauge("autotag_ready", "1 while events are taken and could be answered", registry=self.registry)
+        self._refused = Counter(
+            "autotag_http_connections_refused",
+            "HTTP connections that were closed at a limit or a deadline",
+            ["reason"],
+            registry=self.registry,
+        )
+        for why in Refusal:
+            self._refused.labels(why.value)
         build = Gauge("autotag_build_info", "What runs", ["version", "python"], registry=self.registry)
         build.labels(__version__, platform.python_version()).set(1)
         self._model = Gauge(
@@ -41,6 +50,10 @@ class Metrics(EventMetrics):
         """Readiness and loop lag at a heartbeat."""
         self._ready.set(ready)
         self._loop_lag.set(max(0.0, loop_lag_s))
+
+    def http_connection_refused(self, why: Refusal) -> None:
+        """An HTTP connection was closed at a limit or a deadline."""
+        self._refused.labels(why.value).inc()
 
     def use_model(self, name: str, identity: str) -> None:
         """The model package in use from now on."""

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from circuitbreaker import STATE_HALF_OPEN, CircuitBreaker  # type: ignore[import-untyped]  # it ships no types
 
+from worker.errors import ResourceExhausted
 from worker.providers.checks import CircuitState
 from worker.providers.cloud.errors import CallNotMade, RateLimited, ServiceFailed
 
@@ -55,8 +56,8 @@ class Circuit:
         except ServiceFailed:
             with self._breaker:  # the library counts what leaves this block
                 raise
-        except RateLimited:
-            raise  # no evidence either way: the service responds, but has done no work
+        except (RateLimited, ResourceExhausted):
+            raise  # no evidence either way: the service has done no work, or no call could be made
         except Exception:
             self._breaker.reset()  # a refusal is a response: the service works
             raise

@@ -18,7 +18,7 @@ import certifi
 import httpcore
 from pydantic import SecretStr
 
-from worker.errors import AutotagError, CannotBeDone, Misconfigured
+from worker.errors import AutotagError, CannotBeDone, Misconfigured, exhausted
 from worker.providers.cloud.errors import CONNECTION_LOST, GARBLED_ANSWER, TIMED_OUT, UNREACHABLE, ServiceFailed
 from worker.settings import CloudCallsSettings
 from worker.sources.blocking import BlockingCalls
@@ -87,7 +87,9 @@ class HttpClient:
         )
 
     async def post(self, url: str, key: KeyHeader, body: bytes, *, content_type: str, timeout_s: float) -> HttpResponse:
-        """POST, and read the whole response. Raises ServiceFailed, or Misconfigured for an address that is not allowed.
+        """POST, and read the whole response.
+
+        Raises ServiceFailed, Misconfigured for an address that is not allowed, or ResourceExhausted.
 
         `timeout_s` bounds each phase, and all of them together: a service that trickles bytes times out too.
         """
@@ -144,6 +146,8 @@ class HttpClient:
         return bytes(body)
 
     def _translate(self, error: Exception, timeout_s: float) -> AutotagError:
+        if (shortage := exhausted(error)) is not None:
+            return shortage
         message = str(error) or type(error).__name__
         match error:
             case httpcore.ConnectTimeout() | httpcore.PoolTimeout():

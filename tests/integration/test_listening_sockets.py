@@ -1,0 +1,91 @@
+"""Listening sockets: without a descriptor left, and the control socket with more connections than it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.support.polling import eventually
+from tests.support.processes import all_descriptors_taken
+from worker.operations.connections import ListeningSocket, Refusal
+from worker.operations.control import ControlServer, send_command
+
+
+async def test_without_a_descriptor_a_connection_is_closed_at_once_and_an_idle_one_makes_room() -> None:
+    refusals: Counter[Refusal] = Counter()
+
+    def count(why: Refusal) -> None:
+        refusals[why] += 1
+
+    listening = ListeningSocket(socket.AF_INET, "test", 10, request_within_s=60, on_refused=count)
+    listening.bind(("127.0.0.1", 0))
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+
+    class Greeting(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.Transport)
+            listening.connection(transport)
+            transport.write(b"hello")
+
+    server = await asyncio.get_running_loop().create_server(Greeting, sock=listening, backlog=8)
+    address = listening.getsockname()
+    reader, writer = await asyncio.open_connection(*address)
+    assert await reader.readexactly(5) == b"hello"
+    clients = [socket.socket() for _ in range(4)]
+    for client in clients:
+        client.setblocking(False)
+    # When there is no descriptor for the next ones
+    with all_descriptors_taken():
+        for client in clients[:2]:
+            client.connect_ex(address)
+        await eventually(lambda: refusals[Refusal.DESCRIPTORS], "a connection was closed at once")
+        # Then the idle one is closed too
+        assert await reader.read() == b""
+    assert refusals[Refusal.MAKE_ROOM] == 1
+    # And the next is accepted again, without a traceback
+    clients[2].connect_ex(address)
+    loop = asyncio.get_running_loop()
+    assert await asyncio.wait_for(loop.sock_recv(clients[2], 5), 5) == b"hello"
+    assert complaints == []
+    writer.close()
+    for client in clients:
+        client.close()
+    server.close()
+
+
+async def test_idle_connections_to_the_control_socket_make_room_for_a_command(tmp_path: Path) -> None:
+    async def status() -> object:
+        return "well"
+
+    path = tmp_path / "control.sock"
+    server = ControlServer(path, {"status": status})
+    await server.start()
+    idle = [await asyncio.open_unix_connection(path) for _ in range(100)]
+    try:
+        assert await send_command(path, "status") == "well"
+        ended = await asyncio.wait_for(idle[0][0].read(), 5)
+        assert ended == b""
+        assert path.stat().st_mode & 0o777 == 0o600
+    finally:
+        for _, writer in idle:
+            writer.close()
+        await server.close()
+
+
+async def test_a_control_connection_that_sends_no_line_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.operations.control._TIMEOUT_S", 0.6)
+    path = tmp_path / "control.sock"
+    server = ControlServer(path, {})
+    await server.start()
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(b'{"command": ')
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+    await server.close()
