@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.support.polling import until
 from tests.support.service import Dms, running_service
 
@@ -45,5 +47,45 @@ def test_an_operator_lists_mends_and_replays_what_could_not_be_done(
         until(lambda: dms.depth("dead-letters") == 1, "the other is still there")
         assert service.autotag("dead-letters", "purge", "--reason", "event_not_json", "--yes").returncode == 0
         assert dms.depth("dead-letters") == 0
+        dms.close()
+        assert service.stop() == 0
+
+
+HOSTILE = "\x1b]0;owned\x07\x9b31m\u202egpj.exe"
+SHOWN = r"\x1b]0;owned\x07\x9b31m\u202egpj.exe"
+
+
+def test_a_hostile_letter_commands_no_terminal_and_keeps_its_value_in_json(
+    broker: str, queue_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "600")
+    asset = "cup" + HOSTILE.partition("\x07")[2]  # an asset's id may not have the characters before
+    (tmp_path / asset).write_bytes(b"no image")
+    roots = json.dumps([str(tmp_path)])
+    with running_service(broker, queue_prefix, tmp_path / "run", SOURCES__PATH_ROOTS=roots) as service:
+        service.ready(within_s=120)
+        dms = Dms(broker, queue_prefix)
+        # Given letters whose asset, message and id hold commands for a terminal and reverse the text
+        body = json.dumps({"asset_id": asset, "content": {"path": asset}}).encode()
+        dms.publish_body(body, message_id="one")
+        dms.publish_body(b"no json", message_id=f"id{HOSTILE}")
+        until(lambda: dms.depth("dead-letters") == 2, "both were dead-lettered")
+        # When they are listed and shown
+        table = service.autotag("dead-letters", "list")
+        listed = service.autotag("dead-letters", "list", "--json")
+        until(lambda: dms.depth("dead-letters") == 2, "both are still there")
+        shown = service.autotag("dead-letters", "show", f"id{HOSTILE}")
+        unknown = service.autotag("dead-letters", "show", f"none{HOSTILE}")
+        # Then a terminal would obey nothing of it
+        for done in (table, listed, shown, unknown):
+            assert [each for each in (done.stdout + done.stderr).replace("\n", "") if not each.isprintable()] == []
+        # And people see what was there
+        assert f"id{SHOWN}" in table.stdout
+        assert r"cup\x9b31m\u202egpj.exe" in table.stdout
+        assert f"none{SHOWN}" in unknown.stderr
+        # And programs read the value itself
+        letters = {letter["id"]: letter for letter in map(json.loads, listed.stdout.splitlines())}
+        assert letters["one"]["asset_id"] == asset
+        assert json.loads(shown.stdout)["id"] == f"id{HOSTILE}"
         dms.close()
         assert service.stop() == 0

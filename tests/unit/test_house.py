@@ -81,3 +81,26 @@ def test_words_that_were_given_up_stay_away(pattern: str) -> None:
         for match in WORD.finditer(line)
     ]
     assert found == []
+
+
+OUTPUT = PACKAGE / "cli" / "output.py"
+PRINTING = {"print", "echo", "secho", "dumps", "Text"}
+ALLOWED = {
+    "config.py: dumps",  # a value's text for a cell of the table
+    "publish.py: dumps",  # the event's body
+    "schema.py: dumps",  # documents of our own, also written into files
+}
+
+
+def test_commands_print_through_the_functions_that_escape_what_others_wrote() -> None:
+    """Tables are printed by rich's `Console.print`; what others wrote gets into them by `cell`."""
+    found = set()
+    for file in sorted((PACKAGE / "cli").glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and file != OUTPUT:
+                called = node.func
+                name = called.id if isinstance(called, ast.Name) else getattr(called, "attr", "")
+                on_console = isinstance(called, ast.Attribute) and name == "print"
+                if name in PRINTING and not on_console:
+                    found.add(f"{file.name}: {name}")
+    assert found == ALLOWED

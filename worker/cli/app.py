@@ -10,6 +10,7 @@ import typer
 from worker import __version__
 from worker.cli import bench, chaos, check, config, dead_letters, model, operate, publish, run, schema, simulate, tag
 from worker.cli.context import CliContext
+from worker.cli.output import print_line
 from worker.settings.names import CONFIG_VARIABLE, ENV_FILE_VARIABLE, SECRETS_VARIABLE
 
 app = typer.Typer(
@@ -28,7 +29,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"autotag {__version__}")
+        print_line(f"autotag {__version__}")
         raise typer.Exit
 
 

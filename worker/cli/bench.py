@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +12,7 @@ import typer
 
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
+from worker.cli.output import print_error, print_json, print_line, print_lines, print_note
 
 if TYPE_CHECKING:
     from worker.diagnostics.tuning import Measurement, Tuning
@@ -57,7 +56,7 @@ def bench(
         if tuning is not None and output is not None:
             output.write_text(tuning.best.toml())
     except (AutotagError, ExceptionGroup, OSError) as error:
-        print(f"autotag: {_first_message(error)}", file=sys.stderr)
+        print_error(_first_message(error))
         raise typer.Exit(ExitCode.FAILED) from None
     if tuning is None:
         _show_rate(current, as_json)
@@ -99,7 +98,7 @@ def _files(folder: Path, stack: ExitStack) -> list[Content]:
 
 
 def _print_measurement(measurement: Measurement) -> None:
-    print(_line(measurement), file=sys.stderr, flush=True)
+    print_note(_line(measurement))
 
 
 def _line(measurement: Measurement) -> str:
@@ -112,26 +111,24 @@ def _line(measurement: Measurement) -> str:
 
 def _show_rate(measurement: Measurement, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(asdict(measurement.candidate) | {"images_per_s": round(measurement.images_per_s, 1)}))
+        print_json(asdict(measurement.candidate) | {"images_per_s": round(measurement.images_per_s, 1)})
     else:
-        print(_line(measurement))
+        print_line(_line(measurement))
 
 
 def _show_tuning(current: Measurement, tuning: Tuning, as_json: bool) -> None:
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "best": asdict(tuning.best) | {"images_per_s": round(tuning.images_per_s, 1)},
-                    "current": asdict(current.candidate) | {"images_per_s": round(current.images_per_s, 1)},
-                    "toml": tuning.best.toml(),
-                    "trials": [
-                        asdict(each.candidate) | {"images_per_s": round(each.images_per_s, 1)}
-                        for each in tuning.measurements
-                    ],
-                }
-            )
+        print_json(
+            {
+                "best": asdict(tuning.best) | {"images_per_s": round(tuning.images_per_s, 1)},
+                "current": asdict(current.candidate) | {"images_per_s": round(current.images_per_s, 1)},
+                "toml": tuning.best.toml(),
+                "trials": [
+                    asdict(each.candidate) | {"images_per_s": round(each.images_per_s, 1)}
+                    for each in tuning.measurements
+                ],
+            }
         )
         return
-    print(f"# {tuning.images_per_s:.1f} images/s here; the settings as they are: {current.images_per_s:.1f}")
-    print(tuning.best.toml(), end="")
+    print_line(f"# {tuning.images_per_s:.1f} images/s here; the settings as they are: {current.images_per_s:.1f}")
+    print_lines(tuning.best.toml())

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ import typer
 
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
+from worker.cli.output import cell, print_error, print_json, print_note
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,15 +51,15 @@ def chaos(
     try:
         wanted = AmqpSettings.model_validate(settings.model_dump() | own | ({"url": amqp} if amqp else {}))
     except ValueError as error:
-        print(f"autotag: --amqp: {error}", file=sys.stderr)
+        print_error(f"--amqp: {error}")
         raise typer.Exit(ExitCode.USAGE) from None
-    print(BROKER_NOT_KILLED, file=sys.stderr)
+    print_note(BROKER_NOT_KILLED)
     with tempfile.TemporaryDirectory(prefix="autotag-chaos-") as folder:
         options = ChaosOptions(wanted, photographs, Path(folder), events, seed, workers)
         try:
             report = run(options)
         except AutotagError as error:
-            print(f"autotag: {error}", file=sys.stderr)
+            print_error(error)
             raise typer.Exit(ExitCode.UNREACHABLE if isinstance(error, TryLater) else ExitCode.USAGE) from None
     show(report, as_json=as_json)
     raise typer.Exit(ExitCode.OK if report.sound else ExitCode.FAILED)
@@ -74,7 +73,7 @@ def run(options: ChaosOptions) -> ChaosReport:
         chaos_run = ChaosRun(options, on_progress)
         report = await chaos_run.run()
         if report.lost:
-            print(f"the queues {chaos_run.topology.prefix}.… are kept for inspection", file=sys.stderr)
+            print_note(f"the queues {chaos_run.topology.prefix}.… are kept for inspection")
         else:
             await chaos_run.delete_queues()
         return report
@@ -86,7 +85,7 @@ def run(options: ChaosOptions) -> ChaosReport:
 def show(report: ChaosReport, *, as_json: bool) -> None:
     """Print the report, as a table or as one JSON object."""
     if as_json:
-        print(json.dumps(report.as_json()))
+        print_json(report.as_json())
         return
     from rich.console import Console
     from rich.table import Table
@@ -100,13 +99,13 @@ def show(report: ChaosReport, *, as_json: bool) -> None:
     for kind, planned in report.kills_planned.items():
         table.add_row(f"kills: {kind.replace('_', ' ')}", f"{report.kills[kind]} of {planned}")
     for kind, why in report.left_out.items():
-        table.add_row(f"kills: {kind.replace('_', ' ')}", why)
+        table.add_row(f"kills: {kind.replace('_', ' ')}", cell(why))
     table.add_row("workers ended well", "yes" if report.workers_ended_well else "[red]no[/]")
     table.add_row("seconds", f"{report.seconds:,.0f}")
     console = Console()
     console.print(table)
     for event_id in report.lost_ids:
-        console.print(f"lost: {event_id}")
+        console.print(cell(f"lost: {event_id}"), soft_wrap=True)
 
 
 @contextmanager

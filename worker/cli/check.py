@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
+from worker.cli.output import print_json
+from worker.operations.printable import printable
 
 if TYPE_CHECKING:
     from worker.diagnostics.preflight import CheckResult
@@ -58,9 +59,10 @@ async def _check(settings: Settings, instance: str | None, as_json: bool) -> lis
         if result.status == "failed":
             failed.append(result.subject)
         if as_json:
-            print(json.dumps({"subject": result.subject, "status": result.status, "message": result.message}))
+            print_json({"subject": result.subject, "status": result.status, "message": result.message})
         else:
-            console.print(f"{_MARK[result.status]} {result.subject:<19} {escape(result.message)}", highlight=False)
+            text = escape(printable(f"{result.subject:<19} {result.message}"))
+            console.print(f"{_MARK[result.status]} {text}", highlight=False)
 
     async for result in check_service(settings):
         show(result)

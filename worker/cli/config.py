@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,10 +11,10 @@ import typer
 from pydantic import ByteSize
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
+from worker.cli.output import cell, print_error, print_json
 from worker.settings import EffectiveSetting, LoadedSettings
 from worker.settings.load import BY_DEFAULT
 from worker.settings.reference import reference
@@ -35,11 +34,11 @@ def show(
     effective = list(loaded.system() if instance is None else loaded.instance(instance))
     known = instance is None or instance in loaded.settings.instances
     if as_json:
-        typer.echo(json.dumps(_as_json(loaded, instance, known, effective), ensure_ascii=False, indent=2))
+        print_json(_as_json(loaded, instance, known, effective), indent=2)
         return
     if not known:
         consequence = "its events are skipped" if not effective else "the defaults hold for it"
-        print(f"autotag: no settings name the instance {instance!r}; {consequence}", file=sys.stderr)
+        print_error(f"no settings name the instance {instance!r}; {consequence}")
     if effective:
         _print_table(effective)
 
@@ -57,7 +56,7 @@ def write_reference(
         path.write_text(text, "utf-8")
         return
     if not path.is_file() or path.read_text("utf-8") != text:
-        print(f"autotag: {path} is not up to date: run `autotag config reference {path}`", file=sys.stderr)
+        print_error(f"{path} is not up to date: run `autotag config reference {path}`")
         raise typer.Exit(ExitCode.FAILED)
 
 
@@ -81,9 +80,8 @@ def _print_table(effective: Iterable[EffectiveSetting]) -> None:
         if each.key[:-1] != section:
             section = each.key[:-1]
             table.add_row()
-            table.add_row(Text(f"[{dotted(section)}]", style="bold"))
-        # Text, because a plain [amqp] would be interpreted as markup.
-        cells = (Text(each.key[-1]), Text(_for_people(each.value)), Text(each.origin))
+            table.add_row(cell(f"[{dotted(section)}]"), style="bold")
+        cells = (cell(each.key[-1]), cell(_for_people(each.value)), cell(each.origin))
         table.add_row(*cells, style="dim" if each.origin == BY_DEFAULT else "")
     Console().print(table)
 

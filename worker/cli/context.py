@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 
 from worker.cli.exit_codes import ExitCode
+from worker.cli.output import print_error
 from worker.errors import Misconfigured
 from worker.settings import LoadedSettings, load_settings
 
@@ -31,12 +31,12 @@ class CliContext:
         try:
             loaded = self.read()
         except Misconfigured as error:
-            print(f"autotag: {error}", file=sys.stderr)
+            print_error(error)
             raise typer.Exit(ExitCode.USAGE) from None
         if loaded.found_files:
-            print(f"autotag: settings from {', '.join(map(str, loaded.found_files))}", file=sys.stderr)
+            print_error(f"settings from {', '.join(map(str, loaded.found_files))}")
         for ignored in loaded.ignored_files:
-            print(f"autotag: {ignored}", file=sys.stderr)
+            print_error(ignored)
         return loaded
 
     def read(self) -> LoadedSettings:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -14,6 +12,7 @@ import typer
 from worker.amqp.topology import Lane
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
+from worker.cli.output import cell, print_error, print_json, print_line
 
 if TYPE_CHECKING:
     from worker.amqp.dead_letters import DeadLetter, DeadLetters, OnProgress, Selection
@@ -48,19 +47,18 @@ def list_letters(
     _warn_of_unmarked(letters)
     if as_json:
         for letter in letters:
-            print(json.dumps(_letter_fields(letter), ensure_ascii=False))
+            print_json(_letter_fields(letter))
         return
     if not letters:
-        print("there are no such dead letters")
+        print_line("there are no such dead letters")
         return
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     table = Table("failed at", "asset", "instance", "reason", "what happened", "id")
     for letter in letters:
         row = (letter.failed_at or "-", letter.asset or "-", letter.instance or "-", letter.reason, letter.message)
-        table.add_row(*map(Text, (*row, letter.key)))
+        table.add_row(*map(cell, (*row, letter.key)))
     Console().print(table)
 
 
@@ -69,7 +67,7 @@ def show(context: typer.Context, key: Annotated[str, typer.Argument(help="An id 
     """Show one of them whole, as JSON: its reason, its headers and the event itself. Changes nothing."""
     letter = _run(context, lambda queue, _: queue.show(key))
     if letter is None:
-        print(f"autotag: there is no dead letter {key}; `autotag dead-letters list` shows their ids", file=sys.stderr)
+        print_error(f"there is no dead letter {key}; `autotag dead-letters list` shows their ids")
         raise typer.Exit(ExitCode.FAILED)
     _warn_of_unmarked([letter])
     headers = {name: str(value) for name, value in (letter.properties.headers or {}).items()}
@@ -78,7 +76,7 @@ def show(context: typer.Context, key: Annotated[str, typer.Argument(help="An id 
         "headers": headers,
         "event": letter.body.decode("utf-8", "replace"),
     }
-    print(json.dumps(details, indent=2, ensure_ascii=False))
+    print_json(details, indent=2)
 
 
 @app.command("replay")
@@ -143,16 +141,18 @@ def _letter_fields(letter: DeadLetter) -> dict[str, object]:
 def _warn_of_unmarked(letters: Sequence[DeadLetter]) -> None:
     number = sum(letter.unmarked for letter in letters)
     if number:
-        print(
-            f"autotag: {number} of {len(letters)} carry headers without this installation's mark, which are ignored; "
+        print_error(
+            f"{number} of {len(letters)} carry headers without this installation's mark, which are ignored; "
             "reason, asset and instance are unknown. If a worker wrote them, this command needs that worker's "
-            "amqp.header_key or password. `dead-letters show` prints them as they are",
-            file=sys.stderr,
+            "amqp.header_key or password. `dead-letters show` prints them as they are"
         )
 
 
 def _print_count(number: int, verb: str, as_json: bool) -> None:
-    print(json.dumps({verb: number}) if as_json else f"{verb} {number} dead letter{'s' * (number != 1)}")
+    if as_json:
+        print_json({verb: number})
+    else:
+        print_line(f"{verb} {number} dead letter{'s' * (number != 1)}")
 
 
 def _run(context: typer.Context, operation: Callable[[DeadLetters, OnProgress], Awaitable[T]]) -> T:
@@ -171,7 +171,7 @@ def _run(context: typer.Context, operation: Callable[[DeadLetters, OnProgress], 
     try:
         return asyncio.run(with_progress())
     except AutotagError as error:
-        print(f"autotag: {error}", file=sys.stderr)
+        print_error(error)
         raise typer.Exit(ExitCode.UNREACHABLE) from None
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +10,7 @@ import typer
 
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
+from worker.cli.output import cell, print_error, print_json, print_line
 from worker.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def _exit_on_misconfigured() -> Iterator[None]:
     try:
         yield
     except Misconfigured as error:
-        print(f"autotag: {error}", file=sys.stderr)
+        print_error(error)
         raise typer.Exit(ExitCode.MODEL) from None
 
 
@@ -48,15 +47,14 @@ def list_models(context: typer.Context, as_json: _AsJson = False) -> None:
     if as_json:
         for each in models:
             line = {"name": each.name, "kind": each.kind, "present": each.present, "identity": each.identity}
-            print(
-                json.dumps(line | {"directory": str(each.directory), "in_use": each.name == settings.tensorflow.model})
-            )
+            print_json(line | {"directory": str(each.directory), "in_use": each.name == settings.tensorflow.model})
         return
     table = Table("", "model", "kind", "here as")
     for each in models:
         how = "autotag model build" if each.kind == "built in" else "autotag model install"
         mark = "●" if each.name == settings.tensorflow.model else ""
-        table.add_row(mark, each.name, each.kind, each.identity or f"[dim]no: {how} {each.name}[/dim]")
+        here = cell(each.identity) if each.identity else f"[dim]no: {how} {each.name}[/dim]"
+        table.add_row(mark, each.name, each.kind, here)
     Console().print(table)
 
 
@@ -115,6 +113,6 @@ def verify(context: typer.Context, name: _Name = None, as_json: _AsJson = False)
 def _show(package: ModelPackage, as_json: bool) -> None:
     if as_json:
         manifest = package.manifest.model_dump(mode="json")
-        print(json.dumps({"identity": package.identity, "directory": str(package.directory), "manifest": manifest}))
+        print_json({"identity": package.identity, "directory": str(package.directory), "manifest": manifest})
     else:
-        print(f"{package.identity} is intact, in {package.directory}")
+        print_line(f"{package.identity} is intact, in {package.directory}")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +10,8 @@ import typer
 
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
+from worker.cli.output import cell, print_error, print_json, print_line
+from worker.operations.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -68,10 +68,10 @@ def reload(context: typer.Context, as_json: AsJson = False) -> None:
 def _act(context: typer.Context, command: str, done: str, as_json: bool, *, within_s: float = 10.0) -> None:
     new = _send(context, command, within_s=within_s)
     if as_json:
-        print(json.dumps(new.to_json()))
+        print_json(new.to_json())
         return
     why = new.why_not
-    print(done if why is None or command == "pause" else f"{done}; not taking events: {why}")
+    print_line(done if why is None or command == "pause" else f"{done}; not taking events: {why}")
 
 
 def _send(context: typer.Context, command: str, *, within_s: float = 10.0) -> Status:
@@ -84,11 +84,11 @@ def _send(context: typer.Context, command: str, *, within_s: float = 10.0) -> St
     try:
         return Status.from_json(asyncio.run(send_command(settings.control_socket, command, within_s=within_s)))
     except TryLater as error:
-        print(f"autotag: {error}", file=sys.stderr)
+        print_error(error)
         refused = error.reason == "command_failed"
         raise typer.Exit(ExitCode.FAILED if refused else ExitCode.UNREACHABLE) from None
     except ValueError:
-        print("autotag: the service's status cannot be read; does it run another version of Autotag?", file=sys.stderr)
+        print_error("the service's status cannot be read; does it run another version of Autotag?")
         raise typer.Exit(ExitCode.FAILED) from None
 
 
@@ -97,7 +97,7 @@ def _watch(context: typer.Context, current: Status, as_json: bool) -> None:
 
     if as_json:
         while True:
-            print(json.dumps(current.to_json()), flush=True)
+            print_json(current.to_json())
             time.sleep(_WATCH_INTERVAL_S)
             current = _send(context, "status")
     with Live(_render(current), auto_refresh=False) as live:
@@ -109,7 +109,7 @@ def _watch(context: typer.Context, current: Status, as_json: bool) -> None:
 
 def _show(current: Status, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(current.to_json()))
+        print_json(current.to_json())
         return
     from rich.console import Console
 
@@ -119,20 +119,19 @@ def _show(current: Status, as_json: bool) -> None:
 def _render(current: Status) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
-    from rich.text import Text
 
-    heading = Text(f"autotag {current.version}: ")
+    heading = cell(f"autotag {current.version}: ")
     if current.ready:
         heading.append("taking events", "bold green")
     else:
-        heading.append(f"not taking events: {current.why_not}", "bold red")
+        heading.append(printable(f"not taking events: {current.why_not}"), "bold red")
     facts = Table.grid(padding=(0, 2))
     for name, text in _facts(current):
-        facts.add_row(name, Text(text))
+        facts.add_row(cell(name), cell(text))
     children = Table("child", "phase", "process", "memory", "images", box=None, padding=(0, 2, 0, 0))
     for child in current.children:
         memory = f"{child.resident_bytes / 1024**2:.0f} MiB" if child.pid else "-"
-        children.add_row(child.name, child.phase, str(child.pid or "-"), memory, str(child.images_done))
+        children.add_row(cell(child.name), cell(child.phase), str(child.pid or "-"), memory, str(child.images_done))
     return Group(heading, "", facts, "", children)
 
 

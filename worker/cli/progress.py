@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from worker.models.staging import ModelProgress, ProgressCallback
+from worker.operations.printable import printable
 
 
 @contextmanager
@@ -16,7 +17,7 @@ def model_progress(name: str) -> Iterator[ProgressCallback]:
     """A progress bar for building or installing a model; shown only once the yielded callback is called."""
     bar = Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -26,8 +27,8 @@ def model_progress(name: str) -> Iterator[ProgressCallback]:
     def on_progress(progress: ModelProgress) -> None:
         if not bar.task_ids:
             bar.start()
-            bar.add_task(name)
-        description = f"{name}: {progress.step}"
+            bar.add_task(printable(name))
+        description = printable(f"{name}: {progress.step}")
         bar.update(bar.task_ids[0], description=description, completed=progress.done, total=progress.total or None)
 
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import sys
 import time
 import uuid
 from datetime import UTC, datetime
@@ -18,8 +17,11 @@ import typer
 from worker.amqp.topology import Lane
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
+from worker.cli.output import cell, print_error, print_json, print_line, print_note
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from worker.messages import Result
     from worker.settings import Settings
 
@@ -60,14 +62,14 @@ def publish(
         try:
             bodies[key] = (file, _event(key, file, _content(file, by), instance))
         except OSError as error:
-            print(f"{file}: cannot be read: {error.strerror}", file=sys.stderr)
+            print_note(f"{file}: cannot be read: {error.strerror}")
             unreadable += 1
     if not bodies:
         raise typer.Exit(ExitCode.FAILED)
     try:
         status = asyncio.run(_publish(settings, bodies, lane, wait, timeout, as_json))
     except AutotagError as error:
-        print(f"autotag: {error}", file=sys.stderr)
+        print_error(error)
         raise typer.Exit(ExitCode.UNREACHABLE) from None
     raise typer.Exit(status or (ExitCode.FAILED if unreadable else ExitCode.OK))
 
@@ -124,10 +126,7 @@ async def _publish(
                         del waiting[result.event_id or ""]
         except TimeoutError:
             missing = ", ".join(file.name for file in waiting.values())
-            print(
-                f"no result within {timeout_s:g} s for {missing}; is `autotag run` up? See `autotag status`",
-                file=sys.stderr,
-            )
+            print_note(f"no result within {timeout_s:g} s for {missing}; is `autotag run` up? See `autotag status`")
             return ExitCode.TIMEOUT
         finally:
             output.finish()
@@ -148,9 +147,9 @@ def _awaited_result(body: bytes, waiting: dict[str, Path]) -> Result | None:
 def _print_published(bodies: dict[str, tuple[Path, bytes]], as_json: bool) -> None:
     if as_json:
         for key, (file, _) in bodies.items():
-            print(json.dumps({"file": str(file), "event_id": key}))
+            print_json({"file": str(file), "event_id": key})
     else:
-        print(f"published {len(bodies)} event{'s' * (len(bodies) != 1)}")
+        print_line(f"published {len(bodies)} event{'s' * (len(bodies) != 1)}")
 
 
 class _ResultOutput:
@@ -159,21 +158,20 @@ class _ResultOutput:
     def __init__(self, files: list[Path], as_json: bool) -> None:
         self._files = files
         self._as_json = as_json
-        self._rows: dict[Path, tuple[str, str, str, str]] = {}
+        self._rows: dict[Path, tuple[Text, Text, Text, Text]] = {}
 
     def add(self, file: Path, result: Result, after_s: float) -> None:
         """Add one result, which arrived `after_s` seconds after its event was published."""
         from worker.messages import result_data
 
         if self._as_json:
-            print(json.dumps({"file": str(file)} | result_data(result), ensure_ascii=False), flush=True)
+            print_json({"file": str(file)} | result_data(result))
             return
-        tags = "\n".join(f"{each.name} {each.confidence:.0%}" for each in result.tags)
-        outcome = tags or (
+        outcome = [f"{each.name} {each.confidence:.0%}" for each in result.tags] or [
             f"{result.status}: {result.message}" if result.message else "no tag: nothing was sure enough"
-        )
-        durations = [f"{each.name} {(each.duration_s or 0) * 1000:.0f} ms" for each in result.providers]
-        self._rows[file] = (file.name, outcome, "\n".join(durations) or "-", f"{after_s * 1000:.0f} ms")
+        ]
+        took = [f"{each.name} {(each.duration_s or 0) * 1000:.0f} ms" for each in result.providers] or ["-"]
+        self._rows[file] = (cell(file.name), cell(*outcome), cell(*took), cell(f"{after_s * 1000:.0f} ms"))
 
     def finish(self) -> None:
         """Print the table, unless JSON was asked for or there are no results."""

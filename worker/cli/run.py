@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
+from worker.cli.output import print_error, print_line
 
 if TYPE_CHECKING:
     from worker.settings import LoadedSettings
@@ -35,7 +35,7 @@ def run(
     loaded = cli.load()
     settings = loaded.settings
     if check_only:
-        typer.echo("the settings are valid")
+        print_line("the settings are valid")
         return
     logs.configure(settings.log.level, settings.log.format)
     _log_files(loaded)
@@ -51,7 +51,7 @@ def run(
     try:
         status = asyncio.run(serve())
     except Misconfigured as error:
-        print(f"autotag: {error}", file=sys.stderr)
+        print_error(error)
         status = ExitCode.MODEL if error.reason.startswith(("model", "weights")) else ExitCode.USAGE
     raise typer.Exit(status)
 

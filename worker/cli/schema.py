@@ -12,6 +12,7 @@ import typer
 from worker.amqp.asyncapi import asyncapi
 from worker.amqp.topology import topology
 from worker.cli.exit_codes import ExitCode
+from worker.cli.output import print_json, print_line, print_lines, print_note
 from worker.messages.schemas import schemas
 from worker.settings import AmqpSettings, RetrySettings
 
@@ -47,12 +48,12 @@ def schema(
         write.mkdir(parents=True, exist_ok=True)
         for name, text in wanted.items():
             (write / name).write_text(text, encoding="utf-8")
-            typer.echo(f"wrote {write / name}")
+            print_line(f"wrote {write / name}")
     elif document is not None:
-        typer.echo(wanted[file_name(document)], nl=False)
+        print_lines(wanted[file_name(document)])
     else:
         everything = {name: json.loads(text) for name, text in wanted.items()}
-        typer.echo(json.dumps(everything, indent=2, ensure_ascii=False))
+        print_json(everything, indent=2)
 
 
 def documents() -> dict[str, str]:
@@ -70,13 +71,12 @@ def file_name(document: Document) -> str:
 def _check(wanted: dict[str, str]) -> None:
     differing = [name for name, text in wanted.items() if _read(CHECKED_IN / name) != text]
     if differing:
-        typer.echo(
+        print_note(
             f"{', '.join(differing)} in {CHECKED_IN} {'differs' if len(differing) == 1 else 'differ'} from the code; "
-            f"write them again with: autotag schema --write {CHECKED_IN}",
-            err=True,
+            f"write them again with: autotag schema --write {CHECKED_IN}"
         )
         raise typer.Exit(ExitCode.FAILED)
-    typer.echo(f"{CHECKED_IN}: {len(wanted)} files as the code has them")
+    print_line(f"{CHECKED_IN}: {len(wanted)} files as the code has them")
 
 
 def _read(path: Path) -> str | None:

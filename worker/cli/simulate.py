@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +11,7 @@ import typer
 
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
+from worker.cli.output import print_error, print_json, print_line
 from worker.supervision.relaunch import RelaunchRule, after_crash
 
 
@@ -41,7 +40,7 @@ def simulate(
     try:
         times = _times(crashes)
     except (OSError, ValueError) as error:
-        print(f"autotag: {crashes}: {error}", file=sys.stderr)
+        print_error(f"{crashes}: {error}")
         raise typer.Exit(ExitCode.USAGE) from None
     disabled_at = _disabled_at(rule, [time_s for _, time_s in times])
     _print_outcome(rule, times, disabled_at, as_json)
@@ -100,10 +99,10 @@ def _print_outcome(rule: RelaunchRule, times: list[tuple[str, float]], disabled_
             "at_crash": None if disabled_at is None else disabled_at + 1,
             "at": written,
         }
-        print(json.dumps(answer))
+        print_json(answer)
         return
     settings = f"{rule.maximum_number_of_relaunches} relaunches within {rule.interval_s:g} s"
     if disabled_at is None:
-        print(f"not disabled: {settings} would have answered all {len(times)} crashes")
+        print_line(f"not disabled: {settings} would have answered all {len(times)} crashes")
     else:
-        print(f"disabled at crash {disabled_at + 1} of {len(times)}, {written}: {settings} were used up")
+        print_line(f"disabled at crash {disabled_at + 1} of {len(times)}, {written}: {settings} were used up")

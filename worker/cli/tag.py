@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +13,7 @@ import typer
 
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
+from worker.cli.output import print_error, print_json, print_line, print_note
 from worker.messages import DEFAULT_INSTANCE
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def tag(
         settings = _settings_for(loaded, instance, model, threshold)
         failed = asyncio.run(_tag_all(settings, instance, files, explain=explain, as_json=as_json))
     except Misconfigured as error:
-        print(f"autotag: {error}", file=sys.stderr)
+        print_error(error)
         raise typer.Exit(ExitCode.MODEL) from None
     if failed:
         raise typer.Exit(ExitCode.FAILED)
@@ -141,16 +140,16 @@ def _show_json(file: str, explanation: Explanation, explain: bool) -> None:
     line = {"file": file} | result_data(explanation.result)
     if explain:
         line["explained"] = explanation.choices_as_json()
-    print(json.dumps(line, ensure_ascii=False), flush=True)
+    print_json(line)
 
 
 def _show(file: str, explanation: Explanation, explain: bool) -> None:
     result = explanation.result
     if result.status == "failed":
-        print(f"{file}: {result.message}", file=sys.stderr)
+        print_note(f"{file}: {result.message}")
         return
     tags = ", ".join(f"{each.name} {each.confidence:.0%}" for each in result.tags)
-    print(f"{file}: {tags or 'no tag (nothing was sure enough)'}", flush=True)
+    print_line(f"{file}: {tags or 'no tag (nothing was sure enough)'}")
     if explain:
         for each in explanation.choices:
-            print(f"    {each.confidence:6.1%}  {each.label}  ->  {each.name}  [{each.provider}] {each.verdict}")
+            print_line(f"    {each.confidence:6.1%}  {each.label}  ->  {each.name}  [{each.provider}] {each.verdict}")

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 import structlog
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from worker.http.json_response import JsonResponse
 from worker.http.pages import read_form, sessions_of
 from worker.http.security_headers import SecurityHeadersMiddleware
 from worker.http.service_api import ServiceApi, service_of
@@ -39,7 +40,7 @@ def _endpoint(name: str) -> Callable[[Request], Awaitable[Response]]:
         _log.info("an operator acts from the status page", action=name, address=requester.address)
         await perform(service_of(request))
         if "application/json" in request.headers.get("accept", ""):
-            return JSONResponse({"said": confirmation})
+            return JsonResponse({"said": confirmation})
         return RedirectResponse("/", 303)
 
     return act

@@ -8,26 +8,26 @@
 from __future__ import annotations
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from worker.http.bearer_token import is_authorized
+from worker.http.json_response import JsonResponse
 from worker.http.service_api import service_of
 
 
-async def live(request: Request) -> JSONResponse:
+async def live(request: Request) -> JsonResponse:
     """200 while the event loop's heartbeat is on time. A blocked loop does not answer at all."""
     health = service_of(request).health()
     return _response(health.alive, {"alive": health.alive, "loop_lag_s": round(health.loop_lag_s, 3)})
 
 
-async def started(request: Request) -> JSONResponse:
+async def started(request: Request) -> JsonResponse:
     """200 once the start is complete."""
     health = service_of(request).health()
     return _response(health.started, {"started": health.started})
 
 
-async def ready(request: Request) -> JSONResponse:
+async def ready(request: Request) -> JsonResponse:
     """200 while events are taken."""
     health = service_of(request).health()
     content: dict[str, object] = {"ready": health.ready, "reason": health.reason}
@@ -36,8 +36,8 @@ async def ready(request: Request) -> JSONResponse:
     return _response(health.ready, content)
 
 
-def _response(healthy: bool, content: dict[str, object]) -> JSONResponse:
-    return JSONResponse(content, 200 if healthy else 503, {"Cache-Control": "no-store"})
+def _response(healthy: bool, content: dict[str, object]) -> JsonResponse:
+    return JsonResponse(content, 200 if healthy else 503, {"Cache-Control": "no-store"})
 
 
 routes = [Route("/livez", live), Route("/startupz", started), Route("/readyz", ready)]

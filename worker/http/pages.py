@@ -9,9 +9,10 @@ from urllib.parse import parse_qs
 
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from worker.http.json_response import JsonResponse
 from worker.http.page import document
 from worker.http.page.report import report
 from worker.http.page.view import View, build_view
@@ -56,9 +57,9 @@ async def as_json(request: Request) -> Response:
     """Status and recent history, for programs."""
     requester = sessions_of(request).identify(request)
     if not requester.may_see_page:
-        return JSONResponse({"error": "Sign in first, or send the token as a bearer token"}, 401)
+        return JsonResponse({"error": "Sign in first, or send the token as a bearer token"}, 401)
     status = await service_of(request).status()
-    return JSONResponse({"status": status.to_json()} | report(await _view(request, requester)))
+    return JsonResponse({"status": status.to_json()} | report(await _view(request, requester)))
 
 
 async def thumbnail(request: Request) -> Response:

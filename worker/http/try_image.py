@@ -11,11 +11,12 @@ from urllib.parse import unquote
 
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from worker.engine import Engine
 from worker.errors import AutotagError, CannotBeDone, ResourceExhausted, TryLater, Unavailable, exhausted
+from worker.http.json_response import JsonResponse
 from worker.http.page import explanation as page_explanation
 from worker.http.page import formatting
 from worker.http.pages import sessions_of
@@ -25,6 +26,7 @@ from worker.http.sessions import Requester, is_cross_site
 from worker.images.content import Content, MemoryFile
 from worker.messages import DEFAULT_INSTANCE, result_data
 from worker.operations.history.thumbnails import THUMBNAIL
+from worker.operations.printable import printable
 from worker.tagging.explain import Explanation, explain, raise_if_no_provider
 
 NAME_HEADER = "x-autotag-file"
@@ -88,7 +90,7 @@ async def try_image(request: Request) -> Response:
     finally:
         upload_limiter.release(requester.key)
     if _wants_json(request):
-        return JSONResponse(_to_json(explanation))
+        return JsonResponse(_to_json(explanation))
     return HTMLResponse(page_explanation.article(explanation, thumbnail, name, active.settings))
 
 
@@ -127,9 +129,8 @@ async def _read_content(request: Request) -> Content:
 
 
 def _file_name(request: Request) -> str:
-    """The file's name, for people. Control characters are replaced: they would break log lines."""
-    name = unquote(request.headers.get(NAME_HEADER, ""))[:_MAXIMUM_NAME_LENGTH]
-    return "".join(letter if letter.isprintable() else " " for letter in name).strip() or "image"
+    """The file's name, for people."""
+    return printable(unquote(request.headers.get(NAME_HEADER, "")).strip(), maximum=_MAXIMUM_NAME_LENGTH) or "image"
 
 
 def _status_code(error: AutotagError) -> int:
@@ -140,7 +141,7 @@ def _status_code(error: AutotagError) -> int:
 
 def _refuse(request: Request, message: str, status: int) -> Response:
     if _wants_json(request):
-        return JSONResponse({"error": message}, status)
+        return JsonResponse({"error": message}, status)
     return HTMLResponse(page_explanation.refusal(f"{message}."), status)
 
 

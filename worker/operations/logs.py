@@ -6,11 +6,13 @@ import json
 import logging
 import sys
 from contextlib import suppress
-from typing import Literal
+from io import StringIO
+from typing import Literal, TextIO
 
 import structlog
 
 from worker.operations import tracing
+from worker.operations.printable import printable, printable_json, printable_lines
 
 
 def configure(level: str, form: Literal["console", "json"]) -> None:
@@ -29,9 +31,10 @@ def configure(level: str, form: Literal["console", "json"]) -> None:
         renderer = [structlog.processors.ExceptionRenderer(without_locals), structlog.processors.JSONRenderer(_json)]
     else:
         renderer = [
+            _for_a_terminal,
             structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=32
-            )
+                colors=sys.stderr.isatty(), exception_formatter=_write_traceback, pad_event_to=32
+            ),
         ]
     structlog.configure(
         processors=[*shared, *renderer],
@@ -74,10 +77,27 @@ class _Output(structlog.WriteLogger):
 
 
 _ENCODER = json.JSONEncoder(default=repr)
+_SEVERAL_LINES = ("exception", "stack")
 
 
 def _json(line: structlog.typing.EventDict, **_: object) -> str:
-    return _ENCODER.encode(line)
+    return printable_json(_ENCODER.encode(line))
+
+
+def _for_a_terminal(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Make every value printable: much of what is logged was written by others. Runs for every line: keep it cheap."""
+    for name, value in line.items():
+        if isinstance(value, str):
+            line[name] = printable_lines(value) if name in _SEVERAL_LINES else printable(value)
+        elif name != "exc_info" and not isinstance(value, int | float):
+            line[name] = printable(repr(value))
+    return line
+
+
+def _write_traceback(output: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    traceback = StringIO()
+    structlog.dev.plain_traceback(traceback, exc_info)
+    output.write(printable_lines(traceback.getvalue()))
 
 
 def _with_trace(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:

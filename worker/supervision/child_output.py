@@ -9,6 +9,8 @@ from collections import deque
 
 import structlog
 
+from worker.operations.printable import printable
+
 MAXIMUM_LINE_CHARACTERS = 1000
 MAXIMUM_LINES_PER_SECOND = 50
 KEPT_LINES = 40
@@ -33,7 +35,7 @@ class ChildOutput:
     @property
     def last_lines(self) -> list[str]:
         """The last lines printed, logged or not."""
-        return [_printable(line) for line in self._last]
+        return [_readable(line) for line in self._last]
 
     def feed(self, data: bytes, now_s: float) -> None:
         """Log the lines that `data` completes, at monotonic `now_s`. A line that is too long is truncated."""
@@ -47,7 +49,7 @@ class ChildOutput:
         room = MAXIMUM_LINES_PER_SECOND - self._lines_this_second
         # Lines that are left out are not even decoded: a child that floods its output must cost the parent little.
         for line in lines[:room]:
-            _log.info("child says", child=self._child, pid=self._pid, line=_printable(line))
+            _log.info("child says", child=self._child, pid=self._pid, line=_readable(line))
         self._lines_this_second += len(lines[:room])
         self._left_out += len(lines[room:])
 
@@ -63,8 +65,7 @@ class ChildOutput:
             self._left_out = 0
 
 
-def _printable(line: bytes) -> str:
-    """The line without control characters: output that an image provoked must not control an operator's terminal."""
-    text = line[:_MAXIMUM_LINE_BYTES].decode("utf-8", "replace").rstrip().replace("\t", "  ")
-    shown = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
-    return shown if len(shown) <= MAXIMUM_LINE_CHARACTERS else shown[: MAXIMUM_LINE_CHARACTERS - 1] + "…"
+def _readable(line: bytes) -> str:
+    """The line as text for people: output that an image provoked must not control an operator's terminal."""
+    text = line[:_MAXIMUM_LINE_BYTES].decode("utf-8", "replace").rstrip()
+    return printable(text, maximum=MAXIMUM_LINE_CHARACTERS)

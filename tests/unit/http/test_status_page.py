@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from worker.amqp.delivery import Ending
 from worker.amqp.state import BrokerPhase, BrokerState
 from worker.engine import Active
 from worker.http.app import build_app
+from worker.http.json_response import JsonResponse
 from worker.http.page.formatting import ago, duration, number, percentage, period
 from worker.http.page.markup import Html, h, join
 from worker.messages import Result, Tag
@@ -372,3 +374,15 @@ def test_what_is_put_into_an_element_is_escaped_unless_it_is_one() -> None:
 )
 def test_numbers_are_formatted_for_people(formatted: str, expected: str) -> None:
     assert formatted == expected
+
+
+def test_text_from_outside_hides_nothing_and_does_not_reorder_the_page() -> None:
+    assert h("b", "photo\u202egpj.exe\x9b") == r"<b>photo\u202egpj.exe\x9b</b>"
+    assert h("b", "<תל אביב>") == "<b>&lt;תל אביב&gt;</b>"
+
+
+def test_json_answers_escape_what_a_terminal_would_obey() -> None:
+    value = {"asset_id": "é\x1b\x9b\u202e\ud800"}
+    body = bytes(JsonResponse(value).body)
+    assert body == r'{"asset_id":"é\u001b\u009b\u202e\ud800"}'.encode()
+    assert json.loads(body) == value

@@ -91,3 +91,29 @@ def test_a_line_that_cannot_be_written_is_dropped_without_an_error(monkeypatch: 
         structlog.get_logger("worker.test").info("not read")
         with contextlib.suppress(BrokenPipeError):
             broken.close()
+
+
+HOSTILE = "cup\x1b]0;owned\x07\x9b31m\u202egpj.exe\u2028\ud800"
+
+
+def test_the_console_shows_what_others_wrote_without_obeying_it(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "console")
+    log = structlog.get_logger("worker.test")
+    log.info(HOSTILE, asset_id=HOSTILE, names=[HOSTILE], number=3, error=ValueError(HOSTILE))
+    logging.getLogger("some.library").warning("message of %s", HOSTILE)
+    error = RuntimeError(f"{HOSTILE}\n2026-01-01T00:00:00Z [info     ] all is well")
+    log.error("unexpected error", exc_info=error, stack_info=True)
+    output = capsys.readouterr().err
+    assert [each for each in output.replace("\n", "") if not each.isprintable()] == []
+    assert output.count("cup") >= 6
+    assert output.count("u202egpj.exe") == output.count("cup")
+    assert "\n2026-01-01" not in output, "a message with a line break has not made a line of its own"
+    assert "asset_id=cup\\x1b]0;owned\\x07\\x9b31m\\u202egpj.exe\\u2028\\ud800" in output
+
+
+def test_json_lines_escape_it_and_keep_the_value(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json")
+    structlog.get_logger("worker.test").info("event ended", asset_id=f"{HOSTILE}\x7f")
+    output = capsys.readouterr().err
+    assert [each for each in output.rstrip("\n") if not each.isprintable()] == []
+    assert json.loads(output)["asset_id"] == f"{HOSTILE}\x7f"

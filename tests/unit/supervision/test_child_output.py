@@ -30,7 +30,7 @@ def test_control_characters_do_not_reach_a_terminal() -> None:
     output = ChildOutput("model-1", 7)
     with capture_logs() as logs:
         output.feed(b"\x1b]0;title\x07 caf\xc3\xa9 \xff\n", 0.0)
-    assert lines_of(logs) == ["\ufffd]0;title\ufffd café \ufffd"]
+    assert lines_of(logs) == ["\\x1b]0;title\\x07 café \ufffd"]
 
 
 def test_an_endless_line_is_truncated() -> None:

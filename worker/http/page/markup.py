@@ -1,5 +1,7 @@
 """HTML built from function calls: every child of an element is escaped, unless it is an element itself.
 
+Characters that cannot be seen are shown as escapes, as everywhere: see worker/operations/printable.py.
+
     h("p", "a < b", h("b", "!"), class_="note")   →   <p class="note">a &lt; b<b>!</b></p>
 
 There is no template in which escaping could be forgotten, and mypy checks every name.
@@ -9,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
+
+from worker.operations.printable import printable_lines
 
 
 class Html(str):
@@ -45,7 +49,7 @@ def _text(child: Child) -> str:
         case None:
             return ""
         case str() | int():
-            return escape(str(child))
+            return escape(printable_lines(str(child)))
         case _:
             return join(*child)
 

@@ -13,6 +13,8 @@ import socket
 import time
 from collections.abc import Mapping
 
+from worker.operations.printable import printable
+
 
 class Notifier:
     """Sends the notifications. One that cannot be sent is dropped silently: the service does not depend on them."""
@@ -50,7 +52,7 @@ class Notifier:
 
     def status(self, text: str) -> None:
         """The line that `systemctl status` shows; sent only if it has changed."""
-        line = " ".join(text.split())
+        line = printable(" ".join(text.split()))
         if line != self._status:
             self._status = line
             self._send(f"STATUS={line}")

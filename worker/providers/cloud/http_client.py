@@ -19,6 +19,7 @@ import httpcore
 from pydantic import SecretStr
 
 from worker.errors import AutotagError, CannotBeDone, Misconfigured, exhausted
+from worker.operations.printable import printable
 from worker.providers.cloud.errors import CONNECTION_LOST, GARBLED_ANSWER, TIMED_OUT, UNREACHABLE, ServiceFailed
 from worker.settings import CloudCallsSettings
 from worker.sources.blocking import BlockingCalls
@@ -40,8 +41,7 @@ class KeyHeader:
     def redact(self, text: str) -> str:
         """A service's text for logs and results: on one line, at most 300 characters, any copy of the key replaced."""
         plain = " ".join(text.replace(self.value.get_secret_value(), "[key]").split())
-        printable = "".join(character for character in plain if character.isprintable())
-        return printable if len(printable) <= _MAXIMUM_QUOTE_LENGTH else printable[:_MAXIMUM_QUOTE_LENGTH] + "…"
+        return printable(plain, maximum=_MAXIMUM_QUOTE_LENGTH)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from worker.operations.printable import printable
 from worker.providers.base import Suggestion
 from worker.providers.cloud.errors import GARBLED_ANSWER, ServiceFailed
 
@@ -41,7 +42,8 @@ def _problem(name: object, confidence: object) -> str | None:
         return "a name is missing"
     if len(name) > _MAXIMUM_NAME_LENGTH:
         return f"a name is longer than {_MAXIMUM_NAME_LENGTH} characters"
-    if not all(character.isprintable() or character.isspace() for character in name):
+    shown = " ".join(name.split())
+    if printable(shown) != shown:
         return "a name has control characters"
     if isinstance(confidence, bool) or not isinstance(confidence, int | float):
         return "a confidence is missing"

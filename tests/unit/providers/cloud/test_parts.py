@@ -16,6 +16,7 @@ import pytest
 import tenacity
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from worker.errors import CannotBeDone, TryLater
 from worker.providers.base import Answer, Suggestion
@@ -24,8 +25,10 @@ from worker.providers.cloud.cache import AnswerCache
 from worker.providers.cloud.check_image import GREY_SIDE, grey_png
 from worker.providers.cloud.circuit import Circuit
 from worker.providers.cloud.errors import CallNotMade, RateLimited, ServiceFailed, transient_error
+from worker.providers.cloud.http_client import KeyHeader
 from worker.providers.cloud.retries import FullJitterOrRetryAfter, RetryPolicy, call_with_retries
 from worker.providers.cloud.retry_after import MAXIMUM_RETRY_AFTER_S, retry_after_s
+from worker.providers.cloud.suggestions import parse_suggestions
 
 NOON_S = 1_795_435_200.0
 
@@ -320,3 +323,23 @@ def test_the_image_that_check_sends_is_a_valid_png() -> None:
     with Image.open(io.BytesIO(grey_png())) as image:
         image.load()
         assert (image.format, image.size, image.getpixel((5, 5))) == ("PNG", (GREY_SIDE, GREY_SIDE), 128)
+
+
+def test_what_a_service_wrote_is_quoted_on_one_printable_line_without_the_key() -> None:
+    header = KeyHeader("x-key", SecretStr("s3cret"))
+    assert header.redact("bad\n key s3cret\x1b[2J\u202e") == r"bad key [key]\x1b[2J\u202e"
+    assert header.redact("x" * 1000) == "x" * 299 + "…"
+
+
+@pytest.mark.parametrize("name", ["cat\x1b[2J", "cat\u202e", "cat\x9b", "cat\u3164", "\u200bcat"])
+def test_a_name_that_cannot_be_seen_whole_is_left_out(name: str) -> None:
+    kept, note = parse_suggestions("the service", [(name, 0.5), ("dog", 0.5)])
+    assert [each.name for each in kept] == ["dog"]
+    assert note is not None
+    assert "control characters" in note
+
+
+@pytest.mark.parametrize("name", ["Straßenbahn", "می\u200cخواهم", "👩\u200d💻"])  # noqa: RUF001 - Persian
+def test_a_name_in_any_script_is_kept(name: str) -> None:
+    kept, note = parse_suggestions("the service", [(f" {name}\n", 0.5)])
+    assert ([each.name for each in kept], note) == ([name], None)
