@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 import uuid
@@ -26,6 +27,10 @@ from worker.amqp.topology import topology  # noqa: E402
 from worker.settings import RetrySettings  # noqa: E402
 
 LEAVE_TIME_S = 5.0
+
+# A background job of a script (`make test &`) begins with SIGINT ignored, and so would every process a test starts and
+# interrupts. A handler of Python's becomes the default action in them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -264,13 +264,18 @@ class TestTheRunner:
             stderr=subprocess.PIPE,
             text=True,
         ) as runner:
-            assert runner.stderr is not None
-            assert "a private RabbitMQ" in runner.stderr.readline()
-            poll(lambda: "sleep" in {each.name() for each in psutil.Process(runner.pid).children()}, "sleep runs", 10)
-            started = psutil.Process(runner.pid).children(recursive=True)
-            assert "beam.smp" in {process.name() for process in started}
-            runner.send_signal(number)
-            assert runner.wait(timeout=START_LIMIT_S) == status
+            try:
+                assert runner.stderr is not None
+                assert "a private RabbitMQ" in runner.stderr.readline()
+                poll(
+                    lambda: "sleep" in {each.name() for each in psutil.Process(runner.pid).children()}, "sleep runs", 10
+                )
+                started = psutil.Process(runner.pid).children(recursive=True)
+                assert "beam.smp" in {process.name() for process in started}
+                runner.send_signal(number)
+                assert runner.wait(timeout=START_LIMIT_S) == status
+            finally:
+                runner.kill()  # else a failure would wait for the command, which has no end
         poll(lambda: not any(is_alive(process) for process in started), "all is gone", 10)
 
     def test_a_terminal_interrupt_is_left_to_the_command(self) -> None:
@@ -284,13 +289,16 @@ class TestTheRunner:
             text=True,
             start_new_session=True,
         ) as runner:
-            assert runner.stdout is not None
-            assert runner.stdout.readline() == "ready\n"
-            # The runner begins to ignore SIGINT just after it has started the command
-            poll(lambda: ignores(runner.pid, signal.SIGINT), "the runner leaves SIGINT to the command", 10)
-            os.killpg(runner.pid, signal.SIGINT)
-            assert runner.stdout.readline() == "interrupted\n"
-            assert runner.wait(timeout=START_LIMIT_S) == 5
+            try:
+                assert runner.stdout is not None
+                assert runner.stdout.readline() == "ready\n"
+                # The runner begins to ignore SIGINT just after it has started the command
+                poll(lambda: ignores(runner.pid, signal.SIGINT), "the runner leaves SIGINT to the command", 10)
+                os.killpg(runner.pid, signal.SIGINT)
+                assert runner.stdout.readline() == "interrupted\n"
+                assert runner.wait(timeout=START_LIMIT_S) == 5
+            finally:
+                runner.kill()
 
 
 def ignores(pid: int, number: signal.Signals) -> bool:
