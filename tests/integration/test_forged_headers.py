@@ -42,13 +42,6 @@ def service(
         assert service.stop() == 0
 
 
-@pytest.fixture
-def dms(broker: str, prefix: str, service: RunningService) -> Iterator[Dms]:
-    dms = Dms(broker, prefix)
-    yield dms
-    dms.close()
-
-
 def publish(dms: Dms, path: Path, headers: dict[str, object], event_id: str) -> None:
     data = {"asset_id": event_id, "content": {"path": str(path)}}
     dms.publish_body(json.dumps(data).encode(), message_id=event_id, headers=headers)

@@ -46,13 +46,6 @@ def url(service: RunningService) -> str:
     return http_url(service)
 
 
-@pytest.fixture
-def dms(broker: str, prefix: str, service: RunningService) -> Iterator[Dms]:
-    dms = Dms(broker, prefix)
-    yield dms
-    dms.close()
-
-
 def metrics(url: str) -> str:
     return fetch(f"{url}/metrics").body
 

@@ -33,13 +33,6 @@ def service(
         assert service.stop() == 0
 
 
-@pytest.fixture
-def dms(broker: str, prefix: str, service: RunningService) -> Iterator[Dms]:
-    dms = Dms(broker, prefix)
-    yield dms
-    dms.close()
-
-
 def test_each_photograph_is_tagged_with_what_it_shows(dms: Dms, photographs: dict[str, Path]) -> None:
     # Given an event for each photograph
     events = {dms.publish({"path": str(file)}, asset_id=name): name for name, file in photographs.items()}

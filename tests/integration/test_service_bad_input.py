@@ -36,13 +36,6 @@ def service(broker: str, prefix: str, folder: Path, photographs: dict[str, Path]
         assert service.stop() == 0
 
 
-@pytest.fixture
-def dms(broker: str, prefix: str, service: RunningService) -> Iterator[Dms]:
-    dms = Dms(broker, prefix)
-    yield dms
-    dms.close()
-
-
 def in_the_middle_of_good_ones(dms: Dms, good: Path) -> list[str]:
     return [dms.publish({"path": str(good)}) for _ in range(3)]
 
