@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import hypothesis
 import pika
 import psutil
 import pytest
@@ -31,6 +32,10 @@ LEAVE_TIME_S = 5.0
 # A background job of a script (`make test &`) begins with SIGINT ignored, and so would every process a test starts and
 # interrupts. A handler of Python's becomes the default action in them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# On a busy machine an example may take any time. That is no property of what is tested.
+hypothesis.settings.register_profile("autotag", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("autotag")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -60,8 +59,6 @@ def field(instance: InstanceSettings, key: SettingKey) -> Any:
     return value
 
 
-# Neither a deadline nor a limit on drawing: on a busy machine both fail for reasons that are not ours.
-@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(defaults=overrides, acme=overrides)
 def test_every_field_is_the_instances_own_or_else_the_defaults_or_else_the_codes(
     defaults: dict[SettingKey, Any], acme: dict[SettingKey, Any]
