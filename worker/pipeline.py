@@ -264,14 +264,15 @@ class Pipeline:
         return Ending.RETRIED
 
     async def _retry_later(self, context: DeliveryContext, error: TryLater) -> Ending:
-        if context.is_last_attempt:
+        if error.counted and context.is_last_attempt:
             attempts = context.maximum_number_of_attempts
             last = f"{error} (attempt {context.delivery.attempt} of {attempts}, the last)"
             return await self._dead_letter(context, CannotBeDone(last, reason=error.reason))
         context.record(error)
         _log.warning("will be retried", reason=error.reason, error=str(error), **context.log_fields())
         await self._until_accepted(
-            context, lambda: self._broker.retry_later(context.delivery, at_least_s=error.after_s)
+            context,
+            lambda: self._broker.retry_later(context.delivery, at_least_s=error.after_s, counted=error.counted),
         )
         context.delivery.ack()
         return Ending.RETRIED
