@@ -234,7 +234,14 @@ async def test_an_unreadable_event_with_an_asset_is_answered_under_the_settings_
     monkeypatch.setattr(pipeline, "read_event", reads)
     assert await it.handle() is Ending.DEAD_LETTERED
     message = it.broker.published[0]
-    result = Result(asset_id="asset-1", instance="default", event_id="event-1", status="failed", reason="event_invalid")
+    result = Result(
+        asset_id="asset-1",
+        instance="default",
+        event_id="event-1",
+        status="failed",
+        reason="event_invalid",
+        message="no content",
+    )
     assert message.message_id == str(result_id(result, None, settings_digest(OLD, OLD.defaults)))
 
 

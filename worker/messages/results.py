@@ -1,8 +1,8 @@
 """Results: what is published to the DMS about an image, and the AMQP message it is published in.
 
-The body is a CloudEvent in structured mode. Its id, which is also the AMQP `message_id`, is derived from the inputs of
-the result (event, image, providers, models, settings), not from what a cloud service happened to answer this time: a
-redelivered event produces the same id, so the DMS can drop the second result.
+The body is a CloudEvent in structured mode. Its id, which is also the AMQP `message_id`, stands for the result's bytes,
+measured times and trace apart: the same event, image, settings and replies produce the same id, so the DMS can drop
+the second result of a redelivered event; where a provider replied otherwise, the id is another one.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class ResultEvent(BaseModel):
 
     specversion: Literal["1.0"]
     id: str
-    """UUIDv5; the same for a redelivered event. Also the AMQP `message_id`."""
+    """UUIDv5 of the content; the same for a redelivered event that got the same replies. Also the `message_id`."""
     source: str
     """The service that produced the result: `autotag` unless it is configured with another name."""
     type: Literal["dms.image.tagged.v1"]
@@ -190,7 +190,8 @@ def write_result(
 
     Except for `time` and the providers' `duration_s`, equal arguments produce equal bytes (see `comparable`).
     """
-    message_id = str(result_id(result, event.source if event else None, settings_digest))
+    data = result_data(result)
+    message_id = str(_id_of(data, event.source if event else None, settings_digest))
     trace = _trace(event)
     envelope = {
         "specversion": "1.0",
@@ -201,7 +202,7 @@ def write_result(
         "time": (time or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "datacontenttype": "application/json",
         **trace,
-        "data": result_data(result),
+        "data": data,
     }
     return OutgoingMessage(
         body=_json(envelope),
@@ -218,25 +219,17 @@ def read_result(body: bytes) -> Result:
 
 
 def result_id(result: Result, event_source: str | None, settings_digest: str) -> uuid.UUID:
-    """A UUIDv5 in `NAMESPACE` of the inputs that the result depends on.
+    """A UUIDv5 in `NAMESPACE` of all that the published result says, so that one id stands for one set of bytes.
 
-    The name is a JSON array without spaces: event source, event id, instance, asset id, SHA-256 of the image, status,
-    reason, complete, settings digest, and an array of [name, status, model] for each provider in order of name.
+    The name is a JSON array without spaces: event source, settings digest, and the result's data with every
+    `duration_s` null. What is measured and the trace are left out: they differ whenever an event is handled again.
     """
-    providers = sorted((report.name, report.status, report.model or "") for report in result.providers)
-    inputs = [
-        event_source,
-        result.event_id,
-        result.instance,
-        result.asset_id,
-        result.image.sha256 if result.image else None,
-        result.status,
-        result.reason,
-        result.complete,
-        settings_digest,
-        providers,
-    ]
-    return uuid.uuid5(NAMESPACE, _json(inputs).decode())
+    return _id_of(result_data(result), event_source, settings_digest)
+
+
+def _id_of(data: dict[str, Any], event_source: str | None, settings_digest: str) -> uuid.UUID:
+    unmeasured = data | {"providers": [report | {"duration_s": None} for report in data["providers"]]}
+    return uuid.uuid5(NAMESPACE, _json([event_source, settings_digest, unmeasured]).decode())
 
 
 def comparable(body: bytes) -> bytes:
