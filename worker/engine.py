@@ -19,7 +19,6 @@ from worker.providers.checks import Checkable, ProviderCheck
 from worker.providers.registry import enabled_names, make_enabled
 from worker.providers.tensorflow import TensorFlow
 from worker.settings import (
-    DEFAULTS,
     DecoderSettings,
     InstanceSettings,
     Settings,
@@ -124,19 +123,25 @@ class Active:
 
     def why_nothing_can_be_tagged(self) -> str | None:
         """Why no provider that any instance has switched on could answer; None when one could, or none is on."""
-        reasons = [
-            provider.unusable(instance)
-            for instance in self.settings.by_instance().values()
-            for provider in self.engine.providers
-            if provider.enabled(instance)
-        ]
-        disabled = self.engine.decoders.disabled_reason
-        if reasons and disabled is not None:  # without a decoder no provider sees an image
-            return f"no decoder can start: {disabled}"
+        reasons = [why for _, why in self._what_instances_lack()]
         return reasons[0] if reasons and None not in reasons else None
 
+    def lacking(self) -> dict[str, str]:
+        """The instances none of whose providers could answer, by name, with why; one without a provider is absent."""
+        return {name: why for name, why in self._what_instances_lack() if why is not None}
+
+    def _what_instances_lack(self) -> Iterable[tuple[str, str | None]]:
+        """Every instance that has a provider, and why none of them could answer; None where one could."""
+        disabled = self.engine.decoders.disabled_reason
+        for name, instance in self.settings.reachable().items():
+            reasons = [each.unusable(instance) for each in self.engine.providers if each.enabled(instance)]
+            if reasons and disabled is not None:  # without a decoder no provider sees an image
+                yield name, f"no decoder can start: {disabled}"
+            elif reasons:
+                yield name, None if None in reasons else reasons[0]
+
     def _enabling(self, provider: Provider) -> list[InstanceSettings]:
-        return [each for each in self.settings.by_instance().values() if provider.enabled(each)]
+        return [each for each in self.settings.reachable().values() if provider.enabled(each)]
 
 
 async def open_engine(
@@ -162,9 +167,7 @@ def needs_new_engine(old: Settings, new: Settings) -> bool:
 
 def wants_model(settings: Settings) -> bool:
     """Whether any instance has switched the local model on."""
-    return settings.enabled and any(
-        each.enabled and each.tensorflow.enabled for each in settings.by_instance().values()
-    )
+    return any(each.tensorflow.enabled for each in settings.reachable().values())
 
 
 def review_providers(settings: Settings, providers: Iterable[Provider]) -> Iterable[ProviderCheck]:
@@ -173,9 +176,7 @@ def review_providers(settings: Settings, providers: Iterable[Provider]) -> Itera
     What follows from the defaults is reported once, not once an instance.
     """
     reported: set[str] = set()
-    for name, instance in settings.by_instance().items():
-        if not instance.enabled or (name == DEFAULTS and settings.unknown_instances == "skip"):
-            continue
+    for name, instance in settings.reachable().items():
         for provider in providers:
             if provider.enabled(instance) and isinstance(provider, Checkable):
                 found = [each for each in provider.review(name, instance) if each.message not in reported]

@@ -11,6 +11,20 @@ from worker.settings import InstanceSettings, Settings
 from worker.supervision.decoder_pool import DecoderPool
 
 
+class OnFor(ScriptedProvider):
+    """A provider that some instances have switched on, by their limit on tags, and that is unusable or not."""
+
+    def __init__(self, name: str, limit: int, unusable: str | None) -> None:
+        super().__init__(name)
+        self._limit, self._unusable = limit, unusable
+
+    def enabled(self, instance: InstanceSettings) -> bool:
+        return instance.maximum_number_of_tags_per_asset == self._limit
+
+    def unusable(self, instance: InstanceSettings) -> str | None:
+        return self._unusable
+
+
 class Stub(ScriptedProvider):
     """An enabled provider that is unusable for the given reason, or usable."""
 
@@ -45,3 +59,41 @@ def test_without_decoders_no_provider_sees_an_image(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(DecoderPool, "disabled_reason", "the sandbox is too weak")
     assert why(None) == "no decoder can start: the sandbox is too weak"
     assert why() is None
+
+
+def active(settings: Settings, *providers: ScriptedProvider) -> Active:
+    engine = Engine(Settings(), None, Metrics())
+    engine.providers = providers
+    return Active(settings, engine)
+
+
+TENANTS = {"local": {"maximum_number_of_tags_per_asset": 1}, "cloud": {"maximum_number_of_tags_per_asset": 2}}
+
+
+def test_an_instance_none_of_whose_providers_can_answer_is_named() -> None:
+    it = active(
+        Settings.model_validate({"instances": TENANTS}),
+        OnFor("model", 1, "the model is disabled"),
+        OnFor("service", 2, None),
+    )
+    assert it.lacking() == {"local": "the model is disabled"}
+    assert it.why_nothing_can_be_tagged() is None
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        {"instances": {"local": TENANTS["local"], "cloud": TENANTS["cloud"] | {"enabled": False}}},
+        {
+            "instances": {"local": TENANTS["local"]},
+            "defaults": TENANTS["cloud"],
+            "unknown_instances": "skip",
+        },
+    ],
+    ids=["an instance that is switched off", "defaults that no event can meet"],
+)
+def test_what_no_event_can_meet_does_not_count_as_somebody_who_can_tag(without: dict[str, object]) -> None:
+    # Given a provider that could answer only under settings that no event is tagged under
+    it = active(Settings.model_validate(without), OnFor("model", 1, "the model is disabled"), OnFor("service", 2, None))
+    # Then nobody can tag
+    assert it.why_nothing_can_be_tagged() == "the model is disabled"

@@ -91,8 +91,8 @@ def make(name: str, context: ProviderContext) -> Provider:
 
 def enabled_names(settings: Settings) -> list[str]:
     """Names of the built-in providers that at least one instance has enabled; the others are not even imported."""
-    instances = (settings.defaults, *settings.instances.values())
-    return [name for name in BUILT_IN if any(each.enabled and getattr(each, name).enabled for each in instances)]
+    instances = settings.reachable().values()
+    return [name for name in BUILT_IN if any(getattr(each, name).enabled for each in instances)]
 
 
 def make_enabled(settings: Settings, call_observer: CallObserver = NO_OBSERVER) -> list[Provider]:

@@ -107,6 +107,16 @@ class Settings(Section, BaseSettings):
         """Every set of instance settings that can apply to an event, by name; `DEFAULTS` for all other instances."""
         return {DEFAULTS: self.defaults} | self.instances
 
+    def reachable(self) -> dict[str, InstanceSettings]:
+        """Those of `by_instance` under which an event can be tagged: what is switched off and defaults that no event
+        can meet are left out.
+        """
+        return {
+            name: instance
+            for name, instance in self.by_instance().items()
+            if self.enabled and instance.enabled and (name != DEFAULTS or self.unknown_instances == "defaults")
+        }
+
     def by_event_name(self) -> dict[str, InstanceSettings]:
         """Instances by the name that events give, as accounts and metrics are kept.
 
