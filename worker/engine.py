@@ -126,6 +126,11 @@ class Active:
         reasons = [why for _, why in self._what_instances_lack()]
         return reasons[0] if reasons and None not in reasons else None
 
+    @property
+    def tags_anything(self) -> bool:
+        """Whether any event could be tagged if all that has been switched on worked; else every one is `skipped`."""
+        return any(True for _ in self._what_instances_lack())
+
     def lacking(self) -> dict[str, str]:
         """The instances none of whose providers could answer, by name, with why; one without a provider is absent."""
         return {name: why for name, why in self._what_instances_lack() if why is not None}

@@ -1,32 +1,34 @@
 """One event's way, from delivery to settlement.
 
 Every delivery ends in exactly one of: a confirmed result and an ack; a delayed retry, confirmed, then an ack; a failed
-result and a dead letter, both confirmed, then an ack; or it goes back to the queue it came from. Nothing is
-acknowledged before the broker has confirmed what replaces it, so the worst that a fault can do is a second, equal
-result.
+result and a dead letter, both confirmed, then an ack; or, while no events are taken, it goes back to the queue it came
+from. Nothing is acknowledged before the broker has confirmed what replaces it, so the worst that a fault can do is a
+second, equal result. A delivery that RabbitMQ has taken back is called off.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import structlog
 
 from worker.amqp.broker import Broker
 from worker.amqp.delivery import Delivery, Ending
-from worker.amqp.errors import NotConfirmed, NotPublished, PublishRefused, Unroutable
+from worker.amqp.errors import NotPublished, Unroutable
+from worker.amqp.topology import DELIVERY_LIMIT
 from worker.engine import Active
 from worker.errors import AutotagError, CannotBeDone, ResourceExhausted, TryLater, Unavailable, exhausted
+from worker.images.content import Content
 from worker.messages import Event, Result, UnreadableEvent, read_event, write_result
 from worker.operations import tracing
+from worker.operations.health.intake import Intake
 from worker.operations.history import EndedDelivery, History, Thumbnail
 from worker.operations.history.thumbnails import Thumbnails
 from worker.operations.metrics import EventMetrics
 from worker.operations.tracing import NO_TRACER, Trace, Tracer
-from worker.providers.replies import ProviderReplies, Reply, pack, unpack
+from worker.providers.replies import ProviderReplies, pack, unpack
 from worker.settings import tag_limit
 from worker.tagging import results
 from worker.tagging.gates import gate
@@ -43,7 +45,7 @@ _SHORTEST_WAIT_S = 60.0
 
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
-"""Between two attempts to publish what the broker does not take: a queue is full, a permission is missing."""
+"""While this machine has run out of something: between two tries of an event that is held in hand."""
 
 
 @dataclass(slots=True)
@@ -59,11 +61,14 @@ class DeliveryContext:
     tags: int = 0
     settled_providers: frozenset[str] = frozenset()
     """The providers whose final reply is in a result that has been published already."""
-    replies: dict[str, Reply] = field(default_factory=dict)
-    """Final replies of this attempt, from before this machine ran out of what it takes to ask the other providers."""
+    answered: ProviderReplies = field(init=False)
+    """The final replies about the image so far: of earlier attempts, carried by the event, and of this one."""
     result: Result | None = None
     thumbnail: Thumbnail | None = None
     trace: Trace = field(default_factory=lambda: Trace(NO_TRACER))
+
+    def __post_init__(self) -> None:
+        self.answered = unpack(self.delivery.headers.get(ANSWERS_HEADER))
 
     @property
     def maximum_number_of_attempts(self) -> int:
@@ -80,13 +85,14 @@ class DeliveryContext:
         self.reason, self.message = error.reason, str(error)
 
     def keep(self, replies: ProviderReplies) -> None:
-        """Keep the final replies, so that their providers are not asked again."""
-        self.replies |= {each.provider: each for each in replies.replies if each.provider in replies.settled}
+        """Keep the final replies, so that their providers are not asked again, whatever becomes of this attempt."""
+        self.answered = replies.settled_only.after(self.answered)
 
-    @property
-    def earlier_replies(self) -> dict[str, Reply]:
-        """The final replies of earlier attempts, and of this one."""
-        return unpack(self.delivery.headers.get(ANSWERS_HEADER)) | self.replies
+    async def forget_answers_about_another(self, content: Content) -> None:
+        """Forget what was answered if the image has changed since, as one has that can no longer be decoded."""
+        known = self.answered.facts
+        if known is not None and await asyncio.to_thread(content.sha256) != known.sha256:
+            self.answered = ProviderReplies()
 
     def asset_and_instance(self, error: Exception | None = None) -> tuple[str | None, str | None]:
         """Asset id and instance, as far as the event, or the error about an unreadable one, names them."""
@@ -112,9 +118,11 @@ class Pipeline:
         metrics: EventMetrics,
         history: History,
         thumbnails: Thumbnails,
+        intake: Intake,
         tracer: Tracer = NO_TRACER,
     ) -> None:
         self._broker = broker
+        self._intake = intake
         self._metrics = metrics
         self._history = history
         self._thumbnails = thumbnails
@@ -123,45 +131,57 @@ class Pipeline:
     async def handle(self, delivery: Delivery, active: Active) -> Ending:
         """Handle one delivery to its end, under the settings and engine that were active when it came.
 
-        Raises nothing but cancellation; then the delivery is left unsettled.
+        Raises nothing but cancellation; the delivery is then left unsettled, or is no longer ours to settle.
         """
         self._metrics.received(delivery.lane)
         with tracing.start_trace(self._tracer) as trace, self._metrics.in_hand():
             context = DeliveryContext(delivery, active, trace=trace)
             try:
-                try:
-                    ending = await self._settle(context)
-                except Unroutable as error:
-                    ending = await self._hold(context, error)
-            except NotPublished as error:
-                ending = self._requeue(context, error)
+                ending = await self._settle(context)
+            except asyncio.CancelledError:
+                if delivery.lost:
+                    _log.info(
+                        "called off: RabbitMQ has taken the event back and delivers it again", **context.log_fields()
+                    )
+                raise
             self._account_for(context, ending)
         return ending
 
     async def _settle(self, context: DeliveryContext) -> Ending:
-        """Tag and answer; an error decides how the delivery ends instead."""
+        """Tag and answer; an error decides how the delivery ends instead, and an error in that how it ends at last."""
         try:
             return await self._answer_with_what_there_is(context)
-        except CannotBeDone as error:
-            return await self._dead_letter(context, error)
-        except NotPublished:
-            raise
-        except TryLater as error:
-            return await self._retry_later(context, error)
-        except (Unavailable, ResourceExhausted) as error:
-            return await self._wait_for_operator(context, error)
-        except Exception as error:  # noqa: BLE001
-            # A fault of ours in one event must neither lose it nor stop the others; after its last attempt it is kept
-            # as a dead letter that names the fault.
-            _log.exception("unexpected error", **context.log_fields())
-            fault = TryLater(f"unexpected {type(error).__name__}: {error}", reason="internal_error")
-            return await self._retry_later(context, fault)
+        except Exception as error:  # noqa: BLE001 - decided by class there, down to a fault of ours
+            first = error
+        try:
+            return await self._end_after(context, first)
+        except Exception as error:  # noqa: BLE001 - no delivery is left unsettled, whatever went wrong
+            return await self._end_at_last(context, error)
+
+    async def _end_after(self, context: DeliveryContext, error: Exception) -> Ending:
+        """How the delivery ends when it could not be answered."""
+        match error:
+            case CannotBeDone():
+                return await self._dead_letter(context, error)
+            case Unroutable():
+                return await self._hold(context, error)
+            case NotPublished():
+                return await self._end_at_last(context, error)
+            case TryLater():
+                return await self._retry_later(context, error)
+            case Unavailable() | ResourceExhausted():
+                return await self._wait(context, error)
+        # A fault of ours in one event must neither lose it nor stop the others; after its last attempt it is kept as a
+        # dead letter that names the fault.
+        _log.error("unexpected error", exc_info=error, **context.log_fields())
+        fault = TryLater(f"unexpected {type(error).__name__}: {error}", reason="internal_error")
+        return await self._retry_later(context, fault)
 
     async def _answer_with_what_there_is(self, context: DeliveryContext) -> Ending:
         """Answer, and while this machine has run out of what that takes, hold the event and begin again after a pause.
 
         In the pause the event holds no descriptor and no image: else events that wait could take from each other what
-        they wait for. Raises ResourceExhausted when that has gone on for too long, or the delivery is no longer ours.
+        they wait for. Raises ResourceExhausted when that has gone on for too long.
         """
         pause_s = _FIRST_PAUSE_S
         while True:
@@ -171,7 +191,7 @@ class Pipeline:
                 shortage = None if isinstance(error, CannotBeDone | NotPublished) else exhausted(error)
                 if shortage is None:
                     raise
-                if pause_s > _LONGEST_PAUSE_S or context.delivery.lost:
+                if pause_s > _LONGEST_PAUSE_S:
                     raise shortage from error
                 if isinstance(error, NotAllAsked):
                     context.keep(error.replies)
@@ -192,7 +212,8 @@ class Pipeline:
         skip = gate(event, settings, instance, engine.providers)
         if skip or instance is None:
             assert skip is not None  # noqa: S101 - the gate shuts for an instance without settings
-            return await self._publish_and_ack(context, results.skipped(subject, skip))
+            result = _result_of_answers(context, skip.reason, skip.message)
+            return await self._publish_and_ack(context, result or results.skipped(subject, skip))
 
         async def publish_partial(result: Result, replies: ProviderReplies) -> None:
             await self._publish(context, result)
@@ -200,18 +221,23 @@ class Pipeline:
 
         with self._metrics.stage("fetch"):
             content = await engine.sources.open_content(event, read.image_bytes, settings.sources)
+        context.event = read.event_without_image()  # it is in `content` now, and once in memory is enough
+        del event, read
         with content:
-            earlier = context.earlier_replies
-            context.settled_providers = frozenset(earlier)
-            tagged = await engine.tagger.tag(
-                subject,
-                content,
-                instance,
-                maximum_number_of_tags=tag_limit(settings, instance),
-                earlier=earlier,
-                last_attempt=context.is_last_attempt,
-                on_partial=publish_partial,
-            )
+            context.settled_providers = context.answered.settled
+            try:
+                tagged = await engine.tagger.tag(
+                    subject,
+                    content,
+                    instance,
+                    maximum_number_of_tags=tag_limit(settings, instance),
+                    earlier=context.answered,
+                    last_attempt=context.is_last_attempt,
+                    on_partial=publish_partial,
+                )
+            except CannotBeDone:
+                await context.forget_answers_about_another(content)
+                raise
             context.thumbnail = self._thumbnails.request(content, engine.decoders, subject.asset_id)
 
         result = tagged.result
@@ -251,17 +277,13 @@ class Pipeline:
 
     async def _ask_pending_later(self, context: DeliveryContext, result: Result, replies: ProviderReplies) -> Ending:
         """Publish the tags that are there at once, and retry the event for the pending providers alone."""
+        context.keep(replies)
         if replies.answered and replies.settled - context.settled_providers:  # else all of it has been published
             await self._publish(context, result)
         pending = replies.pending
         context.reason, context.message = pending[0].reason, pending[0].message
         after_s = max(reply.after_s for reply in pending)
-        headers = {ANSWERS_HEADER: pack(replies.replies)}
-        await self._until_accepted(
-            context, lambda: self._broker.retry_later(context.delivery, at_least_s=after_s, headers=headers)
-        )
-        context.delivery.ack()
-        return Ending.RETRIED
+        return await self._retry(context, after_s, counted=any(reply.counted for reply in pending))
 
     async def _retry_later(self, context: DeliveryContext, error: TryLater) -> Ending:
         if error.counted and context.is_last_attempt:
@@ -270,68 +292,74 @@ class Pipeline:
             return await self._dead_letter(context, CannotBeDone(last, reason=error.reason))
         context.record(error)
         _log.warning("will be retried", reason=error.reason, error=str(error), **context.log_fields())
-        await self._until_accepted(
-            context,
-            lambda: self._broker.retry_later(context.delivery, at_least_s=error.after_s, counted=error.counted),
-        )
-        context.delivery.ack()
-        return Ending.RETRIED
+        return await self._retry(context, error.after_s, counted=error.counted)
 
-    async def _wait_for_operator(self, context: DeliveryContext, error: Unavailable | ResourceExhausted) -> Ending:
-        """The event waits for an operator, however long: this is no attempt."""
+    async def _wait(self, context: DeliveryContext, error: Unavailable | ResourceExhausted) -> Ending:
+        """The event waits for an operator, or for a machine that has more, however long: this is no attempt."""
         context.record(error)
-        if self._broker.state.paused:  # no event can be answered: keep this one where the others are
+        # While no events are taken this one waits where the others are, unless RabbitMQ has counted it too often there.
+        if await self._intake.is_closed() and context.delivery.delivery_count < DELIVERY_LIMIT // 2:
             context.delivery.requeue()
             return Ending.REQUEUED
         after_s = error.after_s if isinstance(error, Unavailable) else 0.0
-        headers = {ANSWERS_HEADER: pack(context.earlier_replies.values())} if context.replies else None
-        await self._until_accepted(
-            context,
-            lambda: self._broker.retry_later(
-                context.delivery, at_least_s=max(_SHORTEST_WAIT_S, after_s), counted=False, headers=headers
-            ),
-        )
+        return await self._retry(context, max(_SHORTEST_WAIT_S, after_s), counted=False)
+
+    async def _hold(self, context: DeliveryContext, error: Unroutable) -> Ending:
+        """No queue is bound for this result. That is no fault of the event, which is retried without being counted."""
+        context.record(error)
+        self._metrics.unroutable()
+        _log.error("result is unroutable; the event is kept and comes back", error=str(error), **context.log_fields())
+        return await self._retry(context, 0.0, counted=False)
+
+    async def _retry(self, context: DeliveryContext, after_s: float, *, counted: bool) -> Ending:
+        """Put the event into a retry queue, with everything that has been answered about its image so far."""
+        headers = {ANSWERS_HEADER: pack(context.answered)} if context.answered.replies else None
+        await self._broker.retry_later(context.delivery, at_least_s=after_s, counted=counted, headers=headers)
         context.delivery.ack()
         return Ending.RETRIED
 
     async def _dead_letter(self, context: DeliveryContext, error: CannotBeDone, result: Result | None = None) -> Ending:
-        """Answer `failed`, then keep the event as a dead letter with its reason."""
+        """Answer `failed`, then keep the event as a dead letter with its reason.
+
+        What some providers have answered is not lost: where there is any of it, it is the answer instead.
+        """
         _log.warning("cannot be done", reason=error.reason, error=str(error), **context.log_fields(error))
         if result is None and context.event is not None:
+            earlier = _result_of_answers(context, error.reason, str(error))
+            if earlier is not None:
+                return await self._publish_and_ack(context, earlier)
             result = results.failed(Subject.of(context.event), error)
         elif isinstance(error, UnreadableEvent) and error.asset_id is not None:
             result = error.result()
         if result is not None:  # without an asset id the DMS could make nothing of a result
             await self._publish(context, result)
+        return await self._set_aside(context, error)
+
+    async def _set_aside(self, context: DeliveryContext, error: AutotagError) -> Ending:
+        """Keep the event among the dead letters, with the reason."""
         context.status = "failed"
         context.record(error)
         asset, instance = context.asset_and_instance(error)
-        await self._until_accepted(
-            context,
-            lambda: self._broker.dead_letter(
-                context.delivery, error.reason, str(error), asset=asset, instance=instance
-            ),
-        )
+        await self._broker.dead_letter(context.delivery, error.reason, str(error), asset=asset, instance=instance)
         context.delivery.ack()
         return Ending.DEAD_LETTERED
 
-    async def _hold(self, context: DeliveryContext, error: Unroutable) -> Ending:
-        """No queue is bound for the result. That is no fault of the event, which is retried without being counted."""
-        context.record(error)
-        self._metrics.unroutable()
-        _log.error("result is unroutable; the event is kept and comes back", error=str(error), **context.log_fields())
-        await self._until_accepted(
-            context, lambda: self._broker.retry_later(context.delivery, at_least_s=0, counted=False)
-        )
-        context.delivery.ack()
-        return Ending.RETRIED
+    async def _end_at_last(self, context: DeliveryContext, error: Exception) -> Ending:
+        """The last resort, when what should have ended the delivery failed: the event goes to the dead letters.
 
-    def _requeue(self, context: DeliveryContext, error: NotPublished) -> Ending:
-        """What should replace the event was not confirmed: the event itself stays the record of it."""
-        context.record(error)
-        _log.error("not confirmed; the event stays in its queue", error=str(error), **context.log_fields())
-        context.delivery.requeue()
-        return Ending.REQUEUED
+        The result may be what cannot be published, so none is tried; the dead letter names the fault.
+        """
+        known = error if isinstance(error, NotPublished) else None
+        _log.error("could not be ended", exc_info=None if known else error, error=str(error), **context.log_fields())
+        if isinstance(error, Unroutable):
+            return await self._hold(context, error)
+        fault = known or CannotBeDone(f"unexpected {type(error).__name__}: {error}", reason="internal_error")
+        try:
+            return await self._set_aside(context, fault)
+        except Exception:  # noqa: BLE001 - there is one way left, which publishes nothing
+            _log.exception("RabbitMQ is asked to move it to the dead letters itself", **context.log_fields())
+            context.delivery.reject()
+            return Ending.DEAD_LETTERED
 
     # ── publishing and accounting ────────────────────────────────────────────────────────────────────────────────────
 
@@ -341,30 +369,9 @@ class Pipeline:
             message = write_result(
                 result, event=_traced(context), settings_digest=context.active.digest(result.instance)
             )
-            await self._until_accepted(context, lambda: self._broker.publish_result(message))
+            await self._broker.publish_result(message)
         self._metrics.result(result)
         context.result = result
-
-    async def _until_accepted(self, context: DeliveryContext, publish: Callable[[], Awaitable[object]]) -> None:
-        """Publish, and while that fails hold the event and try again with a growing pause.
-
-        Requeueing instead would count towards the queue's delivery limit, and a full queue or a permission that was
-        taken away would set every event aside in seconds. A delivery whose channel is gone is no longer ours to hold.
-        """
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            try:
-                await publish()
-            except (PublishRefused, NotConfirmed) as error:
-                if context.delivery.lost:
-                    raise
-                _log.warning(
-                    "not taken by the broker; trying again", error=str(error), pause_s=pause_s, **context.log_fields()
-                )
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-            else:
-                return
 
     def _account_for(self, context: DeliveryContext, ending: Ending) -> None:
         took_s = time.monotonic() - context.delivery.received_at_s
@@ -381,6 +388,22 @@ class Pipeline:
             stages_s={stage: round(spent_s, 4) for stage, spent_s in context.trace.stages_s.items()},
             **context.log_fields(),
         )
+
+
+def _result_of_answers(context: DeliveryContext, reason: str, message: str) -> Result | None:
+    """The result of what has been answered so far, where the image cannot be looked at again; None without an answer.
+
+    The providers that have not answered count as failed, for the reason that ended the event.
+    """
+    if context.event is None:
+        return None
+    subject, settings = Subject.of(context.event), context.active.settings
+    instance = settings.instance(subject.instance)
+    if instance is None:
+        return None
+    return context.active.engine.tagger.conclude(
+        subject, instance, context.answered, reason, message, maximum_number_of_tags=tag_limit(settings, instance)
+    )
 
 
 def _ended(context: DeliveryContext, ending: Ending, took_s: float) -> EndedDelivery:

@@ -1,8 +1,7 @@
-"""`autotag run`: builds the parts, owns the order in which they start and stop, and decides when events are taken.
+"""`autotag run`: builds the parts, and owns the order in which they start and stop.
 
-Events are taken only while a provider could answer them. Each reason not to is given to the broker as a `Pause`; it
-consumes while there is none. Health checks, metrics and the control socket answer from the first moment, also while the
-first model is still being built.
+Whether events are taken is decided by `Intake`, and by the broker about itself. Health checks, metrics and the control
+socket answer from the first moment, also while the first model is still being built.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from operator import attrgetter
 
@@ -20,12 +19,13 @@ import structlog
 
 from worker.amqp.broker import Broker
 from worker.amqp.delivery import Delivery
-from worker.amqp.state import BrokerState
+from worker.amqp.state import BrokerPause, BrokerState
 from worker.amqp.topology import topology
 from worker.engine import Active, Engine, needs_new_engine, open_engine
 from worker.errors import AutotagError, Unavailable
 from worker.models.staging import ModelProgress
 from worker.operations.control import ControlServer
+from worker.operations.health.intake import Intake
 from worker.operations.health.monitor import HealthMonitor
 from worker.operations.health.readiness import consuming_state, status_of
 from worker.operations.health.status import Health, Pause, Status
@@ -66,19 +66,21 @@ class Service:
             topology(settings.amqp.queue_prefix, settings.retry.delays_s),
             self._take,
             self._on_broker_state,
+            on_lost=self._call_off,
         )
+        self._intake = Intake(self.broker)
         self._starting_with = settings
         self._load = load
         self._thumbnails = Thumbnails(self.history, enabled=settings.http.shows_thumbnails)
         tracer, self._flush_spans = tracer_from_environment()
-        self._pipeline = Pipeline(self.broker, self.metrics, self.history, self._thumbnails, tracer)
+        self._pipeline = Pipeline(self.broker, self.metrics, self.history, self._thumbnails, self._intake, tracer)
         self._monitor = HealthMonitor(self.broker, self.metrics, Notifier.from_environment(), self.history)
         self._stopping = asyncio.Event()
         self._end_by_s = math.inf
         self._preparing: ModelProgress | None = None
-        self._in_hand: set[asyncio.Task[object]] = set()
+        self._pauses: Mapping[str, BrokerPause] = {}
+        self._in_hand: dict[Delivery, asyncio.Task[object]] = {}
         self._background: set[asyncio.Task[object]] = set()
-        self._updating_consumer = asyncio.Lock()
         self._reloading = asyncio.Lock()
 
     @property
@@ -110,6 +112,7 @@ class Service:
             # Connected while the model is still being built, so that a wrong password is found out at once.
             await self.broker.stop_consuming(Pause.STARTING)
             self._start_task(self.broker.start())
+            self._start_task(self._intake.keep_current())
             opening = asyncio.create_task(self._open())
             stopping = asyncio.create_task(self._stopping.wait())
             await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -146,8 +149,8 @@ class Service:
         engine = await self._first_engine()
         self._activate(Active(self._starting_with, engine))
         self._log_provider_checks()
-        await self._update_consumer()
-        _log.info("ready to take events", providers=[each.name for each in engine.providers])
+        await self._intake.update()
+        _log.info("engine is open", providers=[each.name for each in engine.providers])
 
     async def _first_engine(self) -> Engine:
         """An engine for the settings as they are once it is open: they may be reloaded while a model is built."""
@@ -162,6 +165,7 @@ class Service:
         """Use these settings and this engine from the next event on."""
         self.active = active
         self._monitor.use(active)
+        self._intake.use(active)
 
     def _log_provider_checks(self) -> None:
         """Log what the settings alone show about the providers: a key that is missing, an API that was retired."""
@@ -192,8 +196,8 @@ class Service:
         _log.info("stopping", in_hand=len(self._in_hand), grace_s=grace_s)
         # A broker that is frozen, or has blocked us, does not answer: we take nothing more from it all the same.
         cancelling = asyncio.create_task(self.broker.stop_consuming(Pause.STOPPING))
-        await asyncio.wait({cancelling, *self._in_hand}, timeout=grace_s - min(_CLOSING_S, grace_s / 2))
-        late = list(self._in_hand)
+        await asyncio.wait({cancelling, *self._in_hand.values()}, timeout=grace_s - min(_CLOSING_S, grace_s / 2))
+        late = list(self._in_hand.values())
         for task in (cancelling, *late):
             task.cancel()
         if late:
@@ -212,8 +216,13 @@ class Service:
         if self.active is None:
             raise RuntimeError("a delivery came before there was an engine for it")
         task: asyncio.Task[object] = asyncio.create_task(self._pipeline.handle(delivery, self.active))
-        self._in_hand.add(task)
-        task.add_done_callback(self._in_hand.discard)
+        self._in_hand[delivery] = task
+        task.add_done_callback(lambda _: self._in_hand.pop(delivery))
+
+    def _call_off(self, lost: Delivery) -> None:
+        """RabbitMQ has taken a delivery back, and delivers it again: nothing more is spent on this one."""
+        if (task := self._in_hand.get(lost)) is not None:
+            task.cancel()
 
     def _on_progress(self, progress: ModelProgress) -> None:
         """Called by the thread that has the model built; the one place where that can be called off."""
@@ -225,26 +234,25 @@ class Service:
             _log.info("preparing the model", step=progress.step, done=progress.done, total=progress.total)
 
     def _on_broker_state(self, state: BrokerState) -> None:
+        self._log_pauses(state)
         self.metrics.broker.on_state(state)
         self.history.on_consuming_state(*consuming_state(state), time.monotonic())
+
+    def _log_pauses(self, state: BrokerState) -> None:
+        """One line for each reason that begins or ends, whoever found it: nowhere else is it logged."""
+        before, self._pauses = self._pauses, state.pauses
+        for reason in state.pauses.keys() - before.keys():
+            log = _log.info if reason in (Pause.STARTING, Pause.STOPPING) else _log.warning
+            log("no events are taken", reason=reason, why=state.pauses[reason].message)
+        for reason in before.keys() - state.pauses.keys():
+            held_s = time.monotonic() - before[reason].since_s
+            _log.info("a reason to take no events has ended", reason=reason, held_s=round(held_s, 1))
 
     def _on_notice(self, child: str, notice: Notice) -> None:
         self.metrics.children.on_notice(child, notice)
         self.history.on_child_notice(child, notice, time.monotonic())
         if isinstance(notice, BecameReady | BecameDisabled):
-            self._start_task(self._update_consumer())
-
-    async def _update_consumer(self) -> None:
-        """Have events taken if and only if a provider could answer them."""
-        async with self._updating_consumer:
-            if self.active is None:
-                return
-            why = self.active.why_nothing_can_be_tagged()
-            if why is None:
-                await self.broker.resume_consuming(Pause.NOBODY_CAN_TAG)
-            else:
-                _log.error("no provider can answer: events wait in their queue", why=why)
-                await self.broker.stop_consuming(Pause.NOBODY_CAN_TAG)
+            self._start_task(self._intake.update())
 
     # ── what operators ask for ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -293,7 +301,7 @@ class Service:
             self.active.engine.reset()
             _log.warning("reset by an operator")
             self.history.on_operator_action("reset", time.monotonic())
-            await self._update_consumer()
+            await self._intake.update()
         return await self.status()
 
     async def reload(self) -> Status:
@@ -324,9 +332,9 @@ class Service:
         old = self.active.engine
         self._activate(Active(new, new_engine or old))
         if new_engine is not None:
-            self._start_task(self._retire(old, set(self._in_hand)))
+            self._start_task(self._retire(old, set(self._in_hand.values())))
         self._log_provider_checks()
-        await self._update_consumer()
+        await self._intake.update()
 
     async def _open_beside(self, new: Settings) -> Engine | None:
         """An engine for other settings, ready before the old one is let go; None where the old one will do."""

@@ -182,7 +182,7 @@ def test_an_instance_without_a_key_fails_alone_and_is_reported_at_start(
     assert "set instances.keyless.google_cloud_vision.api_key or the secret" in keyless["message"]
     letter = until(lambda: it.dms.take("dead-letters"), "a dead letter arrived")
     assert letter.properties.headers["x-autotag-instance"] == "keyless"
-    before_the_first_event = it.service.logged().partition('"event": "ready to take events"')[0]
+    before_the_first_event = it.service.logged().partition('"event": "engine is open"')[0]
     assert "without a key; set instances.keyless.google_cloud_vision.api_key" in before_the_first_event
 
 
@@ -191,7 +191,7 @@ def test_a_retired_api_still_works_with_a_warning_at_start_and_reload(it: Tenanc
     assert (data["status"], data["providers"][0]["model"]) == ("tagged", "microsoft_vision/2.0")
 
     warning = "2.0 was retired on 2026-09-13"
-    assert warning in it.service.logged().partition('"event": "ready to take events"')[0]
+    assert warning in it.service.logged().partition('"event": "engine is open"')[0]
     before = it.service.logged().count(warning)
     it.reload()
     until(lambda: it.service.logged().count(warning) == before + 1, "another warning is logged")

@@ -18,6 +18,9 @@ ADVICE = {
     "by_operator": "To go on, {resume}.",
     "nobody_can_tag": "Events wait in their queue; none is lost. Mend the cause, then {reset}.",
     "broker_blocked": "Free memory or disk on the RabbitMQ machine.",
+    "no_decoder": "Read the log: it says why decoders end. Events wait in their queue; none is lost.",
+    "model_not_ready": "Read the log if it lasts: a model that never starts is disabled in the end. Events wait.",
+    "left_to_others": "Other workers do the work. Mend what this one lacks, then {reset}.",
     # Why an event or a provider failed.
     "image_killed_decoder": "Keep the file: it is an attack, or shows a fault in an image library. It is set aside.",
     "image_in_hand_at_model_crashes": "Keep the file: it may crash the model. It is set aside.",
@@ -72,7 +75,9 @@ ADVICE = {
 """Advice by reason code. `{resume}` and `{reset}` stand for how the reader performs these actions."""
 
 
-_READINESS = frozenset({"by_operator", "nobody_can_tag", "broker_blocked"})
+_READINESS = frozenset(
+    {"by_operator", "nobody_can_tag", "broker_blocked", "no_decoder", "model_not_ready", "left_to_others"}
+)
 """Reasons of the service as a whole; `internal_error` of a connection is not that of an event."""
 
 

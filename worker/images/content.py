@@ -7,6 +7,7 @@ memfd that is sealed once it is complete, so that a child with the descriptor ca
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -17,6 +18,7 @@ from worker.images.format import HEAD_BYTES
 CLOSED = -1
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 _READ_STEP_BYTES = 1 << 24
+_HASH_STEP_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -51,6 +53,14 @@ class Content:
             chunks.append(chunk)
             offset += len(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def sha256(self) -> str:
+        """SHA-256 of the whole content. Takes as long as reading it does."""
+        digest, position = hashlib.sha256(), 0
+        while piece := os.pread(self.fd, _HASH_STEP_BYTES, position):
+            digest.update(piece)
+            position += len(piece)
+        return digest.hexdigest()
 
     def close(self) -> None:
         """Close the descriptor. Closing twice is harmless."""

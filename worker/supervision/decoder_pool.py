@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import hashlib
 import os
 import re
 from collections import deque
@@ -46,7 +45,6 @@ _RULE = RelaunchRule(maximum_number_of_relaunches=None, interval_s=60.0)
 be a harmless one."""
 
 _SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-_READ_BYTES = 1 << 20
 _DEFAULTS = DecoderSettings()
 
 
@@ -196,7 +194,7 @@ class DecoderPool(Pool):
             return await job.answer
         except _KilledTwiceError as error:
             cause = error.cause
-            sha256 = await asyncio.to_thread(_digest, content.fd)
+            sha256 = await asyncio.to_thread(content.sha256)
             message = f"{image} killed its decoder twice ({kind}): {cause.message}; SHA-256 {sha256}"
             raise ImageKilledDecoder(message, cause=cause, stage=kind, sha256=sha256) from None
 
@@ -302,11 +300,3 @@ def _facts_in(packet: Packet) -> ImageFacts:
         ):
             return ImageFacts(format=name, width=width, height=height, sha256=sha256)
     raise ProtocolError("facts of the wrong shape")
-
-
-def _digest(fd: int) -> str:
-    digest, position = hashlib.sha256(), 0
-    while piece := os.pread(fd, _READ_BYTES, position):
-        digest.update(piece)
-        position += len(piece)
-    return digest.hexdigest()

@@ -113,6 +113,32 @@ class Tagger:
         raise_if_suspended(replies, subject.asset_id)
         return finish(replies)
 
+    def conclude(
+        self,
+        subject: Subject,
+        instance: InstanceSettings,
+        answered: ProviderReplies,
+        reason: str,
+        message: str,
+        *,
+        maximum_number_of_tags: int = 0,
+    ) -> Result | None:
+        """The final result of what some providers have answered, when the image cannot be shown to the others.
+
+        Those count as failed, with `reason` and `message`. None where none of the instance's providers has answered.
+        """
+        replies = ProviderReplies(
+            tuple(
+                answered.of(each.name) or Reply(each.name, "failed", reason=reason, message=message)
+                for each in self.providers
+                if each.enabled(instance)
+            ),
+            answered.facts,
+        )
+        if not replies.answered:
+            return None
+        return results.tagged(subject, replies, _choices(subject, replies, instance, maximum_number_of_tags))
+
     async def _ask_providers(
         self,
         subject: Subject,

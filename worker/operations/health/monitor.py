@@ -76,7 +76,7 @@ class HealthMonitor:
         if not self._started and has_started(self._active.engine if self._active else None):
             self._started = True
             self._notifier.ready()
-        return health_of(self._broker.state, self._active, started=self._started, loop_lag_s=self._heartbeat.lag_s)
+        return health_of(self._broker.state, started=self._started, loop_lag_s=self._heartbeat.lag_s)
 
     def still_starting(self) -> None:
         """The start makes progress. May be called from any thread."""

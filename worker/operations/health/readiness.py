@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 
 from worker import __version__
-from worker.amqp.state import BrokerState
+from worker.amqp.state import BrokerPause, BrokerState
 from worker.engine import Active, Engine
 from worker.operations.health.status import (
     BrokerStatus,
@@ -14,9 +14,9 @@ from worker.operations.health.status import (
     Health,
     ModelStatus,
     Pause,
+    PauseStatus,
     ProviderState,
     Status,
-    pause_message,
 )
 from worker.operations.history import State
 from worker.supervision.pool import ChildState
@@ -25,9 +25,9 @@ ALIVE_WITHIN_S = 10.0
 """An event loop that has not run for this long is not alive."""
 
 
-def health_of(state: BrokerState, active: Active | None, *, started: bool, loop_lag_s: float) -> Health:
-    """The service's health. Ready means consuming, with a provider that could answer."""
-    problem = _why_not_ready(state, active, started)
+def health_of(state: BrokerState, *, started: bool, loop_lag_s: float) -> Health:
+    """The service's health. Ready means that every lane is consumed, and nothing speaks against it."""
+    problem = _why_not_ready(state, started)
     reason, message = problem or (None, None)
     return Health(loop_lag_s < ALIVE_WITHIN_S, loop_lag_s, started, problem is None, reason, message)
 
@@ -57,7 +57,10 @@ def status_of(
             phase=state.phase.value,
             for_s=round(time.monotonic() - state.since_s, 1),
             lanes=sorted(state.lanes),
-            paused=sorted(state.paused),
+            pauses=[
+                PauseStatus(reason, pause.message, round(time.monotonic() - pause.since_s, 1))
+                for reason, pause in _by_urgency(state)
+            ],
             blocked=state.blocked,
             last_error=state.last_error,
             reconnects=state.reconnects,
@@ -79,38 +82,46 @@ def consuming_state(state: BrokerState) -> tuple[State, str]:
         if state.last_error:
             return State.DISCONNECTED, state.last_error
         return State.STARTING, "connecting to RabbitMQ"
-    for pause, consuming in _STATE_OF_PAUSE.items():
-        if pause in state.paused:
-            return consuming, pause.message
+    for reason, pause in _by_urgency(state):
+        return _STATE_OF_PAUSE.get(reason, State.PAUSED), pause.message
     return State.RUNNING, "events are taken"
 
 
-_STATE_OF_PAUSE = {
+_STATE_OF_PAUSE: dict[str, State] = {
     Pause.STOPPING: State.STOPPED,
-    Pause.BY_OPERATOR: State.PAUSED,
     Pause.NOBODY_CAN_TAG: State.DISABLED,
     Pause.STARTING: State.STARTING,
 }
+"""What the recent history calls it; any other reason is a pause."""
+
+_FIRST = (Pause.STOPPING, Pause.BY_OPERATOR)
+_LAST = (Pause.NOBODY_CAN_TAG, Pause.NO_DECODER, Pause.MODEL_NOT_READY, Pause.LEFT_TO_OTHERS, Pause.STARTING)
+"""Where several reasons hold: what somebody asked for comes first, then what the broker finds, then the children."""
 
 
-def _why_not_ready(state: BrokerState, active: Active | None, started: bool) -> tuple[str, str] | None:
-    """A reason code and a message for people. Reasons that an operator can remove come first."""
-    for pause in (Pause.STOPPING, Pause.BY_OPERATOR):
-        if pause in state.paused:
-            return pause.value, pause.message
-    if state.blocked:
-        return "broker_blocked", f"RabbitMQ has blocked publishing ({state.blocked})"
+def _by_urgency(state: BrokerState) -> list[tuple[str, BrokerPause]]:
+    """The reasons to take no events, what an operator should read first before all others."""
+    between = sorted(state.pauses.keys() - {*_FIRST, *_LAST})
+    return [(reason, state.pauses[reason]) for reason in (*_FIRST, *between, *_LAST) if reason in state.pauses]
+
+
+def _why_not_ready(state: BrokerState, started: bool) -> tuple[str, str] | None:
+    """A reason code and a message for people."""
+    pauses = _by_urgency(state)
+    if pauses and (pauses[0][0] in _FIRST or state.connected):
+        (first, _), *_ = pauses
+        return first, "; ".join(_held(pause) for _, pause in pauses)
     if not state.connected:
         return state.last_error_reason or "broker_connecting", state.last_error or "connecting to RabbitMQ"
-    if Pause.NOBODY_CAN_TAG in state.paused:
-        why = active.why_nothing_can_be_tagged() if active else None
-        return Pause.NOBODY_CAN_TAG.value, Pause.NOBODY_CAN_TAG.message + (f" ({why})" if why else "")
     if not started:
-        return Pause.STARTING.value, f"{Pause.STARTING.message}: the model is being made ready"
+        return Pause.STARTING.value, Pause.STARTING.message
     if not state.ready:
-        paused = "; ".join(map(pause_message, sorted(state.paused)))
-        return "not_consuming", paused or state.last_error or "RabbitMQ has not confirmed a consumer on every lane yet"
+        return "not_consuming", state.last_error or "RabbitMQ has not confirmed a consumer on every lane yet"
     return None
+
+
+def _held(pause: BrokerPause) -> str:
+    return f"{pause.message} (for {time.monotonic() - pause.since_s:.0f} s)"
 
 
 def _child(child: ChildState) -> ChildStatus:

@@ -21,23 +21,24 @@ class Pause(StrEnum):
     STARTING = "starting"
     BY_OPERATOR = "by_operator"
     NOBODY_CAN_TAG = "nobody_can_tag"
+    NO_DECODER = "no_decoder"
+    MODEL_NOT_READY = "model_not_ready"
+    LEFT_TO_OTHERS = "left_to_others"
 
     @property
     def message(self) -> str:
-        """The reason for people."""
+        """The reason for people, where there is nothing to add to it."""
         return _PAUSE_MESSAGES[self]
-
-
-def pause_message(reason: str) -> str:
-    """The message of a `Pause`; any other reason is returned unchanged."""
-    return _PAUSE_MESSAGES.get(reason, reason)
 
 
 _PAUSE_MESSAGES: dict[str, str] = {
     Pause.STOPPING: "stopping",
-    Pause.STARTING: "starting",
+    Pause.STARTING: "starting: the model is being made ready",
     Pause.BY_OPERATOR: "paused by an operator; `autotag resume` goes on",
     Pause.NOBODY_CAN_TAG: "no provider can answer",
+    Pause.NO_DECODER: "no decoder is running; they are started again and again, and the log says why they end",
+    Pause.MODEL_NOT_READY: "the model is not ready",
+    Pause.LEFT_TO_OTHERS: "events are left to other workers, which have what this one lacks",
 }
 
 
@@ -54,13 +55,22 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseStatus:
+    """A reason to take no events: a fixed word, a sentence for people, and for how long it has held."""
+
+    reason: str
+    message: str
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class BrokerStatus:
-    """The connection to RabbitMQ. `lanes` are consumed; `paused`: our reasons not to; `blocked`: the broker's."""
+    """The connections to RabbitMQ. `lanes` are consumed; `pauses`: why not; `blocked`: RabbitMQ's words."""
 
     phase: str
     for_s: float
     lanes: list[str]
-    paused: list[str]
+    pauses: list[PauseStatus]
     blocked: str | None
     last_error: str | None
     reconnects: int

@@ -9,8 +9,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from worker.amqp.state import BrokerState
+from worker.amqp.state import BrokerPause, BrokerState
 from worker.amqp.topology import Lane
+from worker.operations.health.status import Pause
 
 STALE_AFTER_S = 60.0
 """Depths that have not been updated for this long are not exported: no number is better than an old one."""
@@ -39,6 +40,8 @@ class BrokerMetrics:
         self._counted_unmarked = 0
         self._depth_collector = _DepthCollector()
         registry.register(self._depth_collector)
+        self._pause_collector = _PauseCollector()
+        registry.register(self._pause_collector)
         for lane in Lane:
             self._consuming.labels(lane.value).set(0)
 
@@ -48,6 +51,7 @@ class BrokerMetrics:
             self._consuming.labels(lane.value).set(lane in state.lanes)
         self._connected.set(state.connected)
         self._blocked.set(state.blocked is not None)
+        self._pause_collector.pauses = state.pauses
         self._reconnects.inc(state.reconnects - self._counted_reconnects)
         self._counted_reconnects = state.reconnects
         self.sample(state)
@@ -79,4 +83,24 @@ class _DepthCollector(Collector):
         if time.monotonic() - self.updated_at_s < STALE_AFTER_S:
             for queue, messages in self.messages.items():
                 family.add_metric([queue], messages)
+        return [family]
+
+
+class _PauseCollector(Collector):
+    def __init__(self) -> None:
+        self.pauses: Mapping[str, BrokerPause] = {}
+        self._known = {pause.value for pause in Pause}
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        """One gauge per reason: those of the service, and those of the broker that have occurred."""
+        family = GaugeMetricFamily(
+            "autotag_pause_seconds",
+            "For how long a reason to take no events has held; 0 while it does not",
+            labels=["reason"],
+        )
+        pauses = self.pauses
+        self._known |= pauses.keys()
+        for reason in sorted(self._known):
+            held_s = time.monotonic() - pauses[reason].since_s if reason in pauses else 0.0
+            family.add_metric([reason], held_s)
         return [family]

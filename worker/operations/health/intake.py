@@ -1,0 +1,118 @@
+"""The gate: whether events are taken. One place decides, from what the children and the other workers are at.
+
+Events are taken only while what they need is there. Each reason not to is a `Pause` with a name; the broker consumes
+while there is none. The broker has reasons of its own, about publishing and about what is in hand, which stand beside
+these in its state: readiness, status, page, metric and log read all of them there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from dataclasses import dataclass
+
+from worker.amqp.broker import Broker
+from worker.engine import Active
+from worker.operations.health.status import Pause
+
+PATIENCE_S = 2.0
+"""A child that is missing for less than this is being replaced, and events wait for it in hand."""
+
+_UPDATE_EVERY_S = 1.0
+_ASK_ABOUT_OTHERS_EVERY_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the decision is made from.
+
+    `decoders_missing_s` and `model_missing_s`: for how long no child of that kind has been ready, 0 while one is.
+    `other_consumers`: how many other workers consume the same queues, as far as is known.
+    """
+
+    decoders_missing_s: float = 0.0
+    model_missing_s: float = 0.0
+    other_consumers: int = 0
+
+
+def reasons_to_pause(active: Active, situation: Situation) -> dict[Pause, str]:
+    """Every reason of the engine's to take no events now, each with a sentence for people. Pure."""
+    nobody = active.why_nothing_can_be_tagged()
+    if nobody is not None:
+        return {Pause.NOBODY_CAN_TAG: f"{Pause.NOBODY_CAN_TAG.message} ({nobody})"}
+    found: dict[Pause, str] = {}
+    if not active.tags_anything:
+        return found
+    if situation.decoders_missing_s > PATIENCE_S:
+        found[Pause.NO_DECODER] = Pause.NO_DECODER.message
+    model = active.engine.model
+    if model is not None and model.disabled_reason is None and situation.model_missing_s > PATIENCE_S:
+        found[Pause.MODEL_NOT_READY] = Pause.MODEL_NOT_READY.message
+    if (lacking := active.lacking()) and situation.other_consumers:
+        name, why = next(iter(lacking.items()))
+        found[Pause.LEFT_TO_OTHERS] = f"{Pause.LEFT_TO_OTHERS.message} for the instance {name} ({why})"
+    return found
+
+
+class Intake:
+    """Applies `reasons_to_pause` to the broker: at a notice of a child, and every second."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._active: Active | None = None
+        self._pauses: dict[Pause, str] = {}
+        self._decoders_seen_s = self._model_seen_s = -math.inf
+        """When a ready child of the kind was last seen (monotonic)."""
+        self._other_consumers = 0
+        self._ask_about_others_at_s = 0.0
+        self._updating = asyncio.Lock()
+
+    def use(self, active: Active) -> None:
+        """Decide about these settings and this engine from now on."""
+        self._active = active
+
+    async def keep_current(self) -> None:
+        """Update every second, for as long as the service runs: some reasons arise and end by the clock alone."""
+        while True:
+            await self.update()
+            await asyncio.sleep(_UPDATE_EVERY_S)
+
+    async def update(self) -> None:
+        """Have events taken if and only if nothing speaks against it. Returns when RabbitMQ has confirmed a change."""
+        async with self._updating:
+            if self._active is None:
+                return
+            found = reasons_to_pause(self._active, await self._situation(self._active, time.monotonic()))
+            for pause, message in found.items():
+                if self._pauses.get(pause) != message:
+                    await self._broker.stop_consuming(pause, message)
+            for pause in self._pauses.keys() - found.keys():
+                await self._broker.resume_consuming(pause)
+            self._pauses = found
+
+    async def is_closed(self) -> bool:
+        """Look again, and return whether no events are taken, for whatever reason."""
+        await self.update()
+        return bool(self._broker.state.pauses)
+
+    async def _situation(self, active: Active, now_s: float) -> Situation:
+        engine = active.engine
+        if engine.decoders.ready:
+            self._decoders_seen_s = now_s
+        if engine.model is None or engine.model.ready:
+            self._model_seen_s = now_s
+        return Situation(
+            now_s - self._decoders_seen_s,
+            now_s - self._model_seen_s,
+            await self._count_others(now_s) if active.lacking() else 0,
+        )
+
+    async def _count_others(self, now_s: float) -> int:
+        """Ask RabbitMQ now and then, at irregular times: of two workers that lack the same, one goes on first."""
+        if now_s >= self._ask_about_others_at_s:
+            self._ask_about_others_at_s = now_s + _ASK_ABOUT_OTHERS_EVERY_S * random.uniform(1, 1.5)  # noqa: S311
+            others = await self._broker.consumers_of_others()
+            self._other_consumers = self._other_consumers if others is None else others
+        return self._other_consumers
