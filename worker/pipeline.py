@@ -26,7 +26,7 @@ from worker.operations.history import EndedDelivery, History, Thumbnail
 from worker.operations.history.thumbnails import Thumbnails
 from worker.operations.metrics import EventMetrics
 from worker.operations.tracing import NO_TRACER, Trace, Tracer
-from worker.providers.replies import ProviderReplies, Reply, pack, unpack
+from worker.providers.replies import ProviderReplies, pack, unpack
 from worker.settings import tag_limit
 from worker.tagging import results
 from worker.tagging.gates import gate
@@ -59,7 +59,7 @@ class DeliveryContext:
     tags: int = 0
     settled_providers: frozenset[str] = frozenset()
     """The providers whose final reply is in a result that has been published already."""
-    replies: dict[str, Reply] = field(default_factory=dict)
+    replies: ProviderReplies = field(default_factory=ProviderReplies)
     """Final replies of this attempt, from before this machine ran out of what it takes to ask the other providers."""
     result: Result | None = None
     thumbnail: Thumbnail | None = None
@@ -81,12 +81,17 @@ class DeliveryContext:
 
     def keep(self, replies: ProviderReplies) -> None:
         """Keep the final replies, so that their providers are not asked again."""
-        self.replies |= {each.provider: each for each in replies.replies if each.provider in replies.settled}
+        self.replies = replies.settled_only.after(self.replies)
 
     @property
-    def earlier_replies(self) -> dict[str, Reply]:
+    def earlier_replies(self) -> ProviderReplies:
         """The final replies of earlier attempts, and of this one."""
-        return unpack(self.delivery.headers.get(ANSWERS_HEADER)) | self.replies
+        return self.replies.after(unpack(self.delivery.headers.get(ANSWERS_HEADER)))
+
+    @property
+    def answers_header(self) -> dict[str, object] | None:
+        """The header that carries the replies to the next attempt; None where this attempt has added none."""
+        return {ANSWERS_HEADER: pack(self.earlier_replies)} if self.replies.replies else None
 
     def asset_and_instance(self, error: Exception | None = None) -> tuple[str | None, str | None]:
         """Asset id and instance, as far as the event, or the error about an unreadable one, names them."""
@@ -198,18 +203,21 @@ class Pipeline:
             await self._publish(context, result)
             context.settled_providers = replies.settled
 
+        earlier = context.earlier_replies
+        waiting = engine.tagger.who_waits(subject, instance, earlier)
         with self._metrics.stage("fetch"):
             content = await engine.sources.open_content(event, read.image_bytes, settings.sources)
         with content:
-            earlier = context.earlier_replies
-            context.settled_providers = frozenset(earlier)
+            context.settled_providers = earlier.settled
             tagged = await engine.tagger.tag(
                 subject,
                 content,
                 instance,
                 maximum_number_of_tags=tag_limit(settings, instance),
                 earlier=earlier,
+                waiting=waiting,
                 last_attempt=context.is_last_attempt,
+                more_attempts=True,
                 on_partial=publish_partial,
             )
             context.thumbnail = self._thumbnails.request(content, engine.decoders, subject.asset_id)
@@ -255,10 +263,13 @@ class Pipeline:
             await self._publish(context, result)
         pending = replies.pending
         context.reason, context.message = pending[0].reason, pending[0].message
-        after_s = max(reply.after_s for reply in pending)
-        headers = {ANSWERS_HEADER: pack(replies.replies)}
+        counted = any(reply.counted for reply in pending)
+        # A failure is waited out. What only waits for limits of our own comes back as soon as the first may be asked.
+        after_s = (max if counted else min)(reply.after_s for reply in pending)
+        headers = {ANSWERS_HEADER: pack(replies)}
         await self._until_accepted(
-            context, lambda: self._broker.retry_later(context.delivery, at_least_s=after_s, headers=headers)
+            context,
+            lambda: self._broker.retry_later(context.delivery, at_least_s=after_s, headers=headers, counted=counted),
         )
         context.delivery.ack()
         return Ending.RETRIED
@@ -272,7 +283,9 @@ class Pipeline:
         _log.warning("will be retried", reason=error.reason, error=str(error), **context.log_fields())
         await self._until_accepted(
             context,
-            lambda: self._broker.retry_later(context.delivery, at_least_s=error.after_s, counted=error.counted),
+            lambda: self._broker.retry_later(
+                context.delivery, at_least_s=error.after_s, counted=error.counted, headers=context.answers_header
+            ),
         )
         context.delivery.ack()
         return Ending.RETRIED
@@ -284,11 +297,13 @@ class Pipeline:
             context.delivery.requeue()
             return Ending.REQUEUED
         after_s = error.after_s if isinstance(error, Unavailable) else 0.0
-        headers = {ANSWERS_HEADER: pack(context.earlier_replies.values())} if context.replies else None
         await self._until_accepted(
             context,
             lambda: self._broker.retry_later(
-                context.delivery, at_least_s=max(_SHORTEST_WAIT_S, after_s), counted=False, headers=headers
+                context.delivery,
+                at_least_s=max(_SHORTEST_WAIT_S, after_s),
+                counted=False,
+                headers=context.answers_header,
             ),
         )
         context.delivery.ack()
