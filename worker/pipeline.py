@@ -33,7 +33,7 @@ from worker.settings import tag_limit
 from worker.tagging import results
 from worker.tagging.gates import gate
 from worker.tagging.results import Subject
-from worker.tagging.tagger import NotAllAsked
+from worker.tagging.tagger import NotAllAsked, conclude
 
 _log = structlog.get_logger(__name__)
 
@@ -219,6 +219,7 @@ class Pipeline:
             await self._publish(context, result)
             context.settled_providers = replies.settled
 
+        waiting = engine.tagger.who_waits(subject, instance, context.answered)
         with self._metrics.stage("fetch"):
             content = await engine.sources.open_content(event, read.image_bytes, settings.sources)
         context.event = read.event_without_image()  # it is in `content` now, and once in memory is enough
@@ -232,7 +233,9 @@ class Pipeline:
                     instance,
                     maximum_number_of_tags=tag_limit(settings, instance),
                     earlier=context.answered,
+                    waiting=waiting,
                     last_attempt=context.is_last_attempt,
+                    more_attempts=True,
                     on_partial=publish_partial,
                 )
             except CannotBeDone:
@@ -277,13 +280,16 @@ class Pipeline:
 
     async def _ask_pending_later(self, context: DeliveryContext, result: Result, replies: ProviderReplies) -> Ending:
         """Publish the tags that are there at once, and retry the event for the pending providers alone."""
+        of_another_image = context.answered.facts is not None and context.answered.facts != replies.facts
         context.keep(replies)
-        if replies.answered and replies.settled - context.settled_providers:  # else all of it has been published
-            await self._publish(context, result)
+        if replies.answered and (of_another_image or replies.settled - context.settled_providers):
+            await self._publish(context, result)  # else all of it has been published
         pending = replies.pending
         context.reason, context.message = pending[0].reason, pending[0].message
-        after_s = max(reply.after_s for reply in pending)
-        return await self._retry(context, after_s, counted=any(reply.counted for reply in pending))
+        counted = any(reply.counted for reply in pending)
+        # A failure is waited out. What only waits for limits of our own comes back as soon as the first may be asked.
+        after_s = (max if counted else min)(reply.after_s for reply in pending)
+        return await self._retry(context, after_s, counted=counted)
 
     async def _retry_later(self, context: DeliveryContext, error: TryLater) -> Ending:
         if error.counted and context.is_last_attempt:
@@ -401,9 +407,8 @@ def _result_of_answers(context: DeliveryContext, reason: str, message: str) -> R
     instance = settings.instance(subject.instance)
     if instance is None:
         return None
-    return context.active.engine.tagger.conclude(
-        subject, instance, context.answered, reason, message, maximum_number_of_tags=tag_limit(settings, instance)
-    )
+    replies = context.active.engine.tagger.without_image(instance, context.answered, reason, message)
+    return conclude(subject, replies, instance, tag_limit(settings, instance)).result if replies.answered else None
 
 
 def _ended(context: DeliveryContext, ending: Ending, took_s: float) -> EndedDelivery:

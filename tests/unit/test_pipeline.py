@@ -40,7 +40,9 @@ NEW = OLD.model_copy(
     }
 )
 DOWN = Reply("slow", "unavailable", reason="service_failed", message="HTTP 503", ask_again=AskAgain.LATER)
+UNTRIED = Reply("full", "unavailable", reason="rate_limit", ask_again=AskAgain.LATER, after_s=3, counted=False)
 ANSWERED = Reply("tensorflow", "ok", model="model@1")
+FACTS = ImageFacts(format="JPEG", width=4, height=3, sha256="a" * 64)
 
 
 @dataclass
@@ -69,10 +71,18 @@ class FakeEngine:
     def __init__(self, outcome: Callable[..., Awaitable[Tagged]]) -> None:
         self.providers = (SimpleNamespace(name="tensorflow", enabled=lambda _instance: True),)
         self.sources = SimpleNamespace(open_content=self._open)
-        self.tagger = SimpleNamespace(tag=outcome)
+        self.tagger = SimpleNamespace(tag=outcome, who_waits=self._who_waits)
         self.decoders = SimpleNamespace(waiting=0)
+        self.nobody_can_be_asked: TryLater | None = None
+        self.opened = 0
+
+    def _who_waits(self, *_: object) -> tuple[Reply, ...]:
+        if self.nobody_can_be_asked is not None:
+            raise self.nobody_can_be_asked
+        return ()
 
     async def _open(self, *_: object) -> Content:
+        self.opened += 1
         return Content.from_bytes(b"an image", "test")
 
 
@@ -313,12 +323,38 @@ async def test_what_others_have_answered_is_kept_while_one_could_not_be_asked(
     asked_with: list[set[str]] = []
 
     async def one_is_not_asked(_subject: Subject, **options: Any) -> Tagged:
-        asked_with.append(set(options["earlier"]))
-        raise NotAllAsked(ProviderReplies((ANSWERED, unasked)))
+        asked_with.append({reply.provider for reply in options["earlier"].replies})
+        raise NotAllAsked(ProviderReplies((ANSWERED, unasked), FACTS))
 
     it.outcome = one_is_not_asked
     assert await it.handle() is Ending.RETRIED
     assert asked_with == [set(), *[{"tensorflow"}] * 5]
     (retry,) = it.broker.retried
-    assert set(unpack(cast("dict[str, object]", retry["headers"])[ANSWERS_HEADER])) == {"tensorflow"}
+    header = cast("dict[str, object]", retry["headers"])[ANSWERS_HEADER]
+    assert unpack(header) == ProviderReplies((ANSWERED,), FACTS)
     assert retry["counted"] is False
+
+
+@pytest.mark.parametrize(
+    ("pending", "counted", "at_least_s"), [((DOWN,), True, 0), ((UNTRIED,), False, 3), ((DOWN, UNTRIED), True, 3)]
+)
+async def test_waiting_for_a_limit_of_our_own_is_no_attempt(
+    it: Reloading, pending: tuple[Reply, ...], counted: bool, at_least_s: float
+) -> None:
+    async def some_are_pending(subject: Subject, **_: object) -> Tagged:
+        return made(subject, ANSWERED, *pending)
+
+    it.outcome = some_are_pending
+    assert await it.handle() is Ending.RETRIED
+    (retry,) = it.broker.retried
+    assert (retry["counted"], retry["at_least_s"]) == (counted, at_least_s)
+
+
+async def test_while_nobody_can_be_asked_no_image_is_fetched_and_no_attempt_counted(it: Reloading) -> None:
+    engine = cast("Any", it.active.engine)
+    engine.nobody_can_be_asked = TryLater("not its turn", reason="rate_limit", after_s=60, counted=False)
+    # At its last attempt, so that one more that counted would be the end of it
+    assert await it.handle(attempt=2) is Ending.RETRIED
+    (retry,) = it.broker.retried
+    assert (retry["counted"], retry["at_least_s"], engine.opened) == (False, 60, 0)
+    assert it.broker.dead == []

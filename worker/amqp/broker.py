@@ -166,9 +166,10 @@ class Broker:
     ) -> float:
         """Publish a delivery's message to a retry queue and return the delay in seconds; the caller then acks it.
 
-        The message returns as the next attempt or, if not `counted`, as the same one. Raises NotPublished.
+        The message returns as the next attempt or, if not `counted`, as the same one, after the shortest delay that is
+        long enough: it only waits for its turn. Raises NotPublished.
         """
-        delay_s = self._topology.retry_delay_s(delivery.attempt, at_least_s)
+        delay_s = self._topology.retry_delay_s(delivery.attempt if counted else 1, at_least_s)
         properties = retry_properties(delivery, headers or {}, attempt=delivery.attempt + counted, mark=self._mark)
         key = self._topology.retry_key(delivery.lane, delay_s)
         await self._publish(self._topology.retry_exchange, key, delivery.body, properties)

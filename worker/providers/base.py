@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from worker.errors import TryLater, Unavailable
 from worker.images.content import Content
 from worker.images.requests import JpegLimits, PixelRecipe
 from worker.messages import ImageFacts
@@ -95,4 +96,17 @@ class Provider(Protocol):
 
     async def close(self) -> None:
         """Release all resources acquired by `start`."""
+        ...
+
+
+@runtime_checkable
+class Waiting(Protocol):
+    """The optional part of a provider that knows beforehand whether it can be asked: one with limits of its own."""
+
+    def why_wait(self, instance_name: str, instance: InstanceSettings) -> TryLater | Unavailable | None:
+        """Why the provider cannot be asked now for an instance, or None: asked now, it would not have to wait long.
+
+        Called before an event's image is fetched; must be cheap and must not raise. None is a promise for one image,
+        which is taken into account at the next calls. `after_s` of the error is when to come back.
+        """
         ...

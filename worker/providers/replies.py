@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from worker.errors import AutotagError, ResourceExhausted, TryLater, Unavailable, exhausted
 from worker.messages import ImageFacts, ProviderReport
 from worker.operations import tracing
-from worker.providers.base import Image, Provider, Suggestion
+from worker.providers.base import Image, Provider, Suggestion, Waiting
 from worker.settings import InstanceSettings
 
 _log = structlog.get_logger(__name__)
@@ -47,7 +47,11 @@ class AskAgain(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One provider's reply about one image. `after_s` is the shortest sensible wait before asking again."""
+    """One provider's reply about one image.
+
+    `after_s` is the shortest sensible wait before asking again, `counted` whether that uses up an attempt of the event:
+    a wait for a limit of our own does not.
+    """
 
     provider: str
     status: Literal["ok", "skipped", "failed", "unavailable"]
@@ -58,6 +62,7 @@ class Reply:
     duration_s: float | None = None
     ask_again: AskAgain = AskAgain.NO
     after_s: float = 0.0
+    counted: bool = True
 
     def report(self) -> ProviderReport:
         """The reply in the form that is published in a result."""
@@ -75,8 +80,13 @@ class Reply:
 class ProviderReplies:
     """All replies about one image so far: one for each provider, in the providers' order."""
 
-    replies: tuple[Reply, ...]
+    replies: tuple[Reply, ...] = ()
     facts: ImageFacts | None = None
+    """The image that they are about; None where no provider was asked."""
+
+    def of(self, provider: str) -> Reply | None:
+        """The reply of one provider."""
+        return next((reply for reply in self.replies if reply.provider == provider), None)
 
     @property
     def answered(self) -> bool:
@@ -103,12 +113,31 @@ class ProviderReplies:
         """Names of the providers that are not asked again."""
         return frozenset(reply.provider for reply in self.replies if reply.ask_again is AskAgain.NO)
 
-    def final(self) -> ProviderReplies:
-        """The same replies when no further attempt follows: a pending provider counts as failed."""
+    @property
+    def settled_only(self) -> ProviderReplies:
+        """Only the replies of providers that are not asked again."""
+        return replace(self, replies=tuple(reply for reply in self.replies if reply.ask_again is AskAgain.NO))
+
+    def after(self, earlier: ProviderReplies) -> ProviderReplies:
+        """These replies, and those of `earlier` that are about the same image and that these do not replace."""
+        if earlier.facts is None or (self.facts is not None and self.facts.sha256 != earlier.facts.sha256):
+            return self
+        mine = {reply.provider for reply in self.replies}
+        kept = tuple(reply for reply in earlier.replies if reply.provider not in mine)
+        return ProviderReplies((*kept, *self.replies), self.facts or earlier.facts)
+
+    def final(self, *, uncounted: bool = False) -> ProviderReplies:
+        """The same replies when no further counted attempt follows: a pending provider counts as failed.
+
+        One that waits for a limit of our own (`Reply.counted` is false) stays pending, as it has not been tried; with
+        `uncounted` it counts as failed too, because nobody is going to ask again.
+        """
         return replace(
             self,
             replies=tuple(
-                replace(r, status="failed", ask_again=AskAgain.NO) if r.ask_again is AskAgain.LATER else r
+                replace(r, status="failed", ask_again=AskAgain.NO)
+                if r.ask_again is AskAgain.LATER and (r.counted or uncounted)
+                else r
                 for r in self.replies
             ),
         )
@@ -158,19 +187,8 @@ async def ask(provider: Provider, image: Image, instance: InstanceSettings) -> R
     """Ask one provider about one image. Every exception but cancellation becomes a reply."""
     started_s = time.monotonic()
 
-    def reply(
-        status: Literal["failed", "unavailable"], error: AutotagError, ask_again: AskAgain, after_s: float = 0.0
-    ) -> Reply:
-        took_s = time.monotonic() - started_s
-        return Reply(
-            provider.name,
-            status,
-            reason=error.reason,
-            message=str(error),
-            duration_s=took_s,
-            ask_again=ask_again,
-            after_s=after_s,
-        )
+    def reply(status: Literal["failed", "unavailable"], error: AutotagError, ask_again: AskAgain) -> Reply:
+        return _reply_of(provider.name, status, error, ask_again, duration_s=time.monotonic() - started_s)
 
     try:
         with tracing.span(f"provider {provider.name}"):
@@ -178,9 +196,9 @@ async def ask(provider: Provider, image: Image, instance: InstanceSettings) -> R
     except ResourceExhausted as error:
         return reply("unavailable", error, AskAgain.SOON)
     except TryLater as error:
-        return reply("unavailable", error, AskAgain.LATER, error.after_s)
+        return reply("unavailable", error, AskAgain.LATER)
     except Unavailable as error:
-        return reply("unavailable", error, AskAgain.WAIT, error.after_s)
+        return reply("unavailable", error, AskAgain.WAIT)
     except AutotagError as error:  # the image is refused, or an operator must act: asking again changes nothing
         return reply("failed", error, AskAgain.NO)
     except Exception as error:  # noqa: BLE001
@@ -193,7 +211,42 @@ async def ask(provider: Provider, image: Image, instance: InstanceSettings) -> R
         )
         return reply("unavailable", unexpected, AskAgain.LATER)
     took_s = time.monotonic() - started_s
-    return Reply(provider.name, "ok", answer.suggestions, answer.model, message=answer.note, duration_s=took_s)
+    note = answer.note and answer.note[:_MAXIMUM_MESSAGE_CHARACTERS]
+    return Reply(provider.name, "ok", answer.suggestions, answer.model, message=note, duration_s=took_s)
+
+
+def why_not_now(provider: Provider, name: str, instance: InstanceSettings) -> Reply | None:
+    """The reply of a provider that cannot be asked now for the instance `name`; None if it can, or cannot tell."""
+    if not isinstance(provider, Waiting):
+        return None
+    match provider.why_wait(name, instance):
+        case None:
+            return None
+        case TryLater() as error:
+            return _reply_of(provider.name, "unavailable", error, AskAgain.LATER)
+        case Unavailable() as error:
+            return _reply_of(provider.name, "unavailable", error, AskAgain.WAIT)
+
+
+def _reply_of(
+    provider: str,
+    status: Literal["failed", "unavailable"],
+    error: AutotagError,
+    ask_again: AskAgain,
+    *,
+    duration_s: float | None = None,
+) -> Reply:
+    return Reply(
+        provider,
+        status,
+        reason=error.reason,
+        # Cut here, not where it is packed: the result of this attempt and one made of carried replies must be equal.
+        message=str(error)[:_MAXIMUM_MESSAGE_CHARACTERS],
+        duration_s=duration_s,
+        ask_again=ask_again,
+        after_s=error.after_s if isinstance(error, TryLater | Unavailable) else 0.0,
+        counted=error.counted if isinstance(error, TryLater) else True,
+    )
 
 
 def late_reply(provider: str) -> Reply:
@@ -219,25 +272,35 @@ class _PackedReply(BaseModel):
     duration_s: Annotated[float, Field(ge=0, le=_MAXIMUM_DURATION_S, allow_inf_nan=False)] | None
 
 
-_PACKED_REPLIES: TypeAdapter[tuple[_PackedReply, ...]] = TypeAdapter(tuple[_PackedReply, ...])
+class _PackedReplies(BaseModel):
+    """What `pack` writes: the image, and what was replied about it."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    image: ImageFacts
+    replies: tuple[_PackedReply, ...]
 
 
-def pack(replies: Iterable[Reply]) -> str:
-    """The settled replies as JSON text for a message header, to be carried over a retry.
+_FACTS: TypeAdapter[ImageFacts] = TypeAdapter(ImageFacts)
+
+
+def pack(replies: ProviderReplies) -> str:
+    """The settled replies and the image that they are about as JSON text for a message header, carried over a retry.
 
     A reply that does not fit into the header, or that `unpack` would not take, is left out; its provider is asked again
-    with the pending ones.
+    with the pending ones. Without facts about the image no reply is kept: it might be another one next time.
     """
+    if replies.facts is None:
+        return "{}"
+    image = _FACTS.dump_json(replies.facts).decode()
     packed: list[str] = []
-    room_bytes = _MAXIMUM_HEADER_BYTES
-    for reply in replies:
-        if reply.ask_again is not AskAgain.NO:
-            continue
+    room_bytes = _MAXIMUM_HEADER_BYTES - len(image.encode()) - len('{"image":,"replies":[]}')
+    for reply in replies.settled_only.replies:
         text = _pack_one(reply)
         if text is not None and (length := len(text.encode())) < room_bytes:
             packed.append(text)
             room_bytes -= length + 1  # and a comma
-    return f"[{','.join(packed)}]"
+    return f'{{"image":{image},"replies":[{",".join(packed)}]}}'
 
 
 def _pack_one(reply: Reply) -> str | None:
@@ -259,15 +322,16 @@ def _pack_one(reply: Reply) -> str | None:
         return None
 
 
-def unpack(header: object) -> dict[str, Reply]:
-    """The replies packed by `pack`, by provider name. Empty if the header is absent or anything in it is not valid."""
+def unpack(header: object) -> ProviderReplies:
+    """What `pack` has packed. Empty if the header is absent or anything in it is not valid."""
     if not isinstance(header, str | bytes) or len(header) > _MAXIMUM_HEADER_BYTES:
-        return {}
+        return ProviderReplies()
     try:
-        replies = _PACKED_REPLIES.validate_json(header, strict=True)
+        packed = _PackedReplies.model_validate_json(header, strict=True)
     except ValidationError:
-        return {}
-    return {each.provider: _unpack_one(each) for each in replies}
+        return ProviderReplies()
+    by_provider = {each.provider: _unpack_one(each) for each in packed.replies}
+    return ProviderReplies(tuple(by_provider.values()), packed.image)
 
 
 def _unpack_one(packed: _PackedReply) -> Reply:

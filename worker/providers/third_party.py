@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 import structlog
 
+from worker.errors import TryLater, Unavailable
 from worker.images.requests import PixelRecipe
-from worker.providers.base import Answer, Image, Provider
+from worker.providers.base import Answer, Image, Provider, Waiting
 from worker.settings import InstanceSettings
 
 _log = structlog.get_logger(__name__)
@@ -44,6 +45,13 @@ class ThirdPartyProvider:
     def unusable(self, instance: InstanceSettings) -> str | None:
         """The provider's value; None, usable, if it raises."""
         return self._call(lambda: self._provider.unusable(instance), "unusable", None)
+
+    def why_wait(self, instance_name: str, instance: InstanceSettings) -> TryLater | Unavailable | None:
+        """The provider's value if it has this optional method; None, it can be asked, if not, and if it raises."""
+        if not isinstance(self._provider, Waiting):
+            return None
+        provider = self._provider
+        return self._call(lambda: provider.why_wait(instance_name, instance), "why_wait", None)
 
     async def tag(self, image: Image, instance: InstanceSettings) -> Answer:
         """The provider's answer, or its exception."""

@@ -6,24 +6,28 @@ This is all of Autotag except the queues. The pipeline, `autotag tag`, the statu
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from worker.errors import ResourceExhausted, Unavailable
+import structlog
+
+from worker.errors import ResourceExhausted, TryLater, Unavailable
 from worker.images.content import Content
 from worker.images.format import sniff
 from worker.images.requests import JpegLimits, PixelRecipe
 from worker.messages import Result
 from worker.operations.metrics import EventMetrics
 from worker.providers.base import Image, Provider
-from worker.providers.replies import ConcurrentRequests, ProviderReplies, Reply, ask, late_reply
+from worker.providers.replies import AskAgain, ConcurrentRequests, ProviderReplies, Reply, ask, late_reply, why_not_now
 from worker.settings import InstanceSettings
 from worker.supervision.decoder_pool import Decoded
 from worker.tagging import results
 from worker.tagging.merge import Choice, choose
 from worker.tagging.results import Subject
+
+_log = structlog.get_logger(__name__)
 
 OnPartial = Callable[[Result, ProviderReplies], Awaitable[None]]
 """Called with the incomplete result, and the replies it was made from, while other providers are still being asked."""
@@ -36,6 +40,9 @@ class NotAllAsked(ResourceExhausted):
         first = replies.unasked[0]
         super().__init__(first.message or "")
         self.replies = replies
+
+
+NO_REPLIES = ProviderReplies()
 
 
 class Decoders(Protocol):
@@ -71,6 +78,30 @@ class Tagger:
         """A tagger that asks only some of the providers."""
         return Tagger(self._decoders, providers, self._metrics)
 
+    def who_waits(
+        self, subject: Subject, instance: InstanceSettings, earlier: ProviderReplies = NO_REPLIES
+    ) -> tuple[Reply, ...]:
+        """The replies of the providers that cannot be asked now, found out before anything is fetched or decoded.
+
+        Raises TryLater, uncounted, or Unavailable if that leaves nobody to ask: the event waits without its image, and
+        `after_s` is when the first of them may be asked. Where some have answered before and all others are suspended,
+        the result is made of the answers: nothing is raised. Called once for each attempt: see `Waiting.why_wait`.
+        """
+        enabled = [provider for provider in self.providers if provider.enabled(instance)]
+        asked = [provider for provider in enabled if earlier.of(provider.name) is None]
+        waiting = [
+            reply for provider in asked if (reply := why_not_now(provider, subject.instance, instance)) is not None
+        ]
+        for reply in waiting:
+            self._metrics.replied(reply)
+        if waiting and len(waiting) == len(asked):
+            later = [reply for reply in waiting if reply.ask_again is AskAgain.LATER]
+            first = min(later or waiting, key=lambda reply: reply.after_s)
+            if later:
+                raise TryLater(first.message or "", reason=first.reason or "", after_s=first.after_s, counted=False)
+            raise_if_suspended(ProviderReplies(tuple(waiting)).after(earlier), subject.asset_id)
+        return tuple(waiting)
+
     async def tag(
         self,
         subject: Subject,
@@ -79,88 +110,83 @@ class Tagger:
         *,
         maximum_number_of_tags: int = 0,
         lowest_confidence: float | None = None,
-        earlier: Mapping[str, Reply] | None = None,
+        earlier: ProviderReplies = NO_REPLIES,
+        waiting: tuple[Reply, ...] = (),
         last_attempt: bool = True,
+        more_attempts: bool = False,
         on_partial: OnPartial | None = None,
     ) -> Tagged:
         """Ask the providers about one image and make the result.
 
         `maximum_number_of_tags` 0 means no limit. The local model is asked for labels down to `lowest_confidence`
         where that is below the instance's threshold; the threshold still decides which of them are tags.
-        `earlier` holds replies of an attempt before this one; those providers are not asked again. At the
+        `earlier` holds the final replies of attempts before this one; those providers are not asked again, unless the
+        image has changed since: then its old answers are dropped. `waiting` is what `who_waits` has found. At the
         `last_attempt` a provider that is down counts as failed; before it, the result is incomplete and
-        `replies.pending` names the provider. Where some providers have answered and others are late by more than
-        the instance's `provider_wait_s`, `on_partial` is awaited with the result so far.
+        `replies.pending` names the provider. With `more_attempts` one that waits for a limit of our own stays pending
+        even at the last attempt, as it has not been tried. Where some providers have answered and others are late by
+        more than the instance's `provider_wait_s`, `on_partial` is awaited with the result so far.
 
         Raises CannotBeDone for an image that no decoder can read, and Unavailable when no provider has answered and
         one that could is suspended.
         """
 
         def finish(replies: ProviderReplies) -> Tagged:
-            choices = _choices(subject, replies, instance, maximum_number_of_tags)
-            return Tagged(results.tagged(subject, replies, choices), replies, tuple(choices))
+            return conclude(subject, replies, instance, maximum_number_of_tags)
 
         async def report_partial(so_far: ProviderReplies) -> None:
             if on_partial is not None:
                 await on_partial(finish(so_far).result, so_far)
 
         asked_as = instance if lowest_confidence is None else with_low_threshold(instance, lowest_confidence)
-        replies = await self._ask_providers(subject, content, asked_as, earlier or {}, report_partial)
+        replies = await self._ask_providers(subject, content, asked_as, earlier, waiting, report_partial)
         if replies.unasked:
             raise NotAllAsked(replies)
         if last_attempt:  # first: what is down counts as failed then, and does not keep a suspended one from waiting
-            replies = replies.final()
+            replies = replies.final(uncounted=not more_attempts)
         raise_if_suspended(replies, subject.asset_id)
         return finish(replies)
 
-    def conclude(
-        self,
-        subject: Subject,
-        instance: InstanceSettings,
-        answered: ProviderReplies,
-        reason: str,
-        message: str,
-        *,
-        maximum_number_of_tags: int = 0,
-    ) -> Result | None:
-        """The final result of what some providers have answered, when the image cannot be shown to the others.
+    def without_image(
+        self, instance: InstanceSettings, answered: ProviderReplies, reason: str, message: str
+    ) -> ProviderReplies:
+        """The replies of all of an instance's providers, when the image can no longer be shown to any.
 
-        Those count as failed, with `reason` and `message`. None where none of the instance's providers has answered.
+        Those that are not among `answered` count as failed, with `reason` and `message`.
         """
-        replies = ProviderReplies(
-            tuple(
-                answered.of(each.name) or Reply(each.name, "failed", reason=reason, message=message)
-                for each in self.providers
-                if each.enabled(instance)
-            ),
-            answered.facts,
-        )
-        if not replies.answered:
-            return None
-        return results.tagged(subject, replies, _choices(subject, replies, instance, maximum_number_of_tags))
+        enabled = [provider.name for provider in self.providers if provider.enabled(instance)]
+        failed = {name: Reply(name, "failed", reason=reason, message=message) for name in enabled}
+        return ProviderReplies(tuple(answered.of(name) or failed[name] for name in enabled), answered.facts)
 
     async def _ask_providers(
         self,
         subject: Subject,
         content: Content,
         instance: InstanceSettings,
-        earlier: Mapping[str, Reply],
+        earlier: ProviderReplies,
+        waiting: tuple[Reply, ...],
         report_partial: Callable[[ProviderReplies], Awaitable[None]],
     ) -> ProviderReplies:
         asset = subject.asset_id
         enabled = [provider for provider in self.providers if provider.enabled(instance)]
         mime_type = sniff(content.head) or "application/octet-stream"
         refused = {provider.name: why for provider in enabled if (why := provider.refuses(mime_type, instance))}
-        # One that has been switched off since, or that never was a provider of this instance, does not count.
-        answered = {provider.name: earlier[provider.name] for provider in enabled if provider.name in earlier}
-        known = answered | {name: _refusal(name, why) for name, why in refused.items()}
-        asked = [provider for provider in enabled if provider.name not in known]
         if len(refused) == len(enabled) and mime_type.startswith(("image/", "application/pdf")):
-            return ProviderReplies(tuple(known.values()))
+            return ProviderReplies(tuple(_refusal(name, why) for name, why in refused.items()))
 
-        recipe = next((found for provider in asked if (found := provider.pixel_recipe())), None)
-        with self._metrics.stage("decode"):
-            decoded = await self._decoders.decode(content, recipe, asset)
+        known = {name: _refusal(name, why) for name, why in refused.items()}
+        known |= {reply.provider: reply for reply in waiting if reply.provider not in known}
+        # One that has been switched off since, or that never was a provider of this instance, does not count.
+        answered = {each.name: reply for each in enabled if (reply := earlier.of(each.name)) and each.name not in known}
+        decoded = await self._decode(content, [each for each in enabled if each.name not in known | answered], asset)
+        if answered and (earlier.facts is None or earlier.facts.sha256 != decoded.facts.sha256):
+            _log.warning("the file has changed since an earlier attempt; its old answers are dropped", asset_id=asset)
+            answered = {}
+            if decoded.pixels_fd is not None:
+                os.close(decoded.pixels_fd)
+            decoded = await self._decode(content, [each for each in enabled if each.name not in known], asset)
+        known |= answered
+        asked = [provider for provider in enabled if provider.name not in known]
         try:
             image = Image(
                 asset_id=asset,
@@ -192,6 +218,11 @@ class Tagger:
             if decoded.pixels_fd is not None:
                 os.close(decoded.pixels_fd)
 
+    async def _decode(self, content: Content, asked: list[Provider], asset: str) -> Decoded:
+        recipe = next((found for provider in asked if (found := provider.pixel_recipe())), None)
+        with self._metrics.stage("decode"):
+            return await self._decoders.decode(content, recipe, asset)
+
     async def _shrink(self, content: Content, asset: str, limits: JpegLimits) -> bytes:
         with self._metrics.stage("shrink"):
             return await self._decoders.shrink(content, limits, asset)
@@ -202,6 +233,14 @@ def with_low_threshold(instance: InstanceSettings, lowest_confidence: float) -> 
     local = instance.tensorflow
     lowest = min(local.confidence_threshold, lowest_confidence)
     return instance.model_copy(update={"tensorflow": local.model_copy(update={"confidence_threshold": lowest})})
+
+
+def conclude(
+    subject: Subject, replies: ProviderReplies, instance: InstanceSettings, maximum_number_of_tags: int
+) -> Tagged:
+    """The result that given replies make; neither the image nor a provider is needed for it."""
+    choices = _choices(subject, replies, instance, maximum_number_of_tags)
+    return Tagged(results.tagged(subject, replies, choices), replies, tuple(choices))
 
 
 def _choices(

@@ -18,8 +18,26 @@ from worker.errors import CannotBeDone, Misconfigured, ResourceExhausted, TryLat
 from worker.images.content import Content
 from worker.messages import ImageFacts
 from worker.providers.base import Image, Suggestion
-from worker.providers.replies import AskAgain, ConcurrentRequests, Reply, pack, unpack
+from worker.providers.replies import (
+    AskAgain,
+    ConcurrentRequests,
+    ProviderReplies,
+    Reply,
+    ask,
+    pack,
+    unpack,
+    why_not_now,
+)
 from worker.settings import InstanceSettings
+
+IMAGE: dict[str, object] = {"format": "JPEG", "width": 4, "height": 3, "sha256": "a" * 64}
+FACTS = ImageFacts(format="JPEG", width=4, height=3, sha256="a" * 64)
+OTHER_FACTS = ImageFacts(format="JPEG", width=4, height=3, sha256="b" * 64)
+
+
+def carried(*replies: Reply) -> ProviderReplies:
+    """What is left of replies after a retry."""
+    return unpack(pack(ProviderReplies(replies, FACTS)))
 
 
 @pytest.fixture
@@ -105,29 +123,43 @@ def test_replies_survive_a_retry_except_those_to_be_asked_again() -> None:
     refused = Reply("google_cloud_vision", "failed", reason="key_refused", message="…")
     down = Reply("microsoft_vision", "unavailable", ask_again=AskAgain.LATER)
 
-    assert unpack(pack([done, refused, down])) == {"tensorflow": done, "google_cloud_vision": refused}
-    assert unpack(pack([done]).encode()) == {"tensorflow": done}
+    assert carried(done, refused, down) == ProviderReplies((done, refused), FACTS)
+    assert unpack(pack(ProviderReplies((done,), FACTS)).encode()) == ProviderReplies((done,), FACTS)
 
 
 def test_a_reply_that_does_not_fit_into_the_header_is_asked_again() -> None:
     big = Reply("big", "ok", tuple(Suggestion(f"label {number}" * 20, 0.5) for number in range(1000)))
     small = Reply("small", "ok", (Suggestion("cat", 0.9),))
-    header = pack([big, small])
+    header = pack(ProviderReplies((big, small), FACTS))
     assert len(header) < 65_536
-    assert unpack(header) == {"small": small}
+    assert unpack(header).replies == (small,)
 
 
 def test_the_note_of_an_incomplete_answer_is_in_the_result() -> None:
     reply = Reply("google_cloud_vision", "ok", model="v1", message="only a part of the labels came")
     assert reply.report().message == "only a part of the labels came"
-    assert unpack(pack([reply])) == {"google_cloud_vision": reply}
+    assert carried(reply).replies == (reply,)
 
 
 @pytest.mark.parametrize(
-    "header", [None, 7, "", "no json", "{}", "[1]", '[{"provider": "x"}]', '[{"a":1,"suggestions":[]}]']
+    "header",
+    [
+        None,
+        7,
+        "",
+        "no json",
+        "{}",
+        "[1]",
+        '{"replies": []}',
+        json.dumps({"image": None, "replies": []}),
+        json.dumps({"image": IMAGE | {"sha256": "short"}, "replies": []}),
+        json.dumps({"image": IMAGE | {"width": 0}, "replies": []}),
+        '[{"provider": "x"}]',
+        '[{"a":1,"suggestions":[]}]',
+    ],
 )
 def test_a_header_in_another_format_holds_no_replies(header: object) -> None:
-    assert unpack(header) == {}
+    assert unpack(header) == ProviderReplies()
 
 
 def header_with(**changes: object) -> str:
@@ -140,13 +172,12 @@ def header_with(**changes: object) -> str:
         "message": None,
         "duration_s": 0.1,
     }
-    return json.dumps([fields | changes])
+    return json.dumps({"image": IMAGE, "replies": [fields | changes]})
 
 
 def test_the_header_that_the_next_test_damages_is_sound() -> None:
-    assert unpack(header_with()) == {
-        "tensorflow": Reply("tensorflow", "ok", (Suggestion("cat", 0.9),), "lite2@abc", duration_s=0.1)
-    }
+    cat = Reply("tensorflow", "ok", (Suggestion("cat", 0.9),), "lite2@abc", duration_s=0.1)
+    assert unpack(header_with()) == ProviderReplies((cat,), FACTS)
 
 
 @pytest.mark.parametrize(
@@ -186,18 +217,18 @@ def test_the_header_that_the_next_test_damages_is_sound() -> None:
     ids=lambda changes: repr(changes)[:60],
 )
 def test_one_value_that_pack_would_not_write_and_nothing_of_the_header_counts(changes: dict[str, object]) -> None:
-    assert unpack(header_with(**changes)) == {}
+    assert unpack(header_with(**changes)) == ProviderReplies()
 
 
 def test_a_header_that_is_too_long_or_nested_too_deep_holds_no_replies() -> None:
-    assert unpack("[" * 60_000) == {}
-    assert unpack(header_with() + " " * 65_536) == {}
+    assert unpack("[" * 60_000) == ProviderReplies()
+    assert unpack(header_with() + " " * 65_536) == ProviderReplies()
 
 
 def test_a_reply_that_unpack_would_not_take_is_asked_again_and_a_long_message_is_cut() -> None:
     odd = Reply("odd", "ok", (Suggestion("cat", math.nan),))
     long = Reply("long", "failed", reason="refused", message="m" * 5000)
-    assert unpack(pack([odd, long])) == {"long": Reply("long", "failed", reason="refused", message="m" * 1000)}
+    assert carried(odd, long).replies == (Reply("long", "failed", reason="refused", message="m" * 1000),)
 
 
 JSON = st.recursive(
@@ -228,11 +259,15 @@ NEARLY_REPLY = st.fixed_dictionaries(
 )
 
 
-@given(st.one_of(JSON, st.lists(NEARLY_REPLY, min_size=1, max_size=2)))
+NEARLY_PACKED = st.fixed_dictionaries(
+    {"image": st.just(IMAGE) | JSON, "replies": st.lists(NEARLY_REPLY, min_size=1, max_size=2)}
+)
+
+
+@given(st.one_of(JSON, NEARLY_PACKED))
 def test_whatever_json_a_header_holds_reading_it_never_raises_and_no_value_is_out_of_range(value: object) -> None:
-    for provider, reply in unpack(json.dumps(value)).items():
-        assert provider == reply.provider
-        assert 0 < len(provider) <= 100
+    for reply in unpack(json.dumps(value)).replies:
+        assert 0 < len(reply.provider) <= 100
         assert reply.status in ("ok", "skipped", "failed")
         assert (reply.ask_again, reply.after_s) == (AskAgain.NO, 0.0)
         assert reply.duration_s is None or 0 <= reply.duration_s < math.inf
@@ -244,4 +279,68 @@ def test_whatever_json_a_header_holds_reading_it_never_raises_and_no_value_is_ou
 
 @given(st.text() | st.binary())
 def test_whatever_text_a_header_holds_reading_it_never_raises(header: str | bytes) -> None:
-    assert unpack(header) == {}
+    assert unpack(header) == ProviderReplies()
+
+
+def test_replies_without_an_image_are_not_carried() -> None:
+    done = Reply("one", "ok", (Suggestion("cat", 0.9),))
+    assert unpack(pack(ProviderReplies((done,)))) == ProviderReplies()
+
+
+def test_replies_about_another_image_are_not_merged() -> None:
+    old, also, new = Reply("one", "ok", model="old"), Reply("two", "ok", model="old"), Reply("one", "ok", model="new")
+    now = ProviderReplies((new,), FACTS)
+    assert now.after(ProviderReplies((old, also), FACTS)).replies == (also, new)
+    assert now.after(ProviderReplies((old, also), OTHER_FACTS)) == now
+    assert now.after(ProviderReplies((old, also))) == now
+    assert ProviderReplies().after(ProviderReplies((old,), FACTS)) == ProviderReplies((old,), FACTS)
+
+
+def test_at_the_last_attempt_only_what_was_tried_has_failed() -> None:
+    tried = Reply("one", "unavailable", reason="service_failed", ask_again=AskAgain.LATER)
+    untried = Reply("two", "unavailable", reason="circuit_open", ask_again=AskAgain.LATER, counted=False)
+    final = ProviderReplies((tried, untried)).final()
+    assert [(reply.status, reply.ask_again) for reply in final.replies] == [
+        ("failed", AskAgain.NO),
+        ("unavailable", AskAgain.LATER),
+    ]
+    # And where nobody will ask again, both have
+    assert {reply.status for reply in ProviderReplies((tried, untried)).final(uncounted=True).replies} == {"failed"}
+
+
+async def test_a_reply_says_whether_it_counts_as_an_attempt(image: Image) -> None:
+    full = ScriptedProvider(
+        "full", error=TryLater("its rate is used up", reason="rate_limit", after_s=9, counted=False)
+    )
+    reply = await ask(full, image, InstanceSettings())
+    assert (reply.ask_again, reply.counted, reply.after_s) == (AskAgain.LATER, False, 9)
+    down = ScriptedProvider("down", error=TryLater("HTTP 503", reason="service_failed"))
+    assert (await ask(down, image, InstanceSettings())).counted
+
+
+async def test_the_result_of_an_attempt_and_one_made_of_carried_replies_have_the_same_messages(image: Image) -> None:
+    wordy = await ask(ScriptedProvider("wordy", error=CannotBeDone("m" * 5000, reason="no")), image, InstanceSettings())
+    assert carried(wordy).replies == (wordy,)
+
+
+@pytest.mark.parametrize(
+    ("error", "ask_again"),
+    [
+        (TryLater("not its turn", reason="rate_limit", after_s=3, counted=False), AskAgain.LATER),
+        (Unavailable("used up", reason="budget_exhausted", after_s=3), AskAgain.WAIT),
+    ],
+)
+def test_a_provider_can_say_before_an_image_is_there_that_it_cannot_be_asked(
+    error: TryLater | Unavailable, ask_again: AskAgain
+) -> None:
+    class Limited(ScriptedProvider):
+        def why_wait(self, instance_name: str, instance: InstanceSettings) -> TryLater | Unavailable | None:
+            return error if instance_name == "acme" else None
+
+    limited = Limited("limited")
+    reply = why_not_now(limited, "acme", InstanceSettings())
+    assert reply is not None
+    assert (reply.reason, reply.ask_again, reply.after_s) == (error.reason, ask_again, 3)
+    assert why_not_now(limited, "globex", InstanceSettings()) is None
+    # One that has no such method can be asked
+    assert why_not_now(ScriptedProvider("simple"), "acme", InstanceSettings()) is None

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import worker
 from tests.support.scripted_provider import ScriptedProvider
-from worker.errors import CannotBeDone, TryLater, Unavailable
+from worker.errors import AutotagError, CannotBeDone, TryLater, Unavailable
 from worker.images.content import Content
-from worker.images.requests import JpegLimits, PixelRecipe
+from worker.images.requests import Fit, Interpolation, JpegLimits, PixelRecipe
 from worker.messages import ImageFacts, Result
 from worker.operations.metrics import Metrics
 from worker.providers.base import Provider, Suggestion
@@ -21,8 +22,9 @@ from worker.settings import InstanceSettings, Settings
 from worker.supervision.decoder_pool import Decoded
 from worker.tagging.explain import explain, raise_if_no_provider
 from worker.tagging.results import Subject
-from worker.tagging.tagger import Tagger
+from worker.tagging.tagger import Tagger, conclude
 
+RECIPE = PixelRecipe(4, Fit.CROP, 0, Interpolation.BICUBIC)
 JPEG = b"\xff\xd8\xff\xe0 a picture"
 FACTS = ImageFacts(format="JPEG", width=4, height=3, sha256="a" * 64)
 SUBJECT = Subject("asset-1", "acme", "event-1", existing_tags=("Animal",))
@@ -35,9 +37,11 @@ class FakeDecoders:
     def __init__(self, refusal: CannotBeDone | None = None) -> None:
         self.refusal = refusal
         self.decoded = 0
+        self.recipes: list[PixelRecipe | None] = []
 
     async def decode(self, content: Content, recipe: PixelRecipe | None, asset: str) -> Decoded:
         self.decoded += 1
+        self.recipes.append(recipe)
         if self.refusal is not None:
             raise self.refusal
         return Decoded(FACTS, None)
@@ -111,15 +115,107 @@ async def test_a_provider_that_is_down_is_pending_before_the_last_attempt_and_fa
 
 async def test_who_has_replied_in_an_earlier_attempt_is_not_asked_again(content: Content) -> None:
     one, two = ScriptedProvider("one", ("cat", 0.9)), ScriptedProvider("two", ("sofa", 0.8))
-    earlier = {"one": Reply("one", "ok", (), "model@0")}
+    earlier = ProviderReplies((Reply("one", "ok", (), "model@0"),), FACTS)
     tagged = await tagger(one, two).tag(SUBJECT, content, InstanceSettings(), earlier=earlier)
     assert (one.asked, two.asked) == (0, 1)
     assert [report.model for report in tagged.result.providers] == ["model@0", "two@1"]
 
 
+async def test_answers_about_another_file_are_dropped_and_every_provider_is_asked_about_the_one_that_is_there(
+    content: Content,
+) -> None:
+    one, two = ScriptedProvider("one", ("cat", 0.9)), ScriptedProvider("two", ("sofa", 0.8))
+    before = replace(FACTS, sha256="b" * 64)
+    for facts in (before, None):
+        earlier = ProviderReplies((Reply("one", "ok", (Suggestion("lorry", 1.0),), "model@0"),), facts)
+        tagged = await tagger(one, two).tag(SUBJECT, content, InstanceSettings(), earlier=earlier)
+        assert [tag.name for tag in tagged.result.tags] == ["cat", "sofa"]
+        assert tagged.result.image == FACTS
+    assert (one.asked, two.asked) == (2, 2)
+
+
+async def test_pixels_for_the_model_are_made_again_when_the_file_has_changed(content: Content) -> None:
+    class Local(ScriptedProvider):
+        def pixel_recipe(self) -> PixelRecipe | None:
+            return RECIPE
+
+    decoders = FakeDecoders()
+    local, cloud = Local("local", ("cat", 0.9)), ScriptedProvider("cloud", ("sofa", 0.8))
+    earlier = ProviderReplies((Reply("local", "ok", (), "model@0"),), replace(FACTS, sha256="b" * 64))
+    await tagger(local, cloud, decoders=decoders).tag(SUBJECT, content, InstanceSettings(), earlier=earlier)
+    assert decoders.recipes == [None, RECIPE]
+
+
+def test_a_result_is_made_of_answers_alone() -> None:
+    replies = ProviderReplies((Reply("one", "ok", (Suggestion("cat", 0.9),), "model@0"),), FACTS)
+    tagged = conclude(SUBJECT, replies, InstanceSettings(), 0)
+    assert (tagged.result.status, tagged.result.image) == ("tagged", FACTS)
+    assert [tag.name for tag in tagged.result.tags] == ["cat"]
+
+
+class Limited(ScriptedProvider):
+    """A provider that cannot be asked while `why` is set."""
+
+    why: TryLater | Unavailable | None = None
+
+    def why_wait(self, instance_name: str, instance: InstanceSettings) -> TryLater | Unavailable | None:
+        return self.why
+
+
+def limited(name: str, why: TryLater | Unavailable | None) -> Limited:
+    provider = Limited(name, ("cat", 0.9))
+    provider.why = why
+    return provider
+
+
+NOT_ITS_TURN = TryLater("not its turn", reason="rate_limit", after_s=60, counted=False)
+LEFT_ALONE = TryLater("left alone", reason="circuit_open", after_s=10, counted=False)
+USED_UP = Unavailable("used up", reason="budget_exhausted", after_s=3600)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "raised", "after_s"),
+    [
+        ((NOT_ITS_TURN,), "rate_limit", 60),
+        ((NOT_ITS_TURN, LEFT_ALONE), "circuit_open", 10),
+        ((USED_UP, NOT_ITS_TURN), "rate_limit", 60),
+        ((USED_UP,), "budget_exhausted", 3600),
+    ],
+)
+def test_while_nobody_can_be_asked_the_event_waits_without_its_image_until_the_first_can(
+    reasons: tuple[TryLater | Unavailable, ...], raised: str, after_s: float
+) -> None:
+    providers = [limited(f"p{number}", why) for number, why in enumerate(reasons)]
+    with pytest.raises(AutotagError) as caught:
+        tagger(*providers).who_waits(SUBJECT, InstanceSettings())
+    error = caught.value
+    assert isinstance(error, Unavailable) or (isinstance(error, TryLater) and not error.counted)
+    assert (error.reason, error.after_s) == (raised, after_s)
+
+
+async def test_who_can_be_asked_is_asked_and_the_others_stay_pending_even_at_the_last_attempt(content: Content) -> None:
+    free, full = ScriptedProvider("free", ("cat", 0.9)), limited("full", NOT_ITS_TURN)
+    both = tagger(free, full)
+    waiting = both.who_waits(SUBJECT, InstanceSettings())
+    tagged = await both.tag(SUBJECT, content, InstanceSettings(), waiting=waiting, more_attempts=True)
+    assert (free.asked, full.asked) == (1, 0)
+    assert [(reply.provider, reply.counted) for reply in tagged.replies.pending] == [("full", False)]
+    assert not tagged.result.complete
+
+
+def test_who_has_answered_before_does_not_keep_the_event_from_waiting_for_a_limit() -> None:
+    done = ProviderReplies((Reply("done", "ok", (), "model@0"),), FACTS)
+    both = tagger(ScriptedProvider("done"), limited("full", NOT_ITS_TURN))
+    with pytest.raises(TryLater):
+        both.who_waits(SUBJECT, InstanceSettings(), done)
+    # But a suspended provider does not hold up the answers that are there
+    waiting = tagger(ScriptedProvider("done"), limited("off", USED_UP)).who_waits(SUBJECT, InstanceSettings(), done)
+    assert [reply.provider for reply in waiting] == ["off"]
+
+
 async def test_an_earlier_reply_of_a_provider_that_is_not_on_does_not_count(content: Content) -> None:
     one = ScriptedProvider("one", ("cat", 0.9))
-    earlier = {"another": Reply("another", "ok", (Suggestion("forged", 1.0),), "model@0")}
+    earlier = ProviderReplies((Reply("another", "ok", (Suggestion("forged", 1.0),), "model@0"),), FACTS)
     tagged = await tagger(one).tag(SUBJECT, content, InstanceSettings(), earlier=earlier)
     assert [report.name for report in tagged.result.providers] == ["one"]
     assert [tag.name for tag in tagged.result.tags] == ["cat"]
