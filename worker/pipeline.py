@@ -353,19 +353,25 @@ class Pipeline:
     async def _end_at_last(self, context: DeliveryContext, error: Exception) -> Ending:
         """The last resort, when what should have ended the delivery failed: the event goes to the dead letters.
 
-        The result may be what cannot be published, so none is tried; the dead letter names the fault.
+        With a result if one can be published, else without; and if nothing can be published at all, RabbitMQ is asked to
+        move the event by itself.
         """
-        known = error if isinstance(error, NotPublished) else None
-        _log.error("could not be ended", exc_info=None if known else error, error=str(error), **context.log_fields())
         if isinstance(error, Unroutable):
             return await self._hold(context, error)
-        fault = known or CannotBeDone(f"unexpected {type(error).__name__}: {error}", reason="internal_error")
-        try:
-            return await self._set_aside(context, fault)
-        except Exception:  # noqa: BLE001 - there is one way left, which publishes nothing
-            _log.exception("RabbitMQ is asked to move it to the dead letters itself", **context.log_fields())
-            context.delivery.reject()
-            return Ending.DEAD_LETTERED
+        known = error if isinstance(error, NotPublished) else None
+        _log.error("could not be ended", exc_info=None if known else error, error=str(error), **context.log_fields())
+        fault = CannotBeDone(
+            str(error) if known else f"unexpected {type(error).__name__}: {error}",
+            reason=known.reason if known else "internal_error",
+        )
+        for end in (self._dead_letter, self._set_aside):
+            try:
+                return await end(context, fault)
+            except Exception as another:  # noqa: BLE001 - there is always one way left
+                _log.error("nor could it be ended with its reason", error=str(another), **context.log_fields())
+        context.record(fault)
+        context.delivery.reject()
+        return Ending.DEAD_LETTERED
 
     # ── publishing and accounting ────────────────────────────────────────────────────────────────────────────────────
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import hashlib
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -15,20 +17,23 @@ import pytest
 
 from worker.amqp.broker import Broker
 from worker.amqp.delivery import ATTEMPT_HEADER, Delivery, Ending
+from worker.amqp.errors import Unpublishable
 from worker.amqp.topology import Lane
 from worker.engine import Active, Engine
 from worker.errors import CannotBeDone, ResourceExhausted, TryLater, Unavailable
 from worker.images.content import Content
 from worker.messages import EVENT_TYPE, ImageFacts, OutgoingMessage, ProviderReport, Result
 from worker.messages.results import result_id
+from worker.operations.health.intake import Intake
 from worker.operations.history import History
 from worker.operations.history.thumbnails import Thumbnails
 from worker.operations.metrics import Metrics
 from worker.pipeline import ANSWERS_HEADER, Pipeline
-from worker.providers.replies import AskAgain, ProviderReplies, Reply, unpack
+from worker.providers.base import Suggestion
+from worker.providers.replies import AskAgain, ProviderReplies, Reply, pack, unpack
 from worker.settings import Settings, settings_digest
 from worker.tagging.results import Subject
-from worker.tagging.tagger import NotAllAsked, Tagged
+from worker.tagging.tagger import NotAllAsked, Tagged, Tagger
 
 OLD = Settings.model_validate(
     {"retry": {"maximum_number_of_attempts": 2}, "defaults": {"tensorflow": {"enabled": True}}}
@@ -52,26 +57,64 @@ class FakeBroker:
     published: list[OutgoingMessage] = field(default_factory=list)
     retried: list[dict[str, object]] = field(default_factory=list)
     dead: list[str] = field(default_factory=list)
-    state: Any = field(default_factory=lambda: SimpleNamespace(paused=frozenset()))
+    fails: dict[str, list[Exception]] = field(default_factory=dict)
+    """What its methods raise at their next calls, by name."""
+
+    def _fail(self, method: str) -> None:
+        if self.fails.get(method):
+            raise self.fails[method].pop(0)
 
     async def publish_result(self, message: OutgoingMessage) -> None:
+        self._fail("publish_result")
         self.published.append(message)
 
     async def retry_later(self, _delivery: Delivery, **how: object) -> float:
+        self._fail("retry_later")
         self.retried.append(how)
         return 0.0
 
     async def dead_letter(self, _delivery: Delivery, reason: str, _message: str, **_who: object) -> None:
+        self._fail("dead_letter")
         self.dead.append(reason)
+
+
+class FakeIntake:
+    """Events are taken, or not."""
+
+    closed = False
+
+    async def is_closed(self) -> bool:
+        return self.closed
+
+
+class FakeSettler:
+    """The channel of the deliveries. What becomes of them is kept."""
+
+    is_open = True
+
+    def __init__(self) -> None:
+        self.settled: list[str] = []
+
+    def ack(self, _tag: int) -> None:
+        self.settled.append("ack")
+
+    def requeue(self, _tag: int) -> None:
+        self.settled.append("requeue")
+
+    def reject(self, _tag: int) -> None:
+        self.settled.append("reject")
 
 
 class FakeEngine:
     """Its providers are always on; what becomes of an image is `outcome`'s affair."""
 
     def __init__(self, outcome: Callable[..., Awaitable[Tagged]]) -> None:
-        self.providers = (SimpleNamespace(name="tensorflow", enabled=lambda _instance: True),)
+        self.providers = tuple(
+            SimpleNamespace(name=name, enabled=lambda _instance: True) for name in ("tensorflow", "slow")
+        )
         self.sources = SimpleNamespace(open_content=self._open)
-        self.tagger = SimpleNamespace(tag=outcome, who_waits=self._who_waits)
+        without_image = Tagger(cast("Any", None), cast("Any", self.providers), Metrics()).without_image
+        self.tagger = SimpleNamespace(tag=outcome, who_waits=self._who_waits, without_image=without_image)
         self.decoders = SimpleNamespace(waiting=0)
         self.nobody_can_be_asked: TryLater | None = None
         self.opened = 0
@@ -92,7 +135,15 @@ class Reloading:
     def __init__(self) -> None:
         self.broker = FakeBroker()
         history = History(time.monotonic())
-        self.pipeline = Pipeline(cast("Broker", self.broker), Metrics(), history, Thumbnails(history, enabled=False))
+        self.intake = FakeIntake()
+        self.settler = FakeSettler()
+        self.pipeline = Pipeline(
+            cast("Broker", self.broker),
+            Metrics(),
+            history,
+            Thumbnails(history, enabled=False),
+            cast("Intake", self.intake),
+        )
         self.active = Active(OLD, cast("Engine", FakeEngine(self.tag)))
         self.outcome: Callable[..., Awaitable[Tagged]] | None = None
 
@@ -103,7 +154,7 @@ class Reloading:
     def reload(self) -> None:
         self.active = Active(NEW, self.active.engine)
 
-    async def handle(self, attempt: int = 1) -> Ending:
+    async def handle(self, attempt: int = 1, **headers: object) -> Ending:
         event = {
             "specversion": "1.0",
             "id": "event-1",
@@ -113,12 +164,14 @@ class Reloading:
         }
         delivery = Delivery(
             json.dumps(event).encode(),
-            pika.BasicProperties(content_type="application/cloudevents+json", headers={ATTEMPT_HEADER: attempt}),
+            pika.BasicProperties(
+                content_type="application/cloudevents+json", headers={ATTEMPT_HEADER: attempt, **headers}
+            ),
             Lane.LIVE,
             tag=1,
             redelivered=False,
             received_at_s=time.monotonic(),
-            _settler=cast("Any", SimpleNamespace(is_open=True, ack=lambda _tag: None, requeue=lambda _tag: None)),
+            _settler=cast("Any", self.settler),
         )
         return await self.pipeline.handle(delivery, self.active)
 
@@ -358,3 +411,169 @@ async def test_while_nobody_can_be_asked_no_image_is_fetched_and_no_attempt_coun
     (retry,) = it.broker.retried
     assert (retry["counted"], retry["at_least_s"], engine.opened) == (False, 60, 0)
     assert it.broker.dead == []
+
+
+# ── what has been answered is never lost ─────────────────────────────────────────────────────────────────────────────
+
+SEEN = ImageFacts(format="JPEG", width=4, height=3, sha256=hashlib.sha256(b"an image").hexdigest())
+TAGS = Reply("tensorflow", "ok", (Suggestion("cat", 0.9), Suggestion("sofa", 0.5)), "model@1")
+
+
+def answered_before(facts: ImageFacts = SEEN) -> dict[str, object]:
+    """The headers of an event that was answered by one of its two providers at an earlier attempt."""
+    return {ANSWERS_HEADER: pack(ProviderReplies((TAGS,), facts))}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TryLater("no such file", reason="content_missing"),
+        CannotBeDone("the file is empty", reason="content_empty"),
+        CannotBeDone("it killed its decoder twice", reason="image_killed_decoder"),
+        RuntimeError("a fault of ours"),
+    ],
+    ids=["a file that has vanished", "a file that cannot be used", "a decoder that dies", "a fault of ours"],
+)
+async def test_whatever_goes_wrong_at_the_last_attempt_the_tags_of_earlier_ones_are_the_answer(
+    it: Reloading, error: Exception
+) -> None:
+    async def fails(*_: object, **__: object) -> Tagged:
+        raise error
+
+    it.outcome = fails
+    assert await it.handle(attempt=2, **answered_before()) is Ending.ANSWERED
+    (message,) = it.broker.published
+    data = json.loads(message.body)["data"]
+    assert (data["status"], data["complete"], [tag["name"] for tag in data["tags"]]) == (
+        "tagged",
+        True,
+        ["cat", "sofa"],
+    )
+    assert data["image"]["sha256"] == SEEN.sha256
+    # And the other provider is named with what kept it from being asked
+    other = {report["name"]: report for report in data["providers"]}["slow"]
+    assert (other["status"], other["reason"]) == ("failed", getattr(error, "reason", "internal_error"))
+    assert (it.broker.dead, it.settler.settled) == ([], ["ack"])
+
+
+async def test_an_image_that_has_changed_and_cannot_be_read_has_no_use_for_old_tags(it: Reloading) -> None:
+    async def broken(*_: object, **__: object) -> Tagged:
+        raise CannotBeDone("it is broken", reason="image_corrupt")
+
+    it.outcome = broken
+    assert await it.handle(attempt=2, **answered_before(FACTS)) is Ending.DEAD_LETTERED
+    assert [json.loads(message.body)["data"]["status"] for message in it.broker.published] == ["failed"]
+
+
+async def test_answers_are_carried_through_every_further_retry(it: Reloading) -> None:
+    async def fails(*_: object, **__: object) -> Tagged:
+        raise TryLater("the disk is slow", reason="content_unreachable")
+
+    it.outcome = fails
+    assert await it.handle(**answered_before()) is Ending.RETRIED
+    (retry,) = it.broker.retried
+    assert unpack(cast("dict[str, object]", retry["headers"])[ANSWERS_HEADER]) == ProviderReplies((TAGS,), SEEN)
+
+
+async def test_a_gate_that_has_closed_since_does_not_take_tags_back(it: Reloading) -> None:
+    off = OLD.model_copy(update={"enabled": False})
+    it.active = Active(off, it.active.engine)
+    assert await it.handle(attempt=2, **answered_before()) is Ending.ANSWERED
+    (message,) = it.broker.published
+    assert json.loads(message.body)["data"]["status"] == "tagged"
+
+
+# ── no delivery is left unsettled ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("method", ["publish_result", "retry_later"])
+@pytest.mark.parametrize(
+    "fault",
+    [RecursionError("headers within headers"), Unpublishable("too large", reason="message_too_large")],
+    ids=["a fault of ours", "a message that RabbitMQ does not take"],
+)
+async def test_an_event_that_cannot_be_ended_as_it_should_becomes_a_dead_letter(
+    it: Reloading, method: str, fault: Exception
+) -> None:
+    # Given that neither result nor retry can be published, ever
+    it.broker.fails = {"publish_result": [fault] * 9, "retry_later": [fault] * 9}
+
+    async def outcome(subject: Subject, **_: object) -> Tagged:
+        if method == "publish_result":
+            return made(subject, ANSWERED)
+        raise TryLater("the disk is slow", reason="content_unreachable")
+
+    it.outcome = outcome
+    assert await it.handle() is Ending.DEAD_LETTERED
+    assert it.broker.dead == [getattr(fault, "reason", "internal_error")]
+    assert it.settler.settled == ["ack"]
+
+
+async def test_an_event_that_is_too_large_for_a_retry_is_answered_as_failed_once(it: Reloading) -> None:
+    it.broker.fails = {"retry_later": [Unpublishable("too large", reason="message_too_large")]}
+
+    async def outcome(*_: object, **__: object) -> Tagged:
+        raise TryLater("the disk is slow", reason="content_unreachable")
+
+    it.outcome = outcome
+    assert await it.handle() is Ending.DEAD_LETTERED
+    (message,) = it.broker.published
+    data = json.loads(message.body)["data"]
+    assert (data["status"], data["reason"]) == ("failed", "message_too_large")
+    assert it.broker.dead == ["message_too_large"]
+
+
+async def test_where_not_even_a_dead_letter_can_be_published_rabbitmq_is_asked_to_move_the_event(it: Reloading) -> None:
+    fault = RecursionError("headers within headers")
+    it.broker.fails = {name: [fault] * 9 for name in ("publish_result", "retry_later", "dead_letter")}
+
+    async def tagged(subject: Subject, **_: object) -> Tagged:
+        return made(subject, ANSWERED)
+
+    it.outcome = tagged
+    assert await it.handle() is Ending.DEAD_LETTERED
+    assert it.settler.settled == ["reject"]
+
+
+# ── waiting ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("closed", "deliveries", "ending", "settled"),
+    [
+        (True, 0, Ending.REQUEUED, "requeue"),
+        (True, 10, Ending.RETRIED, "ack"),
+        (False, 0, Ending.RETRIED, "ack"),
+    ],
+    ids=["where the others are", "published again, so that RabbitMQ counts from 0", "in a retry queue"],
+)
+async def test_an_event_that_nobody_can_tag_now_waits(
+    it: Reloading, closed: bool, deliveries: int, ending: Ending, settled: str
+) -> None:
+    async def nobody(*_: object, **__: object) -> Tagged:
+        raise Unavailable("the model is disabled", reason="model_disabled")
+
+    it.outcome = nobody
+    it.intake.closed = closed
+    assert await it.handle(attempt=2, **{"x-delivery-count": deliveries}) is ending
+    assert it.settler.settled == [settled]
+    assert [retry["counted"] for retry in it.broker.retried] == ([False] if ending is Ending.RETRIED else [])
+    assert (it.broker.dead, it.broker.published) == ([], [])
+
+
+async def test_a_delivery_that_is_called_off_is_not_settled(it: Reloading) -> None:
+    begun = asyncio.Event()
+
+    async def hangs(*_: object, **__: object) -> Tagged:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    it.outcome = hangs
+    task = asyncio.create_task(it.handle())
+    await begun.wait()
+    it.settler.is_open = False
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (it.settler.settled, it.broker.published, it.broker.retried) == ([], [], [])
