@@ -353,7 +353,7 @@ class Pipeline:
     async def _end_at_last(self, context: DeliveryContext, error: Exception) -> Ending:
         """The last resort, when what should have ended the delivery failed: the event goes to the dead letters.
 
-        With a result if one can be published, else without; and if nothing can be published at all, RabbitMQ is asked to
+        With a result if one can be published, else without; if nothing can be published at all, RabbitMQ is asked to
         move the event by itself.
         """
         if isinstance(error, Unroutable):

@@ -14,9 +14,9 @@ import pytest
 from pydantic import SecretStr
 
 from tests.support.polling import eventually
-from worker.amqp.state import BrokerPhase, BrokerState
+from worker.amqp.state import BrokerPause, BrokerPhase, BrokerState
 from worker.amqp.topology import Lane
-from worker.engine import Active, Engine
+from worker.engine import Engine
 from worker.http.app import build_app
 from worker.http.service_api import ServiceApi
 from worker.operations.health.heartbeat import Heartbeat
@@ -44,20 +44,13 @@ class FakeEngine:
     model: Model | None = None
 
 
-@dataclass
-class FakeActive:
-    why: str | None
-
-    def why_nothing_can_be_tagged(self) -> str | None:
-        return self.why
+def health(state: BrokerState, *, started: bool = True, lag_s: float = 0.0) -> Health:
+    return health_of(state, started=started, loop_lag_s=lag_s)
 
 
-def health(state: BrokerState, *, started: bool = True, lag_s: float = 0.0, why: str | None = None) -> Health:
-    return health_of(state, cast("Active", FakeActive(why)), started=started, loop_lag_s=lag_s)
-
-
-def paused(*pauses: Pause) -> BrokerState:
-    return BrokerState(BrokerPhase.PAUSED, 0.0, paused=frozenset(pauses))
+def paused(*reasons: str, phase: BrokerPhase = BrokerPhase.PAUSED, for_s: float = 0.0) -> BrokerState:
+    pauses = {reason: BrokerPause(time.monotonic() - for_s, f"because of {reason}") for reason in reasons}
+    return BrokerState(phase, 0.0, pauses=pauses, last_error="no route", last_error_reason="unreachable")
 
 
 def test_a_worker_that_consumes_is_ready() -> None:
@@ -73,17 +66,21 @@ def test_a_worker_that_consumes_is_ready() -> None:
             "unreachable",
             "no route",
         ),
-        (replace(CONSUMING, blocked="low on memory"), "broker_blocked", "low on memory"),
+        (paused("broker_blocked"), "broker_blocked", "because of broker_blocked"),
+        (paused("broker_blocked", Pause.NOBODY_CAN_TAG), "broker_blocked", "because of nobody_can_tag"),
         (replace(CONSUMING, lanes=frozenset()), "not_consuming", "has not confirmed"),
-        (paused(Pause.BY_OPERATOR), "by_operator", "autotag resume"),
-        (paused(Pause.STARTING), "not_consuming", "starting"),
-        (paused(Pause.BY_OPERATOR, Pause.STOPPING), "stopping", "stopping"),
-        (paused(Pause.NOBODY_CAN_TAG), "nobody_can_tag", "it crashed too often"),
-        (paused(Pause.NOBODY_CAN_TAG, Pause.BY_OPERATOR), "by_operator", "paused"),
+        (paused(Pause.BY_OPERATOR), "by_operator", "because of by_operator"),
+        (paused(Pause.STARTING), "starting", "because of starting"),
+        (paused(Pause.BY_OPERATOR, Pause.STOPPING), "stopping", "because of stopping"),
+        (paused(Pause.NOBODY_CAN_TAG), "nobody_can_tag", "because of nobody_can_tag"),
+        (paused(Pause.NOBODY_CAN_TAG, Pause.BY_OPERATOR), "by_operator", "because of nobody_can_tag"),
+        (paused(Pause.STARTING, phase=BrokerPhase.WAITING), "unreachable", "no route"),
+        (paused(Pause.BY_OPERATOR, phase=BrokerPhase.WAITING), "by_operator", "because of by_operator"),
+        (paused("results_refused", for_s=90), "results_refused", "(for 9"),
     ],
 )
-def test_a_worker_that_is_not_ready_reports_why(state: BrokerState, reason: str, message: str) -> None:
-    assessed = health(state, why="it crashed too often")
+def test_a_worker_that_is_not_ready_reports_why_and_for_how_long(state: BrokerState, reason: str, message: str) -> None:
+    assessed = health(state)
     assert (assessed.ready, assessed.reason) == (False, reason)
     assert message in (assessed.why_not or "")
 
