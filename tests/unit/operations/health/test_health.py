@@ -76,7 +76,7 @@ def test_a_worker_that_consumes_is_ready() -> None:
         (paused(Pause.NOBODY_CAN_TAG, Pause.BY_OPERATOR), "by_operator", "because of nobody_can_tag"),
         (paused(Pause.STARTING, phase=BrokerPhase.WAITING), "unreachable", "no route"),
         (paused(Pause.BY_OPERATOR, phase=BrokerPhase.WAITING), "by_operator", "because of by_operator"),
-        (paused("results_refused", for_s=90), "results_refused", "(for 9"),
+        (paused("results_refused", for_s=900_000), "results_refused", "(for 900"),
     ],
 )
 def test_a_worker_that_is_not_ready_reports_why_and_for_how_long(state: BrokerState, reason: str, message: str) -> None:
