@@ -33,8 +33,8 @@ class CannotBeDone(AutotagError):
 class TryLater(AutotagError):
     """It may succeed later: publish the event to the delayed retry queues. `after_s` is the shortest sensible delay.
 
-    `counted` is whether that uses up an attempt of the event. Waiting for a limit of our own (a rate, an open circuit, a
-    share of what is in hand) does not: the event has not been tried.
+    `counted` is whether that uses up an attempt of the event. Waiting for a limit of our own (a rate, an open circuit,
+    a share of what is in hand) does not: the event has not been tried.
     """
 
     def __init__(self, message: str, *, reason: str, after_s: float = 0.0, counted: bool = True) -> None:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import structlog
 
 from worker.amqp.broker import Broker
 from worker.amqp.delivery import Delivery, Ending
-from worker.amqp.errors import NotConfirmed, NotPublished, PublishRefused, Unroutable
+from worker.amqp.errors import NotPublished, Unroutable
 from worker.engine import Active
 from worker.errors import AutotagError, CannotBeDone, ResourceExhausted, TryLater, Unavailable, exhausted
 from worker.messages import Event, Result, UnreadableEvent, read_event, write_result
@@ -43,7 +42,7 @@ _SHORTEST_WAIT_S = 60.0
 
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
-"""Between two attempts to publish what the broker does not take: a queue is full, a permission is missing."""
+"""Between two attempts at an event for which this machine has run out of what it takes."""
 
 
 @dataclass(slots=True)
@@ -257,9 +256,7 @@ class Pipeline:
         context.reason, context.message = pending[0].reason, pending[0].message
         after_s = max(reply.after_s for reply in pending)
         headers = {ANSWERS_HEADER: pack(replies.replies)}
-        await self._until_accepted(
-            context, lambda: self._broker.retry_later(context.delivery, at_least_s=after_s, headers=headers)
-        )
+        await self._broker.retry_later(context.delivery, at_least_s=after_s, headers=headers)
         context.delivery.ack()
         return Ending.RETRIED
 
@@ -270,10 +267,7 @@ class Pipeline:
             return await self._dead_letter(context, CannotBeDone(last, reason=error.reason))
         context.record(error)
         _log.warning("will be retried", reason=error.reason, error=str(error), **context.log_fields())
-        await self._until_accepted(
-            context,
-            lambda: self._broker.retry_later(context.delivery, at_least_s=error.after_s, counted=error.counted),
-        )
+        await self._broker.retry_later(context.delivery, at_least_s=error.after_s, counted=error.counted)
         context.delivery.ack()
         return Ending.RETRIED
 
@@ -285,11 +279,8 @@ class Pipeline:
             return Ending.REQUEUED
         after_s = error.after_s if isinstance(error, Unavailable) else 0.0
         headers = {ANSWERS_HEADER: pack(context.earlier_replies.values())} if context.replies else None
-        await self._until_accepted(
-            context,
-            lambda: self._broker.retry_later(
-                context.delivery, at_least_s=max(_SHORTEST_WAIT_S, after_s), counted=False, headers=headers
-            ),
+        await self._broker.retry_later(
+            context.delivery, at_least_s=max(_SHORTEST_WAIT_S, after_s), counted=False, headers=headers
         )
         context.delivery.ack()
         return Ending.RETRIED
@@ -306,12 +297,7 @@ class Pipeline:
         context.status = "failed"
         context.record(error)
         asset, instance = context.asset_and_instance(error)
-        await self._until_accepted(
-            context,
-            lambda: self._broker.dead_letter(
-                context.delivery, error.reason, str(error), asset=asset, instance=instance
-            ),
-        )
+        await self._broker.dead_letter(context.delivery, error.reason, str(error), asset=asset, instance=instance)
         context.delivery.ack()
         return Ending.DEAD_LETTERED
 
@@ -320,9 +306,7 @@ class Pipeline:
         context.record(error)
         self._metrics.unroutable()
         _log.error("result is unroutable; the event is kept and comes back", error=str(error), **context.log_fields())
-        await self._until_accepted(
-            context, lambda: self._broker.retry_later(context.delivery, at_least_s=0, counted=False)
-        )
+        await self._broker.retry_later(context.delivery, at_least_s=0, counted=False)
         context.delivery.ack()
         return Ending.RETRIED
 
@@ -341,30 +325,9 @@ class Pipeline:
             message = write_result(
                 result, event=_traced(context), settings_digest=context.active.digest(result.instance)
             )
-            await self._until_accepted(context, lambda: self._broker.publish_result(message))
+            await self._broker.publish_result(message)
         self._metrics.result(result)
         context.result = result
-
-    async def _until_accepted(self, context: DeliveryContext, publish: Callable[[], Awaitable[object]]) -> None:
-        """Publish, and while that fails hold the event and try again with a growing pause.
-
-        Requeueing instead would count towards the queue's delivery limit, and a full queue or a permission that was
-        taken away would set every event aside in seconds. A delivery whose channel is gone is no longer ours to hold.
-        """
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            try:
-                await publish()
-            except (PublishRefused, NotConfirmed) as error:
-                if context.delivery.lost:
-                    raise
-                _log.warning(
-                    "not taken by the broker; trying again", error=str(error), pause_s=pause_s, **context.log_fields()
-                )
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-            else:
-                return
 
     def _account_for(self, context: DeliveryContext, ending: Ending) -> None:
         took_s = time.monotonic() - context.delivery.received_at_s

@@ -66,6 +66,7 @@ class Service:
             topology(settings.amqp.queue_prefix, settings.retry.delays_s),
             self._take,
             self._on_broker_state,
+            on_lost=self._call_off,
         )
         self._starting_with = settings
         self._load = load
@@ -77,6 +78,7 @@ class Service:
         self._end_by_s = math.inf
         self._preparing: ModelProgress | None = None
         self._in_hand: set[asyncio.Task[object]] = set()
+        self._task_of: dict[Delivery, asyncio.Task[object]] = {}
         self._background: set[asyncio.Task[object]] = set()
         self._updating_consumer = asyncio.Lock()
         self._reloading = asyncio.Lock()
@@ -213,7 +215,18 @@ class Service:
             raise RuntimeError("a delivery came before there was an engine for it")
         task: asyncio.Task[object] = asyncio.create_task(self._pipeline.handle(delivery, self.active))
         self._in_hand.add(task)
-        task.add_done_callback(self._in_hand.discard)
+        self._task_of[delivery] = task
+
+        def forget(done: asyncio.Task[object]) -> None:
+            self._in_hand.discard(done)
+            self._task_of.pop(delivery, None)
+
+        task.add_done_callback(forget)
+
+    def _call_off(self, delivery: Delivery) -> None:
+        """A delivery is no longer ours: nothing more is done for it, since RabbitMQ delivers it again."""
+        if (task := self._task_of.get(delivery)) is not None:
+            task.cancel()
 
     def _on_progress(self, progress: ModelProgress) -> None:
         """Called by the thread that has the model built; the one place where that can be called off."""

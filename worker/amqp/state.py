@@ -1,8 +1,9 @@
-"""The state of the connection to RabbitMQ as health checks, metrics and the status page read it."""
+"""The state of the connections to RabbitMQ as health checks, metrics and the status page read it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from worker.amqp.topology import Lane
@@ -14,10 +15,19 @@ class BrokerPhase(StrEnum):
     CONNECTING = "connecting"
     CONSUMING = "consuming"
     PAUSED = "paused"
-    """Connected, and deliberately not consuming; `BrokerState.paused` holds the reasons."""
+    """Connected, and deliberately not consuming; `BrokerState.pauses` holds the reasons."""
     WAITING = "waiting"
     """Not connected, and waiting for the next attempt; `BrokerState.last_error` holds the reason."""
     CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerPause:
+    """Why nothing, or one lane's queue not, is consumed. `since_s` (monotonic) is when that began."""
+
+    since_s: float
+    message: str
+    """For people: what holds, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +40,15 @@ class BrokerState:
     """The lanes to consume."""
     lanes: frozenset[Lane] = frozenset()
     """The lanes that are being consumed."""
-    paused: frozenset[str] = frozenset()
-    """The reasons for which consuming is stopped."""
+    pauses: Mapping[str, BrokerPause] = field(default_factory=dict)
+    """Why consuming is stopped, by reason: the service's own reasons, and those that the broker finds itself."""
     blocked: str | None = None
     """RabbitMQ's reason while it blocks publishing."""
     last_error: str | None = None
     """Why there is no usable connection; None while there is one."""
     last_error_reason: str | None = None
     reconnects: int = 0
+    """How often both connections were there again after one or both had been lost."""
     unsettled: int = 0
     """Deliveries in hand."""
     unconfirmed: int = 0
@@ -47,8 +58,13 @@ class BrokerState:
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection, with everything declared on it."""
+        """Whether both connections are there: the one that consumes, and the one that publishes."""
         return self.phase in (BrokerPhase.CONSUMING, BrokerPhase.PAUSED)
+
+    @property
+    def paused(self) -> frozenset[str]:
+        """The reasons in `pauses`."""
+        return frozenset(self.pauses)
 
     @property
     def ready(self) -> bool:

@@ -107,6 +107,9 @@ def _why_not_ready(state: BrokerState, active: Active | None, started: bool) -> 
         return Pause.NOBODY_CAN_TAG.value, Pause.NOBODY_CAN_TAG.message + (f" ({why})" if why else "")
     if not started:
         return Pause.STARTING.value, f"{Pause.STARTING.message}: the model is being made ready"
+    for reason, why_paused in state.pauses.items():
+        if reason not in set(Pause):
+            return reason, why_paused.message
     if not state.ready:
         paused = "; ".join(map(pause_message, sorted(state.paused)))
         return "not_consuming", paused or state.last_error or "RabbitMQ has not confirmed a consumer on every lane yet"

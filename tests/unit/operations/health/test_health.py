@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.support.polling import eventually
-from worker.amqp.state import BrokerPhase, BrokerState
+from worker.amqp.state import BrokerPause, BrokerPhase, BrokerState
 from worker.amqp.topology import Lane
 from worker.engine import Active, Engine
 from worker.http.app import build_app
@@ -57,7 +57,7 @@ def health(state: BrokerState, *, started: bool = True, lag_s: float = 0.0, why:
 
 
 def paused(*pauses: Pause) -> BrokerState:
-    return BrokerState(BrokerPhase.PAUSED, 0.0, paused=frozenset(pauses))
+    return BrokerState(BrokerPhase.PAUSED, 0.0, pauses={pause: BrokerPause(0.0, pause.message) for pause in pauses})
 
 
 def test_a_worker_that_consumes_is_ready() -> None:
