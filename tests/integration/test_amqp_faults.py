@@ -140,18 +140,18 @@ async def test_a_deleted_queue_is_declared_and_consumed_again(node: PrivateBroke
         assert it.broker.state.reconnects == 0
 
 
-async def test_a_deleted_exchange_costs_one_publish_and_is_declared_again(node: PrivateBroker) -> None:
+async def test_a_deleted_exchange_is_declared_again_and_gets_the_result_that_was_held(node: PrivateBroker) -> None:
     settings = settings_for(node.url)
     async with serving(settings) as it, open_operator(settings) as operator:
         await it.publish_event("in hand")
         in_hand = await it.next()
         await operator.call("exchange_delete", exchange=it.topology.results_exchange)
         result = OutgoingMessage(b"{}", "application/json", {}, "result", "acme.tagged")
-        with pytest.raises(NotConfirmed, match="no exchange"):
-            await it.broker.publish_result(result)
-        await it.broker.resume_consuming("nothing")
-        await it.broker.publish_result(result)
+        await asyncio.wait_for(it.broker.publish_result(result), 20)
         in_hand.ack()
+        pauses = [state.pauses["results_cannot_be_published"] for state in it.states if state.paused]
+        assert "no exchange" in pauses[0].message
+        await consuming_again(it)
         assert it.broker.state.reconnects == 0
 
 
@@ -159,10 +159,16 @@ async def test_a_channel_closed_by_the_broker_is_replaced_and_what_was_in_hand_c
     async with serving(settings_for(node.url)) as it:
         await it.publish_event("event")
         in_hand = await it.next()
-        session = it.broker._session
+        session = it.broker._consuming.session
         assert session is not None
-        assert session.consumer is not None
-        session.consumer.ack(999)  # an unknown tag: the broker closes the channel
+        with capture_logs() as log:
+            for consumer in session.consumers:
+                consumer._channel.raw.basic_ack(999)  # an unknown tag: the broker closes the channel
+            await eventually(lambda: it.lost == [in_hand], "the loss is reported", within_s=20)
+        assert in_hand.lost
+        assert [entry["reason"] for entry in log if entry["event"] == "RabbitMQ ended a channel"] == [
+            "unknown_delivery_tag"
+        ] * 2
         again = await it.next()
         assert again.message_id == in_hand.message_id
         in_hand.ack()

@@ -155,16 +155,18 @@ async def test_a_message_for_which_no_queue_is_bound_is_unroutable_and_its_neigh
         assert "bind a queue" in str(outcomes[5])
 
 
-async def test_a_results_queue_that_was_unbound_is_bound_again_after_the_first_unroutable_result(
+async def test_a_results_queue_that_was_unbound_is_bound_again_and_gets_the_result_that_was_held(
     settings: AmqpSettings,
 ) -> None:
     async with serving(settings) as it, open_operator(settings) as operator:
         where = {"queue": it.topology.results_queue, "exchange": it.topology.results_exchange, "routing_key": "#"}
         await operator.call("queue_unbind", **where)
-        with pytest.raises(Unroutable):
-            await publish(it, it.topology.results_exchange, "acme.tagged")
-        await it.broker.resume_consuming("nothing")  # returns once the loop has reconciled
-        await publish(it, it.topology.results_exchange, "acme.tagged")
+        await asyncio.wait_for(
+            it.broker.publish_result(OutgoingMessage(b"{}", "application/json", {}, "id", "acme.tagged")), 20
+        )
+        assert (await it.broker.depths())[it.topology.results_queue] == 1
+        await eventually(lambda: it.broker.state.ready, "events are taken again", within_s=20)
+        assert any("results_cannot_be_published" in state.pauses for state in it.states)
 
 
 async def test_a_full_queue_refuses(settings: AmqpSettings) -> None:
@@ -208,11 +210,13 @@ async def test_a_message_larger_than_the_broker_takes_is_refused_by_name_and_the
             await it.publish_event("huge", b"x" * 100_001)
         assert caught.value.reason == "message_too_large"
         await eventually(lambda: it.broker.state.unconfirmed == 0, "the publisher is there again", within_s=20)
-        await it.broker.resume_consuming("nothing")
-        with pytest.raises(Unpublishable):
-            await it.publish_event(
-                "huge", b"x" * 100_001
-            )  # not even sent: the channel and all messages in flight are kept
+        result = OutgoingMessage(b"x" * 100_001, "application/json", {}, "huge", "acme.tagged")
+        for _ in range(2):  # the second is not even sent: the channel and all messages in flight are kept
+            with pytest.raises(Unpublishable):
+                await asyncio.wait_for(it.broker.publish_result(result), 20)
+        await asyncio.wait_for(
+            it.broker.publish_result(OutgoingMessage(b"{}", "application/json", {}, "id", "acme.tagged")), 20
+        )
         await it.publish_event("after")
         delivery.ack()  # the consumer's channel was never in danger
         assert (await it.next()).message_id == "after"
@@ -382,7 +386,7 @@ async def test_a_handler_that_raises_gives_the_delivery_back(settings: AmqpSetti
                 raise KeyError("oops")
             put(delivery)
 
-        it.broker._session.consumer._on_delivery = raise_once  # type: ignore[union-attr]
+        it.broker.on_delivery = raise_once
         await it.publish_event()
         again = await it.next()
         assert again.redelivered

@@ -31,6 +31,7 @@ from worker.amqp.topology import Lane
 from worker.engine import Active, Engine, open_engine
 from worker.errors import Misconfigured
 from worker.messages import EVENT_TYPE, OutgoingMessage
+from worker.operations.health.intake import Intake
 from worker.operations.history import History
 from worker.operations.history.thumbnails import Thumbnails
 from worker.operations.metrics import Metrics
@@ -120,6 +121,7 @@ async def traced(folder: Path, root: Path, google: FakeGoogle) -> AsyncIterator[
             metrics,
             history,
             Thumbnails(history, enabled=False),
+            Intake(cast("Broker", outbox)),
             OpenTelemetryTracer(provider),
         )
         yield Traced(pipeline, settings, engine, outbox, exporter)

@@ -32,13 +32,14 @@ def topology_for(settings: AmqpSettings, delays_s: tuple[float, ...] = (0.2, 1))
 
 @dataclass
 class Serving:
-    """A broker, its deliveries not yet taken by `next`, and every state it notified of."""
+    """A broker, its deliveries not yet taken by `next`, and every state and lost delivery it notified of."""
 
     settings: AmqpSettings
     topology: Topology
     broker: Broker = field(init=False)
     deliveries: asyncio.Queue[Delivery] = field(default_factory=asyncio.Queue)
     states: list[BrokerState] = field(default_factory=list)
+    lost: list[Delivery] = field(default_factory=list)
 
     async def next(self, within_s: float = 20) -> Delivery:
         return await asyncio.wait_for(self.deliveries.get(), within_s)
@@ -71,7 +72,9 @@ async def serving(
 ) -> AsyncIterator[Serving]:
     """A started broker. At the end it is closed, and its queues and exchanges are deleted."""
     it = Serving(settings, topology or topology_for(settings))
-    it.broker = Broker(settings, it.topology, it.deliveries.put_nowait, it.states.append, lanes=lanes)
+    it.broker = Broker(
+        settings, it.topology, it.deliveries.put_nowait, it.states.append, on_lost=it.lost.append, lanes=lanes
+    )
     try:
         if start:
             await asyncio.wait_for(it.broker.start(), 20)

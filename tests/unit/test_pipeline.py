@@ -154,7 +154,7 @@ class Reloading:
     def reload(self) -> None:
         self.active = Active(NEW, self.active.engine)
 
-    async def handle(self, attempt: int = 1, **headers: object) -> Ending:
+    async def handle(self, attempt: int = 1, headers: dict[str, object] | None = None) -> Ending:
         event = {
             "specversion": "1.0",
             "id": "event-1",
@@ -441,7 +441,7 @@ async def test_whatever_goes_wrong_at_the_last_attempt_the_tags_of_earlier_ones_
         raise error
 
     it.outcome = fails
-    assert await it.handle(attempt=2, **answered_before()) is Ending.ANSWERED
+    assert await it.handle(attempt=2, headers=answered_before()) is Ending.ANSWERED
     (message,) = it.broker.published
     data = json.loads(message.body)["data"]
     assert (data["status"], data["complete"], [tag["name"] for tag in data["tags"]]) == (
@@ -461,7 +461,7 @@ async def test_an_image_that_has_changed_and_cannot_be_read_has_no_use_for_old_t
         raise CannotBeDone("it is broken", reason="image_corrupt")
 
     it.outcome = broken
-    assert await it.handle(attempt=2, **answered_before(FACTS)) is Ending.DEAD_LETTERED
+    assert await it.handle(attempt=2, headers=answered_before(FACTS)) is Ending.DEAD_LETTERED
     assert [json.loads(message.body)["data"]["status"] for message in it.broker.published] == ["failed"]
 
 
@@ -470,7 +470,7 @@ async def test_answers_are_carried_through_every_further_retry(it: Reloading) ->
         raise TryLater("the disk is slow", reason="content_unreachable")
 
     it.outcome = fails
-    assert await it.handle(**answered_before()) is Ending.RETRIED
+    assert await it.handle(headers=answered_before()) is Ending.RETRIED
     (retry,) = it.broker.retried
     assert unpack(cast("dict[str, object]", retry["headers"])[ANSWERS_HEADER]) == ProviderReplies((TAGS,), SEEN)
 
@@ -478,7 +478,7 @@ async def test_answers_are_carried_through_every_further_retry(it: Reloading) ->
 async def test_a_gate_that_has_closed_since_does_not_take_tags_back(it: Reloading) -> None:
     off = OLD.model_copy(update={"enabled": False})
     it.active = Active(off, it.active.engine)
-    assert await it.handle(attempt=2, **answered_before()) is Ending.ANSWERED
+    assert await it.handle(attempt=2, headers=answered_before()) is Ending.ANSWERED
     (message,) = it.broker.published
     assert json.loads(message.body)["data"]["status"] == "tagged"
 
@@ -555,7 +555,7 @@ async def test_an_event_that_nobody_can_tag_now_waits(
 
     it.outcome = nobody
     it.intake.closed = closed
-    assert await it.handle(attempt=2, **{"x-delivery-count": deliveries}) is ending
+    assert await it.handle(attempt=2, headers={"x-delivery-count": deliveries}) is ending
     assert it.settler.settled == [settled]
     assert [retry["counted"] for retry in it.broker.retried] == ([False] if ending is Ending.RETRIED else [])
     assert (it.broker.dead, it.broker.published) == ([], [])

@@ -1,49 +1,53 @@
-"""The service's single connection to RabbitMQ, kept up for the life of the service.
+"""The service's side of RabbitMQ: deliveries in, confirmed messages out, over two connections kept up side by side.
 
-One loop does everything: it connects, reconciles what is open with what is wanted, and sleeps until something changes.
-A closed channel, a deleted queue and a pause are differences that `Session.reconcile` removes; after a lost connection
-the loop connects again, after a jittered pause that grows.
+One connection consumes and acks, the other publishes; each is made again by itself, so that losing the publishing one
+loses no delivery, and losing the consuming one fails no publish. Deliveries are taken only while everything that could
+end them can be published; each reason not to is a named pause.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
-import pika
 import structlog
 
-from worker.amqp.declare import depths
+from worker.amqp.connection import Connection
+from worker.amqp.declare import levels
 from worker.amqp.delivery import Delivery
 from worker.amqp.errors import BrokerUnreachable, NotConfirmed, Unroutable
 from worker.amqp.mark import HeaderCheck, HeaderMark
+from worker.amqp.outbox import Message, Outbox, WayOut
+from worker.amqp.parameters import Address, addresses, connection_name
 from worker.amqp.publisher import message_properties
-from worker.amqp.republish import dead_letter_properties, retry_properties
-from worker.amqp.session import Session
-from worker.amqp.state import BrokerPhase, BrokerState
+from worker.amqp.republish import dead_letter_properties, retry_probe_properties, retry_properties
+from worker.amqp.session import ConsumingSession, PublishingSession
+from worker.amqp.state import BrokerPause, BrokerPhase, BrokerState
 from worker.amqp.topology import Lane, Topology
-from worker.errors import AutotagError, Misconfigured
+from worker.amqp.upkeep import Upkeep, UpkeepPhase
 from worker.messages import OutgoingMessage
 from worker.settings import AmqpSettings
 
 _log = structlog.get_logger(__name__)
 
 _CLOSING = "closing"
-_FIRST_PAUSE_S = 0.5
-_STABLE_AFTER_S = 10.0
-"""A connection that lasted longer than this was a good one: the pause after its loss is a short one again."""
+
+_LANE_PAUSE = "lane_{lane}_cannot_be_consumed"
+
+_AGE_CHECKS_PER_HOLD = 20
+_LONGEST_AGE_CHECK_INTERVAL_S = 10.0
 
 
 class Broker:
     """Consumes deliveries and publishes messages.
 
-    `on_delivery` and `on_state` are called in the event loop and must not block. `lanes` maps each lane to consume to
-    its prefetch; by default both lanes, live with the whole `amqp.prefetch` and bulk with a quarter of it.
+    `on_delivery`, `on_state` and `on_lost` are called in the event loop and must not block. `on_lost` is called with
+    each delivery that was not settled and is no longer ours: its channel or consumer is gone, or it was given back
+    after `amqp.hold_s`; whatever is done for it should end. `lanes` maps each lane to consume to its prefetch; by
+    default both lanes, live with the whole `amqp.prefetch` and bulk with a quarter of it.
     """
 
     def __init__(
@@ -53,23 +57,33 @@ class Broker:
         on_delivery: Callable[[Delivery], None],
         on_state: Callable[[BrokerState], None] = lambda _: None,
         *,
+        on_lost: Callable[[Delivery], None] = lambda _: None,
         lanes: Mapping[Lane, int] | None = None,
     ) -> None:
+        self.on_delivery = on_delivery
+        self.on_lost = on_lost
         self._settings = settings
         self._topology = topology
-        self._on_delivery = on_delivery
         self._on_state = on_state
-        self._lanes = dict(lanes or {Lane.LIVE: settings.prefetch, Lane.BULK: max(1, settings.prefetch // 4)})
+        self._lanes = dict(lanes or default_prefetch(settings.prefetch))
         self._mark = HeaderMark.of(settings)
         self._header_check = HeaderCheck(self._mark)
-        self._session: Session | None = None
-        self._pauses: set[str] = set()
-        self._task: asyncio.Task[None] | None = None
-        self._wake = asyncio.Event()
-        self._connected_once = asyncio.Event()
-        self._reconcile_waiters: list[asyncio.Future[None]] = []
+        self._pauses: dict[str, BrokerPause] = {}
+        self._outbox = Outbox(topology, self._on_change, self._retry_probe)
+        where = addresses(settings)
+        longest_s = settings.reconnect_max_s
+        self._consuming: Upkeep[ConsumingSession] = Upkeep(
+            "consuming", self._open_consuming, where, reconnect_max_s=longest_s, on_change=self._on_change
+        )
+        self._publishing: Upkeep[PublishingSession] = Upkeep(
+            "publishing", self._open_publishing, where, reconnect_max_s=longest_s, on_change=self._on_change
+        )
+        self._started = asyncio.Event()
+        self._ageing: asyncio.Task[None] | None = None
+        self._bytes_in_hand = 0
+        self._was_paused = True
+        self._connected_once = False
         self._reconnects = 0
-        self._connected_at_s = math.inf
         self._snapshot = BrokerState(BrokerPhase.CONNECTING, time.monotonic(), wanted=frozenset(self._lanes))
         """The state of which `on_state` was notified last."""
 
@@ -79,49 +93,61 @@ class Broker:
         return self._topology.prefix
 
     @property
+    def can_reject(self) -> bool:
+        """Whether `Delivery.reject` leads to the dead letters: the lanes' queues are declared as we declare them."""
+        session = self._consuming.session
+        return self._settings.declare and session is not None and session.declared
+
+    @property
     def state(self) -> BrokerState:
         """The current state."""
-        session = self._session
-        if session is None:
-            return replace(self._snapshot, unmarked=self._header_check.unmarked)
+        consuming, publishing = self._consuming.session, self._publishing.session
         return replace(
             self._snapshot,
             unmarked=self._header_check.unmarked,
-            lanes=session.lanes,
-            blocked=session.connection.blocked,
-            paused=frozenset(self._pauses),
-            unsettled=session.consumer.unsettled if session.consumer else 0,
-            unconfirmed=session.publisher.in_flight if session.publisher else 0,
+            lanes=consuming.lanes if consuming else frozenset(),
+            blocked=self._blocked,
+            pauses=self._all_pauses(),
+            unsettled=consuming.unsettled if consuming else 0,
+            unconfirmed=(publishing.in_flight if publishing else 0) + self._outbox.held,
         )
 
     # Starting and stopping
 
     async def start(self) -> None:
         """Connect, and return once consuming (or, if paused, once connected). Waits for RabbitMQ indefinitely."""
-        self._task = asyncio.create_task(self._run(), name="amqp")
-        await self._connected_once.wait()
+        self._consuming.start()
+        self._publishing.start()
+        self._ageing = asyncio.create_task(self._give_back_what_is_too_old(), name="amqp ageing")
+        await self._started.wait()
 
     async def close(self) -> None:
         """Stop consuming and disconnect; RabbitMQ requeues what is not settled. Closing twice is harmless."""
-        self._pauses.add(_CLOSING)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-        self._update_state(BrokerPhase.CLOSED)
+        self._pauses.setdefault(_CLOSING, BrokerPause(time.monotonic(), "closing"))
+        if self._ageing is not None:
+            self._ageing.cancel()
+            await asyncio.wait({self._ageing})
+        await asyncio.gather(self._consuming.close(), self._publishing.close(), self._outbox.close())
+        self._on_change()
 
-    async def stop_consuming(self, reason: str) -> None:
+    async def stop_consuming(self, reason: str, message: str | None = None) -> None:
         """Accept no new delivery until `resume_consuming` has lifted this reason and all others.
 
         Deliveries in hand stay in hand. Returns when RabbitMQ has ended the consumers, or after `connection_timeout_s`
         without its reply.
         """
-        self._pauses.add(reason)
+        since_s = self._pauses[reason].since_s if reason in self._pauses else time.monotonic()
+        self._pauses[reason] = BrokerPause(since_s, message or reason)
         await self._reconcile()
 
     async def resume_consuming(self, reason: str) -> None:
         """Lift a reason; when it was the last one, consume again."""
-        self._pauses.discard(reason)
+        self._pauses.pop(reason, None)
         await self._reconcile()
+
+    async def _reconcile(self) -> None:
+        self._on_change()
+        await self._consuming.reconcile(self._settings.connection_timeout_s)
 
     # Publishing
 
@@ -136,25 +162,28 @@ class Broker:
         message_id: str,
         persistent: bool = True,
     ) -> None:
-        """Publish a message, and return when RabbitMQ has confirmed it. Calls may overlap.
+        """Publish a message once, and return when RabbitMQ has confirmed it. Calls may overlap.
 
         Raises NotPublished: Unroutable, PublishRefused, Unpublishable, or NotConfirmed.
         """
         properties = message_properties(
             content_type=content_type, headers=headers, message_id=message_id, persistent=persistent
         )
-        await self._publish(exchange, routing_key, body, properties)
+        session = self._publishing.session
+        if session is None or session.at_large is None:
+            raise NotConfirmed(f"message {message_id} was not sent: {self._disconnect_reason()}")
+        await session.at_large.publish(exchange, routing_key, body, properties)
 
     async def publish_result(self, result: OutgoingMessage) -> None:
-        """Publish a result. Raises NotPublished."""
-        await self.publish(
-            self._topology.results_exchange,
-            result.routing_key,
-            result.body,
-            content_type=result.content_type,
-            headers=result.headers,
-            message_id=result.message_id,
+        """Publish a result; returns when RabbitMQ has confirmed it, however long that takes.
+
+        Raises Unpublishable, and Unroutable where only this routing key has no queue.
+        """
+        properties = message_properties(
+            content_type=result.content_type, headers=result.headers, message_id=result.message_id
         )
+        message = Message(result.routing_key, result.body, properties, publishable_late=True)
+        await self._outbox.publish(WayOut.RESULTS, message)
 
     async def retry_later(
         self,
@@ -167,13 +196,22 @@ class Broker:
         """Publish a delivery's message to a retry queue and return the delay in seconds; the caller then acks it.
 
         The message returns as the next attempt or, if not `counted`, as the same one, after the shortest delay that is
-        long enough: it only waits for its turn. Raises NotPublished.
+        long enough: it only waits for its turn. Returns when RabbitMQ has confirmed it, however long that takes. Where
+        only the queue of this delay is missing, another delay is used.
+        Raises Unpublishable, and Unroutable where no delay has a queue and other events could wait.
         """
-        delay_s = self._topology.retry_delay_s(delivery.attempt if counted else 1, at_least_s)
         properties = retry_properties(delivery, headers or {}, attempt=delivery.attempt + counted, mark=self._mark)
-        key = self._topology.retry_key(delivery.lane, delay_s)
-        await self._publish(self._topology.retry_exchange, key, delivery.body, properties)
-        return delay_s
+        first_s = self._topology.retry_delay_s(delivery.attempt if counted else 1, at_least_s)
+        others_s = sorted({*self._topology.delays_s} - {first_s}, key=lambda delay_s: abs(delay_s - first_s))
+        for delay_s in (first_s, *others_s):
+            key = self._topology.retry_key(delivery.lane, delay_s)
+            try:
+                await self._outbox.publish(WayOut.RETRIES, Message(key, delivery.body, properties))
+            except Unroutable as error:
+                unroutable = error
+            else:
+                return delay_s
+        raise unroutable
 
     async def dead_letter(
         self,
@@ -187,7 +225,7 @@ class Broker:
     ) -> None:
         """Publish a delivery's message and the reason for its failure to the dead letters; the caller then acks it.
 
-        Raises NotPublished.
+        Returns when RabbitMQ has confirmed it, however long that takes. Raises Unpublishable.
         """
         properties = dead_letter_properties(
             delivery,
@@ -199,136 +237,153 @@ class Broker:
             now=datetime.now(UTC),
             mark=self._mark,
         )
-        await self._publish(self._topology.dead_exchange, delivery.lane.value, delivery.body, properties)
+        await self._outbox.publish(WayOut.DEAD_LETTERS, Message(delivery.lane.value, delivery.body, properties))
+
+    def _retry_probe(self, key: str) -> Message:
+        return Message(key, b"", retry_probe_properties(self._mark))
+
+    # Looking at the queues
 
     async def depths(self) -> dict[str, int]:
-        """Number of messages ready in each of our queues. Raises BrokerUnreachable, also while RabbitMQ blocks us."""
-        if self._session is None:
-            raise BrokerUnreachable(f"not connected to RabbitMQ: {self._disconnect_reason()}")
-        if (blocked := self._session.connection.blocked) is not None:
-            raise BrokerUnreachable(f"RabbitMQ answers nothing while it blocks publishing: {blocked}")
-        return await depths(self._session.connection, self._topology)
+        """Number of messages ready in each of our queues. Raises BrokerUnreachable."""
+        found = await levels(self._connection_that_is_read(), (queue.name for queue in self._topology.queues))
+        return {queue: level.messages for queue, level in found.items()}
 
-    async def _publish(self, exchange: str, routing_key: str, body: bytes, properties: pika.BasicProperties) -> None:
-        session = self._session
-        if session is None or session.publisher is None:
-            raise NotConfirmed(f"message {properties.message_id} was not sent: {self._disconnect_reason()}")
-        try:
-            await session.publisher.publish(exchange, routing_key, body, properties)
-        except Unroutable:
-            session.on_unroutable()
-            raise
+    async def consumers_of_others(self) -> dict[Lane, int]:
+        """How many consumers other workers have on each lane's queue. Raises BrokerUnreachable."""
+        queues = {lane: self._topology.lane_queue(lane) for lane in self._lanes}
+        found = await levels(self._connection_that_is_read(), queues.values())
+        ours = self.state.lanes
+        return {
+            lane: max(0, found[queue].consumers - (lane in ours)) for lane, queue in queues.items() if queue in found
+        }
+
+    def _connection_that_is_read(self) -> Connection:
+        """The consuming connection: RabbitMQ never blocks it."""
+        if self._consuming.session is None:
+            raise BrokerUnreachable(f"not connected to RabbitMQ: {self._disconnect_reason()}")
+        return self._consuming.session.connection
 
     def _disconnect_reason(self) -> str:
         return self._snapshot.last_error or "there is no connection yet"
 
-    # The loop
+    # What the sessions ask, and report
 
-    async def _run(self) -> None:
-        failures = 0
-        while True:
-            self._connected_at_s = math.inf
-            try:
-                await self._connect_and_serve()
-            except AutotagError as error:
-                reason: AutotagError = error
-            except Exception as error:  # noqa: BLE001 - a bug of ours must not leave a worker that does nothing
-                _log.exception("unexpected error on the connection to RabbitMQ")
-                reason = BrokerUnreachable(f"unexpected {type(error).__name__}: {error}", reason="internal_error")
-            failures = 1 if time.monotonic() - self._connected_at_s > _STABLE_AFTER_S else min(failures + 1, 16)
-            longest_s = min(self._settings.reconnect_max_s, _FIRST_PAUSE_S * 2**failures)
-            pause_s = random.uniform(0, longest_s)  # noqa: S311 - full jitter keeps workers apart, it guards no secret
-            self._report_failure(reason, pause_s)
-            await asyncio.sleep(pause_s)
+    @property
+    def is_paused(self) -> bool:
+        """Whether no delivery is to be taken."""
+        return bool(self._pauses) or not self._outbox.open
 
-    async def _connect_and_serve(self) -> None:
-        """Open one session and serve until it fails. Never returns; raises the reason for its end."""
-        self._update_state(BrokerPhase.CONNECTING)
-        session = await Session.open(
+    def on_bytes(self, change: int) -> None:
+        """The bodies in hand have become larger or smaller by this many bytes."""
+        self._bytes_in_hand += change
+
+    async def _open_consuming(self, where: Address) -> ConsumingSession:
+        connection = await Connection.open(self._settings, connection_name(), where)
+        return ConsumingSession(
+            connection,
             self._settings,
             self._topology,
             self._lanes,
             self._header_check,
-            self._on_delivery,
-            lambda: bool(self._pauses),
-            self._wake.set,
+            self,
+            gives_back=lambda: bool(self._pauses),
+            on_change=self._consuming.wake,
         )
-        self._session = session
-        try:
-            await self._serve(session)
-        finally:
-            self._session = None
-            self._release(self._reconcile_waiters)
-            self._update_state(BrokerPhase.CLOSED if _CLOSING in self._pauses else BrokerPhase.WAITING)
-            await session.close()
 
-    async def _serve(self, session: Session) -> None:
+    async def _open_publishing(self, where: Address) -> PublishingSession:
+        connection = await Connection.open(self._settings, connection_name("autotag-publishing"), where)
+        return PublishingSession(connection, self._settings, self._publishing.wake)
+
+    # Ageing
+
+    async def _give_back_what_is_too_old(self) -> None:
+        """Requeue what has been in hand for longer than `amqp.hold_s`, before RabbitMQ's `consumer_timeout` does.
+
+        The consumer ends first, so that RabbitMQ does not deliver the same event at once. While nothing can be
+        published it stays ended, and an event comes back once at most, however long that lasts.
+        """
+        hold_s = self._settings.hold_s
+        interval_s = min(_LONGEST_AGE_CHECK_INTERVAL_S, hold_s / _AGE_CHECKS_PER_HOLD)
         while True:
-            self._wake.clear()
-            waiters, self._reconcile_waiters = self._reconcile_waiters, []
-            try:
-                await session.reconcile(paused=bool(self._pauses))
-            finally:
-                self._release(waiters)
-            if not self._snapshot.connected:
-                self._reconnects += self._connected_once.is_set()
-                self._connected_at_s = time.monotonic()
-                paused = sorted(map(str, self._pauses))
-                _log.info("connected to RabbitMQ", broker=str(session.connection.broker), paused=paused)
-            self._update_state(BrokerPhase.PAUSED if self._pauses else BrokerPhase.CONSUMING)
-            self._connected_once.set()
-            await self._wake.wait()
-
-    async def _reconcile(self) -> None:
-        """Have the loop reconcile, and wait until it has; without a connection there is nothing to wait for."""
-        if self._session is None:
-            self._update_state(self._snapshot.phase)
-            return
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._reconcile_waiters.append(done)
-        self._wake.set()
-        await asyncio.wait({done}, timeout=self._settings.connection_timeout_s)
-
-    @staticmethod
-    def _release(waiters: list[asyncio.Future[None]]) -> None:
-        for done in waiters:
-            if not done.done():
-                done.set_result(None)
-        waiters.clear()
+            await asyncio.sleep(interval_s)
+            session = self._consuming.session
+            if session is None:
+                continue
+            for consumer in session.consumers:
+                received_before_s = time.monotonic() - hold_s
+                if consumer.oldest_s is not None and consumer.oldest_s < received_before_s:
+                    await session.give_back(consumer, received_before_s)
 
     # State
 
-    def _update_state(self, phase: BrokerPhase, error: AutotagError | None = None) -> None:
-        """Take a snapshot, and notify `on_state` if it differs from the last one."""
-        before, session = self._snapshot, self._session
-        last_error = (before.last_error, before.last_error_reason)  # kept until the connection is usable again
-        if phase in (BrokerPhase.CONSUMING, BrokerPhase.PAUSED):
-            last_error = (None, None)
-        elif error is not None:
-            last_error = (str(error), error.reason)
+    @property
+    def _blocked(self) -> str | None:
+        session = self._publishing.session
+        return session.connection.blocked if session is not None else None
+
+    def _all_pauses(self) -> dict[str, BrokerPause]:
+        session = self._consuming.session
+        lanes = session.faults if session is not None else {}
+        of_lanes = {_LANE_PAUSE.format(lane=lane): pause for lane, pause in lanes.items()}
+        return {**self._pauses, **self._outbox.pauses, **of_lanes}
+
+    def _on_change(self) -> None:
+        """Something may have changed: pass it on to the outbox, to the consumers, and to `on_state`."""
+        session = self._publishing.session
+        self._outbox.on_session(session)
+        if session is not None and not session.connection.lost.done():
+            self._outbox.on_blocked(session.connection.blocked)
+        if self.is_paused != self._was_paused:
+            self._was_paused = self.is_paused
+            self._consuming.wake()
+        self._update_state()
+
+    def _update_state(self) -> None:
+        before = self._snapshot
+        phase = self._phase(before)
+        if phase in (BrokerPhase.CONSUMING, BrokerPhase.PAUSED) and not before.connected:
+            self._reconnects += self._connected_once
+            self._connected_once = True
+        error = self._consuming.error or self._publishing.error
+        session = self._consuming.session
         now = BrokerState(
             phase,
             since_s=before.since_s if phase is before.phase else time.monotonic(),
             wanted=before.wanted,
             lanes=session.lanes if session else frozenset(),
-            paused=frozenset(self._pauses),
-            blocked=session.connection.blocked if session else None,
-            last_error=last_error[0],
-            last_error_reason=last_error[1],
+            pauses=self._all_pauses(),
+            blocked=self._blocked,
+            last_error=str(error) if error is not None else None,
+            last_error_reason=error.reason if error is not None else None,
             reconnects=self._reconnects,
             unmarked=self._header_check.unmarked,
         )
+        if now.ready or (now.connected and self._pauses):
+            self._started.set()
         if now == before:
             return
         self._snapshot = now
-        if now.blocked and not before.blocked:
-            _log.warning("RabbitMQ has blocked publishing", why=now.blocked)
-        elif before.blocked and not now.blocked:
-            _log.info("RabbitMQ no longer blocks publishing")
         # Scheduled instead of called: an exception in it then reaches the event loop's handler and not our caller.
         asyncio.get_running_loop().call_soon(self._on_state, now)
 
-    def _report_failure(self, error: AutotagError, pause_s: float) -> None:
-        self._update_state(BrokerPhase.WAITING, error)
-        log = _log.error if isinstance(error, Misconfigured) else _log.warning
-        log("no connection to RabbitMQ", reason=error.reason, error=str(error), next_try_in_s=round(pause_s, 1))
+    def _phase(self, before: BrokerState) -> BrokerPhase:
+        phases = {self._consuming.phase, self._publishing.phase}
+        if UpkeepPhase.CLOSED in phases:
+            return BrokerPhase.CLOSED
+        if UpkeepPhase.WAITING in phases:
+            return BrokerPhase.WAITING
+        if UpkeepPhase.CONNECTING in phases:
+            return BrokerPhase.CONNECTING
+        if self._pauses or self._outbox.pauses:
+            return BrokerPhase.PAUSED
+        session = self._consuming.session
+        known = session.lanes | set(session.faults) if session is not None else set()
+        if known >= set(self._lanes):
+            return BrokerPhase.CONSUMING
+        return before.phase if before.connected else BrokerPhase.CONNECTING
+
+
+def default_prefetch(prefetch: int) -> dict[Lane, int]:
+    """Each lane's prefetch for `amqp.prefetch`: bulk has a quarter, so that live deliveries have room."""
+    return {Lane.LIVE: prefetch, Lane.BULK: max(1, prefetch // 4)}

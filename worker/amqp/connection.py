@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
 from pika.exceptions import ConnectionOpenAborted
 
 from worker.amqp.diagnosis import connect_error, connection_lost_error, refusal_error
 from worker.amqp.errors import BrokerUnreachable
-from worker.amqp.parameters import Address, address, connection_name, connection_parameters
+from worker.amqp.parameters import Address, addresses, connection_name, connection_parameters
 from worker.amqp.pika_fixes import PikaConnection
 from worker.errors import AutotagError
 from worker.settings import AmqpSettings
@@ -43,12 +43,11 @@ class Connection:
         raw.add_on_connection_unblocked_callback(self._on_unblocked)
 
     @classmethod
-    async def open(cls, settings: AmqpSettings, name: str) -> Self:
+    async def open(cls, settings: AmqpSettings, name: str, broker: Address) -> Self:
         """Connect once. Raises Misconfigured or BrokerUnreachable, whose message says what to do."""
-        broker = address(settings)
         opened: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
         raw = PikaConnection(
-            connection_parameters(settings, name),
+            connection_parameters(settings, name, broker),
             on_open_callback=lambda _: set_result(opened, None),
             on_open_error_callback=lambda _, error: set_result(opened, error),
         )
@@ -164,6 +163,11 @@ class Channel:
             self.raw.close()
             await asyncio.wait({self.closed}, timeout=self.connection.timeout_s)
 
+    def abandon(self) -> None:
+        """Close the channel without waiting until RabbitMQ has done so."""
+        if self.is_open:
+            self.raw.close()
+
     def _on_closed(self, _channel: object, error: BaseException) -> None:
         if not self.closed.done():
             self.closed.set_result(error)
@@ -172,11 +176,20 @@ class Channel:
 @asynccontextmanager
 async def connected(settings: AmqpSettings, role: str) -> AsyncIterator[Connection]:
     """A connection for the length of the block. Raises Misconfigured or BrokerUnreachable when it cannot be opened."""
-    connection = await Connection.open(settings, connection_name(role))
+    connection = await _open_first(settings, connection_name(role))
     try:
         yield connection
     finally:
         await connection.close()
+
+
+async def _open_first(settings: AmqpSettings, name: str) -> Connection:
+    """Connect to the first of the addresses that can be connected to. Raises the last one's error."""
+    *others, last = addresses(settings)
+    for broker in others:
+        with suppress(AutotagError):
+            return await Connection.open(settings, name, broker)
+    return await Connection.open(settings, name, last)
 
 
 def set_result(future: asyncio.Future[Any], value: object) -> None:

@@ -1,11 +1,15 @@
-"""Consuming: one channel with a consumer for each lane, each with a prefetch of its own."""
+"""Consuming one lane: a channel of its own, with a consumer and its prefetch, and the deliveries in hand on it.
+
+A delivery belongs to its channel and its consumer: it can be settled there only, and is lost with them, since RabbitMQ
+then requeues it. A lane that cannot be consumed costs the other lane nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from pika import exceptions as pika_errors
@@ -14,38 +18,55 @@ from worker.amqp.connection import Channel
 from worker.amqp.delivery import Delivery
 from worker.amqp.mark import HeaderCheck
 from worker.amqp.parameters import connection_name
+from worker.amqp.republish import PROBE_HEADER
 from worker.amqp.topology import Lane
 
 _log = structlog.get_logger(__name__)
 
 
-class Consumer:
-    """The consuming side of a connection. A delivery can be settled only on its own channel, while that is open.
+class Receiver(Protocol):
+    """Whoever takes the deliveries. Its methods are called in the event loop and must not block."""
 
-    `on_delivery` is called for each delivery and must not block; `check` has dropped the headers that only look like
-    ours. `on_cancelled` is called when RabbitMQ has ended a consumer, as it does when a queue is deleted. While
-    `is_paused` returns true, arriving deliveries are held until their lane is cancelled, and requeued then. Requeued at
-    once, they would be redelivered immediately, again and again, until they reached the delivery limit.
+    @property
+    def is_paused(self) -> bool:
+        """Whether arriving deliveries are held instead of being handed over."""
+        ...
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        """A delivery has arrived."""
+
+    def on_lost(self, delivery: Delivery) -> None:
+        """A delivery that was not settled is no longer ours."""
+
+    def on_bytes(self, change: int) -> None:
+        """The bodies in hand have become larger, or smaller, by this many bytes."""
+
+
+class Consumer:
+    """One lane's consumer, and what is in hand of it.
+
+    `check` has dropped the headers that only look like ours. `on_cancelled` is called when RabbitMQ has ended the
+    consumer, as it does when the queue is deleted. Deliveries that arrive while the receiver is paused are held: they
+    are delivered when the pause ends or, where the pause is for others to take them (`requeue_held`), requeued once the
+    consumer has ended. Requeued at once, they would be redelivered immediately, again and again, until they reached
+    the delivery limit.
     """
 
     def __init__(
-        self,
-        channel: Channel,
-        check: HeaderCheck,
-        on_delivery: Callable[[Delivery], None],
-        on_cancelled: Callable[[Lane], None],
-        is_paused: Callable[[], bool],
+        self, lane: Lane, channel: Channel, check: HeaderCheck, receiver: Receiver, on_cancelled: Callable[[], None]
     ) -> None:
-        self._is_paused = is_paused
+        self.lane = lane
         self._channel = channel
         self._check = check
-        self._on_delivery = on_delivery
+        self._receiver = receiver
         self._on_cancelled = on_cancelled
-        self._tags: dict[Lane, str] = {}
+        self._tag: str | None = None
         self._consumers = 0
-        self._unsettled: set[int] = set()
+        self._unsettled: dict[int, Delivery] = {}
+        """In the order of their arrival."""
         self._held: list[Delivery] = []
         channel.raw.add_on_cancel_callback(self._on_cancel)
+        channel.closed.add_done_callback(lambda _: self.lose_all())
 
     @property
     def closed(self) -> asyncio.Future[BaseException]:
@@ -58,79 +79,110 @@ class Consumer:
         return self._channel.is_open
 
     @property
-    def lanes(self) -> frozenset[Lane]:
-        """The lanes being consumed."""
-        return frozenset(self._tags) if self._channel.is_open else frozenset()
+    def consuming(self) -> bool:
+        """Whether RabbitMQ delivers the lane's messages to it."""
+        return self._tag is not None and self._channel.is_open
 
     @property
     def unsettled(self) -> int:
         """How many deliveries are in hand and not settled."""
-        return len(self._unsettled) if self._channel.is_open else 0
+        return len(self._unsettled)
 
-    async def consume(self, lane: Lane, queue: str, prefetch: int) -> None:
-        """Start consuming a lane, with at most `prefetch` unsettled deliveries. Raises what `Channel.wait` raises."""
+    @property
+    def oldest_s(self) -> float | None:
+        """When the oldest delivery in hand arrived (monotonic)."""
+        return next((each.received_at_s for each in self._unsettled.values()), None)
+
+    async def consume(self, queue: str, prefetch: int) -> None:
+        """Start consuming, with at most `prefetch` unsettled deliveries. Raises what `Channel.wait` raises."""
         raw = self._channel.raw
         self._consumers += 1
-        tag = f"{lane}.{self._consumers}.{connection_name()}"
-        # RabbitMQ applies a prefetch to the consumers started after it, which gives each lane its own.
+        tag = f"{self.lane}.{self._consumers}.{connection_name()}"
         await self._channel.call(raw.basic_qos, prefetch_count=prefetch, action="setting the prefetch")
 
         def on_message(_channel: object, method: Any, properties: Any, body: bytes) -> None:
-            self._receive(lane, method, properties, body)
+            self._receive(method, properties, body)
 
         action = f"consuming from queue {queue}"
         await self._channel.call(raw.basic_consume, queue, on_message, consumer_tag=tag, action=action)
-        self._tags[lane] = tag
+        self._tag = tag
 
-    async def cancel(self, lane: Lane) -> None:
-        """Stop consuming a lane. Deliveries in hand stay in hand; those that are held are requeued."""
-        tag = self._tags.pop(lane)
-        await self._channel.call(self._channel.raw.basic_cancel, tag, action=f"ending the consumer of lane {lane}")
-        for delivery in self._take_held(lane):
-            delivery.requeue()
+    async def cancel(self) -> None:
+        """Stop consuming. Deliveries in hand stay in hand. Raises what `Channel.wait` raises."""
+        tag, self._tag = self._tag, None
+        await self._channel.call(self._channel.raw.basic_cancel, tag, action=f"ending the consumer of lane {self.lane}")
 
     def deliver_held(self) -> None:
-        """Deliver what was held during a pause that ended before its lane was cancelled."""
-        for lane in self.lanes:
-            for delivery in self._take_held(lane):
-                self._deliver(delivery)
+        """Deliver what was held during a pause that has ended."""
+        held, self._held = self._held, []
+        for delivery in held:
+            self._deliver(delivery)
+
+    def requeue_held(self) -> None:
+        """Return what was held during a pause to the queue, for other workers. Only once the consumer has ended."""
+        held, self._held = self._held, []
+        for delivery in held:
+            delivery.requeue()
+
+    def give_back(self, received_before_s: float) -> int:
+        """Requeue the deliveries in hand that arrived before this time (monotonic); returns how many.
+
+        Only once the consumer has ended, or is being ended: RabbitMQ would deliver them again at once.
+        """
+        overdue = [each for each in self._unsettled.values() if each.received_at_s < received_before_s]
+        self._held = [each for each in self._held if each not in overdue]
+        for delivery in overdue:
+            delivery.requeue()
+            self._lose(delivery)
+        return len(overdue)
+
+    def lose_all(self) -> None:
+        """All that is in hand is no longer ours: RabbitMQ has requeued it."""
+        lost, self._unsettled, self._held = list(self._unsettled.values()), {}, []
+        self._receiver.on_bytes(-sum(len(each.body) for each in lost))
+        for delivery in lost:
+            self._lose(delivery)
 
     def ack(self, tag: int) -> None:
-        """Acknowledge a delivery of this channel: RabbitMQ deletes the message."""
+        """Acknowledge a delivery: RabbitMQ deletes the message."""
         self._settle(tag, "ack", self._channel.raw.basic_ack)
 
     def requeue(self, tag: int) -> None:
-        """Return a delivery of this channel to its queue."""
+        """Return a delivery to its queue."""
         self._settle(tag, "requeue", self._channel.raw.basic_nack)
 
+    def reject(self, tag: int) -> None:
+        """Have RabbitMQ move a delivery to its queue's dead letters."""
+        self._settle(tag, "reject", lambda number: self._channel.raw.basic_reject(number, requeue=False))
+
     def _settle(self, tag: int, verb: str, method: Callable[[int], None]) -> None:
-        self._unsettled.discard(tag)
+        delivery = self._unsettled.pop(tag, None)
+        if delivery is None:  # lost with its channel or consumer: the tag could be another delivery's on the next one
+            _log.info("a delivery was not settled, it is no longer ours and comes again", verb=verb, delivery_tag=tag)
+            return
         try:
             method(tag)
         except (pika_errors.ChannelWrongStateError, pika_errors.ConnectionWrongStateError):
-            # A tag is valid on its own channel only. RabbitMQ has requeued the delivery and will deliver it again.
-            _log.info(
-                "a delivery was not settled, its channel is gone; it will come again", verb=verb, delivery_tag=tag
-            )
+            _log.info("a delivery was not settled, its channel is gone; it comes again", verb=verb, delivery_tag=tag)
+        self._receiver.on_bytes(-len(delivery.body))
 
-    def _receive(self, lane: Lane, method: Any, properties: Any, body: bytes) -> None:
+    def _receive(self, method: Any, properties: Any, body: bytes) -> None:
         tag = int(method.delivery_tag)
-        self._unsettled.add(tag)
         self._check.on_arrival(properties, body)  # before anything reads a header
-        delivery = Delivery(body, properties, lane, tag, bool(method.redelivered), time.monotonic(), self)
-        if self._is_paused():
+        if properties.headers and PROBE_HEADER in properties.headers:
+            self._channel.raw.basic_ack(tag)  # a worker's probe of the retry queues, which has served its purpose
+            return
+        delivery = Delivery(body, properties, self.lane, tag, bool(method.redelivered), time.monotonic(), self)
+        self._unsettled[tag] = delivery
+        self._receiver.on_bytes(len(body))
+        if self._receiver.is_paused:
             self._held.append(delivery)
         else:
             self._deliver(delivery)
 
-    def _take_held(self, lane: Lane) -> list[Delivery]:
-        taken = [delivery for delivery in self._held if delivery.lane is lane]
-        self._held = [delivery for delivery in self._held if delivery.lane is not lane]
-        return taken
-
     def _deliver(self, delivery: Delivery) -> None:
         try:
-            self._on_delivery(delivery)
+            self._receiver.on_delivery(delivery)
         except Exception:  # noqa: BLE001 - pika would close the connection, and all that is in hand would be requeued
             _log.exception(
                 "a delivery could not be taken in; it goes back to its queue", message_id=delivery.message_id
@@ -138,8 +190,14 @@ class Consumer:
             if not delivery.settled:
                 delivery.requeue()
 
+    def _lose(self, delivery: Delivery) -> None:
+        delivery.lose()
+        try:
+            self._receiver.on_lost(delivery)
+        except Exception:  # noqa: BLE001 - the others are lost too, and must be reported
+            _log.exception("the loss of a delivery could not be handled", message_id=delivery.message_id)
+
     def _on_cancel(self, frame: Any) -> None:
-        for lane, tag in list(self._tags.items()):
-            if tag == frame.method.consumer_tag:
-                del self._tags[lane]
-                self._on_cancelled(lane)
+        if self._tag == frame.method.consumer_tag:
+            self._tag = None
+            self._on_cancelled()

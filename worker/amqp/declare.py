@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from worker.amqp.connection import Connection
+from worker.amqp.connection import Channel, Connection
 from worker.amqp.topology import Topology
 from worker.errors import Misconfigured
 
@@ -62,32 +63,69 @@ async def find_missing(connection: Connection, topology: Topology) -> None:
     await _run(connection, exchanges + queues)
 
 
-async def depths(connection: Connection, topology: Topology) -> dict[str, int]:
-    """Number of messages ready in each queue; a queue that does not exist is left out."""
-    found: dict[str, int] = {}
-    channel = await connection.channel()
-    for queue in topology.queues:
-        action = f"looking at queue {queue.name}"
-        try:
-            frame = await channel.call(channel.raw.queue_declare, queue=queue.name, passive=True, action=action)
-        except Misconfigured:  # it does not exist, and RabbitMQ has closed the channel over the question
-            channel = await connection.channel()
-        else:
-            found[queue.name] = frame.method.message_count
-    await channel.close()
+@dataclass(frozen=True, slots=True)
+class QueueLevel:
+    """How many messages are ready in a queue, and how many consumers it has."""
+
+    messages: int
+    consumers: int
+
+
+async def levels(connection: Connection, queues: Iterable[str]) -> dict[str, QueueLevel]:
+    """The level of each queue; one that does not exist, or may not be looked at, is left out."""
+    found: dict[str, QueueLevel] = {}
+    async with _channels(connection) as scratch:
+        for queue in queues:
+            channel = await scratch.get()
+            action = f"looking at queue {queue}"
+            with suppress(Misconfigured):  # RabbitMQ closes the channel over the question
+                frame = await channel.call(channel.raw.queue_declare, queue=queue, passive=True, action=action)
+                found[queue] = QueueLevel(frame.method.message_count, frame.method.consumer_count)
     return found
+
+
+async def exists(connection: Connection, queue: str) -> bool:
+    """Whether there is such a queue."""
+    return queue in await levels(connection, (queue,))
+
+
+class _Scratch:
+    """A channel for questions that may close it, and another one after it was closed."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._channel: Channel | None = None
+
+    async def get(self) -> Channel:
+        """An open channel. Raises what `Channel.wait` raises."""
+        if self._channel is None or not self._channel.is_open:
+            self._channel = await self._connection.channel()
+        return self._channel
+
+    def abandon(self) -> None:
+        """Close it without waiting for the reply: whoever asks may have been cancelled, or never been answered."""
+        if self._channel is not None:
+            self._channel.abandon()
+
+
+@asynccontextmanager
+async def _channels(connection: Connection) -> AsyncIterator[_Scratch]:
+    scratch = _Scratch(connection)
+    try:
+        yield scratch
+    finally:
+        scratch.abandon()
 
 
 async def _run(connection: Connection, steps: Iterable[_Step]) -> None:
     """Run all steps, then raise one error that names every refused one. A refusal closes only the channel."""
     refusals: list[Misconfigured] = []
-    channel = await connection.channel()
-    for step in steps:
-        try:
-            await channel.call(getattr(channel.raw, step.method), action=step.action, **step.options)
-        except Misconfigured as refusal:
-            refusals.append(refusal)
-            channel = await connection.channel()
-    await channel.close()
+    async with _channels(connection) as scratch:
+        for step in steps:
+            channel = await scratch.get()
+            try:
+                await channel.call(getattr(channel.raw, step.method), action=step.action, **step.options)
+            except Misconfigured as refusal:
+                refusals.append(refusal)
     if refusals:
         raise Misconfigured("; ".join(map(str, refusals)), reason=refusals[0].reason)

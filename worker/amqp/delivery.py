@@ -41,6 +41,9 @@ class Settler(Protocol):
     def requeue(self, tag: int) -> None:
         """Have RabbitMQ deliver the message again, to this consumer or another."""
 
+    def reject(self, tag: int) -> None:
+        """Have RabbitMQ move the message where its queue's dead letters go."""
+
 
 @dataclass(slots=True, eq=False)
 class Delivery:
@@ -55,6 +58,7 @@ class Delivery:
     """Monotonic."""
     _settler: Settler = field(repr=False)
     _settled: bool = field(default=False, repr=False)
+    _lost: bool = field(default=False, repr=False)
 
     @property
     def headers(self) -> Mapping[str, Any]:
@@ -88,8 +92,8 @@ class Delivery:
 
     @property
     def lost(self) -> bool:
-        """Whether its channel is closed: RabbitMQ has requeued it and will deliver it again."""
-        return not self._settler.is_open
+        """Whether it is no longer ours: its channel or consumer is gone, and RabbitMQ delivers it again."""
+        return self._lost or not self._settler.is_open
 
     def ack(self) -> None:
         """Have RabbitMQ delete the message; only once what replaces it is confirmed. Raises RuntimeError if settled."""
@@ -100,6 +104,18 @@ class Delivery:
         """Return the message to its queue. Raises RuntimeError if settled."""
         self._settle()
         self._settler.requeue(self.tag)
+
+    def reject(self) -> None:
+        """Have RabbitMQ move the message to the dead letters as it is. Raises RuntimeError if settled.
+
+        Only while `Broker.can_reject`: a queue without a dead-letter exchange would drop it.
+        """
+        self._settle()
+        self._settler.reject(self.tag)
+
+    def lose(self) -> None:
+        """Mark it as no longer ours; nothing is sent for it any more. Called by its consumer."""
+        self._lost = True
 
     def _settle(self) -> None:
         if self._settled:

@@ -90,6 +90,76 @@ def refusal_error(error: BaseException, broker: Address, action: str) -> Autotag
             )
 
 
+def channel_end(error: BaseException) -> dict[str, object] | None:
+    """Why RabbitMQ has closed a channel, as fields of a log line: its words, a reason, what to do; None if not."""
+    if not isinstance(error, pika_errors.ChannelClosedByBroker):
+        return None
+    text = error.reply_text
+    reason, what_to_do = next(
+        (
+            (reason, what_to_do)
+            for pattern, reason, what_to_do in _CHANNEL_ENDS
+            if pattern.search(f"{error.reply_code} {text}")
+        ),
+        ("channel_closed", "it is opened again; if that repeats, see the broker's log"),
+    )
+    return {"reason": reason, "error": f"{text} ({error.reply_code})", "what_to_do": what_to_do}
+
+
+_CHANNEL_ENDS = tuple(
+    (re.compile(pattern, re.IGNORECASE), reason, what_to_do)
+    for pattern, reason, what_to_do in (
+        (
+            r"delivery acknowledgement on channel \d+ timed out",
+            "consumer_timeout",
+            "an event was in hand for longer than the broker's consumer_timeout, and all in hand come again: set "
+            "amqp.hold_s well below it, or raise consumer_timeout in rabbitmq.conf",
+        ),
+        (
+            r"message size",
+            "message_too_large",
+            "a message was larger than the broker's max_message_size: send large images by path or url, or raise it",
+        ),
+        (
+            r"unknown delivery tag",
+            "unknown_delivery_tag",
+            "a delivery was settled twice, or was no longer ours: what was in hand comes again; please report it",
+        ),
+        (
+            r"inequivalent arg",
+            "topology_differs",
+            "a queue or exchange exists with other arguments: `autotag check` names them",
+        ),
+        (
+            r"^403 ",
+            "permission_refused",
+            "give the user the right that is missing: rabbitmqctl set_permissions",
+        ),
+        (
+            r"^404 ",
+            "topology_missing",
+            "import the definitions, or set amqp.declare = true: `autotag check` names what is missing",
+        ),
+        (
+            r"^405 |resource_locked",
+            "queue_locked",
+            "another connection uses the queue exclusively: end it, or choose another amqp.queue_prefix",
+        ),
+        (
+            r"^506 |resource_error",
+            "broker_exhausted",
+            "the broker lacks memory, disk or file handles: look at its log and its alarms",
+        ),
+        (
+            r"^541 |internal_error",
+            "broker_error",
+            "the broker met an error of its own: look at its log; a queue may have lost its majority",
+        ),
+        (r"^406 ", "precondition_failed", "see the broker's text; if it repeats, please report it"),
+    )
+)
+
+
 def describe_difference(text: str) -> str | None:
     """A sentence for RabbitMQ's text about inequivalent arguments: what differs, both values, what to do; else None."""
     found = _DIFFERS.search(text)

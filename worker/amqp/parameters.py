@@ -31,25 +31,29 @@ class Address:
         return f"{self.user}@{self.host}:{self.port}, virtual host {self.virtual_host!r}{', TLS' if self.tls else ''}"
 
 
-def address(settings: AmqpSettings) -> Address:
-    """The broker's address, from `amqp.url` and `amqp.username`."""
+def addresses(settings: AmqpSettings) -> list[Address]:
+    """The broker's addresses, in the order of `amqp.url`, with the user of `amqp.username` or of the url."""
     url = urlsplit(settings.url.get_secret_value())
     tls = url.scheme == "amqps"
-    return Address(
-        host=url.hostname or "127.0.0.1",
-        port=url.port or (5671 if tls else 5672),
-        virtual_host=unquote(url.path[1:]) or "/",
-        user=settings.username or unquote(url.username or "") or "guest",
-        tls=tls,
-    )
+    user = settings.username or unquote(url.username or "") or "guest"
+    hosts = [urlsplit(f"//{host}") for host in url.netloc.rpartition("@")[2].split(",")]
+    return [
+        Address(
+            host=each.hostname or "127.0.0.1",
+            port=each.port or (5671 if tls else 5672),
+            virtual_host=unquote(url.path[1:]) or "/",
+            user=user,
+            tls=tls,
+        )
+        for each in hosts
+    ]
 
 
-def connection_parameters(settings: AmqpSettings, name: str) -> pika.ConnectionParameters:
+def connection_parameters(settings: AmqpSettings, name: str, broker: Address) -> pika.ConnectionParameters:
     """Parameters for one attempt to connect; `name` is shown in RabbitMQ's list of connections.
 
     Raises Misconfigured for TLS files that cannot be used.
     """
-    broker = address(settings)
     keepalive_s = max(1, settings.heartbeat_s // 3)
     return pika.ConnectionParameters(
         host=broker.host,

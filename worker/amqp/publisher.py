@@ -7,9 +7,10 @@ for which no queue is bound is first returned and then confirmed (https://www.ra
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
-import struct
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -26,15 +27,11 @@ from worker.amqp.errors import NotConfirmed, NotPublished, PublishRefused, Unpub
 _log = structlog.get_logger(__name__)
 
 _TOO_LARGE = re.compile(r"message size (?P<size>\d+) .*?larger than .*?max size (?P<maximum>\d+)")
+_PERHAPS_TOO_LARGE = re.compile(r"message size|too large|max.?message.?size", re.IGNORECASE)
+_LARGE_BYTES = 1 << 20
+"""Where RabbitMQ's refusal gives no numbers, a message above this is taken for the one that was too large."""
+
 _TIMEOUT_CHECK_INTERVAL_S = 1.0
-_NOT_ENCODABLE = (
-    pika_errors.ShortStringTooLong,
-    pika_errors.UnsupportedAMQPFieldException,
-    struct.error,
-    ValueError,
-    TypeError,
-    AttributeError,  # pika's error for a header whose name is not a string
-)
 
 
 @dataclass(slots=True)
@@ -67,7 +64,6 @@ class Publisher:
         self._confirm_timeout_s = confirm_timeout_s
         self._in_flight: dict[int, _InFlight] = {}
         self._last_number = 0
-        self._oldest_number = 1
         self._timeout_check: asyncio.TimerHandle | None = None
         self.maximum_bytes: int | None = None
         channel.raw.add_on_return_callback(self._on_return)
@@ -110,19 +106,33 @@ class Publisher:
         Raises Unroutable, PublishRefused, Unpublishable, or NotConfirmed. `confirm_timeout_s` does not run while
         RabbitMQ blocks the connection: the message waits in its socket, and is read once the block ends.
         """
-        confirmed = self._send(exchange, routing_key, body, properties)
+        confirmed = self._send(exchange, routing_key, body, properties, mandatory=True)
         await confirmed
 
+    async def publish_into_nothing(self) -> None:
+        """Publish a message that no queue gets; returns when RabbitMQ has confirmed it. Raises what `publish` does."""
+        queue = f"autotag.probe.{uuid.uuid4()}"
+        await self._send("", queue, b"", message_properties(content_type=None, headers={}, message_id=queue))
+
     def _send(
-        self, exchange: str, routing_key: str, body: bytes, properties: pika.BasicProperties
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: pika.BasicProperties,
+        *,
+        mandatory: bool = False,
     ) -> asyncio.Future[None]:
         if not self._channel.is_open:
             raise NotConfirmed(f"message {properties.message_id} was not sent: the channel is closed")
         if self.maximum_bytes is not None and len(body) > self.maximum_bytes:
             raise _too_large(properties.message_id, len(body), self.maximum_bytes)
         try:
-            self._channel.raw.basic_publish(exchange, routing_key, body, properties, mandatory=True)
-        except _NOT_ENCODABLE as error:
+            self._channel.raw.basic_publish(exchange, routing_key, body, properties, mandatory=mandatory)
+        except (pika_errors.ChannelWrongStateError, pika_errors.ConnectionWrongStateError, MemoryError) as error:
+            raise NotConfirmed(f"message {properties.message_id} was not sent: {brief(error)}") from error
+        except Exception as error:
+            # Whatever a header can do to pika's encoder (a list of itself 900 deep), nothing has been sent of it.
             raise Unpublishable(
                 f"message {properties.message_id} to {exchange!r} cannot be written as AMQP: {brief(error)}",
                 reason="message_not_encodable",
@@ -139,14 +149,16 @@ class Publisher:
     def _on_confirm(self, frame: Any) -> None:
         confirm = frame.method
         number = confirm.delivery_tag
-        numbers = range(self._oldest_number, number + 1) if confirm.multiple else (number,)
+        numbers = self._in_flight_up_to(number) if confirm.multiple else (number,)
         refused = isinstance(confirm, spec.Basic.Nack)
         for each in numbers:
             message = self._in_flight.pop(each, None)
             if message is not None and not message.confirmed.done():
                 self._settle(message, refused=refused)
-        if confirm.multiple:
-            self._oldest_number = number + 1
+
+    def _in_flight_up_to(self, number: int) -> list[int]:
+        """The messages in flight up to a number: they are kept in the order in which they were sent."""
+        return list(itertools.takewhile(lambda each: each <= number, self._in_flight))
 
     def _settle(self, message: _InFlight, *, refused: bool) -> None:
         if refused:
@@ -182,13 +194,10 @@ class Publisher:
         """Fail everything in flight, since no confirm can arrive any more. One message may have been too large."""
         if self._timeout_check is not None:
             self._timeout_check.cancel()
-        found = _TOO_LARGE.search(str(closed.result()))
-        size_bytes = int(found["size"]) if found else None
-        if found:
-            self.maximum_bytes = int(found["maximum"])
+        size_bytes = self._size_refused(str(closed.result()))
         for message in self._in_flight.values():
-            if found and message.size_bytes == size_bytes:
-                message.fail(_too_large(message.message_id, message.size_bytes, int(found["maximum"])))
+            if message.size_bytes == size_bytes and self.maximum_bytes is not None:
+                message.fail(_too_large(message.message_id, message.size_bytes, self.maximum_bytes))
             else:
                 message.fail(
                     NotConfirmed(
@@ -197,6 +206,20 @@ class Publisher:
                     )
                 )
         self._in_flight.clear()
+
+    def _size_refused(self, text: str) -> int | None:
+        """The size of the message over which RabbitMQ has closed the channel, if it was for its size; learns the limit.
+
+        Only messages of that size are refused for good: a limit of which no number is known is taken to be just below.
+        """
+        if (found := _TOO_LARGE.search(text)) is not None:
+            self.maximum_bytes = int(found["maximum"])
+            return int(found["size"])
+        largest = max((message.size_bytes for message in self._in_flight.values()), default=0)
+        if largest > _LARGE_BYTES and _PERHAPS_TOO_LARGE.search(text):
+            self.maximum_bytes = largest - 1
+            return largest
+        return None
 
     def _schedule_timeout_check(self) -> None:
         if self._timeout_check is None:

@@ -7,6 +7,7 @@ believed when they come back.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -21,9 +22,14 @@ ASSET_HEADER = "x-autotag-asset"
 INSTANCE_HEADER = "x-autotag-instance"
 FAILED_AT_HEADER = "x-autotag-failed-at"
 LANE_HEADER = "x-autotag-lane"
+PROBE_HEADER = "x-autotag-probe"
+"""On a message of ours that is no event: it only finds out whether a retry queue takes messages, and is dropped when it
+comes back."""
+LEFT_OUT_HEADER = "x-autotag-left-out"
+"""On a dead letter whose body did not fit: what was left out of it, with size and SHA-256."""
 
 _ABOUT_THE_FAILURE = frozenset(
-    {REASON_HEADER, MESSAGE_HEADER, ASSET_HEADER, INSTANCE_HEADER, FAILED_AT_HEADER, LANE_HEADER}
+    {REASON_HEADER, MESSAGE_HEADER, ASSET_HEADER, INSTANCE_HEADER, FAILED_AT_HEADER, LANE_HEADER, LEFT_OUT_HEADER}
 )
 """What describes one dead letter, and is never taken over from an earlier one."""
 
@@ -73,6 +79,15 @@ def dead_letter_properties(
     known = {name: value for name, value in subject.items() if value is not None}
     made = _carried_over(delivery.properties, failure | known | dict(headers))
     mark.put_on(made, delivery.body)
+    return made
+
+
+def retry_probe_properties(mark: HeaderMark) -> pika.BasicProperties:
+    """Properties of an empty message that finds out whether a retry queue takes messages; it waits there for 1 ms."""
+    made = pika.BasicProperties(
+        headers={PROBE_HEADER: 1}, delivery_mode=2, expiration="1", message_id=f"autotag-probe-{uuid.uuid4()}"
+    )
+    mark.put_on(made, b"")
     return made
 
 

@@ -1,30 +1,58 @@
-"""One connection and what is kept open on it: the declared topology, a publisher, a consumer for each lane."""
+"""One connection and what is kept open on it: a consumer for each lane, or a publisher for each way out.
+
+There are two, as RabbitMQ advises (https://www.rabbitmq.com/docs/alarms): while a memory or disk alarm is raised it
+reads nothing from connections that publish, so acks and cancels need a connection of their own.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable, Mapping
-from typing import Self
+from functools import partial
 
 import structlog
 
 from worker.amqp.connection import Connection
-from worker.amqp.consumer import Consumer
-from worker.amqp.declare import declare, find_missing
-from worker.amqp.delivery import Delivery
+from worker.amqp.consumer import Consumer, Receiver
+from worker.amqp.declare import declare, exists, find_missing
+from worker.amqp.diagnosis import channel_end
+from worker.amqp.errors import NotPublished
 from worker.amqp.mark import HeaderCheck
-from worker.amqp.parameters import connection_name
 from worker.amqp.publisher import Publisher
+from worker.amqp.state import BrokerPause
 from worker.amqp.topology import Lane, Topology
+from worker.errors import AutotagError, Misconfigured
 from worker.settings import AmqpSettings
 
 _log = structlog.get_logger(__name__)
 
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 30.0
+"""Between two attempts to consume a lane whose queue is missing, differs, or has lost its majority."""
 
-class Session:
-    """Lives from connecting to the loss of the connection.
+_SHORTEST_CONSUMER_TIMEOUT_S = 60.0
+"""RabbitMQ supports no shorter `consumer_timeout` (https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout)."""
 
-    `lanes` maps each lane to consume to its prefetch; `check` drops headers that only look like ours. While `is_paused`
-    returns true, arriving deliveries are held. `on_change` is called when `reconcile` may have work to do.
+
+class _LaneState:
+    """What is known of one lane on this connection."""
+
+    def __init__(self) -> None:
+        self.consumer: Consumer | None = None
+        self.declared = False
+        self.failures = 0
+        self.try_again_at_s = 0.0
+        self.fault: BrokerPause | None = None
+        self.cancelled_by_broker = False
+
+
+class ConsumingSession:
+    """Lives from connecting to the loss of the connection that consumes and acks.
+
+    `prefetch` has the lanes to consume; `check` drops headers that only look like ours. `is_paused` returns whether
+    nothing is to be consumed, `gives_back` whether what arrives meanwhile is for other workers. `on_change` is called
+    when `reconcile` may have work to do.
     """
 
     def __init__(
@@ -32,94 +60,260 @@ class Session:
         connection: Connection,
         settings: AmqpSettings,
         topology: Topology,
-        lanes: Mapping[Lane, int],
+        prefetch: Mapping[Lane, int],
         check: HeaderCheck,
-        on_delivery: Callable[[Delivery], None],
-        is_paused: Callable[[], bool],
+        receiver: Receiver,
+        *,
+        gives_back: Callable[[], bool],
         on_change: Callable[[], None],
     ) -> None:
-        self.connection = connection
-        self.publisher: Publisher | None = None
-        self.consumer: Consumer | None = None
+        self._connection = connection
         self._settings = settings
         self._topology = topology
-        self._prefetch = lanes
+        self._prefetch = prefetch
         self._check = check
-        self._on_delivery = on_delivery
-        self._is_paused = is_paused
+        self._receiver = receiver
+        self._gives_back = gives_back
         self._on_change = on_change
-        self._topology_checked = False
-        connection.on_change = on_change
+        self._states = {lane: _LaneState() for lane in prefetch}
 
-    @classmethod
-    async def open(
-        cls,
-        settings: AmqpSettings,
-        topology: Topology,
-        lanes: Mapping[Lane, int],
-        check: HeaderCheck,
-        on_delivery: Callable[[Delivery], None],
-        is_paused: Callable[[], bool],
-        on_change: Callable[[], None],
-    ) -> Self:
-        """Connect. Raises Misconfigured or BrokerUnreachable."""
-        connection = await Connection.open(settings, connection_name())
-        return cls(connection, settings, topology, lanes, check, on_delivery, is_paused, on_change)
+    @property
+    def connection(self) -> Connection:
+        """The connection."""
+        return self._connection
 
     @property
     def lanes(self) -> frozenset[Lane]:
         """The lanes being consumed."""
-        return self.consumer.lanes if self.consumer else frozenset()
+        return frozenset(lane for lane, it in self._states.items() if it.consumer and it.consumer.consuming)
 
-    async def reconcile(self, *, paused: bool) -> None:
-        """Declare, open, consume and cancel until everything is as wanted; with `paused`, no lane is consumed.
+    @property
+    def consumers(self) -> list[Consumer]:
+        """Each lane's consumer, as far as they are open."""
+        return [it.consumer for it in self._states.values() if it.consumer and it.consumer.is_open]
 
-        Raises Misconfigured or BrokerUnreachable; the session cannot be used after that.
+    @property
+    def unsettled(self) -> int:
+        """How many deliveries are in hand and not settled."""
+        return sum(each.unsettled for each in self.consumers)
+
+    @property
+    def faults(self) -> dict[Lane, BrokerPause]:
+        """Why a lane cannot be consumed, for each of which that is known."""
+        return {lane: it.fault for lane, it in self._states.items() if it.fault is not None}
+
+    @property
+    def declared(self) -> bool:
+        """Whether all lanes' queues are known to be as they should be."""
+        return all(it.declared for it in self._states.values())
+
+    async def reconcile(self) -> None:
+        """Declare, open, consume and cancel until everything is as wanted. A lane that fails leaves the other alone.
+
+        Raises BrokerUnreachable when the connection is lost; the session cannot be used after that.
         """
-        if self.connection.lost.done():
-            raise self.connection.lost.result()
-        if not self._topology_checked:
-            self._topology_checked = True  # first, so that a `_recheck_topology` during the await is not overwritten
-            await (declare if self._settings.declare else find_missing)(self.connection, self._topology)
-        if self.publisher is None or not self.publisher.is_open:
-            self.publisher = await self._new_publisher(self.publisher)
-        if self.consumer is None or not self.consumer.is_open:
-            self.consumer = await self._new_consumer()
-        wanted: frozenset[Lane] = frozenset() if paused else frozenset(self._prefetch)
-        for lane in sorted(self.consumer.lanes - wanted):
-            await self.consumer.cancel(lane)
-        for lane in sorted(wanted - self.consumer.lanes):
-            await self.consumer.consume(lane, self._topology.lane_queue(lane), self._prefetch[lane])
-        if not self._is_paused():
-            self.consumer.deliver_held()
+        await asyncio.gather(*(self._reconcile_lane(lane, it) for lane, it in self._states.items()))
+        if self._connection.lost.done():
+            raise self._connection.lost.result()
 
-    def on_unroutable(self) -> None:
-        """A message was unroutable: declare the topology again, unless `declare = false` leaves that to an operator."""
-        if self._settings.declare:
-            self._recheck_topology()
+    async def _reconcile_lane(self, lane: Lane, it: _LaneState) -> None:
+        if self._connection.lost.done():
+            return
+        try:
+            if it.cancelled_by_broker:
+                it.cancelled_by_broker = False
+                await self._judge_cancel(lane, it)
+            if self._receiver.is_paused:
+                await self._stop(it)
+            if time.monotonic() >= it.try_again_at_s:
+                await self._declare(lane, it)
+                if not self._receiver.is_paused:
+                    await self._consume(lane, it)
+        except AutotagError as error:
+            if self._connection.lost.done():
+                return
+            self._on_fault(lane, it, error)
+        if it.consumer is not None and it.consumer.is_open and not self._receiver.is_paused:
+            it.consumer.deliver_held()
 
-    async def _new_publisher(self, lost: Publisher | None) -> Publisher:
-        publisher = await Publisher.open(self.connection, self._settings.confirm_timeout_s)
-        if lost is not None:
-            publisher.maximum_bytes = lost.maximum_bytes
-        publisher.closed.add_done_callback(lambda _: self._recheck_topology())
-        return publisher
+    async def give_back(self, consumer: Consumer, received_before_s: float) -> None:
+        """Requeue what a consumer has had in hand since before this time (monotonic), after ending it.
 
-    async def _new_consumer(self) -> Consumer:
-        channel = await self.connection.channel()
-        consumer = Consumer(channel, self._check, self._on_delivery, self._on_cancelled, self._is_paused)
-        consumer.closed.add_done_callback(lambda _: self._recheck_topology())
+        If nothing is paused, `reconcile` consumes again: the event comes back at once, to whichever worker is free.
+        """
+        if consumer.consuming:
+            try:
+                await consumer.cancel()
+            except AutotagError as error:
+                _log.warning("a consumer could not be ended", lane=consumer.lane.value, error=str(error))
+                return
+        number = consumer.give_back(received_before_s)
+        _log.warning(
+            "events were in hand for longer than amqp.hold_s without an end; they go back to their queue",
+            lane=consumer.lane.value,
+            events=number,
+        )
+        self._on_change()
+
+    async def _stop(self, it: _LaneState) -> None:
+        if it.consumer is None or not it.consumer.is_open:
+            return
+        if it.consumer.consuming:
+            await it.consumer.cancel()
+        if self._gives_back():
+            it.consumer.requeue_held()
+
+    async def _declare(self, lane: Lane, it: _LaneState) -> None:
+        if it.declared:
+            return
+        it.declared = True  # first, so that a loss of the queue during the await is not overwritten
+        try:
+            part = self._topology.of_lane(lane)
+            await (declare if self._settings.declare else find_missing)(self._connection, part)
+        except AutotagError:
+            it.declared = False
+            raise
+
+    async def _consume(self, lane: Lane, it: _LaneState) -> None:
+        if it.consumer is None or not it.consumer.is_open:
+            it.consumer = await self._new_consumer(lane, it)
+        if not it.consumer.consuming:
+            await it.consumer.consume(self._topology.lane_queue(lane), self._prefetch[lane])
+        if it.fault is not None:
+            _log.info(
+                "a lane is consumed again", lane=lane.value, after_s=round(time.monotonic() - it.fault.since_s, 1)
+            )
+        it.fault, it.failures = None, 0
+
+    async def _new_consumer(self, lane: Lane, it: _LaneState) -> Consumer:
+        channel = await self._connection.channel()
+
+        def on_cancelled() -> None:
+            it.cancelled_by_broker = True
+            it.declared = False
+            self._on_change()
+
+        def on_closed(closed: asyncio.Future[BaseException]) -> None:
+            it.declared = False
+            _explain_end(closed, lane=lane.value)
+            self._on_change()
+
+        consumer = Consumer(lane, channel, self._check, self._receiver, on_cancelled)
+        consumer.closed.add_done_callback(on_closed)
         return consumer
 
-    def _on_cancelled(self, lane: Lane) -> None:
-        _log.warning("RabbitMQ ended a consumer; was its queue deleted?", lane=lane.value)
-        self._recheck_topology()
+    async def _judge_cancel(self, lane: Lane, it: _LaneState) -> None:
+        """RabbitMQ has ended a consumer with its channel left open: is what is in hand still ours?
 
-    def _recheck_topology(self) -> None:
-        """Have the next `reconcile` check the topology again, and ask for one."""
-        self._topology_checked = False
-        self._on_change()
+        With a deleted queue it can still be answered and acked. From 4.3 a consumer timeout ends the consumer alone and
+        requeues what it had; that takes a minute at least. A queue that exists may have been declared again by another
+        worker, so the age decides too.
+        """
+        queue = self._topology.lane_queue(lane)
+        consumer = it.consumer
+        oldest_s = consumer.oldest_s if consumer is not None else None
+        there = await exists(self._connection, queue)
+        lost = (
+            there
+            and consumer is not None
+            and oldest_s is not None
+            and time.monotonic() - oldest_s >= _SHORTEST_CONSUMER_TIMEOUT_S
+        )
+        _log.warning(
+            "RabbitMQ ended a consumer; was its queue deleted?"
+            if not lost
+            else "RabbitMQ ended a consumer, and takes back what it had: its consumer_timeout ran out",
+            lane=lane.value,
+            in_hand=consumer.unsettled if consumer is not None else 0,
+        )
+        if lost and consumer is not None:
+            consumer.lose_all()
+
+    def _on_fault(self, lane: Lane, it: _LaneState, error: AutotagError) -> None:
+        it.failures += 1
+        pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (it.failures - 1))
+        it.try_again_at_s = time.monotonic() + pause_s
+        asyncio.get_running_loop().call_later(pause_s, self._on_change)
+        since_s = it.fault.since_s if it.fault is not None else time.monotonic()
+        message = f"lane {lane} cannot be consumed: {error}"
+        log = _log.error if isinstance(error, Misconfigured) else _log.warning
+        if it.fault is None or it.fault.message != message:
+            log("a lane cannot be consumed", lane=lane.value, reason=error.reason, error=str(error), pause_s=pause_s)
+        it.fault = BrokerPause(since_s, message)
 
     async def close(self) -> None:
         """Disconnect; RabbitMQ requeues what is not settled."""
-        await self.connection.close()
+        await self._connection.close()
+        for it in self._states.values():
+            if it.consumer is not None:
+                it.consumer.lose_all()
+
+
+class PublishingSession:
+    """Lives from connecting to the loss of the connection that publishes. Each exchange has a channel of its own, since
+    RabbitMQ closes the channel over a missing exchange, a missing right, or a message that is too large.
+    """
+
+    def __init__(self, connection: Connection, settings: AmqpSettings, on_change: Callable[[], None]) -> None:
+        self.at_large: Publisher | None = None
+        """For whatever has no way out of its own, and for `is_read`."""
+        self._connection = connection
+        self._settings = settings
+        self._of_ways: dict[str, Publisher] = {}
+        self._on_change = on_change
+
+    @property
+    def connection(self) -> Connection:
+        """The connection."""
+        return self._connection
+
+    @property
+    def in_flight(self) -> int:
+        """How many messages are sent and not yet confirmed."""
+        publishers = [*self._of_ways.values(), *([self.at_large] if self.at_large else [])]
+        return sum(each.in_flight for each in publishers)
+
+    async def reconcile(self) -> None:
+        """Open the publisher at large. Raises BrokerUnreachable; the session cannot be used after that."""
+        if self.at_large is None or not self.at_large.is_open:
+            maximum_bytes = self.at_large.maximum_bytes if self.at_large is not None else None
+            self.at_large = await Publisher.open(self._connection, self._settings.confirm_timeout_s)
+            self.at_large.maximum_bytes = maximum_bytes
+            self.at_large.closed.add_done_callback(lambda _: self._on_change())
+
+    async def open_way(self, name: str, part: Topology) -> Publisher:
+        """Declare a way's part of the topology or, with `declare = false`, look for it; an open publisher for it.
+
+        Raises Misconfigured or BrokerUnreachable.
+        """
+        await (declare if self._settings.declare else find_missing)(self._connection, part)
+        publisher = self._of_ways.get(name)
+        if publisher is None or not publisher.is_open:
+            publisher = self._of_ways[name] = await Publisher.open(self._connection, self._settings.confirm_timeout_s)
+            publisher.closed.add_done_callback(partial(_explain_end, way=name))
+        return publisher
+
+    async def is_read(self) -> bool:
+        """Whether RabbitMQ reads this connection: waits for as long as it blocks it. False when it is lost.
+
+        A message to the default exchange, for a queue that does not exist, is confirmed and leaves nothing behind.
+        """
+        publisher = self.at_large
+        while publisher is not None and not self._connection.lost.done():
+            try:
+                await publisher.publish_into_nothing()
+            except NotPublished:
+                if publisher.is_open:
+                    continue  # not confirmed in time
+                return not self._connection.lost.done()  # refused, for want of a right: then it was read
+            return True
+        return False
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._connection.close()
+
+
+def _explain_end(closed: asyncio.Future[BaseException], **of: str) -> None:
+    if (end := channel_end(closed.result())) is not None:
+        _log.warning("RabbitMQ ended a channel", **of, **end)

@@ -13,7 +13,7 @@ RabbitMQ does only together with `reject-publish`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 DELIVERY_LIMIT = 20
@@ -94,6 +94,34 @@ class Topology:
     def dead_letters_queue(self) -> str:
         """Where dead letters are kept for operators."""
         return f"{self.prefix}.dead-letters"
+
+    def of_lane(self, lane: Lane) -> Topology:
+        """What a lane is consumed through: the exchange for events, the lane's queue, its binding."""
+        return self._part({self.images_exchange}, {self.lane_queue(lane)})
+
+    @property
+    def of_results(self) -> Topology:
+        """What results go through."""
+        return self._part({self.results_exchange}, {self.results_queue})
+
+    @property
+    def of_dead_letters(self) -> Topology:
+        """What dead letters go through."""
+        return self._part({self.dead_exchange}, {self.dead_letters_queue})
+
+    @property
+    def of_retries(self) -> Topology:
+        """What events that wait go through."""
+        queues = {self.retry_queue(lane, delay_s) for lane in Lane for delay_s in self.delays_s}
+        return self._part({self.images_exchange, self.retry_exchange}, queues)
+
+    def _part(self, exchanges: set[str], queues: set[str]) -> Topology:
+        return replace(
+            self,
+            exchanges=tuple(each for each in self.exchanges if each.name in exchanges),
+            queues=tuple(each for each in self.queues if each.name in queues),
+            bindings=tuple(each for each in self.bindings if each.queue in queues),
+        )
 
     def lane_queue(self, lane: Lane) -> str:
         """The queue that a lane is consumed from."""

@@ -17,13 +17,16 @@ AMQP_URL = re.compile(
     r"""
     (?P<scheme>amqps?)://
     (?: (?P<user>[^:@/?\#\s]*) (?: : (?P<password>[^:@/?\#\s]*) )? @ )?
-    (?P<host>[^:@/?\#\s\[\]]+ | \[[0-9A-Fa-f:.]+\])
-    (?: : (?P<port>[0-9]{1,5}) )?
+    (?P<hosts>
+        (?: [^:@/?\#\s\[\],]+ | \[[0-9A-Fa-f:.]+\] ) (?: : [0-9]{1,5} )?
+        (?: , (?: [^:@/?\#\s\[\],]+ | \[[0-9A-Fa-f:.]+\] ) (?: : [0-9]{1,5} )? )*
+    )
     (?: / (?P<virtual_host>[^@/?\#\s]*) )?
     """,
     re.VERBOSE,
 )
-"""RabbitMQ's URI (https://www.rabbitmq.com/docs/uri-spec) without a query: every option has a setting of its own.
+"""RabbitMQ's URI (https://www.rabbitmq.com/docs/uri-spec) without a query: every option has a setting of its own. There
+may be several hosts, separated by commas.
 
 It is strict on purpose. A password with a bare `@` or `/` would be parsed as part of the host or the virtual host, and
 could end up in a log.
@@ -54,7 +57,8 @@ class AmqpSettings(Section):
 
     url: Annotated[SecretStr, AfterValidator(_amqp_url)] = Field(
         SecretStr("amqp://guest:guest@127.0.0.1:5672/%2F"),
-        description="Address of the broker, with TLS when it begins with `amqps://`. It may hold user and password.",
+        description="Address of the broker, with TLS when it begins with `amqps://`. It may hold user and password, "
+        "and several hosts, each with its port (`amqp://a:5672,b:5672/%2F`), which are tried in turn.",
         json_schema_extra={"allowed": "an amqp:// or amqps:// address without query"},
     )
     username: str | None = Field(None, description="User name; takes the place of the one in `url`.")
@@ -90,6 +94,17 @@ class AmqpSettings(Section):
         json_schema_extra={"allowed": "letters, digits, dots, dashes and underscores"},
     )
     confirm_timeout_s: float = Field(30, gt=0, description="Longest wait for the broker to confirm a message.")
+    hold_s: float = Field(
+        900,
+        gt=0,
+        description="A delivery in hand for longer goes back to its queue; must be below the broker's "
+        "`consumer_timeout` (30 min by default).",
+    )
+    maximum_bytes_in_hand: ByteSize = Field(
+        ByteSize(64 * MEBIBYTE),
+        ge=1,
+        description="While the messages in hand are larger together, no more are read; a single larger one is taken.",
+    )
 
 
 class RetrySettings(Section):

@@ -6,7 +6,7 @@ import pytest
 from pika import exceptions
 
 from worker.amqp.diagnosis import connect_error, connection_lost_error, describe_difference, refusal_error
-from worker.amqp.parameters import Address, address
+from worker.amqp.parameters import Address, addresses
 from worker.errors import Misconfigured, TryLater
 from worker.settings import AmqpSettings
 
@@ -98,8 +98,8 @@ def test_the_brokers_text_about_a_virtual_host_is_kept() -> None:
     ],
 )
 def test_the_address_from_the_url(url: str, expected: Address) -> None:
-    assert address(AmqpSettings.model_validate({"url": url})) == expected
+    assert addresses(AmqpSettings.model_validate({"url": url})) == [expected]
 
 
 def test_an_address_shows_no_secret() -> None:
-    assert str(address(AmqpSettings.model_validate({"url": "amqp://u:secret@h/"}))) == "u@h:5672, virtual host '/'"
+    assert str(addresses(AmqpSettings.model_validate({"url": "amqp://u:secret@h/"}))[0]) == "u@h:5672, virtual host '/'"

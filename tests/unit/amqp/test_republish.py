@@ -31,6 +31,9 @@ class RecordingSettler:
     def requeue(self, tag: int) -> None:
         self.verbs.append(("requeue", tag))
 
+    def reject(self, tag: int) -> None:
+        self.verbs.append(("reject", tag))
+
 
 def delivery(settler: RecordingSettler | None = None, **properties: Any) -> Delivery:
     made = pika.BasicProperties(**properties)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from worker.amqp.connection import connected
-from worker.amqp.parameters import address
+from worker.amqp.parameters import addresses
 from worker.amqp.topology import Topology, topology
 from worker.diagnostics.chaos.client import ChaosClient
 from worker.diagnostics.chaos.ledger import Ledger
@@ -267,7 +267,7 @@ class ChaosRun:
         if worker.process is None:
             return False
         try:
-            return cut_connections(worker.process.pid, address(self._options.amqp).port) > 0
+            return cut_connections(worker.process.pid, addresses(self._options.amqp)[0].port) > 0
         except PermissionError as error:
             reason = f"this kernel does not let connections be cut from outside ({error})"
             self._unavailable[FaultKind.CONNECTION] = reason

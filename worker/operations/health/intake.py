@@ -11,10 +11,12 @@ import asyncio
 import math
 import random
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from worker.amqp.broker import Broker
 from worker.engine import Active
+from worker.errors import AutotagError
 from worker.operations.health.status import Pause
 
 PATIENCE_S = 2.0
@@ -113,6 +115,7 @@ class Intake:
         """Ask RabbitMQ now and then, at irregular times: of two workers that lack the same, one goes on first."""
         if now_s >= self._ask_about_others_at_s:
             self._ask_about_others_at_s = now_s + _ASK_ABOUT_OTHERS_EVERY_S * random.uniform(1, 1.5)  # noqa: S311
-            others = await self._broker.consumers_of_others()
-            self._other_consumers = self._other_consumers if others is None else others
+            with suppress(AutotagError):  # not connected: then nothing is taken in any case
+                others = await self._broker.consumers_of_others()
+                self._other_consumers = max(others.values(), default=0)
         return self._other_consumers

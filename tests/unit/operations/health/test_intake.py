@@ -8,8 +8,8 @@ from typing import cast
 import pytest
 
 from worker.amqp.broker import Broker
+from worker.amqp.topology import Lane
 from worker.engine import Active
-from worker.operations.health import intake as intake_module
 from worker.operations.health.intake import PATIENCE_S, Intake, Situation, reasons_to_pause
 from worker.operations.health.status import Pause
 
@@ -62,9 +62,9 @@ class FakeBroker:
         self.changes += 1
         del self.pauses[reason]
 
-    async def consumers_of_others(self) -> int:
+    async def consumers_of_others(self) -> dict[Lane, int]:
         self.asked += 1
-        return self.others
+        return {Lane.LIVE: self.others, Lane.BULK: 0}
 
 
 def reasons(active: FakeActive, situation: Situation = ALL_WELL) -> dict[Pause, str]:
@@ -119,7 +119,7 @@ def test_the_sentence_names_the_cause() -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The monotonic time that the gate sees, in seconds: the last entry."""
     times = [1000.0]
-    monkeypatch.setattr(intake_module.time, "monotonic", lambda: times[-1])
+    monkeypatch.setattr("worker.operations.health.intake.time.monotonic", lambda: times[-1])
     return times
 
 
