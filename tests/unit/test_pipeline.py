@@ -165,7 +165,7 @@ class Reloading:
         delivery = Delivery(
             json.dumps(event).encode(),
             pika.BasicProperties(
-                content_type="application/cloudevents+json", headers={ATTEMPT_HEADER: attempt, **headers}
+                content_type="application/cloudevents+json", headers={ATTEMPT_HEADER: attempt} | (headers or {})
             ),
             Lane.LIVE,
             tag=1,
