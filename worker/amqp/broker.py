@@ -370,7 +370,7 @@ class Broker:
         phases = {self._consuming.phase, self._publishing.phase}
         if UpkeepPhase.CLOSED in phases:
             return BrokerPhase.CLOSED
-        if UpkeepPhase.WAITING in phases:
+        if UpkeepPhase.WAITING in phases or self._consuming.is_losing or self._publishing.is_losing:
             return BrokerPhase.WAITING
         if UpkeepPhase.CONNECTING in phases:
             return BrokerPhase.CONNECTING

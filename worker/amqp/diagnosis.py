@@ -91,7 +91,7 @@ def refusal_error(error: BaseException, broker: Address, action: str) -> Autotag
 
 
 def channel_end(error: BaseException) -> dict[str, object] | None:
-    """Why RabbitMQ has closed a channel, as fields of a log line: its words, a reason, what to do. None if it did not."""
+    """Why RabbitMQ closed a channel, as fields of a log line: its words, a reason, what to do. None if it did not."""
     if not isinstance(error, pika_errors.ChannelClosedByBroker):
         return None
     text = error.reply_text

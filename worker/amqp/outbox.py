@@ -287,7 +287,7 @@ class Outbox:
         if isinstance(error, Unroutable):
             way.confirmed_at_s.pop(key, None)
         if connected:
-            _log.warning("not taken by RabbitMQ: held, and tried again", way=way.name.value, error=str(error))
+            _log.warning("not taken by RabbitMQ", way=way.name.value, error=str(error), held=len(way.held) + 1)
         if way.probing is None and self._is_read:
             way.probing = asyncio.create_task(self._open(way, _FIRST_PAUSE_S), name=f"amqp {way.name}")
         self._on_change()
@@ -379,12 +379,13 @@ class Outbox:
                 message.fail(error)
 
     def _note_failure(self, way: _Way, error: AutotagError, *, own_fault: bool) -> None:
+        known = str(way.shut.error) if way.shut is not None else None
         if way.shut is None:
             way.shut = _Shut(time.monotonic(), error, own_fault)
         elif own_fault:
             way.shut.error, way.shut.own_fault = error, True
-        if own_fault:
-            _log.warning("still not taken by RabbitMQ", way=way.name.value, error=str(error), held=len(way.held))
+        if own_fault and str(error) != known:
+            _log.warning("not taken by RabbitMQ", way=way.name.value, error=str(error), held=len(way.held))
         self._on_change()
 
     def _free(self, way: _Way, publisher: Publisher) -> None:

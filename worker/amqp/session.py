@@ -296,11 +296,13 @@ class PublishingSession:
     async def is_read(self) -> bool:
         """Whether RabbitMQ reads this connection: waits for as long as it blocks it. False when it is lost.
 
-        A message to the default exchange, for a queue that does not exist, is confirmed and leaves nothing behind.
+        A message to the default exchange, for a queue that does not exist, is confirmed and leaves nothing behind. In
+        an alarm RabbitMQ still takes the first message of a connection, and blocks it then: so there are two.
         """
         publisher = self.at_large
         while publisher is not None and not self._connection.lost.done():
             try:
+                await publisher.publish_into_nothing()
                 await publisher.publish_into_nothing()
             except NotPublished:
                 if publisher.is_open:
