@@ -16,7 +16,7 @@ import structlog
 
 from worker.amqp.broker import Broker
 from worker.amqp.delivery import Delivery, Ending
-from worker.amqp.errors import NotPublished, Unroutable
+from worker.amqp.errors import NotPublished, Unpublishable, Unroutable
 from worker.engine import Active
 from worker.errors import AutotagError, CannotBeDone, ResourceExhausted, TryLater, Unavailable, exhausted
 from worker.messages import Event, Result, UnreadableEvent, read_event, write_result
@@ -132,6 +132,8 @@ class Pipeline:
                     ending = await self._settle(context)
                 except Unroutable as error:
                     ending = await self._hold(context, error)
+            except Unpublishable as error:
+                ending = await self._set_aside(context, error)
             except NotPublished as error:
                 ending = self._requeue(context, error)
             self._account_for(context, ending)
@@ -309,6 +311,21 @@ class Pipeline:
         await self._broker.retry_later(context.delivery, at_least_s=0, counted=False)
         context.delivery.ack()
         return Ending.RETRIED
+
+    async def _set_aside(self, context: DeliveryContext, error: Unpublishable) -> Ending:
+        """What would end the event can never be published: the event itself goes to the dead letters."""
+        context.record(error)
+        _log.error("cannot be published; the event goes to the dead letters", error=str(error), **context.log_fields())
+        asset, instance = context.asset_and_instance()
+        try:
+            await self._broker.dead_letter(context.delivery, error.reason, str(error), asset=asset, instance=instance)
+        except Unpublishable:
+            if not self._broker.can_reject:
+                raise
+            context.delivery.reject()
+        else:
+            context.delivery.ack()
+        return Ending.DEAD_LETTERED
 
     def _requeue(self, context: DeliveryContext, error: NotPublished) -> Ending:
         """What should replace the event was not confirmed: the event itself stays the record of it."""
