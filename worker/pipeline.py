@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
@@ -370,6 +371,12 @@ class Pipeline:
             except Exception as another:  # noqa: BLE001 - there is always one way left
                 _log.error("nor could it be ended with its reason", error=str(another), **context.log_fields())
         context.record(fault)
+        pause_s = _FIRST_PAUSE_S
+        while not self._broker.can_reject:  # its queue may have no dead-letter exchange: RabbitMQ would drop the event
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            with suppress(Exception):
+                return await self._set_aside(context, fault)
         context.delivery.reject()
         return Ending.DEAD_LETTERED
 

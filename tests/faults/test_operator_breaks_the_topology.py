@@ -41,7 +41,7 @@ def test_results_without_a_queue_keep_their_events_until_the_binding_is_there_ag
     far.dms.unbind_results()
     far.load(40)
     # The service notices, keeps the events, and binds the queue again, since `amqp.declare` is on
-    until(lambda: far.logged("result is unroutable; the event is kept and comes back"), "it was noticed")
+    until(lambda: far.logged("not taken by RabbitMQ", way="results"), "it was noticed")
     far.ledger.settle()
     assert far.ledger.statuses() == {"tagged"}
     assert far.ledger.dead == {}
@@ -54,7 +54,9 @@ def test_where_declaring_is_the_administrators_the_events_wait_for_the_administr
     with scene(broker, queue_prefix, tmp_path, photographs, AMQP__DECLARE="false") as it:
         it.dms.unbind_results()
         it.load(40)
-        until(lambda: it.logged("result is unroutable; the event is kept and comes back"), "it was noticed")
+        until(lambda: it.logged("not taken by RabbitMQ", way="results"), "it was noticed")
+        until(lambda: (it.service.status() or {})["broker"]["lanes"] == [], "no more events are taken")
+        assert "bind" in str((it.service.status() or {})["why_not"])
         time.sleep(3)
         it.ledger.gather()
         assert it.ledger.results == {}

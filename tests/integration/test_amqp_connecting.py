@@ -39,6 +39,18 @@ async def state_without_connection(settings: AmqpSettings) -> BrokerState:
         return state
 
 
+async def pauses_without_consuming(settings: AmqpSettings, number: int) -> dict[str, str]:
+    """Start, and return the messages of the pauses once there are so many: it is connected, and goes on trying."""
+    async with serving(settings, start=False) as it:
+        starting = asyncio.create_task(it.broker.start())
+        await eventually(lambda: len(it.broker.state.pauses) == number, f"{number} pauses", within_s=20)
+        assert not starting.done()
+        assert not it.broker.state.ready
+        assert it.broker.state.lanes == frozenset()
+        starting.cancel()
+        return {reason: pause.message for reason, pause in it.broker.state.pauses.items()}
+
+
 async def refusal(settings: AmqpSettings) -> AutotagError:
     with pytest.raises(AutotagError) as caught:
         async with connected(settings, "test"):
@@ -123,45 +135,55 @@ async def test_queues_declared_elsewhere_with_other_arguments_are_all_named_with
     settings = settings_for(broker)
     topology = topology_for(settings)
     live, bulk = topology.lane_queue(Lane.LIVE), topology.lane_queue(Lane.BULK)
-    other = dict(next(queue.arguments for queue in topology.queues if queue.name == live)) | {"x-delivery-limit": 7}
+    arguments = next(queue.arguments for queue in topology.queues if queue.name == live)
     async with open_operator(settings) as operator:
+        other = dict(arguments) | {"x-dead-letter-exchange": "elsewhere"}
         await operator.call("queue_declare", queue=live, durable=True, arguments=other)
         await operator.call("queue_declare", queue=bulk, durable=True)
         await operator.call(
             "exchange_declare", exchange=topology.results_exchange, exchange_type="direct", durable=True
         )
-        state = await state_without_connection(settings)
-        error = str(state.last_error)
-        assert state.last_error_reason == "topology_differs"
-        assert f"queue {live} exists already with another x-delivery-limit: ours would be 20" in error
-        assert "the one there has 7" in error
-        assert f"queue {bulk} exists already with another" in error
-        assert f"exchange {topology.results_exchange} exists already with another type: ours would be topic" in error
+        pauses = await pauses_without_consuming(settings, 3)
+        error = pauses["lane_live_cannot_be_consumed"]
+        assert f"queue {live} exists already with another x-dead-letter-exchange: ours would be" in error
+        assert "the one there has elsewhere" in error
         assert "amqp.queue_prefix" in error
+        assert f"queue {bulk} exists already with another" in pauses["lane_bulk_cannot_be_consumed"]
+        error = pauses["results_cannot_be_published"]
+        assert f"exchange {topology.results_exchange} exists already with another type: ours would be topic" in error
 
 
-async def test_once_the_operator_has_removed_the_cause_the_service_consumes(broker: str) -> None:
+async def test_a_lane_whose_queue_differs_does_not_keep_the_other_from_being_consumed(broker: str) -> None:
     settings = settings_for(broker)
     topology = topology_for(settings)
     async with open_operator(settings) as operator, serving(settings, topology=topology, start=False) as it:
         await operator.call("queue_declare", queue=topology.lane_queue(Lane.LIVE), durable=True)
         starting = asyncio.create_task(it.broker.start())
-        await eventually(
-            lambda: it.broker.state.last_error_reason == "topology_differs", "the difference is seen", within_s=20
-        )
+        await eventually(lambda: it.broker.state.lanes == {Lane.BULK}, "bulk is consumed", within_s=20)
+        await it.publish_event(lane=Lane.BULK)
+        (await it.next()).ack()
+        assert it.broker.state.phase is BrokerPhase.CONSUMING
+        assert not it.broker.state.ready
+        assert set(it.broker.state.pauses) == {"lane_live_cannot_be_consumed"}
+        # Once the operator has removed the cause, it is consumed too
         await operator.call("queue_delete", queue=topology.lane_queue(Lane.LIVE))
         await asyncio.wait_for(starting, 10)
         assert it.broker.state.ready
-        assert it.broker.state.last_error is None
+        assert it.broker.state.pauses == {}
+        assert it.broker.state.reconnects == 0
 
 
 async def test_with_declaring_turned_off_everything_missing_is_named_and_nothing_is_made(broker: str) -> None:
     settings = settings_for(broker, declare=False)
     topology = topology_for(settings)
-    state = await state_without_connection(settings)
-    assert state.last_error_reason == "topology_missing"
-    for name in (topology.lane_queue(Lane.LIVE), topology.retry_queue(Lane.BULK, 1), topology.results_exchange):
-        assert f"'{name}'" in str(state.last_error)
+    pauses = await pauses_without_consuming(settings, 5)
+    for reason, name in (
+        ("lane_live_cannot_be_consumed", topology.lane_queue(Lane.LIVE)),
+        ("retries_cannot_be_published", topology.retry_queue(Lane.BULK, 1)),
+        ("results_cannot_be_published", topology.results_exchange),
+        ("dead_letters_cannot_be_published", topology.dead_letters_queue),
+    ):
+        assert f"'{name}'" in pauses[reason]
     async with open_operator(settings) as operator:
         await declare(operator.connection, topology)
     async with serving(settings, topology=topology) as it:
@@ -173,9 +195,9 @@ async def test_a_user_without_rights(node: PrivateBroker) -> None:
     node.ctl("add_user", "reader", "secret")
     node.ctl("set_permissions", "reader", "^$", "^$", ".*")
     settings = settings_for(node.url_of("/", "reader", "secret"))
-    state = await state_without_connection(settings)
-    assert state.last_error_reason == "permission_refused"
-    assert f"declaring queue {settings.queue_prefix}.images.live" in str(state.last_error)
+    pauses = await pauses_without_consuming(settings, 5)
+    assert f"declaring queue {settings.queue_prefix}.images.live" in pauses["lane_live_cannot_be_consumed"]
+    assert "rabbitmqctl set_permissions" in pauses["results_cannot_be_published"]
 
 
 async def test_operators_see_who_is_connected(node: PrivateBroker) -> None:

@@ -86,7 +86,7 @@ async def test_only_selected_letters_are_listed(settings: AmqpSettings, selectio
 async def test_a_replayed_event_is_like_a_new_one_and_goes_to_its_own_lane(settings: AmqpSettings) -> None:
     async with serving(settings) as it:
         letters = await three_letters(it)
-        assert await letters.replay(Selection(reason="image_truncated")) == 2
+        assert (await letters.replay(Selection(reason="image_truncated"))).number == 2
         replayed: dict[str | None, Delivery] = {}
         for _ in range(2):
             delivery = await it.next()
@@ -122,7 +122,7 @@ async def test_an_event_that_took_the_worker_down_too_often_is_dead_lettered_by_
         (letter,) = await letters.browse(Selection(lane=Lane.BULK, reason="delivery_limit"))
         assert letter.message == "set aside by RabbitMQ itself: delivery_limit"
         assert len(letter.key) == 16
-        assert await letters.replay(Selection(key=letter.key)) == 1
+        assert (await letters.replay(Selection(key=letter.key))).number == 1
         again = await it.next()
         assert (again.body, again.lane, again.delivery_count) == (b"poison", Lane.BULK, 0)
         again.ack()

@@ -207,9 +207,12 @@ async def test_a_broker_that_stays_blocked_is_given_up_and_closing_does_not_hang
         await asyncio.to_thread(node.set_memory_alarm, True)
         with pytest.raises(NotConfirmed, match=r"[Bb]locked"):
             await asyncio.wait_for(it.publish_event(), 10)
-        await consuming_again(it)  # a new connection, not blocked until it publishes
+        # A new connection is blocked once something is published: a probe, so that no event is taken for that
+        await eventually(lambda: it.broker.state.connected and it.broker.state.blocked, "blocked again", within_s=20)
+        assert it.broker.state.lanes == frozenset()
+        assert it.broker.state.pauses["broker_blocked"].since_s < time.monotonic() - 1  # since the first connection
         publishing = asyncio.create_task(it.publish_event())
-        await eventually(lambda: it.broker.state.blocked, "blocked again", within_s=20)
+        await asyncio.sleep(0)
         began_s = time.monotonic()
         await it.broker.close()
         assert time.monotonic() - began_s < 5
@@ -253,6 +256,9 @@ async def test_permission_revoked_while_running_is_reported_and_consuming_resume
     async with serving(settings_for(node.url_of("/", "worker", "secret"))) as it:
         await asyncio.to_thread(node.ctl, "set_permissions", "worker", ".*", ".*", "^$")
         node.close_connections()
-        await eventually(lambda: it.broker.state.last_error_reason == "permission_refused", "refused", within_s=20)
+        await eventually(
+            lambda: "lane_live_cannot_be_consumed" in it.broker.state.pauses, "it is not consumed", within_s=20
+        )
+        assert "ACCESS_REFUSED" in it.broker.state.pauses["lane_live_cannot_be_consumed"].message
         await asyncio.to_thread(node.ctl, "set_permissions", "worker", ".*", ".*", ".*")
         await consuming_again(it)

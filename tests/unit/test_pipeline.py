@@ -57,6 +57,7 @@ class FakeBroker:
     published: list[OutgoingMessage] = field(default_factory=list)
     retried: list[dict[str, object]] = field(default_factory=list)
     dead: list[str] = field(default_factory=list)
+    can_reject: bool = True
     fails: dict[str, list[Exception]] = field(default_factory=dict)
     """What its methods raise at their next calls, by name."""
 
@@ -533,6 +534,23 @@ async def test_where_not_even_a_dead_letter_can_be_published_rabbitmq_is_asked_t
     it.outcome = tagged
     assert await it.handle() is Ending.DEAD_LETTERED
     assert it.settler.settled == ["reject"]
+
+
+async def test_where_rabbitmq_would_drop_the_event_it_is_held_until_it_can_be_set_aside(
+    it: Reloading, no_pause: list[float]
+) -> None:
+    fault = RecursionError("headers within headers")
+    it.broker.can_reject = False
+    it.broker.fails = {"publish_result": [fault] * 2, "dead_letter": [fault] * 5}
+
+    async def tagged(subject: Subject, **_: object) -> Tagged:
+        return made(subject, ANSWERED)
+
+    it.outcome = tagged
+    it.broker.fails["retry_later"] = [fault]
+    assert await it.handle() is Ending.DEAD_LETTERED
+    assert (it.broker.dead, it.settler.settled) == (["internal_error"], ["ack"])
+    assert no_pause == [1, 2, 4, 8, 16]
 
 
 # ── waiting ──────────────────────────────────────────────────────────────────────────────────────────────────────────

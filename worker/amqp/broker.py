@@ -8,22 +8,24 @@ end them can be published; each reason not to is a named pause.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 
 from worker.amqp.connection import Connection
 from worker.amqp.declare import levels
 from worker.amqp.delivery import Delivery
-from worker.amqp.errors import BrokerUnreachable, NotConfirmed, Unroutable
+from worker.amqp.errors import TOO_LARGE, BrokerUnreachable, NotConfirmed, Unpublishable, Unroutable
 from worker.amqp.mark import HeaderCheck, HeaderMark
 from worker.amqp.outbox import Message, Outbox, WayOut
 from worker.amqp.parameters import Address, addresses, connection_name
 from worker.amqp.publisher import message_properties
-from worker.amqp.republish import dead_letter_properties, retry_probe_properties, retry_properties
+from worker.amqp.republish import dead_letter_properties, retry_probe_properties, retry_properties, without_image
 from worker.amqp.session import ConsumingSession, PublishingSession
 from worker.amqp.state import BrokerPause, BrokerPhase, BrokerState
 from worker.amqp.topology import Lane, Topology
@@ -36,6 +38,12 @@ _log = structlog.get_logger(__name__)
 _CLOSING = "closing"
 
 _LANE_PAUSE = "lane_{lane}_cannot_be_consumed"
+
+BYTES_IN_HAND = "bytes_in_hand"
+"""The pause while the messages in hand are so large together that no more are read."""
+
+_NAMED_AFTER_S = 5.0
+"""A shorter pause for that is part of normal work with large messages."""
 
 _AGE_CHECKS_PER_HOLD = 20
 _LONGEST_AGE_CHECK_INTERVAL_S = 10.0
@@ -81,6 +89,10 @@ class Broker:
         self._started = asyncio.Event()
         self._ageing: asyncio.Task[None] | None = None
         self._bytes_in_hand = 0
+        self._read_from: Connection | None = None
+        """The consuming connection, also before its session is in use."""
+        self._full_since_s: float | None = None
+        """Since when more bytes than `amqp.maximum_bytes_in_hand` are in hand (monotonic)."""
         self._was_paused = True
         self._connected_once = False
         self._reconnects = 0
@@ -225,19 +237,37 @@ class Broker:
     ) -> None:
         """Publish a delivery's message and the reason for its failure to the dead letters; the caller then acks it.
 
-        Returns when RabbitMQ has confirmed it, however long that takes. Raises Unpublishable.
+        Returns when RabbitMQ has confirmed it, however long that takes. What the publisher set and cannot be written
+        again is left out. Raises Unpublishable where the message is larger than RabbitMQ takes and `can_reject`: it
+        moves the whole message there itself then. Where it cannot, the event is published without its image.
         """
-        properties = dead_letter_properties(
-            delivery,
-            reason,
-            message,
-            asset=asset,
-            instance=instance,
-            headers=headers or {},
-            now=datetime.now(UTC),
-            mark=self._mark,
-        )
-        await self._outbox.publish(WayOut.DEAD_LETTERS, Message(delivery.lane.value, delivery.body, properties))
+
+        def publish(body: bytes, **options: Any) -> Awaitable[None]:
+            properties = dead_letter_properties(
+                delivery,
+                reason,
+                message,
+                asset=asset,
+                instance=instance,
+                headers=headers or {},
+                now=datetime.now(UTC),
+                mark=self._mark,
+                body=body,
+                **options,
+            )
+            return self._outbox.publish(WayOut.DEAD_LETTERS, Message(delivery.lane.value, body, properties))
+
+        try:
+            await publish(delivery.body)
+        except Unpublishable as error:
+            if error.reason != TOO_LARGE:
+                await publish(delivery.body, without_publishers=True)
+            elif self.can_reject:
+                raise
+            else:
+                left_out = f"{len(delivery.body)} bytes, SHA-256 {hashlib.sha256(delivery.body).hexdigest()}"
+                body = without_image(delivery.body, maximum_bytes=self._outbox.maximum_bytes)
+                await publish(body, left_out=left_out)
 
     def _retry_probe(self, key: str) -> Message:
         return Message(key, b"", retry_probe_properties(self._mark))
@@ -277,11 +307,30 @@ class Broker:
     def on_bytes(self, change: int) -> None:
         """The bodies in hand have become larger or smaller by this many bytes."""
         self._bytes_in_hand += change
+        maximum_bytes = self._settings.maximum_bytes_in_hand
+        if (self._bytes_in_hand > maximum_bytes) is (self._full_since_s is not None):
+            return
+        if self._full_since_s is None:
+            self._full_since_s = time.monotonic()
+            asyncio.get_running_loop().call_later(_NAMED_AFTER_S, self._on_change)
+            if self._read_from is not None:
+                self._read_from.pause_reading()
+        else:
+            was_named = self._is_full_for_long
+            self._full_since_s = None
+            if self._read_from is not None:
+                self._read_from.resume_reading()
+            if was_named:
+                self._on_change()
+
+    @property
+    def _is_full_for_long(self) -> bool:
+        return self._full_since_s is not None and time.monotonic() - self._full_since_s >= _NAMED_AFTER_S
 
     async def _open_consuming(self, where: Address) -> ConsumingSession:
-        connection = await Connection.open(self._settings, connection_name(), where)
+        self._read_from = await Connection.open(self._settings, connection_name(), where)
         return ConsumingSession(
-            connection,
+            self._read_from,
             self._settings,
             self._topology,
             self._lanes,
@@ -326,7 +375,16 @@ class Broker:
         session = self._consuming.session
         lanes = session.faults if session is not None else {}
         of_lanes = {_LANE_PAUSE.format(lane=lane): pause for lane, pause in lanes.items()}
-        return {**self._pauses, **self._outbox.pauses, **of_lanes}
+        return {**self._pauses, **self._outbox.pauses, **of_lanes, **self._bytes_pause()}
+
+    def _bytes_pause(self) -> dict[str, BrokerPause]:
+        if self._full_since_s is None or not self._is_full_for_long:
+            return {}
+        message = (
+            f"the messages in hand have more than amqp.maximum_bytes_in_hand ({self._settings.maximum_bytes_in_hand} "
+            "bytes) together: no more are read until some have ended; send large images by path or url, or raise it"
+        )
+        return {BYTES_IN_HAND: BrokerPause(self._full_since_s, message)}
 
     def _on_change(self) -> None:
         """Something may have changed: pass it on to the outbox, to the consumers, and to `on_state`."""
@@ -371,7 +429,7 @@ class Broker:
         phases = {self._consuming.phase, self._publishing.phase}
         if UpkeepPhase.CLOSED in phases:
             return BrokerPhase.CLOSED
-        if UpkeepPhase.WAITING in phases:
+        if UpkeepPhase.WAITING in phases or self._consuming.is_losing or self._publishing.is_losing:
             return BrokerPhase.WAITING
         if UpkeepPhase.CONNECTING in phases:
             return BrokerPhase.CONNECTING

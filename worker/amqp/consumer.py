@@ -25,7 +25,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Receiver(Protocol):
-    """Whoever takes the deliveries. Its methods are called in the event loop and must not block."""
+    """What takes the deliveries. Its methods are called in the event loop and must not block."""
 
     @property
     def is_paused(self) -> bool:
@@ -65,6 +65,8 @@ class Consumer:
         self._unsettled: dict[int, Delivery] = {}
         """In the order of their arrival."""
         self._held: list[Delivery] = []
+        self._room_at = -1
+        self._on_room: Callable[[], None] = lambda: None
         channel.raw.add_on_cancel_callback(self._on_cancel)
         channel.closed.add_done_callback(lambda _: self.lose_all())
 
@@ -93,6 +95,16 @@ class Consumer:
         """When the oldest delivery in hand arrived (monotonic)."""
         return next((each.received_at_s for each in self._unsettled.values()), None)
 
+    def has_room(self, prefetch: int, on_room: Callable[[], None]) -> bool:
+        """Whether no more than half of the prefetch is in hand; if not, `on_room` is called once that is so.
+
+        RabbitMQ counts a prefetch for each consumer: without this, in hand could be twice the prefetch after a pause,
+        three times after the next.
+        """
+        self._room_at = prefetch // 2
+        self._on_room = on_room
+        return len(self._unsettled) <= self._room_at
+
     async def consume(self, queue: str, prefetch: int) -> None:
         """Start consuming, with at most `prefetch` unsettled deliveries. Raises what `Channel.wait` raises."""
         raw = self._channel.raw
@@ -109,8 +121,15 @@ class Consumer:
 
     async def cancel(self) -> None:
         """Stop consuming. Deliveries in hand stay in hand. Raises what `Channel.wait` raises."""
-        tag, self._tag = self._tag, None
-        await self._channel.call(self._channel.raw.basic_cancel, tag, action=f"ending the consumer of lane {self.lane}")
+        raw, tag = self._channel.raw, self._tag
+        self._tag = None
+
+        def basic_cancel(**options: Any) -> None:
+            raw.basic_cancel(tag, **options)
+            # pika would reject what still arrives, which counts towards the delivery limit. Here it is held.
+            raw._cancelled.discard(tag)
+
+        await self._channel.call(basic_cancel, action=f"ending the consumer of lane {self.lane}")
 
     def deliver_held(self) -> None:
         """Deliver what was held during a pause that has ended."""
@@ -165,6 +184,8 @@ class Consumer:
         except (pika_errors.ChannelWrongStateError, pika_errors.ConnectionWrongStateError):
             _log.info("a delivery was not settled, its channel is gone; it comes again", verb=verb, delivery_tag=tag)
         self._receiver.on_bytes(-len(delivery.body))
+        if len(self._unsettled) == self._room_at and self._tag is None:
+            self._on_room()
 
     def _receive(self, method: Any, properties: Any, body: bytes) -> None:
         tag = int(method.delivery_tag)

@@ -27,6 +27,7 @@ from worker.amqp.republish import (
     FAILED_AT_HEADER,
     INSTANCE_HEADER,
     LANE_HEADER,
+    LEFT_OUT_HEADER,
     MAXIMUM_MESSAGE_CHARACTERS,
     MESSAGE_HEADER,
     REASON_HEADER,
@@ -43,6 +44,11 @@ _UNMARKED_MESSAGE = (
     "its headers do not carry this installation's mark and are ignored: they were written by another program, or by an "
     "Autotag of an earlier version or with another amqp.header_key or password"
 )
+
+_BROKER_MESSAGES = {
+    "delivery_limit": "set aside by RabbitMQ itself: it was delivered again and again, and never settled",
+    "rejected": "set aside whole by RabbitMQ: it, or its answer, could not be published (see the worker's log)",
+}
 
 _ASSET: TypeAdapter[str] = TypeAdapter(AssetId)
 _INSTANCE: TypeAdapter[str] = TypeAdapter(InstanceName)
@@ -70,6 +76,8 @@ class DeadLetter:
     failed_at: str | None
     """ISO 8601, UTC."""
     attempt: int
+    left_out: str | None
+    """What the event lacks here, since it was larger than RabbitMQ takes: size and SHA-256 of its whole body."""
     unmarked: bool
     """It has headers of ours without our mark: they are ignored, and what they say is only in `properties`."""
     size_bytes: int
@@ -102,6 +110,14 @@ class Selection:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """How many letters were replayed, and the keys of those that could not be, as they lack their image."""
+
+    number: int
+    without_image: tuple[str, ...]
+
+
 class DeadLetters:
     """The queue of dead letters. Every method raises Misconfigured or BrokerUnreachable when it cannot be read."""
 
@@ -123,21 +139,24 @@ class DeadLetters:
         async with self._scan(Selection(key=key, limit=1), None) as scan:
             return await scan.next()
 
-    async def replay(self, selection: Selection, on_progress: OnProgress | None = None) -> int:
-        """Publish the selected letters' events to their lanes again, as if for the first time; returns how many.
+    async def replay(self, selection: Selection, on_progress: OnProgress | None = None) -> Replayed:
+        """Publish the selected letters' events to their lanes again, as if for the first time.
 
         A letter leaves the queue only once its new message is confirmed. Raises NotPublished when one is not; that
-        letter and those after it stay.
+        letter and those after it stay. So do letters that were kept without their image.
         """
-        replayed = 0
+        replayed, without_image = 0, []
         async with self._scan(selection, on_progress) as scan:
             publisher = await Publisher.open(scan.connection, self._settings.confirm_timeout_s)
             while (letter := await scan.next()) is not None:
+                if letter.left_out is not None:
+                    without_image.append(letter.key)
+                    continue
                 exchange, properties = self._topology.images_exchange, replay_properties(letter.properties)
                 await publisher.publish(exchange, letter.lane.value, letter.body, properties)
                 scan.remove()
                 replayed += 1
-        return replayed
+        return Replayed(replayed, tuple(without_image))
 
     async def purge(self, selection: Selection, on_progress: OnProgress | None = None) -> int:
         """Delete the selected letters; returns how many."""
@@ -247,7 +266,7 @@ def _read(routing_key: str, properties: pika.BasicProperties, body: bytes, mark:
         reason, message = UNMARKED, _UNMARKED_MESSAGE
     else:
         reason = broker_reason or "unknown"
-        message = f"set aside by RabbitMQ itself: {reason}"
+        message = _BROKER_MESSAGES.get(reason, f"set aside by RabbitMQ itself: {reason}")
     lane = text(headers.get(LANE_HEADER)) or routing_key
     return DeadLetter(
         key=text(properties.message_id) or hashlib.sha256(body).hexdigest()[:16],
@@ -258,6 +277,7 @@ def _read(routing_key: str, properties: pika.BasicProperties, body: bytes, mark:
         instance=_valid(_INSTANCE, headers.get(INSTANCE_HEADER)),
         failed_at=_valid(_TIME, headers.get(FAILED_AT_HEADER)),
         attempt=attempt_of(headers.get(ATTEMPT_HEADER)),
+        left_out=text(headers.get(LEFT_OUT_HEADER)),
         unmarked=unmarked,
         size_bytes=len(body),
         properties=properties,

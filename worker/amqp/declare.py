@@ -7,8 +7,11 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from worker.amqp.connection import Channel, Connection
+from worker.amqp.diagnosis import Difference, difference_in
 from worker.amqp.topology import Topology
 from worker.errors import Misconfigured
+
+_MAXIMUM_DIFFERENCES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +23,12 @@ class _Step:
     options: dict[str, object] = field(default_factory=dict)
 
 
-async def declare(connection: Connection, topology: Topology) -> None:
-    """Declare exchanges, queues and bindings. Raises Misconfigured, which names each one that exists but differs."""
+async def declare(connection: Connection, topology: Topology) -> list[Difference]:
+    """Declare exchanges, queues and bindings; returns in what queues differ that can be used all the same.
+
+    So workers of two versions, or with other settings, can run side by side. Raises Misconfigured, which names each one
+    that exists but differs otherwise.
+    """
     declarations = [
         _Step(
             "exchange_declare",
@@ -46,11 +53,12 @@ async def declare(connection: Connection, topology: Topology) -> None:
         )
         for binding in topology.bindings
     ]
-    await _run(connection, declarations)
+    differences = await _run(connection, declarations)
     await _run(connection, bindings)
+    return differences
 
 
-async def find_missing(connection: Connection, topology: Topology) -> None:
+async def find_missing(connection: Connection, topology: Topology) -> list[Difference]:
     """Check that all exchanges and queues exist; declares none. Raises Misconfigured, which names each missing one."""
     exchanges = [
         _Step("exchange_declare", f"use of exchange {exchange.name}", {"exchange": exchange.name, "passive": True})
@@ -60,7 +68,7 @@ async def find_missing(connection: Connection, topology: Topology) -> None:
         _Step("queue_declare", f"use of queue {queue.name}", {"queue": queue.name, "passive": True})
         for queue in topology.queues
     ]
-    await _run(connection, exchanges + queues)
+    return await _run(connection, exchanges + queues)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +111,7 @@ class _Scratch:
         return self._channel
 
     def abandon(self) -> None:
-        """Close it without waiting for the reply: whoever asks may have been cancelled, or never been answered."""
+        """Close it without waiting for the reply: the one who asks may have been cancelled, or never been answered."""
         if self._channel is not None:
             self._channel.abandon()
 
@@ -117,15 +125,39 @@ async def _channels(connection: Connection) -> AsyncIterator[_Scratch]:
         scratch.abandon()
 
 
-async def _run(connection: Connection, steps: Iterable[_Step]) -> None:
-    """Run all steps, then raise one error that names every refused one. A refusal closes only the channel."""
+async def _run(connection: Connection, steps: Iterable[_Step]) -> list[Difference]:
+    """Run all steps, then raise one error that names every refused one. A refusal closes only the channel.
+
+    A queue that differs harmlessly is declared with its own argument then, so that a further difference is found too.
+    """
     refusals: list[Misconfigured] = []
+    harmless: list[Difference] = []
     async with _channels(connection) as scratch:
         for step in steps:
-            channel = await scratch.get()
-            try:
-                await channel.call(getattr(channel.raw, step.method), action=step.action, **step.options)
-            except Misconfigured as refusal:
-                refusals.append(refusal)
+            options = step.options
+            for _ in range(_MAXIMUM_DIFFERENCES):
+                channel = await scratch.get()
+                try:
+                    await channel.call(getattr(channel.raw, step.method), action=step.action, **options)
+                except Misconfigured as refusal:
+                    difference = difference_in(str(channel.closed.result())) if channel.closed.done() else None
+                    if difference is None or not difference.is_harmless:
+                        refusals.append(refusal)
+                        break
+                    harmless.append(difference)
+                    options = _as_it_is(options, difference)
+                else:
+                    break
     if refusals:
         raise Misconfigured("; ".join(map(str, refusals)), reason=refusals[0].reason)
+    return harmless
+
+
+def _as_it_is(options: dict[str, object], difference: Difference) -> dict[str, object]:
+    """A queue's declaration with an argument as the existing queue has it."""
+    given = options["arguments"]
+    assert isinstance(given, dict)  # noqa: S101 - every declaration of a queue has them
+    arguments: dict[str, object] = {name: value for name, value in given.items() if name != difference.argument}
+    if difference.theirs is not None:
+        arguments[difference.argument] = int(difference.theirs) if difference.theirs.isdigit() else difference.theirs
+    return options | {"arguments": arguments}

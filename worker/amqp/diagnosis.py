@@ -6,6 +6,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from pika import exceptions as pika_errors
 from pika.adapters.utils import connection_workflow as workflow
@@ -91,7 +92,7 @@ def refusal_error(error: BaseException, broker: Address, action: str) -> Autotag
 
 
 def channel_end(error: BaseException) -> dict[str, object] | None:
-    """Why RabbitMQ has closed a channel, as fields of a log line: its words, a reason, what to do; None if not."""
+    """Why RabbitMQ closed a channel, as fields of a log line: its words, a reason, what to do. None if it did not."""
     if not isinstance(error, pika_errors.ChannelClosedByBroker):
         return None
     text = error.reply_text
@@ -160,23 +161,74 @@ _CHANNEL_ENDS = tuple(
 )
 
 
-def describe_difference(text: str) -> str | None:
-    """A sentence for RabbitMQ's text about inequivalent arguments: what differs, both values, what to do; else None."""
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A queue or exchange that exists with another argument than ours; values as text, None for no such argument."""
+
+    kind: str
+    name: str
+    argument: str
+    ours: str | None
+    theirs: str | None
+
+    @property
+    def what(self) -> str:
+        """What differs, in words."""
+        ours, theirs = self.ours or "no such argument", self.theirs or "no such argument"
+        return (
+            f"{self.kind} {self.name} exists already with another {self.argument}: ours would be {ours}, the one there "
+            f"has {theirs}"
+        )
+
+    @property
+    def is_harmless(self) -> bool:
+        """Whether the queue can be used as it is: it only has other limits, as during a rolling upgrade."""
+        if self.argument == "x-overflow":
+            return self.ours is None and (self.theirs or "").startswith("reject-publish")
+        return self.kind == "queue" and self.argument in _HARMLESS
+
+
+_HARMLESS = frozenset(
+    {
+        "x-delivery-limit",
+        "x-max-length",
+        "x-max-length-bytes",
+        "x-max-in-memory-length",
+        "x-max-in-memory-bytes",
+        "x-quorum-initial-group-size",
+        "x-initial-cluster-size",
+        "x-queue-leader-locator",
+        "x-quorum-target-group-size",
+    }
+)
+"""Arguments that decide how much a queue takes and where it is kept, and not what becomes of a message."""
+
+
+def difference_in(text: str) -> Difference | None:
+    """The difference in RabbitMQ's text about inequivalent arguments; None in any other text."""
     found = _DIFFERS.search(text)
     if found is None:
         return None
-    kind, name, argument = found["kind"], found["name"], found["argument"]
+    return Difference(
+        found["kind"], found["name"], found["argument"], _value(found["ours"]), _value(found["theirs"].strip())
+    )
+
+
+def describe_difference(text: str) -> str | None:
+    """A sentence for RabbitMQ's text about inequivalent arguments: what differs, both values, what to do; else None."""
+    difference = difference_in(text)
+    if difference is None:
+        return None
     return (
-        f"{kind} {name} exists already with another {argument}: ours would be {_value(found['ours'])}, "
-        f"the one there has {_value(found['theirs'])}. Delete it once it is empty (it is then declared again), "
+        f"{difference.what}. Delete it once it is empty (it is then declared again), "
         "or choose another amqp.queue_prefix, or set amqp.declare = false to use it as it is"
     )
 
 
-def _value(text: str) -> str:
+def _value(text: str) -> str | None:
     found = _VALUE.fullmatch(text)
     if found is None:
-        return "no such argument" if text == "none" else text
+        return None if text == "none" else text
     return next(group for group in found.groups() if group is not None)
 
 

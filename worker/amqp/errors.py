@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from worker.errors import TryLater
 
+TOO_LARGE = "message_too_large"
+"""The reason of an `Unpublishable` message that is larger than RabbitMQ takes."""
+
 
 class NotPublished(TryLater):
     """The broker did not take responsibility for a message: the delivery it was to replace must not be acknowledged."""

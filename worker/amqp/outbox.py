@@ -63,7 +63,7 @@ _WHAT_TO_DO: dict[WayOut, str] = {
 
 @dataclass(slots=True, eq=False)
 class Message:
-    """A message to publish. `publishable_late`: also after its event was given up, as its id tells a second one."""
+    """A message to publish. `publishable_late`: also after its event was given up, its id shows a repetition."""
 
     routing_key: str
     body: bytes
@@ -144,7 +144,8 @@ class Outbox:
         self._reading: asyncio.Task[None] | None = None
         self._is_read = False
         self._blocked: BrokerPause | None = None
-        self._maximum_bytes: int | None = None
+        self.maximum_bytes: int | None = None
+        """RabbitMQ's `max_message_size`, once it has refused a message for it."""
         parts = {
             WayOut.RESULTS: (topology.results_exchange, topology.of_results),
             WayOut.RETRIES: (topology.retry_exchange, topology.of_retries),
@@ -187,7 +188,7 @@ class Outbox:
                 try:
                     await publisher.publish(way.exchange, message.routing_key, message.body, message.properties)
                 except Unpublishable:
-                    self._maximum_bytes = publisher.maximum_bytes
+                    self.maximum_bytes = publisher.maximum_bytes
                     if not publisher.is_open:
                         self._reopen(way, publisher)
                     raise
@@ -287,7 +288,7 @@ class Outbox:
         if isinstance(error, Unroutable):
             way.confirmed_at_s.pop(key, None)
         if connected:
-            _log.warning("not taken by RabbitMQ: held, and tried again", way=way.name.value, error=str(error))
+            _log.warning("not taken by RabbitMQ", way=way.name.value, error=str(error), held=len(way.held) + 1)
         if way.probing is None and self._is_read:
             way.probing = asyncio.create_task(self._open(way, _FIRST_PAUSE_S), name=f"amqp {way.name}")
         self._on_change()
@@ -331,20 +332,20 @@ class Outbox:
     async def _try(self, way: _Way, session: PublishingSession) -> Publisher:
         """Declare or look for what the way needs, and publish a probe if the way was shut. Raises AutotagError."""
         publisher = await session.open_way(way.name, way.part)
-        publisher.maximum_bytes = self._maximum_bytes
+        publisher.maximum_bytes = self.maximum_bytes
         unroutable: dict[str, Unroutable] = {}
         while (message := self._next_probe(way, unroutable)) is not None:
             try:
                 await publisher.publish(way.exchange, message.routing_key, message.body, message.properties)
             except Unpublishable as error:
-                self._maximum_bytes = publisher.maximum_bytes
+                self.maximum_bytes = publisher.maximum_bytes
                 message.fail(error)
                 way.held.pop(message, None)
                 if way.kept is message:
                     way.kept = None
                 if not publisher.is_open:
                     publisher = await session.open_way(way.name, way.part)
-                    publisher.maximum_bytes = self._maximum_bytes
+                    publisher.maximum_bytes = self.maximum_bytes
             except Unroutable as error:
                 way.confirmed_at_s.pop(message.routing_key, None)
                 unroutable[message.routing_key] = error
@@ -379,12 +380,13 @@ class Outbox:
                 message.fail(error)
 
     def _note_failure(self, way: _Way, error: AutotagError, *, own_fault: bool) -> None:
+        known = str(way.shut.error) if way.shut is not None else None
         if way.shut is None:
             way.shut = _Shut(time.monotonic(), error, own_fault)
         elif own_fault:
             way.shut.error, way.shut.own_fault = error, True
-        if own_fault:
-            _log.warning("still not taken by RabbitMQ", way=way.name.value, error=str(error), held=len(way.held))
+        if own_fault and str(error) != known:
+            _log.warning("not taken by RabbitMQ", way=way.name.value, error=str(error), held=len(way.held))
         self._on_change()
 
     def _free(self, way: _Way, publisher: Publisher) -> None:

@@ -1,4 +1,4 @@
-"""pika's asyncio connection with two fixes, made by overriding private methods; tests check that they still apply.
+"""pika's asyncio connection with three fixes, made by overriding private methods; tests check that they still apply.
 
 Headers that pika cannot decode raise inside its read loop (a timestamp in milliseconds is beyond Python's last year),
 which closes the connection. RabbitMQ then redelivers the message and everything else in hand, until the delivery limit
@@ -6,6 +6,8 @@ dead-letters all of them. Here the message arrives without its properties, and w
 
 pika sends each frame by itself, and a message is three frames, each of which wakes RabbitMQ. Here everything written in
 one iteration of the event loop is sent together.
+
+pika reads whatever RabbitMQ sends, up to the prefetch, however large the messages are. Here reading can be paused.
 """
 
 from __future__ import annotations
@@ -32,6 +34,10 @@ _FLUSH_BYTES = 128 << 10
 """More than this is sent at once: what the socket does not take immediately would be copied once more."""
 
 
+def _read_nothing() -> None:
+    """Takes the place of the transport's reading while that is paused."""
+
+
 class UnreadableProperties(spec.BasicProperties):  # type: ignore[misc]  # pika ships no type information
     """The properties of a message whose own could not be decoded.
 
@@ -49,6 +55,7 @@ class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika ships no 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
+        self._reading_paused = False
         super().__init__(*args, **options)
 
     def _adapter_emit_data(self, data: bytes) -> None:
@@ -63,6 +70,38 @@ class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika ships no 
         unsent, self._unsent, self._unsent_bytes = self._unsent, [], 0
         if unsent and not self.is_closed:
             super()._adapter_emit_data(b"".join(unsent))
+
+    def pause_reading(self) -> None:
+        """Read nothing more from the socket, so that RabbitMQ's messages wait on its side. pika has no such method."""
+        transport = self._transport
+        if self._reading_paused or transport is None or transport._sock is None:
+            return
+        self._reading_paused = True
+        transport._MAX_CONSUME_BYTES = 0  # ends the loop that may be reading at this moment
+        transport._on_socket_readable = _read_nothing
+        transport._nbio.remove_reader(transport._sock.fileno())
+
+    def resume_reading(self) -> None:
+        """Undo `pause_reading`."""
+        transport = self._transport
+        if not self._reading_paused:
+            return
+        self._reading_paused = False
+        if transport is None or transport._sock is None or transport._state != transport._STATE_ACTIVE:
+            return
+        del transport._MAX_CONSUME_BYTES, transport._on_socket_readable
+        transport._nbio.set_reader(transport._sock.fileno(), transport._on_socket_readable)
+        # With TLS there may be bytes that are decrypted already.
+        transport._nbio.add_callback_threadsafe(transport._on_socket_readable)
+
+    def read_a_little(self) -> None:
+        """While reading is paused: read a few kilobytes, so that both sides see that the connection lives."""
+        transport = self._transport
+        if self._reading_paused and transport is not None and transport._state == transport._STATE_ACTIVE:
+            transport._MAX_CONSUME_BYTES = 1
+            type(transport)._on_socket_readable(transport)
+            if self._reading_paused:
+                transport._MAX_CONSUME_BYTES = 0
 
     def _read_frame(self) -> tuple[int, Any]:
         try:

@@ -22,7 +22,7 @@ from pika import spec
 
 from worker.amqp.connection import Channel, Connection
 from worker.amqp.diagnosis import brief
-from worker.amqp.errors import NotConfirmed, NotPublished, PublishRefused, Unpublishable, Unroutable
+from worker.amqp.errors import TOO_LARGE, NotConfirmed, NotPublished, PublishRefused, Unpublishable, Unroutable
 
 _log = structlog.get_logger(__name__)
 
@@ -269,5 +269,5 @@ def _too_large(message_id: str | None, size_bytes: int, maximum_bytes: int) -> U
     return Unpublishable(
         f"message {message_id} has {size_bytes} bytes, RabbitMQ takes at most {maximum_bytes} (its max_message_size): "
         "put the image where `path` or `url` can name it",
-        reason="message_too_large",
+        reason=TOO_LARGE,
     )

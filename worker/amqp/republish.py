@@ -7,6 +7,7 @@ believed when they come back.
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -40,6 +41,9 @@ MAXIMUM_PROPERTIES_BYTES = 120 * 1024
 """RabbitMQ closes the connection over properties that do not fit into one frame (128 KiB). Where a publisher's headers
 leave no room for ours, only ours are kept."""
 
+_SHORT_BYTES = 255
+"""The longest text of a property."""
+
 _BROKER_HEADERS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 _SENDER_SELECTED_HEADERS = frozenset({"CC", "BCC"})
 """RabbitMQ routes further copies by these (https://www.rabbitmq.com/docs/sender-selected)."""
@@ -66,8 +70,15 @@ def dead_letter_properties(
     headers: Mapping[str, object],
     now: datetime,
     mark: HeaderMark,
+    body: bytes | None = None,
+    left_out: str | None = None,
+    without_publishers: bool = False,
 ) -> pika.BasicProperties:
-    """Properties of a dead letter: the reason, and what an operator needs to find the image."""
+    """Properties of a dead letter: the reason, and what an operator needs to find the image.
+
+    `body` is the letter's where it is not the delivery's, and `left_out` what it lacks of that. `without_publishers`:
+    ours alone, where the publisher's cannot be written again.
+    """
     failure = {
         REASON_HEADER: reason,
         MESSAGE_HEADER: message[:MAXIMUM_MESSAGE_CHARACTERS],
@@ -75,11 +86,28 @@ def dead_letter_properties(
         ATTEMPT_HEADER: delivery.attempt,
         LANE_HEADER: delivery.lane.value,
     }
-    subject = {ASSET_HEADER: asset, INSTANCE_HEADER: instance}
+    subject = {ASSET_HEADER: asset, INSTANCE_HEADER: instance, LEFT_OUT_HEADER: left_out}
     known = {name: value for name, value in subject.items() if value is not None}
-    made = _carried_over(delivery.properties, failure | known | dict(headers))
-    mark.put_on(made, delivery.body)
+    if without_publishers:
+        made = _ours_alone(delivery.properties, failure | known)
+    else:
+        made = _carried_over(delivery.properties, failure | known | dict(headers))
+    mark.put_on(made, delivery.body if body is None else body)
     return made
+
+
+def without_image(body: bytes, *, maximum_bytes: int | None) -> bytes:
+    """An event without the image in it, or nothing at all where the image is the body, or it is still too large."""
+    try:
+        event = json.loads(body)
+    except (ValueError, RecursionError):
+        return b""
+    for holder in (event, event.get("data") if isinstance(event, dict) else None):
+        content = holder.get("content") if isinstance(holder, dict) else None
+        if isinstance(content, dict):
+            content.pop("base64", None)
+    written = json.dumps(event).encode()
+    return written if maximum_bytes is None or len(written) <= maximum_bytes else b""
 
 
 def retry_probe_properties(mark: HeaderMark) -> pika.BasicProperties:
@@ -121,6 +149,20 @@ def _carried_over(properties: pika.BasicProperties, added: Mapping[str, object])
         type=properties.type,
         app_id=properties.app_id,
     )
-    if sum(map(len, made.encode())) > MAXIMUM_PROPERTIES_BYTES:
+    try:
+        fits = sum(map(len, made.encode())) <= MAXIMUM_PROPERTIES_BYTES
+    except Exception:  # noqa: BLE001 - what pika has read it may not be able to write: a list 900 deep, a year 10000
+        return _ours_alone(properties, added)
+    if not fits:
         made.headers = dict(added)
     return made
+
+
+def _ours_alone(properties: pika.BasicProperties, added: Mapping[str, object]) -> pika.BasicProperties:
+    """Properties without the publisher's, but for its id and its body's type, which everything after needs."""
+    kept = {
+        name: value
+        for name in ("content_type", "message_id")
+        if isinstance(value := getattr(properties, name), str) and len(value.encode(errors="replace")) <= _SHORT_BYTES
+    }
+    return pika.BasicProperties(headers=dict(added), delivery_mode=2, **kept)

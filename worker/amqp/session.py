@@ -141,18 +141,19 @@ class ConsumingSession:
 
         If nothing is paused, `reconcile` consumes again: the event comes back at once, to whichever worker is free.
         """
-        if consumer.consuming:
-            try:
-                await consumer.cancel()
-            except AutotagError as error:
-                _log.warning("a consumer could not be ended", lane=consumer.lane.value, error=str(error))
-                return
+        ending = asyncio.create_task(consumer.cancel()) if consumer.consuming else None
+        await asyncio.sleep(
+            0
+        )  # RabbitMQ does what is written in its order: it has ended the consumer before it requeues
         number = consumer.give_back(received_before_s)
         _log.warning(
             "events were in hand for longer than amqp.hold_s without an end; they go back to their queue",
             lane=consumer.lane.value,
             events=number,
         )
+        if ending is not None:
+            await asyncio.wait({ending})  # a failure is the connection's, which is noticed there
+            ending.exception()
         self._on_change()
 
     async def _stop(self, it: _LaneState) -> None:
@@ -169,7 +170,7 @@ class ConsumingSession:
         it.declared = True  # first, so that a loss of the queue during the await is not overwritten
         try:
             part = self._topology.of_lane(lane)
-            await (declare if self._settings.declare else find_missing)(self._connection, part)
+            await _prepare(self._connection, self._settings, part)
         except AutotagError:
             it.declared = False
             raise
@@ -178,6 +179,8 @@ class ConsumingSession:
         if it.consumer is None or not it.consumer.is_open:
             it.consumer = await self._new_consumer(lane, it)
         if not it.consumer.consuming:
+            if not it.consumer.has_room(self._prefetch[lane], self._on_change):
+                return
             await it.consumer.consume(self._topology.lane_queue(lane), self._prefetch[lane])
         if it.fault is not None:
             _log.info(
@@ -286,7 +289,7 @@ class PublishingSession:
 
         Raises Misconfigured or BrokerUnreachable.
         """
-        await (declare if self._settings.declare else find_missing)(self._connection, part)
+        await _prepare(self._connection, self._settings, part)
         publisher = self._of_ways.get(name)
         if publisher is None or not publisher.is_open:
             publisher = self._of_ways[name] = await Publisher.open(self._connection, self._settings.confirm_timeout_s)
@@ -296,11 +299,13 @@ class PublishingSession:
     async def is_read(self) -> bool:
         """Whether RabbitMQ reads this connection: waits for as long as it blocks it. False when it is lost.
 
-        A message to the default exchange, for a queue that does not exist, is confirmed and leaves nothing behind.
+        A message to the default exchange, for a queue that does not exist, is confirmed and leaves nothing behind. In
+        an alarm RabbitMQ still takes the first message of a connection, and blocks it then: so there are two.
         """
         publisher = self.at_large
         while publisher is not None and not self._connection.lost.done():
             try:
+                await publisher.publish_into_nothing()
                 await publisher.publish_into_nothing()
             except NotPublished:
                 if publisher.is_open:
@@ -317,3 +322,13 @@ class PublishingSession:
 def _explain_end(closed: asyncio.Future[BaseException], **of: str) -> None:
     if (end := channel_end(closed.result())) is not None:
         _log.warning("RabbitMQ ended a channel", **of, **end)
+
+
+async def _prepare(connection: Connection, settings: AmqpSettings, part: Topology) -> None:
+    """Declare a part of the topology or, with `declare = false`, look for it. Raises Misconfigured."""
+    for difference in await (declare if settings.declare else find_missing)(connection, part):
+        _log.warning(
+            "a queue is used as it is, though it differs",
+            difference=difference.what,
+            what_to_do="to have it as ours: once all workers have the same settings, delete it while it is empty",
+        )

@@ -85,9 +85,9 @@ class Upkeep(Generic[S]):
         self._task: asyncio.Task[None] | None = None
 
     @property
-    def connected(self) -> bool:
-        """Whether there is a session in use."""
-        return self.phase is UpkeepPhase.CONNECTED
+    def is_losing(self) -> bool:
+        """Whether the connection is lost, and the loop is about to notice."""
+        return self.session is not None and self.session.connection.lost.done()
 
     def start(self) -> None:
         """Begin to connect."""

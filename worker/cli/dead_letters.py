@@ -95,7 +95,15 @@ def replay(
     Each leaves the dead letters only when its new message is confirmed.
     """
     selection = _selection(key, reason, asset, instance, lane, limit)
-    _print_count(_run(context, lambda queue, on_progress: queue.replay(selection, on_progress)), "replayed", as_json)
+    replayed = _run(context, lambda queue, on_progress: queue.replay(selection, on_progress))
+    _print_count(replayed.number, "replayed", as_json)
+    if replayed.without_image:
+        print_error(
+            f"{len(replayed.without_image)} cannot be replayed, since they were kept without their image, too "
+            f"large for RabbitMQ: {', '.join(replayed.without_image[:10])}. Have the DMS publish these events again, "
+            "with the image by path or url"
+        )
+        raise typer.Exit(ExitCode.FAILED)
 
 
 @app.command("purge")
@@ -133,6 +141,7 @@ def _letter_fields(letter: DeadLetter) -> dict[str, object]:
         "instance": letter.instance,
         "failed_at": letter.failed_at,
         "attempt": letter.attempt,
+        "left_out": letter.left_out,
         "unmarked": letter.unmarked,
         "size_bytes": letter.size_bytes,
     }
