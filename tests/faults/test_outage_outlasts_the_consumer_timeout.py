@@ -1,12 +1,11 @@
 """Results cannot be published for 25 of RabbitMQ's consumer timeouts: in an alarm, and with a full results queue.
 
-The timeout is scaled down: 30 minutes are 1 second here, and `amqp.hold_s` (15 minutes) is half of that.
+The timeout is scaled down: 30 minutes are 2 seconds here, and `amqp.hold_s` (15 minutes) is half of that.
 """
 
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,19 +15,14 @@ import pytest
 from rabbitmq_node import PrivateBroker
 
 from tests.support.polling import until
-from tests.support.processes import send
 from tests.support.scene import Scene, scene
 from worker.amqp.connection import connected
 from worker.settings import AmqpSettings
 
 EVENTS = 20
-CONSUMER_TIMEOUT_S = 1.0
+CONSUMER_TIMEOUT_S = 2.0
 TIMEOUTS = 25
-SCALED = {
-    "AMQP__HOLD_S": str(CONSUMER_TIMEOUT_S / 2),
-    "AMQP__BLOCKED_TIMEOUT_S": "1",
-    "TENSORFLOW__BATCH_TIMEOUT_S": "60",
-}
+SCALED = {"AMQP__HOLD_S": str(CONSUMER_TIMEOUT_S / 2), "AMQP__BLOCKED_TIMEOUT_S": "1"}
 
 
 @pytest.fixture
@@ -42,56 +36,49 @@ def node() -> Iterator[PrivateBroker]:
 
 def given_back(it: Scene) -> int:
     """How many events went back to their queue because they were in hand for too long."""
-    return sum(
-        line["events"]
-        for line in it.logged(
-            "events were in hand for longer than amqp.hold_s without an end; they go back to their queue"
-        )
-    )
+    event = "events were in hand for longer than amqp.hold_s without an end; they go back to their queue"
+    return sum(line["events"] for line in it.logged(event))
 
 
-def outlast(it: Scene) -> None:
-    """Wait for 25 consumer timeouts: all events are in their queue, where no attempt and no redelivery is spent."""
-    until(lambda: it.dms.depth("images.live") == EVENTS, "all events are back in their queue")
+def status(it: Scene) -> dict[str, Any]:
+    return it.service.status() or {"broker": {}}
+
+
+def outlast(it: Scene, reason: str) -> None:
+    """Wait for 25 consumer timeouts: the events go back once, and stay in their queue without a further delivery."""
+    until(lambda: status(it).get("reason") == reason, f"it says {reason}")
+    until(lambda: status(it)["broker"].get("unsettled") == 0, "nothing is in hand any more", within_s=20)
+    waiting, back = it.dms.depth("images.live"), given_back(it)
+    assert EVENTS / 2 < waiting <= EVENTS
+    assert back <= 2 * EVENTS  # on a busy machine some took that long to be tagged
     ends_at_s = time.monotonic() + TIMEOUTS * CONSUMER_TIMEOUT_S
-    until(lambda: time.monotonic() > ends_at_s, "25 consumer timeouts have passed", within_s=TIMEOUTS * 2)
-    assert it.dms.depth("images.live") == EVENTS
-    assert given_back(it) == EVENTS
-    assert (it.service.status() or {})["ready"] is False
+    until(lambda: time.monotonic() > ends_at_s, "25 consumer timeouts have passed", within_s=TIMEOUTS * 10)
+    assert (it.dms.depth("images.live"), given_back(it)) == (waiting, back)
+    assert status(it)["ready"] is False
 
 
 def all_answered_at_their_first_attempt(it: Scene) -> None:
-    until(lambda: (it.service.status() or {}).get("ready"), "it is ready again", within_s=40)
+    until(lambda: status(it).get("ready"), "it is ready again", within_s=40)
     it.ledger.settle()
     assert it.ledger.statuses() == {"tagged"}
     assert it.ledger.dead == {}
     assert {line["attempt"] for line in it.logged("event ended")} == {1}
     assert it.logged("RabbitMQ ended a channel") == []
-    assert given_back(it) == EVENTS
-
-
-def in_hand(it: Scene) -> Any:
-    """Have events in hand whose answers are still to come; the stopped model child."""
-    model = it.child("model")
-    send(model, signal.SIGSTOP)
-    it.load(EVENTS)
-    until(lambda: (it.service.status() or {})["broker"]["unsettled"] == EVENTS, "all are in hand")
-    return model
 
 
 @pytest.mark.slow_fault
-def test_an_alarm_of_25_timeouts_with_as_many_lost_connections_costs_no_event_an_attempt(
+def test_an_alarm_of_25_timeouts_with_many_lost_connections_costs_no_event_an_attempt(
     node: PrivateBroker, tmp_path: Path, photographs: dict[str, Path]
 ) -> None:
     with scene(node.url, "alarm", tmp_path, photographs, **SCALED) as it:
-        model = in_hand(it)
-        node.set_memory_alarm(True)
+        with it.service.paused():
+            it.load(EVENTS)
+            node.set_memory_alarm(True)
         try:
-            model.send_signal(signal.SIGCONT)
-            until(lambda: (it.service.status() or {}).get("reason") == "broker_blocked", "it says that it is blocked")
-            outlast(it)
-            lost = it.logged("no connection to RabbitMQ", connection="publishing")
-            assert len(lost) > TIMEOUTS / 4  # each second or so, but for the pauses between them
+            # It takes the events, since it is not blocked until it publishes
+            outlast(it, "broker_blocked")
+            assert len(it.logged("no connection to RabbitMQ", connection="publishing")) >= TIMEOUTS / 2
+            assert it.logged("no connection to RabbitMQ", connection="consuming") == []
         finally:
             node.set_memory_alarm(False)
         all_answered_at_their_first_attempt(it)
@@ -103,14 +90,10 @@ def test_a_results_queue_that_is_full_for_25_timeouts_costs_no_event_an_attempt(
 ) -> None:
     asyncio.run(declare_small_results_queue(node.url, "full"))
     with scene(node.url, "full", tmp_path, photographs, **SCALED) as it:
-        model = in_hand(it)
-        number = fill_results(it)
-        model.send_signal(signal.SIGCONT)
-        until(
-            lambda: (it.service.status() or {}).get("reason") == "results_cannot_be_published",
-            "it says that it is full",
-        )
-        outlast(it)
+        with it.service.paused():
+            it.load(EVENTS)
+            number = fill_results(it)
+        outlast(it, "results_cannot_be_published")
         for _ in range(number):
             it.dms.take("results")
         all_answered_at_their_first_attempt(it)
