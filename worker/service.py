@@ -17,7 +17,7 @@ from operator import attrgetter
 
 import structlog
 
-from worker.amqp.broker import Broker
+from worker.amqp.broker import Broker, default_prefetch
 from worker.amqp.delivery import Delivery
 from worker.amqp.state import BrokerPause, BrokerState
 from worker.amqp.topology import topology
@@ -25,6 +25,7 @@ from worker.engine import Active, Engine, needs_new_engine, open_engine
 from worker.errors import AutotagError, Unavailable
 from worker.models.staging import ModelProgress
 from worker.operations.control import ControlServer
+from worker.operations.descriptors import make_room
 from worker.operations.health.intake import Intake
 from worker.operations.health.monitor import HealthMonitor
 from worker.operations.health.readiness import consuming_state, status_of
@@ -53,6 +54,14 @@ _KILLING_S = 1.0
 """Kept of that for children that do not end when asked to."""
 
 
+def _fitting_prefetch(settings: Settings) -> int:
+    """`amqp.prefetch`, or as many deliveries as there are file descriptors for."""
+    room = make_room(settings.amqp.prefetch)
+    if room.message is not None:
+        _log.warning("fewer events are taken at once than amqp.prefetch says", why=room.message, prefetch=room.prefetch)
+    return room.prefetch
+
+
 class Service:
     """One worker: takes events until it is asked to stop. `load` reads the settings again, for a reload."""
 
@@ -67,6 +76,7 @@ class Service:
             self._take,
             self._on_broker_state,
             on_lost=self._call_off,
+            lanes=default_prefetch(_fitting_prefetch(settings)),
         )
         self._intake = Intake(self.broker)
         self._starting_with = settings

@@ -136,6 +136,14 @@ class Dms:
         channel.close()
         return True
 
+    def fits(self, queue: str) -> bool:
+        """Publish an empty message to a queue itself; whether it has taken it."""
+        try:
+            self._channel.basic_publish("", f"{self.prefix}.{queue}", b"", mandatory=True)
+        except pika.exceptions.NackError:
+            return False
+        return True
+
     def unbind_results(self) -> None:
         """Leave results without a queue."""
         self._channel.queue_unbind(f"{self.prefix}.results", f"{self.prefix}.results", "#")

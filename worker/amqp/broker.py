@@ -25,7 +25,7 @@ from worker.amqp.mark import HeaderCheck, HeaderMark
 from worker.amqp.outbox import Message, Outbox, WayOut
 from worker.amqp.parameters import Address, addresses, connection_name
 from worker.amqp.publisher import message_properties
-from worker.amqp.republish import dead_letter_properties, retry_probe_properties, retry_properties, without_image
+from worker.amqp.republish import dead_letter_properties, probe_properties, retry_properties, without_image
 from worker.amqp.session import ConsumingSession, PublishingSession
 from worker.amqp.state import BrokerPause, BrokerPhase, BrokerState
 from worker.amqp.topology import Lane, Topology
@@ -270,7 +270,7 @@ class Broker:
                 await publish(body, left_out=left_out)
 
     def _retry_probe(self, key: str) -> Message:
-        return Message(key, b"", retry_probe_properties(self._mark))
+        return Message(key, b"", probe_properties(self._mark))
 
     # Looking at the queues
 

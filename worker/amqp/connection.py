@@ -152,6 +152,11 @@ class Channel:
         """Whether it can still send."""
         return bool(self.raw.is_open)
 
+    @property
+    def refusal(self) -> str:
+        """RabbitMQ's text, if it has closed the channel."""
+        return str(getattr(self.closed.result(), "reply_text", "")) if self.closed.done() else ""
+
     async def call(self, method: Callable[..., object], *args: object, action: str, **options: object) -> Any:
         """Call a method of `raw` to which the broker replies, and return the reply's frame.
 

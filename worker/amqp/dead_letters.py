@@ -30,6 +30,7 @@ from worker.amqp.republish import (
     LEFT_OUT_HEADER,
     MAXIMUM_MESSAGE_CHARACTERS,
     MESSAGE_HEADER,
+    PROBE_HEADER,
     REASON_HEADER,
     replay_properties,
 )
@@ -216,6 +217,10 @@ class _Scan:
             if self._on_progress is not None:
                 self._on_progress(self._scanned, self._total)
             method, properties, body = message
+            if PROBE_HEADER in (properties.headers or {}) and self._mark.is_on(properties, body):
+                self._delivery_tag = method.delivery_tag
+                self.remove()  # of `autotag check`: no letter
+                continue
             letter = _read(method.routing_key, properties, body, self._mark)
             if self._selection.matches(letter):
                 self._matched += 1

@@ -140,7 +140,7 @@ async def _run(connection: Connection, steps: Iterable[_Step]) -> list[Differenc
                 try:
                     await channel.call(getattr(channel.raw, step.method), action=step.action, **options)
                 except Misconfigured as refusal:
-                    difference = difference_in(str(channel.closed.result())) if channel.closed.done() else None
+                    difference = difference_in(channel.refusal)
                     if difference is None or not difference.is_harmless:
                         refusals.append(refusal)
                         break

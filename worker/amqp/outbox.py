@@ -99,8 +99,6 @@ class _Way:
     name: WayOut
     exchange: str
     part: Topology
-    by_key: bool
-    """Whether the routing key decides about the queue."""
     publisher: Publisher | None = None
     shut: _Shut | None = None
     held: dict[Message, None] = field(default_factory=dict)
@@ -120,8 +118,13 @@ class _Way:
         self.confirmed_at_s[key] = time.monotonic()
 
     def is_keys_own_fault(self, key: str) -> bool:
-        """Whether only this routing key has no queue: it was never confirmed, and another one recently was."""
-        if not self.by_key or key in self.confirmed_at_s:
+        """Whether only this routing key has no queue: it was never confirmed, and another one recently was.
+
+        A retry can take another key, so there it does not matter that this one was confirmed before.
+        """
+        if self.name is WayOut.RETRIES:
+            self.confirmed_at_s.pop(key, None)
+        if self.name is WayOut.DEAD_LETTERS or key in self.confirmed_at_s:  # dead letters go everywhere, by any key
             return False
         recent_s = time.monotonic() - _RECENTLY_S
         return any(at_s > recent_s for at_s in self.confirmed_at_s.values())
@@ -151,10 +154,7 @@ class Outbox:
             WayOut.RETRIES: (topology.retry_exchange, topology.of_retries),
             WayOut.DEAD_LETTERS: (topology.dead_exchange, topology.of_dead_letters),
         }
-        self._ways = {
-            name: _Way(name, exchange, part, by_key=name is not WayOut.DEAD_LETTERS)
-            for name, (exchange, part) in parts.items()
-        }
+        self._ways = {name: _Way(name, exchange, part) for name, (exchange, part) in parts.items()}
 
     @property
     def open(self) -> bool:

@@ -24,8 +24,7 @@ INSTANCE_HEADER = "x-autotag-instance"
 FAILED_AT_HEADER = "x-autotag-failed-at"
 LANE_HEADER = "x-autotag-lane"
 PROBE_HEADER = "x-autotag-probe"
-"""On a message of ours that is no event: it only finds out whether a retry queue takes messages, and is dropped when it
-comes back."""
+"""On a message of ours that is no event: it only finds out whether a queue gets it, and is dropped where it arrives."""
 LEFT_OUT_HEADER = "x-autotag-left-out"
 """On a dead letter whose body did not fit: what was left out of it, with size and SHA-256."""
 
@@ -110,10 +109,13 @@ def without_image(body: bytes, *, maximum_bytes: int | None) -> bytes:
     return written if maximum_bytes is None or len(written) <= maximum_bytes else b""
 
 
-def retry_probe_properties(mark: HeaderMark) -> pika.BasicProperties:
-    """Properties of an empty message that finds out whether a retry queue takes messages; it waits there for 1 ms."""
+def probe_properties(mark: HeaderMark, *, expires: bool = True) -> pika.BasicProperties:
+    """Properties of an empty message that finds out whether a queue gets it. One that `expires` does so at once."""
     made = pika.BasicProperties(
-        headers={PROBE_HEADER: 1}, delivery_mode=2, expiration="1", message_id=f"autotag-probe-{uuid.uuid4()}"
+        headers={PROBE_HEADER: 1},
+        delivery_mode=2,
+        expiration="0" if expires else None,
+        message_id=f"autotag-probe-{uuid.uuid4()}",
     )
     mark.put_on(made, b"")
     return made

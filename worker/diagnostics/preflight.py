@@ -11,18 +11,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from worker.amqp.bindings import FoundBindings, find_bindings
 from worker.amqp.connection import connected
-from worker.amqp.declare import declare, find_missing
+from worker.amqp.declare import declare, find_missing, levels
 from worker.amqp.mark import is_guessable
 from worker.amqp.topology import topology
 from worker.engine import Engine, review_providers, wants_model
 from worker.errors import AutotagError
 from worker.models.catalogue import BUILT_IN, find_package
 from worker.models.manifest import ModelMissing
+from worker.operations.descriptors import make_room
 from worker.operations.metrics import Metrics
 from worker.providers.checks import Checkable, Severity
 from worker.providers.registry import make_enabled
-from worker.settings import Settings
+from worker.settings import RetrySettings, Settings
 from worker.supervision.decoder_pool import DecoderPool
 
 
@@ -48,6 +50,8 @@ async def check_service(settings: Settings) -> AsyncIterator[CheckResult]:
         ("switches", _switches),
         ("sources", _sources),
         ("rabbitmq", _rabbitmq),
+        ("bindings", _bindings),
+        ("descriptors", _descriptors),
         ("headers", _headers),
         ("decoder", _decoder),
         ("model", _model),
@@ -122,8 +126,42 @@ async def _sources(settings: Settings) -> CheckResult:
 async def _rabbitmq(settings: Settings) -> CheckResult:
     layout = topology(settings.amqp.queue_prefix, settings.retry.delays_s)
     async with connected(settings.amqp, "autotag-check") as connection:
-        await (declare if settings.amqp.declare else find_missing)(connection, layout)
-        return CheckResult("rabbitmq", "ok", f"{connection.broker}; {len(layout.queues)} queues as they should be")
+        differences = await (declare if settings.amqp.declare else find_missing)(connection, layout)
+        where = f"{connection.broker}; {len(layout.queues)} queues"
+        if differences:
+            differing = "; ".join(difference.what for difference in differences)
+            message = f"{where}; {differing}. They are used as they are; to have them as ours, delete them while empty"
+            return CheckResult("rabbitmq", "warning", message)
+        return CheckResult("rabbitmq", "ok", f"{where} as they should be")
+
+
+async def _bindings(settings: Settings) -> CheckResult:
+    layout = topology(settings.amqp.queue_prefix, settings.retry.delays_s)
+    async with connected(settings.amqp, "autotag-check") as connection:
+        usual = topology(settings.amqp.queue_prefix, (*settings.retry.delays_s, *RetrySettings().delays_s))
+        others = {queue.name for queue in usual.queues} - {queue.name for queue in layout.queues}
+        unused = await levels(connection, sorted(others))
+        found = (
+            FoundBindings((), ()) if settings.amqp.declare else await find_bindings(connection, settings.amqp, layout)
+        )
+    if found.missing:
+        names = ", ".join(f"{each.queue} to {each.exchange} with key {each.routing_key!r}" for each in found.missing)
+        return CheckResult("bindings", "failed", f"no queue gets what is published there: bind {names}")
+    if unused:
+        names = ", ".join(f"{queue} ({level.messages} messages)" for queue, level in unused.items())
+        message = f"retry queues that retry.delays_s no longer names, to be deleted once they are empty: {names}"
+        return CheckResult("bindings", "warning", message)
+    if found.unknown:
+        names = ", ".join(each.queue for each in found.unknown)
+        return CheckResult("bindings", "ok", f"as they should be; not looked at, as they are in use: {names}")
+    return CheckResult("bindings", "ok", "declared" if settings.amqp.declare else "as they should be")
+
+
+async def _descriptors(settings: Settings) -> CheckResult:
+    room = make_room(settings.amqp.prefetch)
+    if room.message is not None:
+        return CheckResult("descriptors", "warning", room.message)
+    return CheckResult("descriptors", "ok", f"enough for amqp.prefetch = {room.wanted_prefetch}")
 
 
 async def _headers(settings: Settings) -> CheckResult:
