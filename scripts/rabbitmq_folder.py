@@ -99,7 +99,7 @@ def debootstrap(release: str, package: str, target: Path) -> None:
             stdout=output,
             stderr=subprocess.STDOUT,
             timeout=BUILD_TIMEOUT_S,
-            preexec_fn=die_with_the_starter,  # noqa: PLW1509 - one thread
+            preexec_fn=die_with_the_starter,
         )
         output.seek(0)
         text = output.read()

@@ -110,8 +110,8 @@ def in_a_folder(version: int) -> Installation:
     """RabbitMQ of another Debian release in a folder. Raises NotInstalledError with what to do."""
     release = RELEASES[version]
     ways = (
-        f"Any of these helps: run as root on Debian, which puts RabbitMQ {version} of Debian {release} into a folder in "
-        f"{rabbitmq_folder.cache()}; install RabbitMQ {version}, with rabbitmq-server on the PATH."
+        f"Either run this as root on Debian, which puts RabbitMQ {version} of Debian {release} into a folder in "
+        f"{rabbitmq_folder.cache()}, or install RabbitMQ {version}, with rabbitmq-server on the PATH."
     )
     try:
         if os.geteuid() == 0 and not shutil.which("debootstrap"):

@@ -199,8 +199,7 @@ async def test_a_message_that_cannot_be_written_harms_no_other(settings: AmqpSet
 async def test_a_message_larger_than_the_broker_takes_is_refused_by_name_and_the_next_one_at_once(
     private_broker: Any,
 ) -> None:
-    node = private_broker()
-    node.eval("application:set_env(rabbit, max_message_size, 100000)")
+    node = private_broker(configuration="max_message_size = 100000\n")
     async with serving(settings_for(node.url)) as it:
         await it.publish_event("small")
         delivery = await it.next()

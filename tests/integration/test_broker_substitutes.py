@@ -111,7 +111,7 @@ class TestAContainer:
         text = (
             f"import sys, time; sys.path.insert(0, {str(scripts)!r})\n"
             "from rabbitmq_container import ContainerBroker\n"
-            "with ContainerBroker('docker'):\n    print('ready', flush=True)\n    time.sleep(60)\n"
+            "with ContainerBroker('docker', 'rabbitmq:4'):\n    print('ready', flush=True)\n    time.sleep(60)\n"
         )
         with subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True) as user:
             assert user.stdout is not None
