@@ -111,7 +111,8 @@ def in_a_folder(version: int) -> Installation:
     release = RELEASES[version]
     ways = (
         f"Either run this as root on Debian, which puts RabbitMQ {version} of Debian {release} into a folder in "
-        f"{rabbitmq_folder.cache()}, or install RabbitMQ {version}, with rabbitmq-server on the PATH."
+        f"{rabbitmq_folder.cache()}, or install RabbitMQ {version}, with rabbitmq-server on the PATH, or set "
+        "AUTOTAG_AMQP__URL to one that is running."
     )
     try:
         if os.geteuid() == 0 and not shutil.which("debootstrap"):

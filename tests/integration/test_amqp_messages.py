@@ -218,6 +218,22 @@ async def test_a_message_larger_than_the_broker_takes_is_refused_by_name_and_the
         assert it.broker.state.reconnects == 0
 
 
+async def test_the_default_limit_of_rabbitmq_4_is_learned_from_its_refusal(settings: AmqpSettings) -> None:
+    body = b"x" * ((16 << 20) + 1)
+    async with serving(settings) as it:
+        if str(it.broker.state.version) < "RabbitMQ 4":  # its default is 128 MiB
+            await it.publish_event("huge", body)
+            (await it.next()).ack()
+            return
+        for _ in range(2):  # refused by RabbitMQ, then by us
+            with pytest.raises(Unpublishable, match=r"16777217 bytes.*at most 16777216"):
+                await it.publish_event("huge", body)
+            await eventually(lambda: it.broker.state.unconfirmed == 0, "the publisher is there again", within_s=20)
+            await it.broker.resume_consuming("nothing")
+        await it.publish_event("after")
+        (await it.next()).ack()
+
+
 async def test_nothing_is_published_without_a_connection(settings: AmqpSettings) -> None:
     async with serving(settings, start=False) as it:
         with pytest.raises(NotConfirmed, match="no connection yet"):

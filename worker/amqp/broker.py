@@ -311,6 +311,7 @@ class Broker:
             wanted=before.wanted,
             lanes=session.lanes if session else frozenset(),
             paused=frozenset(self._pauses),
+            version=str(session.connection.version) if session else before.version,
             blocked=session.connection.blocked if session else None,
             last_error=last_error[0],
             last_error_reason=last_error[1],

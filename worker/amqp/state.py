@@ -32,6 +32,8 @@ class BrokerState:
     """The lanes that are being consumed."""
     paused: frozenset[str] = frozenset()
     """The reasons for which consuming is stopped."""
+    version: str | None = None
+    """The broker's product and version, once it has been connected to."""
     blocked: str | None = None
     """RabbitMQ's reason while it blocks publishing."""
     last_error: str | None = None

@@ -123,7 +123,11 @@ async def _rabbitmq(settings: Settings) -> CheckResult:
     layout = topology(settings.amqp.queue_prefix, settings.retry.delays_s)
     async with connected(settings.amqp, "autotag-check") as connection:
         await (declare if settings.amqp.declare else find_missing)(connection, layout)
-        return CheckResult("rabbitmq", "ok", f"{connection.broker}; {len(layout.queues)} queues as they should be")
+        version = connection.version
+        message = "; ".join(
+            [f"{connection.broker}", f"{len(layout.queues)} queues as they should be", str(version), *version.remarks()]
+        )
+        return CheckResult("rabbitmq", "ok" if version.supported else "warning", message)
 
 
 async def _headers(settings: Settings) -> CheckResult:

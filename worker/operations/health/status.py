@@ -58,6 +58,7 @@ class BrokerStatus:
     """The connection to RabbitMQ. `lanes` are consumed; `paused`: our reasons not to; `blocked`: the broker's."""
 
     phase: str
+    version: str | None
     for_s: float
     lanes: list[str]
     paused: list[str]
