@@ -38,7 +38,7 @@ hypothesis.settings.register_profile("autotag", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("autotag")
 
 
-BROKER_FIXTURES = {"broker", "private_broker", "node"}
+BROKER_FIXTURES = {"broker", "private_broker", "node", "one_node"}
 """Fixtures that start or name a RabbitMQ. A test that asks for one, however indirectly, gets the marker `broker`."""
 
 
