@@ -1,4 +1,4 @@
-"""What CI runs: all tests beside one RabbitMQ, those that use a broker beside the other, and one of them failing fails it."""
+"""What CI runs: all tests beside one RabbitMQ, the broker's tests beside the other; one that fails fails the whole."""
 
 from __future__ import annotations
 
