@@ -2,12 +2,17 @@
 #   VENV=…     where the virtual environment is (default .venv)
 #   PYTHON=…   the Python it is made with (default python3; 3.11 or newer)
 #   ARGS=…     further arguments for pytest
+#   BROKER=…   the major version of RabbitMQ beside tests, demonstration and chaos run: 3 or 4 (default: what is there)
 # AUTOTAG_CACHE_DIR and PIP_CACHE_DIR move the caches of models and packages.
 
 VENV ?= .venv
 PYTHON ?= python3
 EVENTS ?= 10000
 SEED ?= 1
+
+ifdef BROKER
+export AUTOTAG_TEST_BROKER := $(BROKER)
+endif
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -37,7 +42,7 @@ $(INSTALLED): pyproject.toml constraints.txt scripts/make_environment.sh
 demo: setup ## tag five photographs: broker, model and service, end to end
 	@$(WITH_BROKER) $(BIN)/python scripts/demo.py
 
-test: setup ## run all tests beside a broker; ARGS="-k word" runs some
+test: setup ## run all tests beside a broker; ARGS="-k word" runs some, BROKER=4 beside that version
 	@scripts/install_tools.sh
 	@$(BUILD_MODELS)
 	@$(WITH_BROKER) $(BIN)/python -m pytest -m "not slow_fault" $(ARGS)

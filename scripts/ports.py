@@ -8,6 +8,8 @@ import socket
 import time
 from collections.abc import Callable
 
+from pika import frame, spec
+
 
 def free_ports(count: int) -> list[int]:
     """Unused ports of 127.0.0.1, below the range from which the kernel takes ports for outgoing connections.
@@ -42,6 +44,22 @@ def speaks_amqp(port: int, host: str = "127.0.0.1") -> bool:
             return connection.recv(1) == b"\x01"
     except OSError:
         return False
+
+
+def broker_version(port: int, host: str = "127.0.0.1") -> str | None:
+    """The version that an AMQP 0-9-1 broker names in its first frame; None if none listens on this port."""
+    received = b""
+    try:
+        with socket.create_connection((host, port), timeout=2) as connection:
+            connection.sendall(b"AMQP\x00\x00\x09\x01")
+            while data := connection.recv(4096):
+                received += data
+                _, start = frame.decode_frame(received)
+                if isinstance(start, frame.Method) and isinstance(start.method, spec.Connection.Start):
+                    return str((start.method.server_properties or {}).get("version", ""))
+    except OSError:
+        pass
+    return None
 
 
 def poll(condition: Callable[[], bool], what: str, timeout_s: float) -> None:

@@ -3,7 +3,8 @@
     python scripts/private_broker.py run -- COMMAND…
 
 COMMAND gets AUTOTAG_AMQP__URL; its exit status is returned. A broker named already in AUTOTAG_AMQP__URL (in the
-environment or in `.env`) is used when it answers. Otherwise a private node runs as long as the command does.
+environment or in `.env`) is used when it answers. Otherwise a private node runs as long as the command does. Where
+AUTOTAG_TEST_BROKER names a major version (3 or 4), a named broker of another version is not used.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from urllib.parse import urlsplit
 
 import rabbitmq_container
 from guardian import PR_SET_PDEATHSIG, prctl
-from ports import accepts_connections, speaks_amqp
+from ports import accepts_connections, broker_version
 from rabbitmq_container import ContainerBroker
-from rabbitmq_install import NotInstalledError
+from rabbitmq_install import NotInstalledError, wanted_version
 from rabbitmq_node import BrokerError, PrivateBroker
 
 URL_VARIABLE = "AUTOTAG_AMQP__URL"
@@ -48,16 +49,28 @@ def some_broker() -> Iterator[str]:
         url, origin = named
         parts = urlsplit(url)
         host, port = parts.hostname or "localhost", parts.port or (5671 if parts.scheme == "amqps" else 5672)
-        if (accepts_connections if parts.scheme == "amqps" else speaks_amqp)(port, host):
+        trouble = objection(host, port, tls=parts.scheme == "amqps")
+        if trouble is None:
             log(f"using {host}:{port}, named by {URL_VARIABLE} ({origin})")
             yield url
             return
-        log(f"{host}:{port}, named by {URL_VARIABLE} ({origin}), does not answer; starting a private one instead")
+        log(f"{host}:{port}, named by {URL_VARIABLE} ({origin}), {trouble}; starting a private one instead")
     started_s = time.monotonic()
     with private_or_container() as broker:
         took_s = time.monotonic() - started_s
         log(f"a private RabbitMQ at 127.0.0.1:{urlsplit(broker.url).port}, ready in {took_s:.1f} s")
         yield broker.url
+
+
+def objection(host: str, port: int, *, tls: bool) -> str | None:
+    """Why a named broker cannot be used; None if it can."""
+    wanted = wanted_version()
+    version = broker_version(port, host) if not tls else "" if accepts_connections(port, host) else None
+    if version is None:
+        return "does not answer"
+    if wanted is not None and version.partition(".")[0] != str(wanted):
+        return f"has version {version or 'unknown'}, not {wanted}"
+    return None
 
 
 def private_or_container() -> PrivateBroker | ContainerBroker:
@@ -69,8 +82,9 @@ def private_or_container() -> PrivateBroker | ContainerBroker:
         if engine is None:
             error.add_note("Neither docker nor podman answers here, so there is no container to use instead.")
             raise
-        log(f"RabbitMQ is not installed; using {rabbitmq_container.IMAGE} with {engine}")
-        return ContainerBroker(engine)
+        image = rabbitmq_container.image(wanted_version())
+        log(f"RabbitMQ is not installed; using {image} with {engine}")
+        return ContainerBroker(engine, image)
 
 
 def log(message: str) -> None:

@@ -14,7 +14,7 @@ from typing import Self
 from guardian import GuardedProcesses
 from ports import free_ports, poll, speaks_amqp
 
-IMAGE = "docker.io/library/rabbitmq:4"
+NEWEST_VERSION = 4
 USER = "autotag"
 START_TIMEOUT_S = 300.0  # the image may have to be pulled
 
@@ -27,11 +27,16 @@ def engine() -> str | None:
     return None
 
 
+def image(version: int | None) -> str:
+    """The image of the newest RabbitMQ with this major version; None: of any."""
+    return f"docker.io/library/rabbitmq:{version or NEWEST_VERSION}"
+
+
 class ContainerBroker:
     """A RabbitMQ container. A context manager: started on entry, removed on exit. `engine` is `docker` or `podman`."""
 
-    def __init__(self, engine: str) -> None:
-        self._engine = engine
+    def __init__(self, engine: str, image: str) -> None:
+        self._engine, self._image = engine, image
         (self._port,) = free_ports(1)
         self._password = secrets.token_hex(8)
         self.url = f"amqp://{USER}:{self._password}@127.0.0.1:{self._port}/%2F"
@@ -43,7 +48,7 @@ class ContainerBroker:
         self._processes = GuardedProcesses(directory, [self._engine, "rm", "--force", name])
         argv = [self._engine, "run", "--rm", "--name", name, "--publish", f"127.0.0.1:{self._port}:5672"]
         argv += ["--env", f"RABBITMQ_DEFAULT_USER={USER}", "--env", f"RABBITMQ_DEFAULT_PASS={self._password}"]
-        self._processes.spawn([*argv, IMAGE], dict(os.environ), directory / "console.log")
+        self._processes.spawn([*argv, self._image], dict(os.environ), directory / "console.log")
         try:
             poll(lambda: speaks_amqp(self._port), "the container answers", START_TIMEOUT_S)
         except BaseException as error:

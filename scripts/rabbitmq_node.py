@@ -74,23 +74,24 @@ class TlsFiles:
 
 
 class PrivateBroker:
-    """One RabbitMQ node and its epmd. A context manager: started on entry; ended, with its directory, on exit."""
+    """One RabbitMQ node and its epmd. A context manager: started on entry; ended, with its directory, on exit.
 
-    def __init__(self, *, management: bool = False, tls: TlsFiles | None = None) -> None:
-        self._server = rabbitmq_install.find() or rabbitmq_install.install()
-        epmd = rabbitmq_install.tool("epmd")
+    `configuration` is added to its rabbitmq.conf.
+    """
+
+    def __init__(self, *, management: bool = False, tls: TlsFiles | None = None, configuration: str = "") -> None:
+        self._installation = rabbitmq_install.ensure(rabbitmq_install.wanted_version())
+        epmd = self._installation.tool("epmd")
         self.directory = Path(tempfile.mkdtemp(prefix="autotag-broker-"))
         self.port, self._dist_port, self._epmd_port, self._management_port, self.tls_port = free_ports(5)
         self._node = f"autotag-{secrets.token_hex(4)}@localhost"
         self._password = secrets.token_hex(8)
-        self._management, self._tls = management, tls
+        self._management, self._tls, self._configuration = management, tls, configuration
         self._pidfd: int | None = None
         self.pid: int | None = None
         self._write_configuration()
         self._processes = GuardedProcesses(self.directory)
-        self._processes.spawn(
-            [epmd, "-port", str(self._epmd_port), "-address", "127.0.0.1"], self._environment(), self._console
-        )
+        self._spawn(epmd, "-port", str(self._epmd_port), "-address", "127.0.0.1")
 
     # Addresses
 
@@ -116,16 +117,16 @@ class PrivateBroker:
     # Starting and stopping
 
     def start(self) -> None:
-        """Start the node, with the data it stored before, and wait until it speaks AMQP. Raises BrokerError."""
+        """Start the node, with the data it stored before, and wait until it serves. Raises BrokerError."""
         if self.running:
             raise BrokerError("The broker is running already.")
         poll(lambda: accepts_connections(self._epmd_port), "epmd listens", EPMD_TIMEOUT_S)
         self._release()
-        self.pid = self._processes.spawn([str(self._server)], self._environment(), self._console)
+        self.pid = self._spawn(str(self._installation.server))
         try:
             # A pidfd, unlike a process id, cannot denote another process after this one has ended.
             self._pidfd = os.pidfd_open(self.pid)
-            poll(lambda: speaks_amqp(self.port) or not self.running, "the broker answers", START_TIMEOUT_S)
+            poll(lambda: self._serves() or not self.running, "the broker answers", START_TIMEOUT_S)
         except ProcessLookupError:
             pass  # it ended at once
         if not self.running:
@@ -134,6 +135,11 @@ class PrivateBroker:
                 :12
             ]  # the cause comes first, pages of reports follow
             raise BrokerError("\n".join(["RabbitMQ ended while starting. It said:", *(errors or lines[-12:])]))
+
+    def _serves(self) -> bool:
+        """Whether every listener is there: RabbitMQ opens one after the other, TLS the last."""
+        others = [self.tls_port] * bool(self._tls) + [self._management_port] * self._management
+        return speaks_amqp(self.port) and all(map(accepts_connections, others))
 
     @property
     def running(self) -> bool:
@@ -193,7 +199,7 @@ class PrivateBroker:
 
     def ctl(self, *arguments: str) -> str:
         """Run rabbitmqctl and return its output. Takes half a second; use `eval` for repeated queries."""
-        script = self._server.with_name("rabbitmqctl")
+        script = self._installation.server.with_name("rabbitmqctl")
         return self._command([str(script), "--quiet", "--node", self._node, *arguments])
 
     def eval(self, expression: str) -> str:
@@ -201,7 +207,7 @@ class PrivateBroker:
 
         Takes milliseconds. Erlang prints a binary as `#Bin<…>`; use `binary_to_list(…)` to read it. Raises BrokerError.
         """
-        argv = [rabbitmq_install.tool("erl_call"), "-sname", self._node, "-timeout", "20", "-e"]
+        argv = [self._installation.tool("erl_call"), "-sname", self._node, "-timeout", "20", "-e"]
         output = self._command(argv, f"{expression}.\n")
         if not output.startswith("{ok, "):
             raise BrokerError(f"{expression}: {output}")
@@ -265,7 +271,8 @@ class PrivateBroker:
                 "verify": "verify_peer" if required else "verify_none",
                 "require": str(required).lower(),
             }
-        (self.directory / "rabbitmq.conf").write_text("".join(parts).format_map(values))
+        text = "".join(parts).format_map(values) + self._configuration
+        (self.directory / "rabbitmq.conf").write_text(text)
         (self.directory / "enabled_plugins").write_text("[rabbitmq_management].\n" if self._management else "[].\n")
         cookie = self.directory / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(16))
@@ -297,10 +304,13 @@ class PrivateBroker:
             "RUNNING_UNDER_SYSTEMD": "true",
         }
 
+    def _spawn(self, *argv: str) -> int:
+        return self._processes.spawn(self._installation.command(*argv), self._environment(), self._console)
+
     def _command(self, argv: Sequence[str], text: str = "") -> str:
         try:
             done = subprocess.run(
-                argv,
+                self._installation.command(*argv),
                 check=False,
                 env=self._environment(),
                 input=text,

@@ -38,6 +38,18 @@ hypothesis.settings.register_profile("autotag", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("autotag")
 
 
+BROKER_FIXTURES = {"broker", "private_broker", "node", "one_node"}
+"""Fixtures that start or name a RabbitMQ. A test that asks for one, however indirectly, gets the marker `broker`."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what `-m` does not want
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use a broker."""
+    for item in items:
+        if BROKER_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("broker")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_process_is_left() -> Iterator[None]:
     """Whatever the tests started must have ended, and been waited for, when the last test has run."""

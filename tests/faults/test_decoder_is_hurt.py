@@ -41,7 +41,7 @@ def test_a_stopped_decoder_is_killed_at_its_deadline_and_its_image_tagged_by_ano
 
     until(lambda: decoder.status() == psutil.STATUS_STOPPED, "it is stopped", within_s=2)
     it.load(50)  # so that it is certain to get an image
-    until(lambda: gone(decoder), "it was killed", within_s=10)
+    until(lambda: gone(decoder), "it was killed")
     assert it.logged("child killed by its work", reason="silent_while_busy")
     it.ledger.settle()
     assert it.ledger.statuses() == {"tagged"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -14,14 +15,15 @@ import trustme
 from rabbitmq_node import PrivateBroker, TlsFiles
 
 from tests.support.polling import eventually
-from tests.support.serving import open_operator, serving, settings_for, topology_for
+from tests.support.serving import delete, open_operator, serving, settings_for, topology_for
 from worker.amqp.connection import connected
 from worker.amqp.declare import declare
 from worker.amqp.errors import BrokerUnreachable
 from worker.amqp.state import BrokerPhase, BrokerState
-from worker.amqp.topology import Lane
+from worker.amqp.topology import Lane, topology
+from worker.diagnostics import preflight
 from worker.errors import AutotagError, Misconfigured
-from worker.settings import AmqpSettings
+from worker.settings import AmqpSettings, Settings
 
 
 async def state_without_connection(settings: AmqpSettings) -> BrokerState:
@@ -205,6 +207,18 @@ async def test_operators_see_who_is_connected(node: PrivateBroker) -> None:
         listed = node.ctl("list_connections", "client_properties", "timeout")
     assert f'"autotag@{socket.gethostname()}:' in listed
     assert listed.split()[-1] == "30"
+
+
+async def test_the_brokers_version_and_what_matters_of_it_are_known(node: PrivateBroker) -> None:
+    number = re.findall(r"[\d.]+", node.eval("rabbit_misc:version()"))[0]
+    settings = settings_for(node.url)
+    async with serving(settings) as it:
+        assert it.broker.state.version == f"RabbitMQ {number}"
+    result = await preflight._rabbitmq(Settings.model_validate({"amqp": settings}))
+    assert result.status == "ok"
+    assert f"RabbitMQ {number}; " in result.message
+    assert "16 MiB" in result.message
+    await delete(settings, topology(settings.queue_prefix, Settings().retry.delays_s))
 
 
 # TLS

@@ -201,8 +201,7 @@ async def test_a_message_that_cannot_be_written_harms_no_other(settings: AmqpSet
 async def test_a_message_larger_than_the_broker_takes_is_refused_by_name_and_the_next_one_at_once(
     private_broker: Any,
 ) -> None:
-    node = private_broker()
-    node.eval("application:set_env(rabbit, max_message_size, 100000)")
+    node = private_broker(configuration="max_message_size = 100000\n")
     async with serving(settings_for(node.url)) as it:
         await it.publish_event("small")
         delivery = await it.next()
@@ -221,6 +220,22 @@ async def test_a_message_larger_than_the_broker_takes_is_refused_by_name_and_the
         delivery.ack()  # the consumer's channel was never in danger
         assert (await it.next()).message_id == "after"
         assert it.broker.state.reconnects == 0
+
+
+async def test_the_default_limit_of_rabbitmq_4_is_learned_from_its_refusal(settings: AmqpSettings) -> None:
+    body = b"x" * ((16 << 20) + 1)
+    async with serving(settings) as it:
+        if str(it.broker.state.version) < "RabbitMQ 4":  # its default is 128 MiB
+            await it.publish_event("huge", body)
+            (await it.next()).ack()
+            return
+        for _ in range(2):  # refused by RabbitMQ, then by us
+            with pytest.raises(Unpublishable, match=r"16777217 bytes.*at most 16777216"):
+                await it.publish_event("huge", body)
+            await eventually(lambda: it.broker.state.unconfirmed == 0, "the publisher is there again", within_s=20)
+            await it.broker.resume_consuming("nothing")
+        await it.publish_event("after")
+        (await it.next()).ack()
 
 
 async def test_nothing_is_published_without_a_connection(settings: AmqpSettings) -> None:

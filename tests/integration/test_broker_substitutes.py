@@ -39,6 +39,7 @@ def program(path: Path, text: str) -> Path:
 def only_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory that is the whole PATH, on a machine without RabbitMQ."""
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("AUTOTAG_TEST_BROKER", raising=False)
     monkeypatch.setattr(rabbitmq_install, "PACKAGED", tmp_path / "nothing")
     monkeypatch.setattr(rabbitmq_install, "POLICY", tmp_path / "policy-rc.d")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -111,7 +112,7 @@ class TestAContainer:
         text = (
             f"import sys, time; sys.path.insert(0, {str(scripts)!r})\n"
             "from rabbitmq_container import ContainerBroker\n"
-            "with ContainerBroker('docker'):\n    print('ready', flush=True)\n    time.sleep(60)\n"
+            "with ContainerBroker('docker', 'rabbitmq:4'):\n    print('ready', flush=True)\n    time.sleep(60)\n"
         )
         with subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True) as user:
             assert user.stdout is not None

@@ -25,6 +25,8 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts/private_broker.py"
 START_LIMIT_S = 30.0
 QUORUM = {"x-queue-type": "quorum"}
 
+pytestmark = pytest.mark.broker  # some start theirs without a fixture
+
 StartBroker = Callable[..., PrivateBroker]
 
 

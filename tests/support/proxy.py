@@ -34,7 +34,7 @@ class Mode(Enum):
     """Pass the next bytes from the broker without the last one, and reset both ends."""
 
 
-class _Relay:
+class Relay:
     """One client's connection and the proxy's own to the broker."""
 
     def __init__(self, client: asyncio.StreamWriter, broker: asyncio.StreamWriter) -> None:
@@ -57,8 +57,8 @@ class Proxy:
         self._upstream_port = upstream_port
         self._mode = Mode.PASS
         self._refusing = False
-        self._half_open_relays: set[_Relay] = set()
-        self._relays: set[_Relay] = set()
+        self._half_open_relays: set[Relay] = set()
+        self._relays: set[Relay] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self.port = 0
@@ -168,7 +168,7 @@ class Proxy:
             writer.transport.abort()
             return
         self.connections += 1
-        relay = _Relay(writer, to_broker)
+        relay = Relay(writer, to_broker)
         self._relays.add(relay)
         relay.tasks = [
             asyncio.create_task(self._pump(relay, reader, to_broker, from_broker=False)),
@@ -180,7 +180,7 @@ class Proxy:
         self._half_open_relays.discard(relay)
 
     async def _pump(
-        self, relay: _Relay, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, from_broker: bool
+        self, relay: Relay, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, from_broker: bool
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(1 << 16):
@@ -189,7 +189,7 @@ class Proxy:
             relay.client.close()
             relay.broker.close()
 
-    async def _forward(self, relay: _Relay, data: bytes, writer: asyncio.StreamWriter, *, from_broker: bool) -> None:
+    async def _forward(self, relay: Relay, data: bytes, writer: asyncio.StreamWriter, *, from_broker: bool) -> None:
         if relay in self._half_open_relays or self._mode is Mode.SWALLOW:
             self.swallowed_bytes += len(data)
         elif self._mode is Mode.CUT_A_FRAME and from_broker:
@@ -202,8 +202,12 @@ class Proxy:
             await self._forward_slowly(data, writer)
         else:
             self.passed_bytes += len(data)
-            writer.write(data)
+            writer.write(self._passed(relay, data, from_broker=from_broker))
             await writer.drain()
+
+    def _passed(self, relay: Relay, data: bytes, *, from_broker: bool) -> bytes:
+        """What is passed on for these bytes."""
+        return data
 
     async def _forward_slowly(self, data: bytes, writer: asyncio.StreamWriter) -> None:
         for start in range(0, len(data), _CHUNK_BYTES):

@@ -30,7 +30,8 @@ QUICK = {
     "TENSORFLOW__MAXIMUM_NUMBER_OF_RELAUNCHES": "1000",
     "TENSORFLOW__MAXIMUM_NUMBER_OF_RELAUNCHES_TIME_INTERVAL": "5",
     "DECODER__CHILDREN": "2",
-    "DECODER__TIMEOUT_S": "5",
+    # A second of processor time takes many seconds on a busy machine, and its limit must come first all the same.
+    "DECODER__TIMEOUT_S": "20",
     "DECODER__MAXIMUM_CPU_S": "1",
     "DECODER__MAXIMUM_MEMORY_BYTES": "192MiB",
     "SHUTDOWN_GRACE_S": "15",

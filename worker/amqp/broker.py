@@ -414,6 +414,7 @@ class Broker:
             blocked=self._blocked,
             last_error=str(error) if error is not None else None,
             last_error_reason=error.reason if error is not None else None,
+            version=str(session.connection.version) if session else before.version,
             reconnects=self._reconnects,
             unmarked=self._header_check.unmarked,
         )

@@ -20,6 +20,7 @@ from worker.amqp.diagnosis import connect_error, connection_lost_error, refusal_
 from worker.amqp.errors import BrokerUnreachable
 from worker.amqp.parameters import Address, addresses, connection_name, connection_parameters
 from worker.amqp.pika_fixes import PikaConnection
+from worker.amqp.versions import BrokerVersion
 from worker.errors import AutotagError
 from worker.settings import AmqpSettings
 
@@ -33,6 +34,7 @@ class Connection:
 
     def __init__(self, raw: Any, broker: Address, timeout_s: float, heartbeat_s: float) -> None:
         self.broker = broker
+        self.version = BrokerVersion.of(raw.server_properties)
         self.timeout_s = timeout_s
         self.blocked: str | None = None
         self._unblocked_at_s = 0.0

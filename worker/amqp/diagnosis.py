@@ -234,6 +234,11 @@ def _value(text: str) -> str | None:
 
 def _refusal(cause: BaseException, broker: Address) -> Misconfigured | None:
     """The error for a cause that only an operator can remove; None for any other cause."""
+    # pika guesses from the stage at which the connection ended. A broker that was killed then refuses nobody; one that
+    # refuses says so before it closes (its capability authentication_failure_close).
+    probable = pika_errors.ProbableAuthenticationError | pika_errors.ProbableAccessDeniedError
+    if isinstance(cause, probable) and "ConnectionClosedByBroker" not in str(cause.args):
+        return None
     match cause:
         case pika_errors.ProbableAuthenticationError() | pika_errors.AuthenticationError():
             return Misconfigured(

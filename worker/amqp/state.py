@@ -42,6 +42,8 @@ class BrokerState:
     """The lanes that are being consumed."""
     pauses: Mapping[str, BrokerPause] = field(default_factory=dict)
     """Why consuming is stopped, by reason: the service's own reasons, and those that the broker finds itself."""
+    version: str | None = None
+    """The broker's product and version, once it has been connected to."""
     blocked: str | None = None
     """RabbitMQ's reason while it blocks publishing."""
     last_error: str | None = None

@@ -137,7 +137,7 @@ def _render(current: Status) -> RenderableType:
 
 def _facts(current: Status) -> list[tuple[str, str]]:
     broker, model = current.broker, current.model
-    rabbitmq = f"{broker.phase} for {broker.for_s:.0f} s"
+    rabbitmq = f"{broker.version or 'not yet connected'}, {broker.phase} for {broker.for_s:.0f} s"
     if broker.lanes:
         rabbitmq += f" from {', '.join(broker.lanes)}"
     if broker.last_error:

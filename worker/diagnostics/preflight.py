@@ -127,12 +127,15 @@ async def _rabbitmq(settings: Settings) -> CheckResult:
     layout = topology(settings.amqp.queue_prefix, settings.retry.delays_s)
     async with connected(settings.amqp, "autotag-check") as connection:
         differences = await (declare if settings.amqp.declare else find_missing)(connection, layout)
-        where = f"{connection.broker}; {len(layout.queues)} queues"
-        if differences:
-            differing = "; ".join(difference.what for difference in differences)
-            message = f"{where}; {differing}. They are used as they are; to have them as ours, delete them while empty"
-            return CheckResult("rabbitmq", "warning", message)
-        return CheckResult("rabbitmq", "ok", f"{where} as they should be")
+        version = connection.version
+    what = [str(connection.broker), f"{len(layout.queues)} queues"]
+    if differences:
+        what += [difference.what for difference in differences]
+        what.append("they are used as they are; to have them as ours, delete them while empty")
+    else:
+        what[-1] += " as they should be"
+    message = "; ".join([*what, str(version), *version.remarks()])
+    return CheckResult("rabbitmq", "warning" if differences or not version.supported else "ok", message)
 
 
 async def _bindings(settings: Settings) -> CheckResult:

@@ -6,6 +6,7 @@ import pytest
 from pika import exceptions
 
 from worker.amqp.diagnosis import connect_error, connection_lost_error, describe_difference, refusal_error
+from worker.amqp.errors import BrokerUnreachable
 from worker.amqp.parameters import Address, addresses
 from worker.errors import Misconfigured, TryLater
 from worker.settings import AmqpSettings
@@ -78,6 +79,14 @@ def test_a_lost_connection_is_no_refusal() -> None:
 )
 def test_why_a_connection_was_lost(error: Exception, words: str) -> None:
     assert words in str(connection_lost_error(error, BROKER))
+
+
+@pytest.mark.parametrize("kind", [exceptions.ProbableAuthenticationError, exceptions.ProbableAccessDeniedError])
+def test_a_broker_that_is_killed_during_the_handshake_refuses_nobody(kind: type[Exception]) -> None:
+    lost = "Client was disconnected at a connection stage indicating a probable error: (\"StreamLostError: ('EOF',)\",)"
+    found = connect_error(kind(lost), BROKER)
+    assert isinstance(found, BrokerUnreachable)
+    assert "it is tried again" in str(found)
 
 
 def test_the_brokers_text_about_a_virtual_host_is_kept() -> None:

@@ -16,7 +16,7 @@ from worker.amqp.publisher import Publisher, message_properties
 from worker.amqp.topology import Lane, Topology
 from worker.diagnostics.chaos.ledger import Ledger
 from worker.diagnostics.chaos.workload import PlannedEvent
-from worker.errors import TryLater
+from worker.errors import AutotagError
 from worker.messages.events import CLOUDEVENTS_JSON
 from worker.settings import AmqpSettings
 
@@ -47,7 +47,7 @@ class ChaosClient:
             try:
                 async with connected(self._settings, _ROLE) as connection:
                     await self._serve(connection)
-            except TryLater:  # broker gone, channel closed, not confirmed: again, on a new connection
+            except AutotagError:  # broker gone or killed during the handshake, channel closed, not confirmed
                 await asyncio.sleep(_RECONNECT_PAUSE_S)
 
     async def _serve(self, connection: Connection) -> None:

@@ -55,6 +55,7 @@ def status_of(
         why_not=health.why_not,
         broker=BrokerStatus(
             phase=state.phase.value,
+            version=state.version,
             for_s=round(time.monotonic() - state.since_s, 1),
             lanes=sorted(state.lanes),
             pauses=[

@@ -68,6 +68,7 @@ class BrokerStatus:
     """The connections to RabbitMQ. `lanes` are consumed; `pauses`: why not; `blocked`: RabbitMQ's words."""
 
     phase: str
+    version: str | None
     for_s: float
     lanes: list[str]
     pauses: list[PauseStatus]

@@ -25,6 +25,7 @@ class BrokerMetrics:
             "autotag_consumer_active", "1 while events are taken from a lane's queue", ["lane"], registry=registry
         )
         self._connected = Gauge("autotag_broker_connected", "1 while connected to RabbitMQ", registry=registry)
+        self._info = Gauge("autotag_broker_info", "The broker", ["version"], registry=registry)
         self._blocked = Gauge("autotag_broker_blocked", "1 while RabbitMQ blocks publishing", registry=registry)
         self._reconnects = Counter("autotag_broker_reconnects", "Connections after the first", registry=registry)
         self._unconfirmed = Gauge(
@@ -50,6 +51,9 @@ class BrokerMetrics:
         for lane in Lane:
             self._consuming.labels(lane.value).set(lane in state.lanes)
         self._connected.set(state.connected)
+        self._info.clear()
+        if state.version is not None:
+            self._info.labels(state.version).set(1)
         self._blocked.set(state.blocked is not None)
         self._pause_collector.pauses = state.pauses
         self._reconnects.inc(state.reconnects - self._counted_reconnects)

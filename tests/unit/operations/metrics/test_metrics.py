@@ -120,6 +120,15 @@ def test_consumers_are_shown_by_lane_and_reconnects_only_grow(metrics: Metrics) 
     assert value(exposition, "autotag_broker_reconnects_total") == 3
 
 
+def test_the_brokers_version_is_shown_once_it_is_known_and_after_an_upgrade_only_the_new_one(metrics: Metrics) -> None:
+    metrics.broker.on_state(BrokerState(BrokerPhase.CONNECTING, 0.0))
+    assert "autotag_broker_info{" not in text(metrics)
+    metrics.broker.on_state(BrokerState(BrokerPhase.CONSUMING, 1.0, version="RabbitMQ 3.13.7"))
+    metrics.broker.on_state(BrokerState(BrokerPhase.CONSUMING, 2.0, version="RabbitMQ 4.2.0"))
+    assert value(text(metrics), "autotag_broker_info", version="RabbitMQ 4.2.0") == 1
+    assert "3.13.7" not in text(metrics)
+
+
 def test_unmarked_deliveries_are_counted_once_in_whatever_order_their_numbers_come(metrics: Metrics) -> None:
     for unmarked in (0, 2, 1, 5, 0):
         metrics.broker.sample(BrokerState(BrokerPhase.CONSUMING, 0.0, unmarked=unmarked))
