@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 from tests.support import fake_google, fake_microsoft
 from tests.support.fake_google import FakeGoogle
 from tests.support.fake_microsoft import FakeMicrosoft
-from tests.support.fake_service import CLOSE, GARBAGE, Call, FakeService, Fault
+from tests.support.fake_service import CLOSE, GARBAGE, Call, FakeServer, FakeService, Fault
 from worker.diagnostics.chaos.undisturbed import MAXIMUM_PHOTOGRAPHS
 from worker.diagnostics.chaos.workload import GOOGLE_KEY, MICROSOFT_KEY
 
@@ -46,7 +46,7 @@ def chaos_services(photographs: Path, seed: int, events: int) -> Iterator[ChaosS
         clean = [Fault()] * min(MAXIMUM_PHOTOGRAPHS, len(list(photographs.iterdir())))
         google.next(*clean, *_troubles(randomly, events, fake_google.unavailable(), fake_google.too_many("1")))
         microsoft.next(*clean, *_troubles(randomly, events, fake_microsoft.too_many("1")))
-        server = started.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=photographs)))
+        server = started.enter_context(FakeServer(("127.0.0.1", 0), partial(_Handler, directory=photographs)))
         threading.Thread(target=server.serve_forever, args=(0.02,), name="photographs", daemon=True).start()
         started.callback(server.shutdown)
         yield ChaosServices(google.url, microsoft.url, f"http://127.0.0.1:{server.server_port}")

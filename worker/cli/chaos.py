@@ -131,7 +131,6 @@ def show(report: ChaosReport, *, as_json: bool) -> None:
     for what, number in report.took_part.items():
         table.add_row(cell(what), f"{number:,}")
     table.add_row("longest pause", f"{report.longest_pause_s:.1f} s")
-    table.add_row("workers ended well", "yes" if report.workers_ended_well else "[red]no[/]")
     table.add_row("took", f"{report.seconds:,.0f} s")
     console = Console()
     console.print(table)

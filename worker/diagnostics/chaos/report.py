@@ -42,7 +42,8 @@ class ChaosReport:
     missing: list[str] = field(default_factory=list)
     """What took no part because it was not asked for, or nobody named it."""
     longest_pause_s: float = 0.0
-    workers_ended_well: bool = False
+    exit_statuses: list[int | None] = field(default_factory=list)
+    """Of the workers when they were stopped at the end; None: it did not stop in time and was killed."""
     seconds: float = 0.0
     examples: dict[str, list[str]] = field(default_factory=dict)
     """Some ids for each flaw that was found."""
@@ -64,8 +65,8 @@ class ChaosReport:
             found.append(f"{self.without_model} results lack the model's tags, which was never disabled")
         if sum(self.ends.values()) != self.events:
             found.append("not every event was accounted for")
-        if not self.workers_ended_well:
-            found.append("a worker did not end with status 0")
+        if not self.exit_statuses or any(status != 0 for status in self.exit_statuses):
+            found.append(f"the workers did not all end with status 0 when asked to stop: {self.exit_statuses}")
         return found
 
     def as_json(self) -> dict[str, object]:
@@ -83,7 +84,7 @@ def report_of(
     impossible: Mapping[FaultKind, str],
     missing: Sequence[str],
     waited_while_disabled: int,
-    workers_ended_well: bool,
+    exit_statuses: Sequence[int | None],
     seconds: float,
 ) -> ChaosReport:
     """The report about a ledger and the faults that were injected."""
@@ -106,7 +107,7 @@ def report_of(
         took_part=_took_part(planned),
         missing=list(missing),
         longest_pause_s=round(ledger.longest_pause_s, 1),
-        workers_ended_well=workers_ended_well,
+        exit_statuses=list(exit_statuses),
         seconds=round(seconds, 1),
         examples={flaw.value: sorted(ids)[:_EXAMPLES] for flaw, ids in flaws.items() if ids},
     )

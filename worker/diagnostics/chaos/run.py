@@ -180,7 +180,7 @@ class ChaosRun:
             finally:
                 client.cancel()
                 await asyncio.gather(client, return_exceptions=True)
-            ended_well = await self._stop_workers()
+            exit_statuses = await self._stop_workers()
         finally:
             for restart in self._restarts:
                 restart.cancel()
@@ -197,7 +197,7 @@ class ChaosRun:
             impossible=self._impossible,
             missing=options.missing,
             waited_while_disabled=self._waited,
-            workers_ended_well=ended_well,
+            exit_statuses=exit_statuses,
             seconds=time.monotonic() - began_s,
         )
 
@@ -433,15 +433,19 @@ class ChaosRun:
         await self._wait_until_ended(self._options.events)
         if self._restarts:
             await asyncio.wait(self._restarts)
+        # A worker that was started last may not listen for signals yet: SIGTERM would end it without a status.
+        await self._poll(self._all_reply, time.monotonic() + _READY_TIMEOUT_S)
         # Duplicates may still be on their way; they must be counted too, since they must not differ.
         await asyncio.sleep(2.0)
 
-    async def _stop_workers(self) -> bool:
-        """Stop all workers; returns whether each ended with status 0."""
+    async def _all_reply(self) -> bool:
+        return len(await self._statuses()) == len(self._workers)
+
+    async def _stop_workers(self) -> list[int | None]:
+        """Stop all workers; returns their exit statuses, None for one that had to be killed."""
         self._now = "stopping the workers"
         self._report_progress()
-        statuses = await asyncio.gather(*(worker.stop(SHUTDOWN_GRACE_S + 5) for worker in self._workers))
-        return all(status == 0 for status in statuses)
+        return await asyncio.gather(*(worker.stop(SHUTDOWN_GRACE_S + 5) for worker in self._workers))
 
     def _report_progress(self) -> None:
         self._on_progress(

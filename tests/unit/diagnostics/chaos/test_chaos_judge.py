@@ -97,7 +97,7 @@ class Scene:
             "impossible": {},
             "missing": [],
             "waited_while_disabled": 3,
-            "workers_ended_well": True,
+            "exit_statuses": [0, 0],
             "seconds": 1.0,
         }
         return report_of(**given | changes)
@@ -348,9 +348,10 @@ def test_a_kind_of_kill_that_cannot_be_injected_here_is_not_sound_and_says_why(s
     assert "the kernel forbids it" in found.complaints[0]
 
 
-def test_a_worker_that_did_not_end_well_is_not_sound(scene: Scene) -> None:
+@pytest.mark.parametrize("statuses", [[0, 1], [0, -15], [None, 0], []])
+def test_a_worker_that_did_not_end_well_is_not_sound(scene: Scene, statuses: list[int | None]) -> None:
     scene.end_all_but()
-    assert not scene.report(workers_ended_well=False).sound
+    assert not scene.report(exit_statuses=statuses).sound
 
 
 def test_the_longest_time_in_which_no_event_ended_is_known() -> None:
