@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -48,7 +47,8 @@ class Ledger:
 
     def __init__(self, planned: Iterable[PlannedEvent]) -> None:
         self._accounts = {each.event_id: _Account(each.expected) for each in planned}
-        self._digests: dict[str, set[bytes]] = {}
+        self._bodies: dict[str, dict[bytes, None]] = {}
+        """By message id: the bodies that differ in more than measured values, in the order of their arrival."""
         self._ended: set[str] = set()
         self._last_end_s: float | None = None
         self._duplicates = 0
@@ -74,14 +74,14 @@ class Ledger:
         key = message_id or ""
         try:
             data = json.loads(body)["data"]
-            digest = hashlib.sha256(comparable(body)).digest()  # not the body: there may be 10,000 results
+            compared = comparable(body)
             account = self._accounts[data["event_id"]]
         except (ValueError, KeyError, TypeError):
             self.strangers.append(key)
             return
-        self._duplicates += key in self._digests
-        self._digests.setdefault(key, set()).add(digest)
-        if len(self._digests[key]) > 1:
+        self._duplicates += key in self._bodies
+        self._bodies.setdefault(key, {})[compared] = None
+        if len(self._bodies[key]) > 1:
             account.flaws.add(Flaw.DIFFERING_DUPLICATE)
         account.flaws |= flaws_of_result(account.expected, data)
         if data["complete"]:
@@ -132,6 +132,14 @@ class Ledger:
                 found[flaw].append(event_id)
         found[Flaw.STRANGER] += self.strangers
         return found
+
+    def evidence(self, event_id: str) -> list[str]:
+        """Every different result of an event, without measured values, and the reason of each of its dead letters."""
+        if (account := self._accounts.get(event_id)) is None:
+            return []
+        bodies = [body for key in (*account.partials, *account.finals) for body in self._bodies[key]]
+        letters = [f"dead letter with the reason {reason}" for reason in account.dead_letters]
+        return [body.decode() for body in bodies] + letters
 
     def _note_end(self, event_id: str, account: _Account, now_s: float) -> None:
         if event_id in self._ended or not account.ended:

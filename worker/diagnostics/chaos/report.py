@@ -12,6 +12,8 @@ from worker.diagnostics.chaos.schedule import FaultKind
 from worker.diagnostics.chaos.workload import ExpectedEnd, PlannedEvent
 
 _EXAMPLES = 20
+_EVIDENCE = 3
+"""Events of each flaw."""
 
 
 @dataclass(slots=True)
@@ -47,6 +49,8 @@ class ChaosReport:
     seconds: float = 0.0
     examples: dict[str, list[str]] = field(default_factory=dict)
     """Some ids for each flaw that was found."""
+    evidence: dict[str, list[str]] = field(default_factory=dict)
+    """What came of some of these events: every different result, and the reason of each dead letter."""
 
     @property
     def sound(self) -> bool:
@@ -110,6 +114,7 @@ def report_of(
         exit_statuses=list(exit_statuses),
         seconds=round(seconds, 1),
         examples={flaw.value: sorted(ids)[:_EXAMPLES] for flaw, ids in flaws.items() if ids},
+        evidence={each: ledger.evidence(each) for ids in flaws.values() for each in sorted(ids)[:_EVIDENCE]},
     )
 
 

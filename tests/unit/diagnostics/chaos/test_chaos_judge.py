@@ -240,6 +240,8 @@ def test_a_changed_duplicate_is_not_sound(scene: Scene, changes: Mapping[str, An
     scene.end_all_but()
     scene.result("one", **changes)
     assert scene.flaws() == {"differing_duplicate": ["one"]}
+    first, second = map(json.loads, scene.report().evidence["one"])
+    assert {name for name in first["data"] if first["data"][name] != second["data"][name]} == set(changes)
 
 
 @pytest.mark.parametrize(
