@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -142,7 +143,7 @@ class FakeService(ABC):
         class Handler(_Handler):
             service = fake
 
-        self._server = _Server(("127.0.0.1", 0), Handler)
+        self._server = FakeServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), name="fake-service", daemon=True).start()
         return self
 
@@ -164,10 +165,16 @@ class FakeService(ABC):
         return f"http://127.0.0.1:{self._server.server_port}"
 
 
-class _Server(ThreadingHTTPServer):
+class FakeServer(ThreadingHTTPServer):
+    """Serves any number of clients, each of which may be killed at any time."""
+
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

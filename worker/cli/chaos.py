@@ -15,15 +15,13 @@ import typer
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
 from worker.cli.output import cell, print_error, print_json, print_note
+from worker.diagnostics.chaos.schedule import FaultKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.diagnostics.chaos.run import ChaosOptions, ChaosProgress, ChaosReport
-
-BROKER_NOT_KILLED = (
-    "The broker itself is not killed: it is not ours. `make chaos` starts one of its own, and kills that too."
-)
+    from worker.diagnostics.chaos.report import ChaosReport
+    from worker.diagnostics.chaos.run import ChaosOptions, ChaosProgress
 
 
 def chaos(
@@ -35,12 +33,27 @@ def chaos(
     events: Annotated[int, typer.Option(min=1, help="How many events to publish.")] = 2000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same faults.")] = 1,
     workers: Annotated[int, typer.Option(min=1, max=16, help="How many services share the work.")] = 2,
+    google: Annotated[
+        str | None,
+        typer.Option(help="A stand-in for Google Cloud Vision, never the service itself.", metavar="URL"),
+    ] = None,
+    microsoft: Annotated[
+        str | None,
+        typer.Option(help="A stand-in for Microsoft's vision service, never the service itself.", metavar="URL"),
+    ] = None,
+    served: Annotated[
+        str | None, typer.Option(help="Where the photographs can be fetched over HTTP.", metavar="URL")
+    ] = None,
+    leave_out: Annotated[
+        list[FaultKind] | None, typer.Option(help="A kind of fault not to inject; may be given several times.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Kill services, their children and their connections at random under load, then count every event.
+    """Kill services, their children and their connections at random under load, then judge the end of every event.
 
-    Works in queues of its own, and takes them away at the end. The broker is not killed. Ends with status 1 if an event
-    is unaccounted for, 3 if the broker cannot be reached.
+    Works in queues of its own, and takes them away at the end. Several tenants take part; cloud services and URLs only
+    where the options name a stand-in. The broker is not killed. Ends with status 0 only if every event ended once and
+    as it had to, and every kind of fault happened; with 1 if not, and with 3 if the broker cannot be reached.
     """
     from worker.diagnostics.chaos.run import ChaosOptions
     from worker.errors import AutotagError, TryLater
@@ -53,9 +66,19 @@ def chaos(
     except ValueError as error:
         print_error(f"--amqp: {error}")
         raise typer.Exit(ExitCode.USAGE) from None
-    print_note(BROKER_NOT_KILLED)
     with tempfile.TemporaryDirectory(prefix="autotag-chaos-") as folder:
-        options = ChaosOptions(wanted, photographs, Path(folder), events, seed, workers)
+        options = ChaosOptions(
+            wanted,
+            photographs,
+            Path(folder),
+            events,
+            seed,
+            workers,
+            google_endpoint=google,
+            microsoft_endpoint=microsoft,
+            served=served.rstrip("/") if served else None,
+            left_out=frozenset(leave_out or ()),
+        )
         try:
             report = run(options)
         except AutotagError as error:
@@ -68,11 +91,16 @@ def chaos(
 def run(options: ChaosOptions) -> ChaosReport:
     """Run with a progress bar on standard error. The run's queues are deleted, unless events were lost."""
     from worker.diagnostics.chaos.run import ChaosRun
+    from worker.operations import logs
+
+    logs.configure("error", "console")
+    if options.missing:
+        print_note(f"Not taking part: {'; '.join(options.missing)}. In `make chaos` all of it does.")
 
     async def run_and_clean_up(on_progress: Callable[[ChaosProgress], None]) -> ChaosReport:
         chaos_run = ChaosRun(options, on_progress)
         report = await chaos_run.run()
-        if report.lost:
+        if report.flaws["lost"]:
             print_note(f"the queues {chaos_run.topology.prefix}.… are kept for inspection")
         else:
             await chaos_run.delete_queues()
@@ -91,21 +119,26 @@ def show(report: ChaosReport, *, as_json: bool) -> None:
     from rich.table import Table
 
     table = Table("", "count", title=f"Chaos, seed {report.seed}", title_justify="left")
-    for name in ("events", "results", "dead_letters", "duplicates", "blamed"):
+    table.add_row("events", f"{report.events:,}")
+    for status, number in report.ends.items():
+        table.add_row(f"ended {status.replace('_', ' ')}", f"{number:,}")
+    for name in ("results", "partial_results", "dead_letters", "duplicates", "without_model", "waited_while_disabled"):
         table.add_row(name.replace("_", " "), f"{getattr(report, name):,}")
-    for name in ("lost", "differing_duplicates", "strangers", "misjudged"):
-        number = getattr(report, name)
-        table.add_row(name.replace("_", " "), f"[{'red' if number else 'green'}]{number:,}[/]")
+    for flaw, number in report.flaws.items():
+        table.add_row(flaw.replace("_", " "), f"[{'red' if number else 'green'}]{number:,}[/]")
     for kind, planned in report.kills_planned.items():
         table.add_row(f"kills: {kind.replace('_', ' ')}", f"{report.kills[kind]} of {planned}")
-    for kind, why in report.left_out.items():
-        table.add_row(f"kills: {kind.replace('_', ' ')}", cell(why))
-    table.add_row("workers ended well", "yes" if report.workers_ended_well else "[red]no[/]")
-    table.add_row("seconds", f"{report.seconds:,.0f}")
+    for what, number in report.took_part.items():
+        table.add_row(cell(what), f"{number:,}")
+    table.add_row("longest pause", f"{report.longest_pause_s:.1f} s")
+    table.add_row("took", f"{report.seconds:,.0f} s")
     console = Console()
     console.print(table)
-    for event_id in report.lost_ids:
-        console.print(cell(f"lost: {event_id}"), soft_wrap=True)
+    for flaw, ids in report.examples.items():
+        for event_id in ids:
+            console.print(cell(f"{flaw.replace('_', ' ')}: {event_id}"), soft_wrap=True)
+    for complaint in report.complaints:
+        console.print(cell(f"not sound: {complaint}"), soft_wrap=True)
 
 
 @contextmanager

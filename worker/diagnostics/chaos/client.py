@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from worker.amqp.connection import Channel, Connection, connected
 from worker.amqp.errors import BrokerUnreachable
 from worker.amqp.publisher import Publisher, message_properties
-from worker.amqp.topology import Lane, Topology
+from worker.amqp.republish import REASON_HEADER
+from worker.amqp.topology import Topology
 from worker.diagnostics.chaos.ledger import Ledger
 from worker.diagnostics.chaos.workload import PlannedEvent
 from worker.errors import AutotagError
-from worker.messages.events import CLOUDEVENTS_JSON
 from worker.settings import AmqpSettings
 
 _ROLE = "autotag-chaos"
@@ -40,6 +41,12 @@ class ChaosClient:
         self._unconfirmed = {each.event_id: each for each in planned}
         self._ledger = ledger
         self.published = 0
+        self.limit = 0
+        """No more than so many events are published for now."""
+
+    def waiting(self, event_ids: Iterable[str]) -> list[str]:
+        """Those of the events that are published and have not ended."""
+        return [each for each in event_ids if each not in self._unconfirmed and not self._ledger.has_ended(each)]
 
     async def run(self) -> None:
         """Publish and consume, over one connection after another."""
@@ -75,23 +82,26 @@ class ChaosClient:
         await channel.call(channel.raw.basic_consume, queue, on_message, action=f"consuming from {queue}")
 
     def _on_result(self, properties: Any, body: bytes) -> None:
-        self._ledger.result(body, properties.message_id)
+        self._ledger.result(body, properties.message_id, time.monotonic())
 
     def _on_dead_letter(self, properties: Any, _body: bytes) -> None:
-        self._ledger.dead_letter(properties.message_id)
+        reason = (properties.headers or {}).get(REASON_HEADER)
+        self._ledger.dead_letter(properties.message_id, reason, time.monotonic())
 
     async def _publish_all(self, connection: Connection) -> None:
         publisher = await Publisher.open(connection, self._settings.confirm_timeout_s)
         while self._unconfirmed:
-            if self.published - self._ledger.ended > _BACKLOG:
+            room = min(self.limit - self.published, _BACKLOG - (self.published - self._ledger.ended), _BATCH)
+            if room <= 0:
                 await asyncio.sleep(0.05)
                 continue
-            batch = itertools.islice(self._unconfirmed.values(), _BATCH)
+            batch = list(itertools.islice(self._unconfirmed.values(), room))
             await asyncio.gather(*(self._publish(publisher, each) for each in batch))
 
     async def _publish(self, publisher: Publisher, event: PlannedEvent) -> None:
         """Publish one event. An event that is not confirmed is published again later, under the same id."""
-        properties = message_properties(content_type=CLOUDEVENTS_JSON, headers={}, message_id=event.event_id)
-        await publisher.publish(self._topology.images_exchange, Lane.LIVE.value, event.body, properties)
-        self._unconfirmed.pop(event.event_id, None)
-        self.published += 1
+        made = event.message()
+        properties = message_properties(content_type=made.content_type, headers=made.headers, message_id=event.event_id)
+        await publisher.publish(self._topology.images_exchange, event.lane.value, made.body, properties)
+        if self._unconfirmed.pop(event.event_id, None) is not None:
+            self.published += 1

@@ -73,14 +73,9 @@ class WorkerProcess:
         except TryLater:
             return None
 
-    async def children(self, kind: str) -> list[int]:
-        """Process ids of its children of a kind (`model`, `decoder`) that have started."""
-        status = await self.status()
-        return [
-            each.pid
-            for each in (status.children if status is not None else ())
-            if each.name.startswith(kind) and each.phase in WORKING_PHASE_NAMES and each.pid is not None
-        ]
+    async def reset(self) -> Status:
+        """What `autotag reset` does. Raises TryLater while the control socket does not reply."""
+        return Status.from_json(await send_command(self._socket, "reset"))
 
     async def kill(self) -> bool:
         """Send SIGKILL to the parent process; returns whether it was running and ended by that signal."""
@@ -106,6 +101,27 @@ class WorkerProcess:
     def log_tail(self) -> str:
         """The last 2000 characters of its log."""
         return self._log.read_text(errors="replace")[-2000:] if self._log.exists() else ""
+
+
+def children_at_work(status: Status, kind: str) -> list[int]:
+    """Process ids of the children of a kind (`model`, `decoder`) that have answered.
+
+    What a child's predecessor had in hand is given to it first, and is done by then: no image is in hand whenever a
+    child is killed, which would look like the image's fault.
+    """
+    return [
+        each.pid
+        for each in status.children
+        if each.name.startswith(kind)
+        and each.phase in WORKING_PHASE_NAMES
+        and each.pid is not None
+        and each.images_done
+    ]
+
+
+def model_pids(status: Status) -> list[int]:
+    """Process ids of the model children, those that are starting included."""
+    return [each.pid for each in status.children if each.name.startswith("model") and each.pid is not None]
 
 
 def _stop_with(parent_pid: int) -> Callable[[], None]:

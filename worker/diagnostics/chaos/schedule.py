@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-EVENTS_PER_FAULT = 150
+EVENTS_PER_FAULT = 250
 """One fault of each kind for this many events, beyond the minimum."""
 
 MINIMUM_FAULTS = 10
@@ -18,6 +18,9 @@ MINIMUM_FAULTS = 10
 
 MINIMUM_EVENTS_PER_FAULT = 50
 """A short run has fewer faults, or no event would be answered between them."""
+
+EVENTS_PER_DISABLING = 2500
+"""The model is disabled once for this many events, and at least once: it takes seconds each time."""
 
 _LONGEST_PAUSE_S = 1.5
 
@@ -31,6 +34,8 @@ class FaultKind(StrEnum):
     CONNECTION = "connection"
     """A worker's TCP connection to RabbitMQ."""
     BROKER = "broker"
+    MODEL_DISABLED = "model_disabled"
+    """Every worker's model is killed until the relaunch rule disables it; then an operator resets them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +52,20 @@ class Fault:
 
 
 def schedule(seed: int, events: int, kinds: Iterable[FaultKind]) -> tuple[Fault, ...]:
-    """The faults of a run, in order. They are due between a fiftieth and nine tenths of the events."""
+    """The faults of a run, in order: at least one of each kind.
+
+    They are due between a fiftieth and three quarters of the events, so that each finds some that have not ended.
+    """
     randomly = random.Random(seed)  # noqa: S311 - it has to be repeatable
     each = min(max(MINIMUM_FAULTS, events // EVENTS_PER_FAULT), max(1, events // MINIMUM_EVENTS_PER_FAULT))
     faults = [
         Fault(
-            after_events=randomly.randint(events // 50, events * 9 // 10),
+            after_events=randomly.randint(events // 50, events * 3 // 4),
             kind=kind,
             pick=randomly.random(),
             pause_s=randomly.uniform(0, _LONGEST_PAUSE_S),
         )
         for kind in kinds
-        for _ in range(each)
+        for _ in range(max(1, events // EVENTS_PER_DISABLING) if kind is FaultKind.MODEL_DISABLED else each)
     ]
     return tuple(sorted(faults, key=lambda fault: fault.after_events))
