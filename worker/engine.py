@@ -32,6 +32,7 @@ from worker.supervision.lifecycle import Notice
 from worker.supervision.model_pool import ModelOptions, ModelPool
 from worker.supervision.pool import Observer
 from worker.supervision.relaunch import RelaunchRule
+from worker.supervision.turns import Precedence
 from worker.tagging.tagger import Tagger
 
 BUILT_FROM = ("tensorflow", "decoder", "sources", "models", "cloud")
@@ -50,7 +51,8 @@ class Engine:
     ) -> None:
         """`package` is what the model child runs; None where no instance wants the local model."""
         self.sources = Sources(settings.sources.concurrency)
-        self.decoders = DecoderPool(_decoder_options(settings), observe=observe)
+        precedence = Precedence()
+        self.decoders = DecoderPool(_decoder_options(settings), observe=observe, precedence=precedence)
         self.model: ModelPool | None = None
         if package is not None:
             options = _model_options(settings.tensorflow, package)
@@ -59,6 +61,7 @@ class Engine:
                 observe=observe,
                 on_batch=metrics.children.on_batch,
                 others_at_work=lambda: self.decoders.at_work,
+                precedence=precedence,
             )
             metrics.use_model(package.manifest.name, package.identity)
         local = [TensorFlow(package, self.model)] if package is not None and self.model is not None else []

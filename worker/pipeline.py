@@ -18,6 +18,7 @@ import structlog
 from worker.amqp.broker import Broker
 from worker.amqp.delivery import Delivery, Ending
 from worker.amqp.errors import NotConfirmed, NotPublished, PublishRefused, Unroutable
+from worker.amqp.topology import Lane
 from worker.engine import Active
 from worker.errors import AutotagError, CannotBeDone, ResourceExhausted, TryLater, Unavailable, exhausted
 from worker.messages import Event, Result, UnreadableEvent, read_event, write_result
@@ -186,7 +187,7 @@ class Pipeline:
         read = read_event(delivery.body, delivery.content_type, delivery.headers, delivery.message_id)
         event = context.event = read.event
         self._join_trace(context, event)
-        subject = Subject.of(event)
+        subject = Subject.of(event, bulk=delivery.lane is Lane.BULK)
         instance = settings.instance(subject.instance)
 
         skip = gate(event, settings, instance, engine.providers)

@@ -21,6 +21,7 @@ from worker.providers.base import Image, Provider
 from worker.providers.replies import ConcurrentRequests, ProviderReplies, Reply, ask, late_reply
 from worker.settings import InstanceSettings
 from worker.supervision.decoder_pool import Decoded
+from worker.supervision.turns import Turn
 from worker.tagging import results
 from worker.tagging.merge import Choice, choose
 from worker.tagging.results import Subject
@@ -41,11 +42,11 @@ class NotAllAsked(ResourceExhausted):
 class Decoders(Protocol):
     """The decoder children, as the tagger uses them."""
 
-    async def decode(self, content: Content, recipe: PixelRecipe | None, asset: str) -> Decoded:
+    async def decode(self, content: Content, recipe: PixelRecipe | None, asset: str, turn: Turn) -> Decoded:
         """Facts and pixels of an image. Raises CannotBeDone with a reason `image_…`."""
         ...
 
-    async def shrink(self, content: Content, limits: JpegLimits, asset: str) -> bytes:
+    async def shrink(self, content: Content, limits: JpegLimits, asset: str, turn: Turn) -> bytes:
         """The image as a JPEG within limits. Raises CannotBeDone."""
         ...
 
@@ -134,7 +135,7 @@ class Tagger:
 
         recipe = next((found for provider in asked if (found := provider.pixel_recipe())), None)
         with self._metrics.stage("decode"):
-            decoded = await self._decoders.decode(content, recipe, asset)
+            decoded = await self._decoders.decode(content, recipe, asset, subject.turn)
         try:
             image = Image(
                 asset_id=asset,
@@ -143,7 +144,8 @@ class Tagger:
                 facts=decoded.facts,
                 mime_type=mime_type,
                 pixels_fd=decoded.pixels_fd,
-                shrink=partial(self._shrink, content, asset),
+                shrink=partial(self._shrink, content, asset, subject.turn),
+                turn=subject.turn,
             )
 
             def in_order(replies: list[Reply]) -> ProviderReplies:
@@ -166,9 +168,9 @@ class Tagger:
             if decoded.pixels_fd is not None:
                 os.close(decoded.pixels_fd)
 
-    async def _shrink(self, content: Content, asset: str, limits: JpegLimits) -> bytes:
+    async def _shrink(self, content: Content, asset: str, turn: Turn, limits: JpegLimits) -> bytes:
         with self._metrics.stage("shrink"):
-            return await self._decoders.shrink(content, limits, asset)
+            return await self._decoders.shrink(content, limits, asset, turn)
 
 
 def with_low_threshold(instance: InstanceSettings, lowest_confidence: float) -> InstanceSettings:
