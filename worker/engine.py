@@ -51,7 +51,7 @@ class Engine:
     ) -> None:
         """`package` is what the model child runs; None where no instance wants the local model."""
         self.sources = Sources(settings.sources.concurrency)
-        precedence = Precedence()
+        precedence = Precedence(maximum_bulk=max(1, _cores() // 2))
         self.decoders = DecoderPool(_decoder_options(settings), observe=observe, precedence=precedence)
         self.model: ModelPool | None = None
         if package is not None:

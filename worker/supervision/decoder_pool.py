@@ -196,7 +196,7 @@ class DecoderPool(Pool):
         fds = [content.fd] if out_fd is None else [content.fd, out_fd]
         job = _DecoderJob(self._put_back, kind, packet, fds, self._options.timeout_s, image, turn)
         try:
-            with self._precedence.present(turn):
+            with self._precedence.present(job):
                 self._waiting.append(job)
                 self._dispatch_or_fail()
                 return await job.answer

@@ -122,7 +122,7 @@ class ModelPool(Pool):
         """
         scores: asyncio.Future[LabelScores] = asyncio.get_running_loop().create_future()
         image = _Image(os.dup(pixels_fd), floor, asset, turn, scores, time.monotonic())
-        with self._precedence.present(turn):
+        with self._precedence.present(image):
             self._waiting.append(image)
             self._dispatch_or_fail()
             try:
@@ -161,7 +161,7 @@ class ModelPool(Pool):
             return self._take_batch(lane, size, alone=False) if fits else None
         if in_hand >= self._maximum_in_hand:
             return None
-        alone = not in_hand and len(self._waiting) == 1 and not self._others_at_work()
+        alone = not (in_hand or first.turn.bulk or len(self._waiting) > 1 or self._others_at_work())
         return self._take_batch(lane, 1, alone=alone)
 
     def _take_batch(self, lane: TakingTurns[_Image], size: int, *, alone: bool) -> _Batch:

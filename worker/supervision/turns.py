@@ -9,6 +9,7 @@ live images that never pause must not hold it up for ever.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +27,7 @@ OVERDUE_S = 30.0
 """A bulk image that has waited for longer goes before the live ones."""
 
 _OVERDUE_INTERVAL_S = 1.0
+_LONGEST_PAUSE_S = 1.0
 _UNLIMITED = 1 << 30
 
 
@@ -39,57 +41,6 @@ class Turn:
 
 OWN_TURN = Turn("default")
 """Of what no event asks for: an image of `autotag tag`, of the status page, of a measurement."""
-
-
-class Precedence:
-    """Whether bulk images may begin now. Shared by the pools that one image goes through, one after the other."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._live = 0
-        self._live_left_s = -RECENT_S
-        self._held_up: dict[Callable[[], None], None] = {}
-        self._timer: asyncio.TimerHandle | None = None
-
-    @contextmanager
-    def present(self, turn: Turn) -> Iterator[None]:
-        """An image waits for a child, or is in the hands of one, during the block."""
-        if turn.bulk:
-            yield
-            return
-        self._live += 1
-        try:
-            yield
-        finally:
-            self._live -= 1
-            self._live_left_s = self._clock()
-            if self._held_up and not self._live:
-                self._wake_after(HOLD_S)
-
-    @property
-    def maximum_bulk(self) -> int:
-        """How many bulk images one pool may have in its children's hands now."""
-        quiet_s = self._clock() - self._live_left_s
-        if self._live or quiet_s < HOLD_S:
-            return 0
-        return 1 if quiet_s < RECENT_S else _UNLIMITED
-
-    def call_when_bulk_may_begin(self, dispatch: Callable[[], None]) -> None:
-        """Call `dispatch` once when that may have changed."""
-        self._held_up[dispatch] = None
-        if self._timer is None:
-            self._wake_after(_OVERDUE_INTERVAL_S if self._live else HOLD_S)
-
-    def _wake_after(self, delay_s: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(delay_s, self._wake)
-
-    def _wake(self) -> None:
-        self._timer = None
-        waiting, self._held_up = self._held_up, {}
-        for dispatch in waiting:
-            dispatch()
 
 
 class Waiting(Protocol):
@@ -107,6 +58,91 @@ class Waiting(Protocol):
     def wanted(self) -> bool:
         """Whether the caller still waits for the answer."""
         ...
+
+
+class Precedence:
+    """Whether bulk images may begin now. Shared by the pools that one image goes through, one after the other.
+
+    While live images are expected, at most `maximum_bulk` bulk images are in the children's hands.
+    """
+
+    def __init__(self, maximum_bulk: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+        self._maximum_bulk = maximum_bulk
+        self._clock = clock
+        self._live = 0
+        self._live_left_s = -math.inf
+        self._bulk_began_s: dict[Waiting, float] = {}
+        self._bulk_from_s = -math.inf
+        self._held_up: dict[Callable[[], None], None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    @contextmanager
+    def present(self, item: Waiting) -> Iterator[None]:
+        """An image waits for a child, or is in the hands of one, during the block."""
+        if item.turn.bulk:
+            try:
+                yield
+            finally:
+                self._bulk_ends(item)
+            return
+        self._live += 1
+        try:
+            yield
+        finally:
+            self._live -= 1
+            self._live_left_s = self._clock()
+            if self._held_up and not self._live:
+                self._wake_after(HOLD_S)
+
+    @property
+    def room_for_bulk(self) -> int:
+        """How many bulk images may begin now."""
+        now_s = self._clock()
+        quiet_s = now_s - self._live_left_s
+        if self._live or quiet_s < HOLD_S:
+            return 0
+        if quiet_s >= RECENT_S:
+            return _UNLIMITED
+        return 0 if now_s < self._bulk_from_s else max(0, self._maximum_bulk - len(self._bulk_began_s))
+
+    def bulk_begins(self, item: Waiting) -> None:
+        """A bulk image goes to a child."""
+        self._bulk_began_s[item] = self._clock()
+
+    def bulk_returns(self, item: Waiting) -> None:
+        """A bulk image was put back: the child has not done it."""
+        self._bulk_began_s.pop(item, None)
+
+    def _bulk_ends(self, item: Waiting) -> None:
+        """A child that has worked on a bulk image pauses for as long: else every second live image would find one."""
+        began_s = self._bulk_began_s.pop(item, None)
+        if began_s is not None:
+            now_s = self._clock()
+            pause_s = min(now_s - began_s, _LONGEST_PAUSE_S)
+            self._bulk_from_s = now_s + pause_s
+            if self._held_up and not self._live:
+                self._wake_after(pause_s if now_s - self._live_left_s < RECENT_S else 0.0)
+
+    def call_when_bulk_may_begin(self, dispatch: Callable[[], None]) -> None:
+        """Call `dispatch` once when that may have changed."""
+        self._held_up[dispatch] = None
+        self._wake_after(_OVERDUE_INTERVAL_S if self._live or self._bulk_began_s else HOLD_S)
+
+    def _wake_after(self, delay_s: float) -> None:
+        """Dispatch again after `delay_s`, or at the earlier time that has been arranged."""
+        loop = asyncio.get_running_loop()
+        when_s = loop.time() + delay_s
+        if self._timer is not None:
+            if self._timer.when() <= when_s:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(when_s, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        waiting, self._held_up = self._held_up, {}
+        for dispatch in waiting:
+            dispatch()
 
 
 _W = TypeVar("_W", bound=Waiting)
@@ -180,7 +216,6 @@ class FairQueue(Generic[_W]):
         self._clock = clock
         self._live: TakingTurns[_W] = TakingTurns()
         self._bulk: TakingTurns[_W] = TakingTurns()
-        self._bulk_begun: list[_W] = []
         self._overdue_from_s = 0.0
 
     def __len__(self) -> int:
@@ -194,7 +229,7 @@ class FairQueue(Generic[_W]):
         """Add images before all others of their lane, in their order: a child had them and has not done them."""
         for item in reversed(list(items)):
             if item.turn.bulk:
-                self._bulk_begun = [each for each in self._bulk_begun if each is not item]
+                self._precedence.bulk_returns(item)
             self._lane(item).put_back(item.turn.instance, item)
 
     def remove(self, item: _W) -> bool:
@@ -218,20 +253,17 @@ class FairQueue(Generic[_W]):
             return self._bulk, 1
         if self._live:
             return self._live, len(self._live)
-        maximum = self._precedence.maximum_bulk
-        if maximum < _UNLIMITED or len(self._bulk_begun) > 64:
-            self._bulk_begun = [each for each in self._bulk_begun if each.wanted]
-            maximum -= len(self._bulk_begun)
-        if maximum <= 0:
+        room = self._precedence.room_for_bulk
+        if not room:
             self._precedence.call_when_bulk_may_begin(self._dispatch)
             return None, 0
-        return self._bulk, min(maximum, len(self._bulk))
+        return self._bulk, min(room, len(self._bulk))
 
     def take(self, lane: TakingTurns[_W]) -> _W:
         """Take the next image of a lane given by `next_lane`."""
         item = lane.pop()
         if lane is self._bulk:
-            self._bulk_begun.append(item)
+            self._precedence.bulk_begins(item)
             if self._clock() - item.queued_at_s > OVERDUE_S:
                 self._overdue_from_s = self._clock() + _OVERDUE_INTERVAL_S
         return item
