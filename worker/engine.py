@@ -50,7 +50,11 @@ class Engine:
         self, settings: Settings, package: ModelPackage | None, metrics: Metrics, observe: Observer = _ignore
     ) -> None:
         """`package` is what the model child runs; None where no instance wants the local model."""
-        self.sources = Sources(settings.sources.concurrency)
+        self.sources = Sources(
+            settings.sources.concurrency,
+            failures=settings.sources.failures_to_open_circuit,
+            circuit_open_s=settings.sources.circuit_open_s,
+        )
         precedence = Precedence(maximum_bulk=max(1, _cores() // 2))
         self.decoders = DecoderPool(_decoder_options(settings), observe=observe, precedence=precedence)
         self.model: ModelPool | None = None

@@ -18,6 +18,7 @@ import structlog
 from worker.amqp.broker import Broker
 from worker.amqp.delivery import Delivery, Ending
 from worker.amqp.errors import NotConfirmed, NotPublished, PublishRefused, Unroutable
+from worker.amqp.in_hand import DEFERRALS_HEADER, Deferred, InHand, deferrals_of, lane_prefetch
 from worker.amqp.topology import Lane
 from worker.engine import Active
 from worker.errors import AutotagError, CannotBeDone, ResourceExhausted, TryLater, Unavailable, exhausted
@@ -28,7 +29,8 @@ from worker.operations.history.thumbnails import Thumbnails
 from worker.operations.metrics import EventMetrics
 from worker.operations.tracing import NO_TRACER, Trace, Tracer
 from worker.providers.replies import ProviderReplies, Reply, pack, unpack
-from worker.settings import tag_limit
+from worker.settings import AmqpSettings, InstanceSettings, tag_limit
+from worker.supervision.shares import OVER_SHARE
 from worker.tagging import results
 from worker.tagging.gates import gate
 from worker.tagging.results import Subject
@@ -114,12 +116,14 @@ class Pipeline:
         history: History,
         thumbnails: Thumbnails,
         tracer: Tracer = NO_TRACER,
+        in_hand: InHand | None = None,
     ) -> None:
         self._broker = broker
         self._metrics = metrics
         self._history = history
         self._thumbnails = thumbnails
         self._tracer = tracer
+        self._shares = in_hand or InHand(lane_prefetch(AmqpSettings().prefetch))
 
     async def handle(self, delivery: Delivery, active: Active) -> Ending:
         """Handle one delivery to its end, under the settings and engine that were active when it came.
@@ -148,7 +152,8 @@ class Pipeline:
         except NotPublished:
             raise
         except TryLater as error:
-            return await self._retry_later(context, error)
+            defer = error.reason == OVER_SHARE
+            return await (self._defer(context, error) if defer else self._retry_later(context, error))
         except (Unavailable, ResourceExhausted) as error:
             return await self._wait_for_operator(context, error)
         except Exception as error:  # noqa: BLE001
@@ -195,12 +200,26 @@ class Pipeline:
             assert skip is not None  # noqa: S101 - the gate shuts for an instance without settings
             return await self._publish_and_ack(context, results.skipped(subject, skip))
 
+        deferrals = deferrals_of(delivery.headers.get(DEFERRALS_HEADER))
+        async with self._shares.hold(delivery.lane, subject.instance, deferrals):
+            return await self._tag_and_answer(context, subject, instance, event, read.image_bytes)
+
+    async def _tag_and_answer(
+        self,
+        context: DeliveryContext,
+        subject: Subject,
+        instance: InstanceSettings,
+        event: Event,
+        image_bytes: bytes | None,
+    ) -> Ending:
+        settings, engine = context.active.settings, context.active.engine
+
         async def publish_partial(result: Result, replies: ProviderReplies) -> None:
             await self._publish(context, result)
             context.settled_providers = replies.settled
 
         with self._metrics.stage("fetch"):
-            content = await engine.sources.open_content(event, read.image_bytes, settings.sources)
+            content = await engine.sources.open_content(event, image_bytes, settings.sources, subject.turn)
         with content:
             earlier = context.earlier_replies
             context.settled_providers = frozenset(earlier)
@@ -276,6 +295,21 @@ class Pipeline:
             lambda: self._broker.retry_later(context.delivery, at_least_s=error.after_s, counted=error.counted),
         )
         context.delivery.ack()
+        return Ending.RETRIED
+
+    async def _defer(self, context: DeliveryContext, error: TryLater) -> Ending:
+        """The instance has its share, of what is in hand or of the fetches: the event gives way, uncounted."""
+        context.record(error)
+        delivery, (_, instance) = context.delivery, context.asset_and_instance()
+        if not isinstance(error, Deferred):
+            deferrals = deferrals_of(delivery.headers.get(DEFERRALS_HEADER))
+            error = self._shares.deferred(delivery.lane, instance or "", deferrals)
+        after_s, headers = error.after_s, {DEFERRALS_HEADER: error.deferrals}
+        await self._until_accepted(
+            context,
+            lambda: self._broker.retry_later(delivery, exactly_s=after_s, counted=False, headers=headers),
+        )
+        delivery.ack()
         return Ending.RETRIED
 
     async def _wait_for_operator(self, context: DeliveryContext, error: Unavailable | ResourceExhausted) -> Ending:
@@ -370,9 +404,11 @@ class Pipeline:
     def _account_for(self, context: DeliveryContext, ending: Ending) -> None:
         took_s = time.monotonic() - context.delivery.received_at_s
         self._metrics.ended(ending, context.reason, took_s)
-        self._history.on_delivery_ended(_ended(context, ending, took_s), time.monotonic())
+        if context.reason != OVER_SHARE:  # thousands of these would push what matters out of the page
+            self._history.on_delivery_ended(_ended(context, ending, took_s), time.monotonic())
         tracing.current_span().set({"autotag.ending": ending.value, "autotag.status": context.status or ""})
-        _log.info(
+        log = _log.debug if context.reason == OVER_SHARE else _log.info
+        log(
             "event ended",
             ending=ending.value,
             status=context.status,

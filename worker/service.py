@@ -20,6 +20,7 @@ import structlog
 
 from worker.amqp.broker import Broker
 from worker.amqp.delivery import Delivery
+from worker.amqp.in_hand import InHand, lane_prefetch
 from worker.amqp.state import BrokerState
 from worker.amqp.topology import topology
 from worker.engine import Active, Engine, needs_new_engine, open_engine
@@ -71,7 +72,8 @@ class Service:
         self._load = load
         self._thumbnails = Thumbnails(self.history, enabled=settings.http.shows_thumbnails)
         tracer, self._flush_spans = tracer_from_environment()
-        self._pipeline = Pipeline(self.broker, self.metrics, self.history, self._thumbnails, tracer)
+        self._shares = InHand(lane_prefetch(settings.amqp.prefetch), self.metrics.deferred)
+        self._pipeline = Pipeline(self.broker, self.metrics, self.history, self._thumbnails, tracer, self._shares)
         self._monitor = HealthMonitor(self.broker, self.metrics, Notifier.from_environment(), self.history)
         self._stopping = asyncio.Event()
         self._end_by_s = math.inf
@@ -161,6 +163,7 @@ class Service:
     def _activate(self, active: Active) -> None:
         """Use these settings and this engine from the next event on."""
         self.active = active
+        self._shares.know(name for name, each in active.settings.instances.items() if each.enabled)
         self._monitor.use(active)
 
     def _log_provider_checks(self) -> None:

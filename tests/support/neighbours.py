@@ -1,13 +1,14 @@
-"""How long events take, beside the trouble of other instances: the results as they come, with the moment of each."""
+"""How long events take beside the trouble of other instances: results with the moment at which they came, and hosts."""
 
 from __future__ import annotations
 
 import json
+import socket
 import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,53 @@ def watching(url: str, prefix: str) -> Iterator[ResultsWatch]:
     """The results of a service, watched for the length of the block."""
     with ResultsWatch(url, f"{prefix}.results") as watch:
         yield watch
+
+
+class ImageHost:
+    """An HTTP server on loopback that serves one image to everybody or, `hung`, accepts and never answers."""
+
+    def __init__(self, image: bytes | None = None) -> None:
+        self._image = image
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=1000)
+        self._held: list[socket.socket] = []
+        self.accepted = 0
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
+
+    @property
+    def url(self) -> str:
+        """An image on it."""
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}/a.jpg"
+
+    def answer_with(self, image: bytes) -> None:
+        """Serve an image from now on; the connections that hang are closed."""
+        self._image = image
+        while self._held:
+            self._held.pop().close()
+
+    def __enter__(self) -> ImageHost:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._accepting.join(timeout=10)
+        self._socket.close()
+        for each in self._held:
+            each.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                connection, _ = self._socket.accept()
+                self.accepted += 1
+                if self._image is None:
+                    self._held.append(connection)
+                else:
+                    threading.Thread(target=self._serve, args=(connection, self._image), daemon=True).start()
+
+    @staticmethod
+    def _serve(connection: socket.socket, image: bytes) -> None:
+        head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(image)}\r\nconnection: close\r\n\r\n"
+        with suppress(OSError), connection:
+            connection.recv(65536)
+            connection.sendall(head.encode() + image)

@@ -21,6 +21,7 @@ import structlog
 from worker.amqp.declare import depths
 from worker.amqp.delivery import Delivery
 from worker.amqp.errors import BrokerUnreachable, NotConfirmed, Unroutable
+from worker.amqp.in_hand import lane_prefetch
 from worker.amqp.mark import HeaderCheck, HeaderMark
 from worker.amqp.publisher import message_properties
 from worker.amqp.republish import dead_letter_properties, retry_properties
@@ -59,7 +60,7 @@ class Broker:
         self._topology = topology
         self._on_delivery = on_delivery
         self._on_state = on_state
-        self._lanes = dict(lanes or {Lane.LIVE: settings.prefetch, Lane.BULK: max(1, settings.prefetch // 4)})
+        self._lanes = dict(lanes or lane_prefetch(settings.prefetch))
         self._mark = HeaderMark.of(settings)
         self._header_check = HeaderCheck(self._mark)
         self._session: Session | None = None
@@ -163,13 +164,20 @@ class Broker:
         at_least_s: float = 0.0,
         headers: Mapping[str, object] | None = None,
         counted: bool = True,
+        exactly_s: float | None = None,
     ) -> float:
         """Publish a delivery's message to a retry queue and return the delay in seconds; the caller then acks it.
 
-        The message returns as the next attempt or, if not `counted`, as the same one. Raises NotPublished.
+        The message returns as the next attempt or, if not `counted`, as the same one. `exactly_s`: not after the
+        queue's delay, but as soon as this has passed and those before it have returned. Raises NotPublished.
         """
-        delay_s = self._topology.retry_delay_s(delivery.attempt, at_least_s)
         properties = retry_properties(delivery, headers or {}, attempt=delivery.attempt + counted, mark=self._mark)
+        if exactly_s is None:
+            delay_s = self._topology.retry_delay_s(delivery.attempt, at_least_s)
+        else:
+            delay_s = self._topology.retry_delay_s(1, exactly_s)
+            if exactly_s < delay_s:
+                properties.expiration = str(max(1, round(exactly_s * 1000)))
         key = self._topology.retry_key(delivery.lane, delay_s)
         await self._publish(self._topology.retry_exchange, key, delivery.body, properties)
         return delay_s

@@ -178,9 +178,19 @@ class TakingTurns(Generic[_T]):
         """The next item. Raises StopIteration when there is none."""
         return next(iter(self._queues.values()))[0]
 
-    def pop(self) -> _T:
-        """Take the next item; its owner's turn comes again after all others'. Raises StopIteration without one."""
-        owner, queue = next(iter(self._queues.items()))
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """Those who have items here, in the order of their turns."""
+        return tuple(self._queues)
+
+    def pop(self, owner: str | None = None) -> _T:
+        """Take the next item, or the first of an owner; that owner's turn comes again after all others'.
+
+        Raises StopIteration, or KeyError, where there is none.
+        """
+        if owner is None:
+            owner = next(iter(self._queues))
+        queue = self._queues[owner]
         item = queue.popleft()
         self._number -= 1
         if not queue:
