@@ -43,13 +43,12 @@ def test_with_one_instances_host_hung_anothers_events_take_at_most_three_times_a
             watch.median_s(publish, 5)
             usual_s = watch.median_s(publish, 15)
             # When 240 events of another instance wait, whose image host hangs
-            accepted = hung.accepted
             for _ in range(240):
                 it.dms.publish({"url": hung.url}, instance="hung")
             first_s = watch.took_s(publish)
             beside_s = watch.median_s(publish, 15)
-            assert hung.accepted > accepted, "the host was asked, and hangs"
-            _log.info(f"usual {usual_s:.3f} s, first {first_s:.3f} s, beside the hung host {beside_s:.3f} s")
+            assert hung.accepted, "the host was asked, and hangs"
+            _log.warning(f"usual {usual_s:.3f} s, first {first_s:.3f} s, beside the hung host {beside_s:.3f} s")
             # Then it takes hardly longer
             assert beside_s < 3 * usual_s + 0.1
             assert first_s < 3 * usual_s + 1.0
@@ -69,7 +68,7 @@ def test_with_eight_instances_hosts_hung_a_ninths_events_are_fetched_as_ever(it:
                 it.dms.publish({"url": each.url}, instance=f"hung-{number}")
         until(lambda: all(each.accepted for each in hung), "each of the hosts was asked and hangs")
         beside_s = watch.median_s(publish, 15)
-        _log.info(f"usual {usual_s:.3f} s, beside eight hung hosts {beside_s:.3f} s")
+        _log.warning(f"usual {usual_s:.3f} s, beside eight hung hosts {beside_s:.3f} s")
         assert beside_s < 3 * usual_s + 0.1
 
 
@@ -95,5 +94,5 @@ def test_a_hung_host_is_left_alone_and_its_events_use_up_no_attempts(
         it.ledger.published |= ids
         it.ledger.settle(within_s=120)
         failed = [event for event in ids if event in it.ledger.dead]
-        _log.info(f"{len(failed)} of {len(ids)} failed")
+        _log.warning(f"{len(failed)} of {len(ids)} failed")
         assert len(failed) <= 3

@@ -127,7 +127,7 @@ class InHand:
         """The instances that the settings name."""
         named = frozenset(instances)
         for share in self._shares.values():
-            share.named = named
+            share.known.named = named
 
     @asynccontextmanager
     async def hold(self, lane: Lane, instance: str, deferrals: int = 0) -> AsyncIterator[None]:
@@ -137,7 +137,7 @@ class InHand:
         """
         share, timetable = self._shares[lane], self._timetable(lane, instance)
         for each in self._shares.values():  # an instance with work in one lane has claims in the other
-            each.see(instance, self._clock())
+            each.known.see(instance, self._clock())
         if deferrals:
             timetable.returned()
         if not self._has_room(lane, instance, deferrals):

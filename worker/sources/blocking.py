@@ -43,7 +43,7 @@ class BlockingCalls:
         started.
         """
         now_s = time.monotonic()
-        self._share.see(holder, now_s)
+        self._share.known.see(holder, now_s)
         if not self._share.may_take(holder, now_s):
             raise TimeoutError("every thread is taken by a call that has not come back")
         self._have_thread()

@@ -38,7 +38,7 @@ class FairSlots:
 
     async def _acquire(self, holder: str, what: str) -> None:
         now_s = self._clock()
-        self._share.see(holder, now_s)
+        self._share.known.see(holder, now_s)
         if self._share.may_take(holder, now_s):
             self._share.take(holder)
             return
@@ -46,7 +46,7 @@ class FairSlots:
         self._waiting.append(holder, (holder, mine))
         waited = False
         try:
-            while not mine.done() and (not waited or self._share.alone(self._clock())):
+            while not mine.done() and (not waited or self._share.known.alone(self._clock())):
                 await asyncio.wait({mine}, timeout=_LONGEST_WAIT_S)
                 waited = True
         except asyncio.CancelledError:

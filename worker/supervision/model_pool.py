@@ -35,6 +35,9 @@ CRASHES_BEFORE_ALONE = 2
 CRASHES_ALLOWED = 3
 """At one more crash the image fails. By then it has used up four crashes, fewer than the default rule allows."""
 
+_BATCH_AMONG_OTHERS = 4
+"""The largest batch where several instances are known: the next one's image waits for it to end."""
+
 LabelScores = list[tuple[int, float]]
 """Label index and confidence, best first."""
 
@@ -149,6 +152,8 @@ class ModelPool(Pool):
         if first.suspect:
             return None if in_hand else self._take_batch(lane, 1, alone=False)
         size = self._options.batch_size
+        if self._waiting.others_may_come:
+            size = min(size, _BATCH_AMONG_OTHERS)
         if number < size * max(1, free):
             wait_s = first.queued_at_s + self._options.batch_wait_s - time.monotonic()
             if wait_s > 0:

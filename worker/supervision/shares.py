@@ -22,16 +22,20 @@ OVER_SHARE = "over_share"
 _MAXIMUM_KNOWN = 1000
 
 
-class Share:
-    """What each of several holders may have of `total`. Pure: the time is an argument."""
+class Known:
+    """Which holders there are: those that are named, and those seen within ten minutes. Pure."""
 
-    def __init__(self, total: int) -> None:
-        self.total = total
+    def __init__(self) -> None:
         self.named: frozenset[str] = frozenset()
         """Holders that are known without having been seen."""
-        self._held: dict[str, int] = {}
-        self._taken = 0
         self._seen_s: OrderedDict[str, float] = OrderedDict()
+
+    def see(self, holder: str, now_s: float) -> None:
+        """Note that there is such a holder."""
+        self._seen_s[holder] = now_s
+        self._seen_s.move_to_end(holder)
+        if len(self._seen_s) > _MAXIMUM_KNOWN:
+            self._seen_s.popitem(last=False)
 
     def alone(self, now_s: float) -> bool:
         """Whether at most one holder is known."""
@@ -41,12 +45,15 @@ class Share:
             return False
         return len(self.named.union(self._seen_s)) <= 1
 
-    def see(self, holder: str, now_s: float) -> None:
-        """Note that there is such a holder."""
-        self._seen_s[holder] = now_s
-        self._seen_s.move_to_end(holder)
-        if len(self._seen_s) > _MAXIMUM_KNOWN:
-            self._seen_s.popitem(last=False)
+
+class Share:
+    """What each of several holders may have of `total`. Pure: the time is an argument."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.known = Known()
+        self._held: dict[str, int] = {}
+        self._taken = 0
 
     def held(self, holder: str) -> int:
         """How many slots a holder has."""
@@ -55,7 +62,7 @@ class Share:
     def may_take(self, holder: str, now_s: float, *, part: float = 1.0) -> bool:
         """Whether a holder may have one more; beside others, within a `part` of its share."""
         held, free = self.held(holder), self.total - self._taken
-        return held < GUARANTEED or (free > 0 if self.alone(now_s) else held < free * part)
+        return held < GUARANTEED or (free > 0 if self.known.alone(now_s) else held < free * part)
 
     def take(self, holder: str) -> None:
         """Give a holder one more."""

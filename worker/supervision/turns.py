@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from worker.supervision.shares import Known
+
 HOLD_S = 0.02
 """Bulk images begin no sooner after the last live one: it may be on its way from the decoders to the model."""
 
@@ -227,13 +229,20 @@ class FairQueue(Generic[_W]):
         self._live: TakingTurns[_W] = TakingTurns()
         self._bulk: TakingTurns[_W] = TakingTurns()
         self._overdue_from_s = 0.0
+        self._known = Known()
 
     def __len__(self) -> int:
         return len(self._live) + len(self._bulk)
 
     def append(self, item: _W) -> None:
         """Add an image behind the others of its instance."""
+        self._known.see(item.turn.instance, item.queued_at_s)
         self._lane(item).append(item.turn.instance, item)
+
+    @property
+    def others_may_come(self) -> bool:
+        """Whether several instances are known, so that no child should have many images of one in hand."""
+        return not self._known.alone(self._clock())
 
     def put_back(self, items: Iterable[_W]) -> None:
         """Add images before all others of their lane, in their order: a child had them and has not done them."""
