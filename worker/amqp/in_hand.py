@@ -33,7 +33,8 @@ DEFERRALS_HEADER = "x-autotag-deferrals"
 """How often an event was deferred, because its instance was over its share."""
 
 _RATE_OVER_S = 10.0
-_LOWEST_RATE = 20.0
+_LOWEST_RATE = 60.0
+"""Also of an instance that gets nothing done: its events are looked at so often, at little cost."""
 _OPTIMISM = 1.5
 """What comes back too early is deferred once more, which costs a millisecond; what comes too late leaves us idle."""
 
