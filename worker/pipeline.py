@@ -195,13 +195,15 @@ class Pipeline:
         subject = Subject.of(event, bulk=delivery.lane is Lane.BULK)
         instance = settings.instance(subject.instance)
 
+        deferrals = deferrals_of(delivery.headers.get(DEFERRALS_HEADER))
         skip = gate(event, settings, instance, engine.providers)
         if skip or instance is None:
             assert skip is not None  # noqa: S101 - the gate shuts for an instance without settings
+            self._observe_queue_wait(delivery, event)
             return await self._publish_and_ack(context, results.skipped(subject, skip))
 
-        deferrals = deferrals_of(delivery.headers.get(DEFERRALS_HEADER))
         async with self._shares.hold(delivery.lane, subject.instance, deferrals):
+            self._observe_queue_wait(delivery, event)
             return await self._tag_and_answer(context, subject, instance, event, read.image_bytes)
 
     async def _tag_and_answer(
@@ -258,6 +260,9 @@ class Pipeline:
                 "autotag.attempt": delivery.attempt,
             },
         )
+
+    def _observe_queue_wait(self, delivery: Delivery, event: Event) -> None:
+        """How long it has waited until it is begun: in its queue, and where it was deferred in a retry queue."""
         waited_s = _waited_s(delivery, event)
         if waited_s is not None:
             self._metrics.observe_queue_wait(waited_s)

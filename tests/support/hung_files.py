@@ -1,4 +1,4 @@
-"""A file system that never answers: what a dead file server looks like to whoever opens a file on it."""
+"""A file system that never answers: as a dead file server looks to a program that opens a file on it."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The scheme is the dynamic threshold of shared-memory switches (Choudhury and Hahne, 1998, "Dynamic queue length
 thresholds for shared-memory packet switches"): a holder may have no more than is free. One holder beside others that
-hold nothing has half, two have a third each, and there is always something left for whoever comes. Besides, each holder
+hold nothing has half, two have a third each, and there is always something left for the next one. Besides, each holder
 may always have `GUARANTEED`, beyond the total if need be: however many others hold something, the next one is served.
 """
 
