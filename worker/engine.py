@@ -31,6 +31,7 @@ from worker.supervision.lifecycle import Notice
 from worker.supervision.model_pool import ModelOptions, ModelPool
 from worker.supervision.pool import Observer
 from worker.supervision.relaunch import RelaunchRule
+from worker.supervision.turns import Precedence
 from worker.tagging.tagger import Tagger
 
 BUILT_FROM = ("tensorflow", "decoder", "sources", "models", "cloud")
@@ -48,8 +49,13 @@ class Engine:
         self, settings: Settings, package: ModelPackage | None, metrics: Metrics, observe: Observer = _ignore
     ) -> None:
         """`package` is what the model child runs; None where no instance wants the local model."""
-        self.sources = Sources(settings.sources.concurrency)
-        self.decoders = DecoderPool(_decoder_options(settings), observe=observe)
+        self.sources = Sources(
+            settings.sources.concurrency,
+            failures=settings.sources.failures_to_open_circuit,
+            circuit_open_s=settings.sources.circuit_open_s,
+        )
+        precedence = Precedence(maximum_bulk=max(1, _cores() // 2))
+        self.decoders = DecoderPool(_decoder_options(settings), observe=observe, precedence=precedence)
         self.model: ModelPool | None = None
         if package is not None:
             options = _model_options(settings.tensorflow, package)
@@ -58,6 +64,7 @@ class Engine:
                 observe=observe,
                 on_batch=metrics.children.on_batch,
                 others_at_work=lambda: self.decoders.at_work,
+                precedence=precedence,
             )
             metrics.use_model(package.manifest.name, package.identity)
         local = [TensorFlow(package, self.model)] if package is not None and self.model is not None else []

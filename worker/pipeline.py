@@ -18,7 +18,8 @@ import structlog
 from worker.amqp.broker import Broker
 from worker.amqp.delivery import Delivery, Ending
 from worker.amqp.errors import NotPublished, Unroutable
-from worker.amqp.topology import DELIVERY_LIMIT
+from worker.amqp.in_hand import DEFERRALS_HEADER, Deferred, InHand, deferrals_of
+from worker.amqp.topology import DELIVERY_LIMIT, Lane
 from worker.engine import Active
 from worker.errors import AutotagError, CannotBeDone, ResourceExhausted, TryLater, Unavailable, exhausted
 from worker.images.content import Content
@@ -30,7 +31,8 @@ from worker.operations.history.thumbnails import Thumbnails
 from worker.operations.metrics import EventMetrics
 from worker.operations.tracing import NO_TRACER, Trace, Tracer
 from worker.providers.replies import ProviderReplies, pack, unpack
-from worker.settings import tag_limit
+from worker.settings import InstanceSettings, tag_limit
+from worker.supervision.shares import OVER_SHARE
 from worker.tagging import results
 from worker.tagging.gates import gate
 from worker.tagging.results import Subject
@@ -56,6 +58,8 @@ class DeliveryContext:
     delivery: Delivery
     active: Active
     event: Event | None = None
+    image_bytes: bytes | None = field(default=None, repr=False)
+    """The image, if it came inside the message, until it has been opened as a `Content`."""
     status: str | None = None
     reason: str | None = None
     message: str | None = None
@@ -80,6 +84,16 @@ class DeliveryContext:
     def is_last_attempt(self) -> bool:
         """Whether a failure of this attempt is final."""
         return self.delivery.attempt >= self.maximum_number_of_attempts
+
+    @property
+    def deferrals(self) -> int:
+        """How often the event was put off because its instance was over its share."""
+        return deferrals_of(self.delivery.headers.get(DEFERRALS_HEADER))
+
+    def let_go_of_image(self) -> None:
+        """The image is in a `Content` now, and once in memory is enough."""
+        if self.event is not None and self.image_bytes is not None:
+            self.event, self.image_bytes = self.event.without_image(), None
 
     def record(self, error: AutotagError) -> None:
         """Keep the reason for which the delivery ends otherwise than answered."""
@@ -120,6 +134,7 @@ class Pipeline:
         history: History,
         thumbnails: Thumbnails,
         intake: Intake,
+        in_hand: InHand,
         tracer: Tracer = NO_TRACER,
     ) -> None:
         self._broker = broker
@@ -127,6 +142,7 @@ class Pipeline:
         self._metrics = metrics
         self._history = history
         self._thumbnails = thumbnails
+        self._in_hand = in_hand
         self._tracer = tracer
 
     async def handle(self, delivery: Delivery, active: Active) -> Ending:
@@ -168,6 +184,8 @@ class Pipeline:
                 return await self._hold(context, error)
             case NotPublished():
                 return await self._end_at_last(context, error)
+            case TryLater(reason=reason) if reason == OVER_SHARE:
+                return await self._defer(context, error)
             case TryLater():
                 return await self._retry_later(context, error)
             case Unavailable() | ResourceExhausted():
@@ -203,18 +221,34 @@ class Pipeline:
 
     async def _answer(self, context: DeliveryContext) -> Ending:
         """The way of an event for which all goes well."""
-        delivery, settings, engine = context.delivery, context.active.settings, context.active.engine
-        read = read_event(delivery.body, delivery.content_type, delivery.headers, delivery.message_id)
-        event = context.event = read.event
-        self._join_trace(context, event)
-        subject = Subject.of(event)
+        event = self._read(context)
+        settings, engine = context.active.settings, context.active.engine
+        subject = Subject.of(event, bulk=context.delivery.lane is Lane.BULK)
         instance = settings.instance(subject.instance)
 
         skip = gate(event, settings, instance, engine.providers)
+        del event  # the image may be a part of it
         if skip or instance is None:
             assert skip is not None  # noqa: S101 - the gate shuts for an instance without settings
+            self._observe_queue_wait(context)
             result = _result_of_answers(context, skip.reason, skip.message)
             return await self._publish_and_ack(context, result or results.skipped(subject, skip))
+
+        async with self._in_hand.hold(context.delivery.lane, subject.instance, context.deferrals):
+            self._observe_queue_wait(context)
+            return await self._tag_and_answer(context, subject, instance)
+
+    def _read(self, context: DeliveryContext) -> Event:
+        """The event in the message. Raises UnreadableEvent."""
+        delivery = context.delivery
+        read = read_event(delivery.body, delivery.content_type, delivery.headers, delivery.message_id)
+        context.event, context.image_bytes = read.event, read.image_bytes
+        self._join_trace(context, read.event)
+        return read.event
+
+    async def _tag_and_answer(self, context: DeliveryContext, subject: Subject, instance: InstanceSettings) -> Ending:
+        settings, engine = context.active.settings, context.active.engine
+        assert context.event is not None  # noqa: S101 - `_answer` has read it
 
         async def publish_partial(result: Result, replies: ProviderReplies) -> None:
             await self._publish(context, result)
@@ -222,9 +256,10 @@ class Pipeline:
 
         waiting = engine.tagger.who_waits(subject, instance, context.answered)
         with self._metrics.stage("fetch"):
-            content = await engine.sources.open_content(event, read.image_bytes, settings.sources)
-        context.event = read.event_without_image()  # it is in `content` now, and once in memory is enough
-        del event, read
+            content = await engine.sources.open_content(
+                context.event, context.image_bytes, settings.sources, subject.turn
+            )
+        context.let_go_of_image()
         with content:
             context.settled_providers = context.answered.settled
             try:
@@ -268,7 +303,10 @@ class Pipeline:
                 "autotag.attempt": delivery.attempt,
             },
         )
-        waited_s = _waited_s(delivery, event)
+
+    def _observe_queue_wait(self, context: DeliveryContext) -> None:
+        """How long it has waited until it is begun: in its queue, and where it was deferred in a retry queue."""
+        waited_s = _waited_s(context.delivery, context.event) if context.event is not None else None
         if waited_s is not None:
             self._metrics.observe_queue_wait(waited_s)
 
@@ -301,6 +339,17 @@ class Pipeline:
         _log.warning("will be retried", reason=error.reason, error=str(error), **context.log_fields())
         return await self._retry(context, error.after_s, counted=error.counted)
 
+    async def _defer(self, context: DeliveryContext, error: TryLater) -> Ending:
+        """The instance has its share, of what is in hand or of the fetches: the event gives way, uncounted."""
+        context.record(error)
+        delivery, (_, instance) = context.delivery, context.asset_and_instance()
+        if not isinstance(error, Deferred):
+            error = self._in_hand.deferred(delivery.lane, instance or "", context.deferrals)
+        headers = {DEFERRALS_HEADER: error.deferrals}
+        await self._broker.retry_later(delivery, exactly_s=error.after_s, counted=False, headers=headers)
+        delivery.ack()
+        return Ending.RETRIED
+
     async def _wait(self, context: DeliveryContext, error: Unavailable | ResourceExhausted) -> Ending:
         """The event waits for an operator, or for a machine that has more, however long: this is no attempt."""
         context.record(error)
@@ -320,7 +369,9 @@ class Pipeline:
 
     async def _retry(self, context: DeliveryContext, after_s: float, *, counted: bool) -> Ending:
         """Put the event into a retry queue, with everything that has been answered about its image so far."""
-        headers = {ANSWERS_HEADER: pack(context.answered)} if context.answered.replies else None
+        headers: dict[str, object] = {ANSWERS_HEADER: pack(context.answered)} if context.answered.replies else {}
+        if context.deferrals:
+            headers[DEFERRALS_HEADER] = 0  # it has had its turn
         await self._broker.retry_later(context.delivery, at_least_s=after_s, counted=counted, headers=headers)
         context.delivery.ack()
         return Ending.RETRIED
@@ -395,9 +446,12 @@ class Pipeline:
     def _account_for(self, context: DeliveryContext, ending: Ending) -> None:
         took_s = time.monotonic() - context.delivery.received_at_s
         self._metrics.ended(ending, context.reason, took_s)
-        self._history.on_delivery_ended(_ended(context, ending, took_s), time.monotonic())
+        deferred = context.reason == OVER_SHARE
+        if not deferred:  # thousands of these would push what matters out of the page
+            self._history.on_delivery_ended(_ended(context, ending, took_s), time.monotonic())
         tracing.current_span().set({"autotag.ending": ending.value, "autotag.status": context.status or ""})
-        _log.info(
+        log = _log.debug if deferred else _log.info
+        log(
             "event ended",
             ending=ending.value,
             status=context.status,

@@ -17,8 +17,9 @@ from operator import attrgetter
 
 import structlog
 
-from worker.amqp.broker import Broker, default_prefetch
+from worker.amqp.broker import Broker
 from worker.amqp.delivery import Delivery
+from worker.amqp.in_hand import InHand, lane_prefetch
 from worker.amqp.state import BrokerPause, BrokerState
 from worker.amqp.topology import topology
 from worker.engine import Active, Engine, needs_new_engine, open_engine
@@ -70,20 +71,24 @@ class Service:
         self.history = History(time.monotonic())
         self.active: Active | None = None
         """The settings in force with the engine built from them; None until the first engine is open."""
+        lanes = lane_prefetch(_fitting_prefetch(settings))
         self.broker = Broker(
             settings.amqp,
             topology(settings.amqp.queue_prefix, settings.retry.delays_s),
             self._take,
             self._on_broker_state,
             on_lost=self._call_off,
-            lanes=default_prefetch(_fitting_prefetch(settings)),
+            lanes=lanes,
         )
         self._intake = Intake(self.broker)
         self._starting_with = settings
         self._load = load
         self._thumbnails = Thumbnails(self.history, enabled=settings.http.shows_thumbnails)
         tracer, self._flush_spans = tracer_from_environment()
-        self._pipeline = Pipeline(self.broker, self.metrics, self.history, self._thumbnails, self._intake, tracer)
+        self._shares = InHand(lanes, self.metrics.deferred)
+        self._pipeline = Pipeline(
+            self.broker, self.metrics, self.history, self._thumbnails, self._intake, self._shares, tracer
+        )
         self._monitor = HealthMonitor(self.broker, self.metrics, Notifier.from_environment(), self.history)
         self._stopping = asyncio.Event()
         self._end_by_s = math.inf
@@ -174,6 +179,7 @@ class Service:
     def _activate(self, active: Active) -> None:
         """Use these settings and this engine from the next event on."""
         self.active = active
+        self._shares.know(name for name, each in active.settings.instances.items() if each.enabled)
         self._monitor.use(active)
         self._intake.use(active)
 

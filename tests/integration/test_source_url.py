@@ -19,6 +19,7 @@ from worker.images.content import Content
 from worker.messages import ContentRef, Event, EventData
 from worker.settings import SourcesSettings
 from worker.sources import Sources
+from worker.sources.breaker import SourceFailed
 
 IMAGE = b"\xff\xd8\xff" + os.urandom(300_000)
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -229,7 +230,7 @@ async def test_the_connection_is_made_to_the_address_that_was_checked(
     # When a url is fetched
     error = await refused(server.url("/a", "rebinding.test"), sources, url_allow_private_addresses=False)
     # Then the only address dialled is the public one that was checked (203.0.113.0/24 is reserved)
-    assert (type(error), error.reason) == (TryLater, "content_unreachable")
+    assert (type(error), error.reason) == (SourceFailed, "content_unreachable")
     assert (asked, dialled) == (["rebinding.test"], ["93.184.215.14"])
 
 
@@ -356,7 +357,7 @@ async def test_stalled_headers_end_with_the_read_time_limit(server: Server) -> N
     started_s = time.monotonic()
     error = await refused(server.serve_at("/a", silent), read_timeout_s=0.2)
 
-    assert (type(error), error.reason) == (TryLater, "content_unreachable")
+    assert (type(error), error.reason) == (SourceFailed, "content_unreachable")
     assert time.monotonic() - started_s < 5
 
 
@@ -372,7 +373,7 @@ async def test_a_body_that_trickles_ends_with_the_total_time_limit(server: Serve
     started_s = time.monotonic()
     error = await refused(server.serve_at("/a", trickle), read_timeout_s=5, total_timeout_s=0.3)
 
-    assert (type(error), error.reason) == (TryLater, "content_unreachable")
+    assert (type(error), error.reason) == (SourceFailed, "content_unreachable")
     assert "sources.total_timeout_s" in str(error)
     assert time.monotonic() - started_s < 10
     await eventually(lambda: open_descriptors() <= before, "every connection is closed")  # the server's end closes too
@@ -385,7 +386,7 @@ async def test_a_name_server_that_is_silent_ends_with_the_connect_time_limit() -
 
     error = await refused("http://dms.test/a", Sources(4, resolve=resolve), connect_timeout_s=0.1)
 
-    assert (type(error), error.reason) == (TryLater, "content_unreachable")
+    assert (type(error), error.reason) == (SourceFailed, "content_unreachable")
 
 
 # Failing hosts
@@ -462,7 +463,7 @@ async def test_other_answers_are_not_retried_at_once(server: Server, status: str
 async def test_a_closed_port_is_unreachable(server: Server) -> None:
     error = await refused("http://127.0.0.1:1/a", retries=1)
 
-    assert (type(error), error.reason) == (TryLater, "content_unreachable")
+    assert (type(error), error.reason) == (SourceFailed, "content_unreachable")
 
 
 async def test_an_unknown_host_is_unreachable() -> None:

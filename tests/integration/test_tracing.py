@@ -27,6 +27,7 @@ from tests.support.polling import until
 from tests.support.service import Dms, running_service
 from worker.amqp.broker import Broker
 from worker.amqp.delivery import Delivery, Ending
+from worker.amqp.in_hand import InHand, lane_prefetch
 from worker.amqp.topology import Lane
 from worker.engine import Active, Engine, open_engine
 from worker.errors import Misconfigured
@@ -122,6 +123,7 @@ async def traced(folder: Path, root: Path, google: FakeGoogle) -> AsyncIterator[
             history,
             Thumbnails(history, enabled=False),
             Intake(cast("Broker", outbox)),
+            InHand(lane_prefetch(64)),
             OpenTelemetryTracer(provider),
         )
         yield Traced(pipeline, settings, engine, outbox, exporter)

@@ -65,17 +65,21 @@ class Dms:
         with suppress(pika.exceptions.AMQPError):
             self._connection.close()
 
-    def publish_body(self, body: bytes, *, content_type: str | None = "application/json", **properties: Any) -> None:
+    def publish_body(
+        self, body: bytes, *, content_type: str | None = "application/json", lane: str = "live", **properties: Any
+    ) -> None:
         """Publish a body as it is."""
         self._channel.basic_publish(
             f"{self.prefix}.images",
-            "live",
+            lane,
             body,
             pika.BasicProperties(content_type=content_type, delivery_mode=2, **properties),
             mandatory=True,
         )
 
-    def publish(self, content: Mapping[str, str], *, asset_id: str | None = None, **data: Any) -> str:
+    def publish(
+        self, content: Mapping[str, str], *, asset_id: str | None = None, lane: str = "live", **data: Any
+    ) -> str:
         """Publish a structured CloudEvent for an image; the event's id."""
         event_id = str(uuid.uuid4())
         event = {
@@ -85,8 +89,19 @@ class Dms:
             "type": EVENT_TYPE,
             "data": {"asset_id": asset_id or f"asset-{event_id}", "content": dict(content), **data},
         }
-        self.publish_body(json.dumps(event).encode(), content_type="application/cloudevents+json", message_id=event_id)
+        body = json.dumps(event).encode()
+        self.publish_body(body, content_type="application/cloudevents+json", lane=lane, message_id=event_id)
         return event_id
+
+    @contextmanager
+    def without_confirms(self) -> Iterator[None]:
+        """In the block messages are published without waiting for RabbitMQ: a backlog comes to be in seconds."""
+        confirming, self._channel = self._channel, self._connection.channel()
+        try:
+            yield
+        finally:
+            self._channel.close()  # which RabbitMQ answers when it has taken all of them
+            self._channel = confirming
 
     def take(self, queue: str) -> Message | None:
         """The next message of a queue, acknowledged."""

@@ -18,6 +18,7 @@ import pytest
 from worker.amqp.broker import Broker
 from worker.amqp.delivery import ATTEMPT_HEADER, Delivery, Ending
 from worker.amqp.errors import Unpublishable
+from worker.amqp.in_hand import InHand, lane_prefetch
 from worker.amqp.topology import Lane
 from worker.engine import Active, Engine
 from worker.errors import CannotBeDone, ResourceExhausted, TryLater, Unavailable
@@ -144,6 +145,7 @@ class Reloading:
             history,
             Thumbnails(history, enabled=False),
             cast("Intake", self.intake),
+            InHand(lane_prefetch(64)),
         )
         self.active = Active(OLD, cast("Engine", FakeEngine(self.tag)))
         self.outcome: Callable[..., Awaitable[Tagged]] | None = None

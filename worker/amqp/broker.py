@@ -21,6 +21,7 @@ from worker.amqp.connection import Connection
 from worker.amqp.declare import levels
 from worker.amqp.delivery import Delivery
 from worker.amqp.errors import TOO_LARGE, BrokerUnreachable, NotConfirmed, Unpublishable, Unroutable
+from worker.amqp.in_hand import lane_prefetch
 from worker.amqp.mark import HeaderCheck, HeaderMark
 from worker.amqp.outbox import Message, Outbox, WayOut
 from worker.amqp.parameters import Address, addresses, connection_name
@@ -73,7 +74,7 @@ class Broker:
         self._settings = settings
         self._topology = topology
         self._on_state = on_state
-        self._lanes = dict(lanes or default_prefetch(settings.prefetch))
+        self._lanes = dict(lanes or lane_prefetch(settings.prefetch))
         self._mark = HeaderMark.of(settings)
         self._header_check = HeaderCheck(self._mark)
         self._pauses: dict[str, BrokerPause] = {}
@@ -204,16 +205,21 @@ class Broker:
         at_least_s: float = 0.0,
         headers: Mapping[str, object] | None = None,
         counted: bool = True,
+        exactly_s: float | None = None,
     ) -> float:
         """Publish a delivery's message to a retry queue and return the delay in seconds; the caller then acks it.
 
         The message returns as the next attempt or, if not `counted`, as the same one, after the shortest delay that is
-        long enough: it only waits for its turn. Returns when RabbitMQ has confirmed it, however long that takes. Where
-        only the queue of this delay is missing, another delay is used.
-        Raises Unpublishable, and Unroutable where no delay has a queue and other events could wait.
+        long enough: it only waits for its turn. `exactly_s`: not after the queue's delay, but as soon as this has
+        passed and those before it have returned. Returns when RabbitMQ has confirmed it, however long that takes. Where
+        only the queue of this delay is missing, another delay is used. Raises Unpublishable, and Unroutable where no
+        delay has a queue and other events could wait.
         """
         properties = retry_properties(delivery, headers or {}, attempt=delivery.attempt + counted, mark=self._mark)
-        first_s = self._topology.retry_delay_s(delivery.attempt if counted else 1, at_least_s)
+        shortest_s = at_least_s if exactly_s is None else exactly_s
+        first_s = self._topology.retry_delay_s(delivery.attempt if counted else 1, shortest_s)
+        if exactly_s is not None and exactly_s < first_s:
+            properties.expiration = str(max(1, round(exactly_s * 1000)))
         others_s = sorted({*self._topology.delays_s} - {first_s}, key=lambda delay_s: abs(delay_s - first_s))
         for delay_s in (first_s, *others_s):
             key = self._topology.retry_key(delivery.lane, delay_s)
@@ -441,8 +447,3 @@ class Broker:
         if known >= set(self._lanes):
             return BrokerPhase.CONSUMING
         return before.phase if before.connected else BrokerPhase.CONNECTING
-
-
-def default_prefetch(prefetch: int) -> dict[Lane, int]:
-    """Each lane's prefetch for `amqp.prefetch`: bulk has a quarter, so that live deliveries have room."""
-    return {Lane.LIVE: prefetch, Lane.BULK: max(1, prefetch // 4)}

@@ -36,6 +36,7 @@ ADVICE = {
     "content_too_large": "Raise `sources.maximum_bytes` if files of this size are to be tagged.",
     "content_missing": "Check whether the DMS removes files before they are tagged, or names them wrongly.",
     "content_unreachable": "Check whether the host of the images is up and can be reached from here.",
+    "source_circuit_open": "Check whether the host of the images is up; it is tried again after a while.",
     "content_refused": "Check whether this service may read the file: owner and mode of a path, access to a URL.",
     "path_no_roots": "Set `sources.path_roots` to the directories in which the DMS keeps its images.",
     "path_outside_roots": "Add the directory to `sources.path_roots`, if events may name files in it.",

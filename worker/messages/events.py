@@ -123,6 +123,10 @@ class Event(Attributes):
 
     data: EventData
 
+    def without_image(self) -> Event:
+        """The event, without an image that was a part of its message."""
+        return self.model_copy(update={"data": self.data.model_copy(update={"content": IN_THE_BODY})})
+
 
 @dataclass(frozen=True, slots=True)
 class ReadEvent:
@@ -130,9 +134,3 @@ class ReadEvent:
 
     event: Event
     image_bytes: bytes | None = field(repr=False)
-
-    def event_without_image(self) -> Event:
-        """The event, without an image that was a part of its message: for when that has been copied elsewhere."""
-        if self.image_bytes is None:
-            return self.event
-        return self.event.model_copy(update={"data": self.event.data.model_copy(update={"content": IN_THE_BODY})})

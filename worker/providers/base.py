@@ -16,6 +16,7 @@ from worker.images.content import Content
 from worker.images.requests import JpegLimits, PixelRecipe
 from worker.messages import ImageFacts
 from worker.settings import InstanceSettings
+from worker.supervision.turns import OWN_TURN, Turn
 
 TENSORFLOW = "tensorflow"
 """The name of the provider that runs the local model."""
@@ -53,7 +54,8 @@ class Image:
 
     `pixels_fd` holds the model's input if a provider asked for it by `pixel_recipe`, else it is None: rows of RGB
     bytes, size x size x 3, top to bottom. `shrink` makes a decoder child encode a JPEG within limits; it raises
-    CannotBeDone. The caller owns `content` and `pixels_fd`: providers read from them and never close them.
+    CannotBeDone. The caller owns `content` and `pixels_fd`: providers read from them and never close them. `turn` is
+    on whose behalf it waits for a child.
     """
 
     asset_id: str
@@ -63,6 +65,7 @@ class Image:
     mime_type: str
     pixels_fd: int | None
     shrink: Callable[[JpegLimits], Awaitable[bytes]]
+    turn: Turn = OWN_TURN
 
 
 class Provider(Protocol):

@@ -40,7 +40,8 @@ class TensorFlow:
         """The labels at or above the instance's threshold, best first. Raises Unavailable if the pool is disabled."""
         if image.pixels_fd is None:
             raise ValueError(f"{image.asset_id} came without the pixels that pixel_recipe asks for")
-        scores = await self._pool.score(image.pixels_fd, instance.tensorflow.confidence_threshold, image.asset_id)
+        floor = instance.tensorflow.confidence_threshold
+        scores = await self._pool.score(image.pixels_fd, floor, image.asset_id, image.turn)
         suggestions = tuple(Suggestion(self._labels[index], confidence) for index, confidence in scores)
         return Answer(suggestions, self._package.identity)
 

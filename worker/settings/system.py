@@ -148,7 +148,17 @@ class SourcesSettings(Section):
     total_timeout_s: float = Field(60, gt=0, description="Longest time for one fetch, redirects included.")
     maximum_redirects: int = Field(3, ge=0, le=20, description="Redirects followed; each is checked like the first.")
     retries: int = Field(2, ge=0, le=10, description="Further attempts in place before the event is retried later.")
-    concurrency: int = Field(16, ge=1, le=1000, description="Images fetched at the same time.")
+    concurrency: int = Field(
+        16,
+        ge=1,
+        le=1000,
+        description="Images fetched at the same time from URLs, and as many from paths, in each lane. Instances share "
+        "them; each may always fetch two.",
+    )
+    failures_to_open_circuit: int = Field(
+        5, ge=1, description="Failures in a row after which an image host or file server is left alone."
+    )
+    circuit_open_s: float = Field(30, gt=0, description="How long it is left alone before one fetch probes it.")
 
 
 class DecoderSettings(Section):

@@ -6,53 +6,74 @@ reading.
 
 from __future__ import annotations
 
-import asyncio
+import os
 import ssl
 from functools import partial
 from types import TracebackType
 from typing import Self
 
-from worker.errors import TryLater
 from worker.images.content import Content
 from worker.messages import Event
 from worker.settings import SourcesSettings
 from worker.sources.blocking import BlockingCalls
+from worker.sources.breaker import SourceBreakers, SourceFailed
 from worker.sources.inline import open_inline
 from worker.sources.network import Resolver, system_resolver
 from worker.sources.path import open_path
-from worker.sources.url import UrlFetcher
+from worker.sources.slots import FairSlots
+from worker.sources.url import UrlFetcher, without_secrets
+from worker.supervision.turns import Turn
 
 __all__ = ["Sources"]
 
+_DEFAULTS = SourcesSettings()
+
 
 class Sources:
-    """Opens the content of events. At most `concurrency` paths and URLs are opened at a time.
+    """Opens the content of events: at most `concurrency` paths and as many URLs at a time, for each lane.
 
-    `resolve` and `tls` replace the system's name resolution and trusted certificates, for tests.
+    Instances share these fairly, and a source that fails `failures` times in a row for one of them is left alone for
+    `circuit_open_s`, but for a probe. `resolve` and `tls` replace the system's name resolution and trusted
+    certificates, for tests.
     """
 
-    def __init__(self, concurrency: int, *, resolve: Resolver | None = None, tls: ssl.SSLContext | None = None) -> None:
-        self._slots = asyncio.Semaphore(concurrency)
-        # Separate, so that a file server that hangs does not stop name resolution.
+    def __init__(
+        self,
+        concurrency: int,
+        *,
+        failures: int = _DEFAULTS.failures_to_open_circuit,
+        circuit_open_s: float = _DEFAULTS.circuit_open_s,
+        resolve: Resolver | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        # Separate, so that a file server that hangs stops neither URLs nor name resolution, and bulk work nothing live.
+        self._path_slots = {bulk: FairSlots(concurrency) for bulk in (False, True)}
+        self._url_slots = {bulk: FairSlots(concurrency) for bulk in (False, True)}
         self._file_calls = BlockingCalls(4 * concurrency)
         name_calls = BlockingCalls(4 * concurrency)
-        self._urls = UrlFetcher(resolve or system_resolver(name_calls), tls=tls)
+        self._breakers = SourceBreakers(failures, circuit_open_s)
+        self._urls = UrlFetcher(resolve or system_resolver(name_calls), self._breakers, tls=tls)
 
-    async def open_content(self, event: Event, image_bytes: bytes | None, settings: SourcesSettings) -> Content:
+    async def open_content(
+        self, event: Event, image_bytes: bytes | None, settings: SourcesSettings, turn: Turn | None = None
+    ) -> Content:
         """The image of an event; the caller closes it. `image_bytes` is what `read_event` found in the message.
 
-        Raises CannotBeDone for what must not or cannot be opened, TryLater for what may become available later. When
+        `turn` is on whose behalf; by default live, for the event's instance.
+
+        Raises CannotBeDone for what must not or cannot be opened, TryLater for what may become available later: not
+        counted where the instance is over its share of the fetches, or the source's circuit is open. When
         this machine has run out of descriptors or memory, that is a ResourceExhausted or an OSError that `exhausted`
         knows.
         """
-        content = event.data.content
+        content, turn = event.data.content, turn or Turn(event.data.instance)
         match content.path, content.url:
             case str(path), _:
-                async with self._slots:
-                    return await self._open_path(path, settings)
+                async with self._path_slots[turn.bulk].slot(turn.instance, f"the file {path!r}"):
+                    return await self._open_path(path, settings, turn.instance)
             case _, str(url):
-                async with self._slots:
-                    return await self._urls.open_url(url, settings)
+                async with self._url_slots[turn.bulk].slot(turn.instance, without_secrets(url)):
+                    return await self._urls.open_url(url, settings, turn.instance)
             case _:
                 return open_inline(event, image_bytes, settings)
 
@@ -68,14 +89,24 @@ class Sources:
     ) -> None:
         await self.close()
 
-    async def _open_path(self, path: str, settings: SourcesSettings) -> Content:
+    async def _open_path(self, path: str, settings: SourcesSettings, instance: str) -> Content:
         limit_s = settings.total_timeout_s
-        try:
-            return await self._file_calls.call(
-                partial(open_path, path, settings), timeout_s=limit_s, discard=Content.close
-            )
-        except TimeoutError as error:
-            raise TryLater(
-                f"the file {path!r} could not be opened within {limit_s:g} s: does the file server answer?",
-                reason="content_unreachable",
-            ) from error
+
+        async def open_in_thread() -> Content:
+            try:
+                return await self._file_calls.call(
+                    partial(open_path, path, settings), timeout_s=limit_s, discard=Content.close, holder=instance
+                )
+            except TimeoutError as error:
+                raise SourceFailed(
+                    f"the file {path!r} could not be opened within {limit_s:g} s: does the file server answer?",
+                    reason="content_unreachable",
+                ) from error
+
+        return await self._breakers.of(instance, _root_of(path, settings)).call(open_in_thread)
+
+
+def _root_of(path: str, settings: SourcesSettings) -> str:
+    """The directory that a path's circuit is named after: the root that it is in, or all of them."""
+    roots = [str(root) for root in settings.path_roots]
+    return next((root for root in roots if os.path.isabs(path) and path.startswith(root)), ", ".join(roots))

@@ -10,31 +10,41 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
 from worker.errors import exhausted
+from worker.supervision.shares import Share
 
 T = TypeVar("T")
 
 
 class BlockingCalls:
-    """Runs at most `limit` blocking calls at once, including abandoned ones."""
+    """Runs at most `limit` blocking calls at once, including abandoned ones.
+
+    Those for whom they are made have shares of them, so that calls of one that never return leave threads for others.
+    """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self._share = Share(limit)
         self._busy = 0
         self._started = 0
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
-    async def call(self, function: Callable[[], T], *, timeout_s: float, discard: Callable[[T], None]) -> T:
+    async def call(
+        self, function: Callable[[], T], *, timeout_s: float, discard: Callable[[T], None], holder: str = ""
+    ) -> T:
         """Call `function` in a thread and return its result. Raises what it raises.
 
-        Raises TimeoutError when the call takes too long, or at once when every thread is busy. `discard` gets a result
-        that arrives after the timeout. Raises ResourceExhausted when no thread can be started.
+        Raises TimeoutError when the call takes too long, or at once when the threads, or the holder's share of them,
+        are busy. `discard` gets a result that arrives after the timeout. Raises ResourceExhausted when no thread can be
+        started.
         """
-        if self._busy == self._limit:
+        now_s = time.monotonic()
+        self._share.known.see(holder, now_s)
+        if not self._share.may_take(holder, now_s):
             raise TimeoutError("every thread is taken by a call that has not come back")
         self._have_thread()
         loop = asyncio.get_running_loop()
@@ -42,6 +52,7 @@ class BlockingCalls:
 
         def finish(value: T | None, error: BaseException | None) -> None:
             self._busy -= 1
+            self._share.give_back(holder)
             if outcome.done():
                 if error is None:
                     discard(value)  # type: ignore[arg-type]  # without an error there is a value
@@ -58,6 +69,7 @@ class BlockingCalls:
                 if error is None:
                     discard(value)  # type: ignore[arg-type]  # the same
 
+        self._share.take(holder)
         self._run_in_thread(work)
         async with asyncio.timeout(timeout_s):
             return await outcome

@@ -87,7 +87,7 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
 
 
 def system_resolver(calls: BlockingCalls) -> Resolver:
-    """A resolver that asks the system's, in a thread of `calls`."""
+    """A resolver that asks the system's, in a thread of `calls`; each host has its share of them."""
 
     async def resolve(host: str, port: int, timeout_s: float) -> list[str]:
         def getaddrinfo() -> list[str]:
@@ -101,6 +101,6 @@ def system_resolver(calls: BlockingCalls) -> Resolver:
                 raise
             return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
-        return await calls.call(getaddrinfo, timeout_s=timeout_s, discard=lambda _: None)
+        return await calls.call(getaddrinfo, timeout_s=timeout_s, discard=lambda _: None, holder=host)
 
     return resolve

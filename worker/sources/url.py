@@ -11,54 +11,57 @@ import ssl
 from collections.abc import AsyncIterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 
 import certifi
 import httpcore
 import httpx
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
 from worker.errors import CannotBeDone, TryLater
 from worker.images.content import Content, MemoryFile
+from worker.messages import DEFAULT_INSTANCE
 from worker.settings import SourcesSettings
+from worker.sources.breaker import SourceBreakers, SourceFailed
 from worker.sources.network import CheckedNetwork, Resolver
 
 _HEADERS = [("User-Agent", "autotag"), ("Accept", "image/*, */*;q=0.1"), ("Accept-Encoding", "identity")]
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT = frozenset({408, 425, 429})
 _MAXIMUM_PAUSE_S = 2.0
+_DEFAULTS = SourcesSettings()
 _UNREACHABLE, _STATUS = "content_unreachable", "content_http_status"
 
 
 class UrlFetcher:
-    """Fetches URLs over pooled connections to checked addresses. `close` it when done."""
+    """Fetches URLs over pooled connections to checked addresses. `close` it when done.
 
-    def __init__(self, resolve: Resolver, *, tls: ssl.SSLContext | None = None) -> None:
+    A host that does not answer is left alone for a while, by the circuits of `breakers`.
+    """
+
+    def __init__(
+        self, resolve: Resolver, breakers: SourceBreakers | None = None, *, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._resolve = resolve
+        self._breakers = breakers or SourceBreakers(_DEFAULTS.failures_to_open_circuit, _DEFAULTS.circuit_open_s)
         self._tls = tls
         # One pool for each value of "are private addresses allowed?", because a reload can change that setting.
         self._pools: dict[bool, httpcore.AsyncConnectionPool] = {}
 
-    async def open_url(self, url: str, settings: SourcesSettings) -> Content:
+    async def open_url(self, url: str, settings: SourcesSettings, instance: str = DEFAULT_INSTANCE) -> Content:
         """The image at `url`, in memory; the caller closes it.
 
         Raises CannotBeDone for what must not be fetched, TryLater when the host did not deliver it within the timeout
-        and the few immediate attempts.
+        and the few immediate attempts, or, uncounted, while its circuit is open for this instance.
         """
         retrying = AsyncRetrying(
             retry=retry_if_exception(_is_transient),
-            stop=stop_after_attempt(1 + settings.retries),
+            stop=stop_after_attempt(1 + settings.retries) | stop_after_delay(settings.total_timeout_s),
             wait=wait_random_exponential(multiplier=0.2, max=_MAXIMUM_PAUSE_S),
             reraise=True,
         )
-        try:
-            async with asyncio.timeout(settings.total_timeout_s):
-                return await retrying(self._fetch, url, settings)
-        except TimeoutError as error:
-            raise TryLater(
-                f"{without_secrets(url)} was not fetched within {settings.total_timeout_s:g} s "
-                "(`sources.total_timeout_s`)",
-                reason=_UNREACHABLE,
-            ) from error
+        deadline_s = asyncio.get_running_loop().time() + settings.total_timeout_s
+        return await retrying(self._fetch, url, settings, instance, deadline_s)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -66,11 +69,13 @@ class UrlFetcher:
             await pool.aclose()
         self._pools.clear()
 
-    async def _fetch(self, url: str, settings: SourcesSettings) -> Content:
-        """Follow redirects from the URL to an image; every hop is checked."""
+    async def _fetch(self, url: str, settings: SourcesSettings, instance: str, deadline_s: float) -> Content:
+        """Follow redirects from the URL to an image; every hop is checked, and goes through its host's circuit."""
         hop = url
         for _ in range(1 + settings.maximum_redirects):
-            response = await self._get(check_url(hop, settings), settings)
+            checked = check_url(hop, settings)
+            breaker = self._breakers.of(instance, checked.netloc.decode("ascii").lower())
+            response = await breaker.call(partial(self._get_by, deadline_s, checked, settings))
             if isinstance(response, Content):
                 return response
             hop = response
@@ -79,6 +84,19 @@ class UrlFetcher:
             "(`sources.maximum_redirects`)",
             reason="url_too_many_redirects",
         )
+
+    async def _get_by(self, deadline_s: float, url: httpx.URL, settings: SourcesSettings) -> Content | str:
+        """The same as `_get`, by a deadline on the loop's clock."""
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                return await self._get(url, settings)
+        except TimeoutError as error:
+            raise SourceFailed(
+                f"{without_secrets(url)} was not fetched within {settings.total_timeout_s:g} s "
+                "(`sources.total_timeout_s`)",
+                reason=_UNREACHABLE,
+                at_once=False,
+            ) from error
 
     async def _get(self, url: httpx.URL, settings: SourcesSettings) -> Content | str:
         """The image at one URL, or the URL it redirects to."""
@@ -99,7 +117,7 @@ class UrlFetcher:
                 _check_headers(headers, url, settings)
                 return await _read(response.aiter_stream(), url, settings)
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError) as error:
-            raise TryLater(
+            raise SourceFailed(
                 f"{without_secrets(url)} cannot be reached: {str(error) or type(error).__name__}", reason=_UNREACHABLE
             ) from error
 
@@ -227,7 +245,9 @@ def _retry_after_s(headers: Mapping[str, str]) -> float:
 
 def _is_transient(error: BaseException) -> bool:
     """Whether an immediate further attempt is worth while, rather than a delayed retry of the event."""
-    return isinstance(error, TryLater) and error.reason in (_UNREACHABLE, _STATUS) and error.after_s <= _MAXIMUM_PAUSE_S
+    if isinstance(error, SourceFailed):
+        return error.at_once
+    return isinstance(error, TryLater) and error.reason == _STATUS and error.after_s <= _MAXIMUM_PAUSE_S
 
 
 def _default_tls() -> ssl.SSLContext:

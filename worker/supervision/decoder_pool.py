@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import os
 import re
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ from worker.supervision.lifecycle import Cause, Policy
 from worker.supervision.packets import Packet, ProtocolError
 from worker.supervision.pool import Observer, Pool, Recycling
 from worker.supervision.relaunch import RelaunchRule
+from worker.supervision.turns import OWN_TURN, FairQueue, Precedence, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +91,7 @@ class ImageKilledDecoder(CannotBeDone):
 
 
 class DecoderPool(Pool):
-    """Decoder children, each with one image at a time; images wait in order.
+    """Decoder children, each with one image at a time; images wait for their turn. `precedence`: see `ModelPool`.
 
     `relaunches_left` is always None: a decoder's death is blamed on its image, and there may be any number of them.
     """
@@ -99,10 +101,12 @@ class DecoderPool(Pool):
         options: DecoderOptions = DecoderOptions(),
         *,
         observe: Observer = lambda _name, _notice: None,
+        precedence: Precedence | None = None,
         spec: ChildSpec | None = None,
     ) -> None:
         self._options = options
-        self._waiting: deque[_DecoderJob] = deque()
+        self._precedence = precedence or Precedence()
+        self._waiting: FairQueue[_DecoderJob] = FairQueue(self._precedence, self._dispatch)
         self._suspects: deque[_DecoderJob] = deque()
         settings = {
             name: getattr(options, name)
@@ -117,13 +121,14 @@ class DecoderPool(Pool):
             observe=observe,
         )
 
-    async def decode(self, content: Content, recipe: PixelRecipe | None, asset: str) -> Decoded:
+    async def decode(self, content: Content, recipe: PixelRecipe | None, asset: str, turn: Turn = OWN_TURN) -> Decoded:
         """Facts of an image and, if there is a recipe, the model's input.
 
         Raises `CannotBeDone` (reason `image_…`) when the image is to blame, `Unavailable` when no decoder can start.
         """
         if recipe is None:
-            return Decoded(await self._run_job("inspect", packets.pack("inspect"), content, None, asset), None)
+            facts = await self._run_job("inspect", packets.pack("inspect"), content, None, asset, turn)
+            return Decoded(facts, None)
         length = recipe.size * recipe.size * 3
         pixels_fd = os.memfd_create("autotag-pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
@@ -132,22 +137,22 @@ class DecoderPool(Pool):
             # writes to it after its answer corrupts its own image and no other. A seal against writing would block the
             # event loop for 0.4 ms per image, while the kernel makes sure that there is no writer.
             fcntl.fcntl(pixels_fd, fcntl.F_ADD_SEALS, _SIZE_SEALS)
-            facts = await self._run_job("decode", _decode_packet(recipe), content, pixels_fd, asset)
+            facts = await self._run_job("decode", _decode_packet(recipe), content, pixels_fd, asset, turn)
         except BaseException:
             os.close(pixels_fd)
             raise
         return Decoded(facts, pixels_fd)
 
-    async def inspect(self, content: Content, asset: str) -> ImageFacts:
+    async def inspect(self, content: Content, asset: str, turn: Turn = OWN_TURN) -> ImageFacts:
         """Format, size and digest of an image, from its header alone. Raises the same errors as `decode`."""
-        return (await self.decode(content, None, asset)).facts
+        return (await self.decode(content, None, asset, turn)).facts
 
-    async def shrink(self, content: Content, limits: JpegLimits, asset: str) -> bytes:
+    async def shrink(self, content: Content, limits: JpegLimits, asset: str, turn: Turn = OWN_TURN) -> bytes:
         """The image as a JPEG within `limits`, upright, without its metadata. Raises the same errors as `decode`."""
         jpeg_fd = os.memfd_create("autotag-jpeg", os.MFD_CLOEXEC)
         try:
             packet = packets.pack("shrink", {"limits": asdict(limits)})
-            await self._run_job("shrink", packet, content, jpeg_fd, asset)
+            await self._run_job("shrink", packet, content, jpeg_fd, asset, turn)
             return os.pread(jpeg_fd, limits.maximum_bytes, 0)
         finally:
             os.close(jpeg_fd)
@@ -159,39 +164,47 @@ class DecoderPool(Pool):
 
     def _next_job(self, *, fresh: bool, free: int, in_hand: int) -> _DecoderJob | None:
         """The next image. An image that has killed a decoder goes only to a fresh one, and there before all others."""
-        for queue in (self._suspects, self._waiting) if fresh else (self._waiting,):
-            while queue:
-                job = queue.popleft()
-                if job.wanted:
-                    return job
-                job.close()
-        return None
+        if fresh and self._suspects:
+            return self._suspects.popleft()
+        lane, _ = self._waiting.next_lane()
+        return None if lane is None else self._waiting.take(lane)
 
     def _fail_waiting(self, error: Unavailable) -> None:
-        for queue in (self._suspects, self._waiting):
-            while queue:
-                queue.popleft().fail(error)
+        while self._suspects:
+            self._suspects.popleft().fail(error)
+        for job in self._waiting.drain():
+            job.fail(error)
 
     def _put_back(self, job: _DecoderJob) -> None:
         """Queue a job again: among the suspects if it has killed a decoder, otherwise before all others."""
         if job.deaths:
             self._suspects.append(job)
         else:
-            self._waiting.appendleft(job)
+            self._waiting.put_back([job])
         self._dispatch_or_fail()
 
-    async def _run_job(self, kind: str, packet: bytes, content: Content, out_fd: int | None, asset: str) -> ImageFacts:
+    async def _run_job(
+        self, kind: str, packet: bytes, content: Content, out_fd: int | None, asset: str, turn: Turn
+    ) -> ImageFacts:
         """Queue a job and wait for its answer. `out_fd`: the file that the decoder writes to."""
         image = f"{asset} ({content.origin})"
         if content.size_bytes > self._options.maximum_bytes:
             message = f"{image} has {content.size_bytes} bytes; at most {self._options.maximum_bytes} are decoded"
             raise CannotBeDone(message, reason="image_too_large_bytes")
         fds = [content.fd] if out_fd is None else [content.fd, out_fd]
-        job = _DecoderJob(self._put_back, kind, packet, fds, self._options.timeout_s, image)
-        self._waiting.append(job)
-        self._dispatch_or_fail()
+        job = _DecoderJob(self._put_back, kind, packet, fds, self._options.timeout_s, image, turn)
         try:
-            return await job.answer
+            with self._precedence.present(job):
+                self._waiting.append(job)
+                self._dispatch_or_fail()
+                return await job.answer
+        except asyncio.CancelledError:
+            if job in self._suspects:
+                self._suspects.remove(job)
+                job.close()
+            elif self._waiting.remove(job):
+                job.close()
+            raise
         except _KilledTwiceError as error:
             cause = error.cause
             sha256 = await asyncio.to_thread(content.sha256)
@@ -218,12 +231,15 @@ class _DecoderJob:
         fds: Sequence[int],
         timeout_s: float,
         image: str,
+        turn: Turn,
     ) -> None:
         self.answer: asyncio.Future[ImageFacts] = asyncio.get_running_loop().create_future()
         self.timeout_s = timeout_s
         self.packet = packet
         self.fds = packets.duplicate_all(fds)
         self.deaths = 0
+        self.turn = turn
+        self.queued_at_s = time.monotonic()
         self._put_back = put_back
         self._kind = kind
         self._image = image

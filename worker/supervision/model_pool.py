@@ -14,7 +14,6 @@ import math
 import os
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,12 +27,16 @@ from worker.supervision.lifecycle import Cause, Policy
 from worker.supervision.packets import Packet, ProtocolError
 from worker.supervision.pool import Observer, Pool, Recycling
 from worker.supervision.relaunch import RelaunchRule
+from worker.supervision.turns import OWN_TURN, FairQueue, Precedence, TakingTurns, Turn
 
 CRASHES_BEFORE_ALONE = 2
 """An image that was in hand at this many crashes is sent to the model by itself."""
 
 CRASHES_ALLOWED = 3
 """At one more crash the image fails. By then it has used up four crashes, fewer than the default rule allows."""
+
+_BATCH_AMONG_OTHERS = 4
+"""The largest batch where several instances are known: the next one's image waits for it to end."""
 
 LabelScores = list[tuple[int, float]]
 """Label index and confidence, best first."""
@@ -75,16 +78,19 @@ class ModelPool(Pool):
         observe: Observer = lambda _name, _notice: None,
         on_batch: Callable[[int, float], None] = lambda _images, _seconds: None,
         others_at_work: Callable[[], bool] = lambda: False,
+        precedence: Precedence | None = None,
         spec: ChildSpec | None = None,
     ) -> None:
         """`on_batch` is called after every batch, with the number of images and the seconds that it took.
 
-        `others_at_work` returns whether other children, such as decoders, need the cores at this moment.
+        `others_at_work` returns whether other children, such as decoders, need the cores at this moment. `precedence`
+        is shared with the pool of those.
         """
         self._options = options
         self._on_batch = on_batch
         self._others_at_work = others_at_work
-        self._waiting: deque[_Image] = deque()
+        self._precedence = precedence or Precedence()
+        self._waiting: FairQueue[_Image] = FairQueue(self._precedence, self._dispatch)
         self._maximum_in_hand = 2 * (options.threads or len(os.sched_getaffinity(0)))
         """Images in the hands of one child: one for each thread, and one more for each to continue with."""
         settings = {
@@ -109,18 +115,25 @@ class ModelPool(Pool):
             observe=observe,
         )
 
-    async def score(self, pixels_fd: int, floor: float, asset: str = "image") -> LabelScores:
+    async def score(self, pixels_fd: int, floor: float, asset: str = "image", turn: Turn = OWN_TURN) -> LabelScores:
         """The labels of the pixels in `pixels_fd` with a confidence of at least `floor`, best first.
 
         There are at most `packets.MAXIMUM_LABELS`. The file holds size x size x 3 bytes, as the model package demands;
-        it is duplicated, so the caller may close it. Waits while the child is starting or being relaunched. Raises
-        `Unavailable` when the model is disabled, and `CannotBeDone` for pixels that the model refuses or that were in
-        hand at too many crashes.
+        it is duplicated, so the caller may close it. Waits for its turn, and while the child is starting or being
+        relaunched. Raises `Unavailable` when the model is disabled, and `CannotBeDone` for pixels that the model
+        refuses or that were in hand at too many crashes.
         """
-        image = _Image(os.dup(pixels_fd), floor, asset, asyncio.get_running_loop().create_future(), time.monotonic())
-        self._waiting.append(image)
-        self._dispatch_or_fail()
-        return await image.scores
+        scores: asyncio.Future[LabelScores] = asyncio.get_running_loop().create_future()
+        image = _Image(os.dup(pixels_fd), floor, asset, turn, scores, time.monotonic())
+        with self._precedence.present(image):
+            self._waiting.append(image)
+            self._dispatch_or_fail()
+            try:
+                return await scores
+            except asyncio.CancelledError:
+                if self._waiting.remove(image):
+                    image.close()
+                raise
 
     @property
     def waiting(self) -> int:
@@ -128,54 +141,55 @@ class ModelPool(Pool):
         return len(self._waiting)
 
     def _next_job(self, *, fresh: bool, free: int, in_hand: int) -> _Batch | None:
-        """A full batch when enough images wait; otherwise single images, up to `_maximum_in_hand`.
+        """A full batch when enough images of a lane wait; otherwise single images, up to `_maximum_in_hand`.
 
         A single image is answered as soon as it is done; a batch costs fewer packets per image.
         """
-        self._discard_unwanted()
-        if not self._waiting:
+        lane, number = self._waiting.next_lane()
+        if lane is None:
             return None
-        if self._waiting[0].suspect:
-            return None if in_hand else self._take_batch(1, alone=False)
+        first = lane.head()
+        if first.suspect:
+            return None if in_hand else self._take_batch(lane, 1, alone=False)
         size = self._options.batch_size
-        if len(self._waiting) < size * max(1, free):
-            wait_s = self._waiting[0].queued_at_s + self._options.batch_wait_s - time.monotonic()
+        if self._waiting.others_may_come:
+            size = min(size, _BATCH_AMONG_OTHERS)
+        if number < size * max(1, free):
+            wait_s = first.queued_at_s + self._options.batch_wait_s - time.monotonic()
             if wait_s > 0:
                 asyncio.get_running_loop().call_later(wait_s, self._dispatch)
                 return None
             if self._options.batch_wait_s:
-                return self._take_batch(math.ceil(len(self._waiting) / max(1, free)), alone=False)
+                return self._take_batch(lane, math.ceil(number / max(1, free)), alone=False)
         elif size > 1:
-            return self._take_batch(size, alone=False) if in_hand <= max(size, self._maximum_in_hand - size) else None
+            fits = in_hand <= max(size, self._maximum_in_hand - size)
+            return self._take_batch(lane, size, alone=False) if fits else None
         if in_hand >= self._maximum_in_hand:
             return None
-        return self._take_batch(1, alone=not in_hand and len(self._waiting) == 1 and not self._others_at_work())
+        alone = not (in_hand or first.turn.bulk or len(self._waiting) > 1 or self._others_at_work())
+        return self._take_batch(lane, 1, alone=alone)
 
-    def _take_batch(self, size: int, *, alone: bool) -> _Batch:
-        """Up to `size` images from the head of the queue; a suspect image gets a batch of its own.
+    def _take_batch(self, lane: TakingTurns[_Image], size: int, *, alone: bool) -> _Batch:
+        """Up to `size` images from the head of a lane; a suspect image gets a batch of its own.
 
         `alone`: no other work needs the cores, so that the child may use all of them for the image.
         """
-        images = [self._waiting.popleft()]
-        while self._waiting and len(images) < size and not self._waiting[0].suspect:
-            images.append(self._waiting.popleft())
+        images = [self._waiting.take(lane)]
+        while lane and len(images) < size and not lane.head().suspect:
+            images.append(self._waiting.take(lane))
         return _Batch(images, alone, self._options.batch_timeout_s, self._put_back, self._on_batch)
 
     def _fail_waiting(self, error: Unavailable) -> None:
-        while self._waiting:
-            self._waiting.popleft().fail(error)
+        for image in self._waiting.drain():
+            image.fail(error)
 
     def _put_back(self, images: Sequence[_Image]) -> None:
-        """Queue images again, before all others."""
-        self._waiting.extendleft(reversed(images))
-        self._discard_unwanted()
+        """Queue images again, before all others, but for those whose callers have been cancelled."""
+        for image in images:
+            if not image.wanted:
+                image.close()
+        self._waiting.put_back(image for image in images if image.wanted)
         self._dispatch_or_fail()
-
-    def _discard_unwanted(self) -> None:
-        """Remove images whose callers have been cancelled."""
-        for image in [each for each in self._waiting if not each.wanted]:
-            self._waiting.remove(image)
-            image.close()
 
 
 @dataclass(slots=True, eq=False)
@@ -185,6 +199,7 @@ class _Image:
     fd: int
     floor: float
     asset: str
+    turn: Turn
     scores: asyncio.Future[LabelScores]
     queued_at_s: float
     crashes: int = 0

@@ -7,23 +7,33 @@ from dataclasses import dataclass
 from worker.errors import AutotagError
 from worker.messages import Event, Result, ResultStatus
 from worker.providers.replies import ProviderReplies, Reply
+from worker.supervision.turns import Turn
 from worker.tagging.gates import Skip
 from worker.tagging.merge import Choice, tags_of
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is tagged and for whom. `existing_tags` are on the asset already and are not suggested again."""
+    """What is tagged and for whom. `existing_tags` are on the asset already and are not suggested again.
+
+    `bulk`: nobody waits for it, so that live images go before it.
+    """
 
     asset_id: str
     instance: str
     event_id: str
     existing_tags: tuple[str, ...] = ()
+    bulk: bool = False
 
     @classmethod
-    def of(cls, event: Event) -> Subject:
+    def of(cls, event: Event, *, bulk: bool = False) -> Subject:
         """The subject of an upload event."""
-        return cls(event.data.asset_id, event.data.instance, event.id, tuple(event.data.existing_tags))
+        return cls(event.data.asset_id, event.data.instance, event.id, tuple(event.data.existing_tags), bulk)
+
+    @property
+    def turn(self) -> Turn:
+        """On whose behalf its image waits for the children."""
+        return Turn(self.instance, self.bulk)
 
 
 def tagged(subject: Subject, replies: ProviderReplies, choices: list[Choice]) -> Result:

@@ -23,6 +23,7 @@ from worker.providers.base import Image, Provider
 from worker.providers.replies import AskAgain, ConcurrentRequests, ProviderReplies, Reply, ask, late_reply, why_not_now
 from worker.settings import InstanceSettings
 from worker.supervision.decoder_pool import Decoded
+from worker.supervision.turns import Turn
 from worker.tagging import results
 from worker.tagging.merge import Choice, choose
 from worker.tagging.results import Subject
@@ -48,11 +49,11 @@ NO_REPLIES = ProviderReplies()
 class Decoders(Protocol):
     """The decoder children, as the tagger uses them."""
 
-    async def decode(self, content: Content, recipe: PixelRecipe | None, asset: str) -> Decoded:
+    async def decode(self, content: Content, recipe: PixelRecipe | None, asset: str, turn: Turn) -> Decoded:
         """Facts and pixels of an image. Raises CannotBeDone with a reason `image_…`."""
         ...
 
-    async def shrink(self, content: Content, limits: JpegLimits, asset: str) -> bytes:
+    async def shrink(self, content: Content, limits: JpegLimits, asset: str, turn: Turn) -> bytes:
         """The image as a JPEG within limits. Raises CannotBeDone."""
         ...
 
@@ -178,13 +179,14 @@ class Tagger:
         known |= {reply.provider: reply for reply in waiting if reply.provider not in known}
         # One that has been switched off since, or that never was a provider of this instance, does not count.
         answered = {each.name: reply for each in enabled if (reply := earlier.of(each.name)) and each.name not in known}
-        decoded = await self._decode(content, [each for each in enabled if each.name not in known | answered], asset)
+        left = [each for each in enabled if each.name not in known | answered]
+        decoded = await self._decode(content, left, subject)
         if answered and (earlier.facts is None or earlier.facts.sha256 != decoded.facts.sha256):
             _log.warning("the file has changed since an earlier attempt; its old answers are dropped", asset_id=asset)
             answered = {}
             if decoded.pixels_fd is not None:
                 os.close(decoded.pixels_fd)
-            decoded = await self._decode(content, [each for each in enabled if each.name not in known], asset)
+            decoded = await self._decode(content, [each for each in enabled if each.name not in known], subject)
         known |= answered
         asked = [provider for provider in enabled if provider.name not in known]
         try:
@@ -195,7 +197,8 @@ class Tagger:
                 facts=decoded.facts,
                 mime_type=mime_type,
                 pixels_fd=decoded.pixels_fd,
-                shrink=partial(self._shrink, content, asset),
+                shrink=partial(self._shrink, content, asset, subject.turn),
+                turn=subject.turn,
             )
 
             def in_order(replies: list[Reply]) -> ProviderReplies:
@@ -218,14 +221,14 @@ class Tagger:
             if decoded.pixels_fd is not None:
                 os.close(decoded.pixels_fd)
 
-    async def _decode(self, content: Content, asked: list[Provider], asset: str) -> Decoded:
+    async def _decode(self, content: Content, asked: list[Provider], subject: Subject) -> Decoded:
         recipe = next((found for provider in asked if (found := provider.pixel_recipe())), None)
         with self._metrics.stage("decode"):
-            return await self._decoders.decode(content, recipe, asset)
+            return await self._decoders.decode(content, recipe, subject.asset_id, subject.turn)
 
-    async def _shrink(self, content: Content, asset: str, limits: JpegLimits) -> bytes:
+    async def _shrink(self, content: Content, asset: str, turn: Turn, limits: JpegLimits) -> bytes:
         with self._metrics.stage("shrink"):
-            return await self._decoders.shrink(content, limits, asset)
+            return await self._decoders.shrink(content, limits, asset, turn)
 
 
 def with_low_threshold(instance: InstanceSettings, lowest_confidence: float) -> InstanceSettings:

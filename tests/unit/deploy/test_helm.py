@@ -1,5 +1,6 @@
 """The Helm chart: rendered by Helm itself, validated with Kubernetes' own schemas, and consistent with the settings."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -182,11 +183,13 @@ def test_secrets_are_files_and_never_environment() -> None:
     assert {"secretName": "mine", "defaultMode": 0o440} in [each.get("secret") for each in pod(existing)["volumes"]]
 
 
-def test_keda_counts_both_lanes_with_unacknowledged_messages() -> None:
+def test_keda_counts_both_lanes_with_what_waits_for_a_retry_and_unacknowledged_messages() -> None:
     manifests = render(EVERYTHING)
     layout = topology(Settings().amqp.queue_prefix, RetrySettings().delays_s)
     triggers = [trigger["metadata"] for trigger in manifests["ScaledObject"]["spec"]["triggers"]]
-    assert {trigger["queueName"] for trigger in triggers} == {layout.lane_queue(lane) for lane in Lane}
+    counted = [{each.name for each in layout.queues if re.search(it["queueName"], each.name)} for it in triggers]
+    lanes = [{layout.lane_queue(it), *(layout.retry_queue(it, each) for each in layout.delays_s)} for it in Lane]
+    assert sorted(map(sorted, counted)) == sorted(map(sorted, lanes))
     for trigger in triggers:
         assert (trigger["protocol"], trigger["mode"], trigger["excludeUnacknowledged"]) == (
             "http",

@@ -20,6 +20,7 @@ from worker.providers.base import Provider, Suggestion
 from worker.providers.replies import ProviderReplies, Reply
 from worker.settings import InstanceSettings, Settings
 from worker.supervision.decoder_pool import Decoded
+from worker.supervision.turns import Turn
 from worker.tagging.explain import explain, raise_if_no_provider
 from worker.tagging.results import Subject
 from worker.tagging.tagger import Tagger, conclude
@@ -39,14 +40,14 @@ class FakeDecoders:
         self.decoded = 0
         self.recipes: list[PixelRecipe | None] = []
 
-    async def decode(self, content: Content, recipe: PixelRecipe | None, asset: str) -> Decoded:
+    async def decode(self, content: Content, recipe: PixelRecipe | None, asset: str, turn: Turn) -> Decoded:
         self.decoded += 1
         self.recipes.append(recipe)
         if self.refusal is not None:
             raise self.refusal
         return Decoded(FACTS, None)
 
-    async def shrink(self, content: Content, limits: JpegLimits, asset: str) -> bytes:
+    async def shrink(self, content: Content, limits: JpegLimits, asset: str, turn: Turn) -> bytes:
         raise AssertionError("no scripted provider asks for a JPEG")
 
 

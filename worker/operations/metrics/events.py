@@ -13,7 +13,7 @@ from worker.amqp.delivery import Ending
 from worker.amqp.topology import Lane
 from worker.messages import ProviderStatus, Result, ResultStatus
 from worker.operations import tracing
-from worker.operations.metrics.labels import Reasons
+from worker.operations.metrics.labels import Instances, Reasons
 from worker.operations.tracing import Trace
 from worker.providers.base import BUILT_IN_PROVIDERS, TENSORFLOW
 from worker.providers.replies import Reply
@@ -32,13 +32,20 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 class EventMetrics:
     """Updated by the pipeline and the tagger."""
 
-    def __init__(self, registry: CollectorRegistry, reasons: Reasons) -> None:
+    def __init__(self, registry: CollectorRegistry, reasons: Reasons, instances: Instances) -> None:
         self._reason = reasons
+        self._instance = instances
         self._received = Counter(
             "autotag_events_received", "Deliveries taken from a lane's queue", ["lane"], registry=registry
         )
         self._events = Counter(
             "autotag_events", "Deliveries by how they ended, and why", ["ending", "reason"], registry=registry
+        )
+        self._deferred = Counter(
+            "autotag_events_deferred",
+            "Events that gave way to other instances' events, each time they did",
+            ["lane", "dms_instance"],
+            registry=registry,
         )
         self._results = Counter(
             "autotag_results", "Results that RabbitMQ has confirmed", ["status", "reason"], registry=registry
@@ -92,6 +99,10 @@ class EventMetrics:
     def received(self, lane: Lane) -> None:
         """A delivery has arrived."""
         self._received.labels(lane.value).inc()
+
+    def deferred(self, lane: Lane, instance: str) -> None:
+        """An event was over its instance's share of what is in hand, and waits in a retry queue."""
+        self._deferred.labels(lane.value, self._instance(instance)).inc()
 
     def observe_queue_wait(self, seconds: float) -> None:
         """An event arrived `seconds` after it was published."""

@@ -22,8 +22,8 @@ class Metrics(EventMetrics):
         disable_created_metrics()  # type: ignore[no-untyped-call]  # `_created` doubles the series, and no query needs it
         self.registry = CollectorRegistry()
         reasons = Reasons()
-        super().__init__(self.registry, reasons)
         self.instances = Instances()
+        super().__init__(self.registry, reasons, self.instances)
         self.broker = BrokerMetrics(self.registry)
         self.children = ChildMetrics(self.registry, reasons)
         self.cloud = CloudMetrics(self.registry, reasons, self.instances)

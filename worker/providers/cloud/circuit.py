@@ -1,73 +1,29 @@
-"""A circuit breaker for one instance's calls to one service: after repeated failures, no calls are made for a while.
-
-The states, the counting and the clock are those of the `circuitbreaker` library. Two rules are added: while the
-circuit is half open, exactly one call goes through as a probe; and a cancelled call is no evidence either way.
-"""
+"""The circuit of one instance's calls to one service: after repeated failures, no calls are made for a while."""
 
 from __future__ import annotations
-
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
-
-from circuitbreaker import STATE_HALF_OPEN, CircuitBreaker  # type: ignore[import-untyped]  # it ships no types
 
 from worker.errors import ResourceExhausted
 from worker.providers.checks import CircuitState
 from worker.providers.cloud.errors import CallNotMade, RateLimited, ServiceFailed
+from worker.sources.breaker import Breaker
 
-_T = TypeVar("_T")
 
-
-class Circuit:
-    """Opens after `failures` failed calls in a row; after `open_s` one probe goes through and closes or reopens it.
-
-    `name` stands for the service and the instance in messages.
-    """
+class Circuit(Breaker):
+    """A breaker that counts failed calls to a service. `name` stands for the service and the instance in messages."""
 
     def __init__(self, name: str, *, failures: int, open_s: float) -> None:
-        self._name = name
-        self._breaker = CircuitBreaker(
-            failure_threshold=failures, recovery_timeout=open_s, expected_exception=ServiceFailed, name=name
+        super().__init__(
+            name,
+            failures=failures,
+            open_s=open_s,
+            counted=ServiceFailed,
+            not_made=CallNotMade,
+            reason="circuit_open",
+            # A service that asks for fewer calls has done no work; without a descriptor no call could be made.
+            no_evidence=(RateLimited, ResourceExhausted),
         )
-        self._probing = False
 
     @property
     def state(self) -> CircuitState:
         """The state of the library's breaker."""
-        return CircuitState(self._breaker.state)
-
-    def raise_if_open(self) -> None:
-        """Raise CallNotMade if a call made now would not go through."""
-        if self._breaker.opened or (self._half_open and self._probing):
-            left_s = max(1.0, float(self._breaker.open_remaining))
-            raise CallNotMade(
-                f"{self._name} failed {self._breaker.failure_count} times in a row and is left alone for {left_s:g} s",
-                reason="circuit_open",
-                after_s=left_s,
-            )
-
-    async def call(self, request: Callable[[], Awaitable[_T]]) -> _T:
-        """Make a request and record its outcome. Raises what `request` raises, or CallNotMade without calling it."""
-        self.raise_if_open()
-        probe = self._half_open
-        self._probing = self._probing or probe
-        try:
-            result = await request()
-        except ServiceFailed:
-            with self._breaker:  # the library counts what leaves this block
-                raise
-        except (RateLimited, ResourceExhausted):
-            raise  # no evidence either way: the service has done no work, or no call could be made
-        except Exception:
-            self._breaker.reset()  # a refusal is a response: the service works
-            raise
-        else:
-            self._breaker.reset()
-            return result
-        finally:
-            if probe:
-                self._probing = False
-
-    @property
-    def _half_open(self) -> bool:
-        return bool(self._breaker.state == STATE_HALF_OPEN)
+        return CircuitState(self._state)

@@ -1,0 +1,141 @@
+"""A circuit breaker: after repeated failures, no calls are made for a while.
+
+The states, the counting and the clock are those of the `circuitbreaker` library. Two rules are added: while the
+circuit is half open, exactly one call goes through as a probe; and a cancelled call is no evidence either way.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from circuitbreaker import STATE_HALF_OPEN, CircuitBreaker  # type: ignore[import-untyped]  # it ships no types
+
+from worker.errors import ResourceExhausted, TryLater
+
+_T = TypeVar("_T")
+
+_MAXIMUM_BREAKERS = 1000
+
+
+class MakeError(Protocol):
+    """Makes the error of a call that is not made."""
+
+    def __call__(self, message: str, *, reason: str, after_s: float) -> TryLater:
+        """The error with its message, its reason, and the shortest sensible delay."""
+        ...
+
+
+class Breaker:
+    """Opens after `failures` failed calls in a row; after `open_s` one probe goes through and closes or reopens it.
+
+    `name` stands for what is called, in messages. `counted` is the error of a failed call, `not_made` the one of a call
+    that does not go through, with its `reason`. An error of `no_evidence` shows neither that it works nor that not.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        failures: int,
+        open_s: float,
+        counted: type[Exception],
+        not_made: MakeError,
+        reason: str,
+        no_evidence: tuple[type[Exception], ...] = (ResourceExhausted,),
+    ) -> None:
+        self._name = name
+        self._breaker = CircuitBreaker(
+            failure_threshold=failures, recovery_timeout=open_s, expected_exception=counted, name=name
+        )
+        self._counted = counted
+        self._not_made = not_made
+        self._reason = reason
+        self._no_evidence = no_evidence
+        self._probing = False
+
+    def raise_if_open(self) -> None:
+        """Raise the error of a call that is not made if one made now would not go through."""
+        if self._breaker.opened or (self._half_open and self._probing):
+            left_s = max(1.0, float(self._breaker.open_remaining))
+            raise self._not_made(
+                f"{self._name} failed {self._breaker.failure_count} times in a row and is left alone for {left_s:g} s",
+                reason=self._reason,
+                after_s=left_s,
+            )
+
+    async def call(self, request: Callable[[], Awaitable[_T]]) -> _T:
+        """Make a request and record its outcome. Raises what `request` raises, or `not_made` without calling it."""
+        self.raise_if_open()
+        probe = self._half_open
+        self._probing = self._probing or probe
+        try:
+            result = await request()
+        except self._counted:
+            with self._breaker:  # the library counts what leaves this block
+                raise
+        except self._no_evidence:
+            raise
+        except Exception:
+            self._breaker.reset()  # a refusal is a response: it works
+            raise
+        else:
+            self._breaker.reset()
+            return result
+        finally:
+            if probe:
+                self._probing = False
+
+    @property
+    def _state(self) -> str:
+        return str(self._breaker.state)
+
+    @property
+    def _half_open(self) -> bool:
+        return bool(self._breaker.state == STATE_HALF_OPEN)
+
+
+class SourceFailed(TryLater):
+    """An image host or a file server did not answer: it counts towards the circuit. `at_once`: worth another attempt
+    in place."""
+
+    def __init__(self, message: str, *, reason: str, after_s: float = 0.0, at_once: bool = True) -> None:
+        super().__init__(message, reason=reason, after_s=after_s)
+        self.at_once = at_once
+
+
+class SourceBreakers:
+    """A circuit for each instance's use of each source: an image host, a root of files.
+
+    One for all instances would let one of them, with addresses that hang, have a host left alone that works for others.
+    There are at most a thousand; the one that was not used for the longest time goes first.
+    """
+
+    def __init__(self, failures: int, open_s: float) -> None:
+        self._failures = failures
+        self._open_s = open_s
+        self._breakers: OrderedDict[tuple[str, str], Breaker] = OrderedDict()
+
+    def of(self, instance: str, source: str) -> Breaker:
+        """The circuit for an instance and a source, which is named in messages."""
+        key = (instance, source)
+        breaker = self._breakers.get(key)
+        if breaker is None:
+            breaker = self._breakers[key] = Breaker(
+                f"{source} (for {instance})",
+                failures=self._failures,
+                open_s=self._open_s,
+                counted=SourceFailed,
+                not_made=_not_fetched,
+                reason="source_circuit_open",
+            )
+            if len(self._breakers) > _MAXIMUM_BREAKERS:
+                self._breakers.popitem(last=False)
+        self._breakers.move_to_end(key)
+        return breaker
+
+
+def _not_fetched(message: str, *, reason: str, after_s: float) -> TryLater:
+    """Waiting for it is no attempt at the event."""
+    return TryLater(message, reason=reason, after_s=after_s, counted=False)
