@@ -368,7 +368,7 @@ async def test_a_machine_that_stays_short_has_the_event_wait_uncounted(it: Reloa
     assert await it.handle(attempt=2) is Ending.RETRIED
     assert no_pause == [1, 2, 4, 8, 16]
     (retry,) = it.broker.retried
-    assert (retry["counted"], retry["headers"]) == (False, None)
+    assert (retry["counted"], retry["headers"]) == (False, {})
     assert it.broker.dead == []
 
 
