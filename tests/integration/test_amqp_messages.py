@@ -20,6 +20,7 @@ from worker.amqp.broker import Broker
 from worker.amqp.connection import connected
 from worker.amqp.delivery import Delivery
 from worker.amqp.errors import NotConfirmed, PublishRefused, Unpublishable, Unroutable
+from worker.amqp.in_hand import DEFERRALS_HEADER
 from worker.amqp.topology import Lane, Topology
 from worker.messages import OutgoingMessage
 from worker.settings import AmqpSettings
@@ -266,6 +267,27 @@ async def test_a_retried_event_comes_back_after_its_delay_as_the_next_attempt(se
         assert await it.broker.retry_later(third, counted=False) == 1
         third.ack()
         assert (await it.next()).attempt == 3
+
+
+async def test_a_deferred_event_comes_back_when_it_is_due_and_not_after_the_queues_delay(
+    settings: AmqpSettings,
+) -> None:
+    topology = topology_for(settings, (10, 600))
+    async with serving(settings, topology=topology) as it:
+        for name in ("soon", "later"):
+            await it.publish_event(name)
+        began_s = time.monotonic()
+        for after_s in (0.3, 1.2):
+            delivery = await it.next()
+            headers = {DEFERRALS_HEADER: 1}
+            assert await it.broker.retry_later(delivery, exactly_s=after_s, counted=False, headers=headers) == 10
+            delivery.ack()
+        for name, after_s in (("soon", 0.3), ("later", 1.2)):
+            back = await it.next(within_s=8)
+            assert time.monotonic() - began_s >= after_s
+            assert (back.message_id, back.attempt, back.headers[DEFERRALS_HEADER]) == (name, 1, 1)
+            assert back.properties.expiration is None
+            back.ack()
 
 
 async def test_another_worker_believes_what_a_worker_with_the_same_key_wrote_and_one_with_another_key_does_not(

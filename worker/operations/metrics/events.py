@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from worker.amqp.delivery import Ending
 from worker.amqp.topology import Lane
-from worker.messages import ProviderStatus, Result, ResultStatus
+from worker.messages import DEFAULT_INSTANCE, ProviderStatus, Result, ResultStatus
 from worker.operations import tracing
 from worker.operations.metrics.labels import Instances, Reasons
 from worker.operations.tracing import Trace
@@ -85,6 +85,7 @@ class EventMetrics:
     def _create_series(self) -> None:
         for lane in Lane:
             self._received.labels(lane.value)
+            self._deferred.labels(lane.value, DEFAULT_INSTANCE)
         for ending in Ending:
             self._events.labels(ending, "")
             self._whole.labels(ending)
