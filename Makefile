@@ -59,7 +59,7 @@ faults: setup ## break everything, one thing after the other, and count every ev
 	@$(BUILD_MODELS)
 	@$(WITH_BROKER) $(BIN)/python -m pytest tests/faults $(ARGS)
 
-chaos: setup ## kill at random under load and judge every event; EVENTS=10000 SEED=1 JSON=1
+chaos: setup ## kill at random under load and compare event ids; EVENTS=10000 SEED=1 JSON=1
 	@$(BIN)/python scripts/chaos.py --events $(EVENTS) --seed $(SEED) $(if $(JSON),--json)
 
 bench: setup ## measure speed and memory; QUICK=1 for a short look

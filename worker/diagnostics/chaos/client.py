@@ -54,7 +54,9 @@ class ChaosClient:
             try:
                 async with connected(self._settings, _ROLE) as connection:
                     await self._serve(connection)
-            except AutotagError:  # broker gone or killed during the handshake, channel closed, not confirmed
+            except AutotagError:
+                # Broker gone, channel closed, not confirmed: again, on a new connection. A broker that is just being
+                # killed or started also refuses in ways that look as if an operator had to act.
                 await asyncio.sleep(_RECONNECT_PAUSE_S)
 
     async def _serve(self, connection: Connection) -> None:
