@@ -14,9 +14,11 @@ from typing import Any
 import pika
 import pytest
 from rabbitmq_node import PrivateBroker
+from structlog.testing import capture_logs
 
 from tests.support.polling import eventually
 from tests.support.serving import Operator, Serving, open_operator, serving, settings_for, topology_for
+from worker.amqp.bindings import find_bindings
 from worker.amqp.dead_letters import DeadLetters, Selection
 from worker.amqp.declare import declare
 from worker.amqp.delivery import Delivery
@@ -344,3 +346,73 @@ async def test_a_queue_that_differs_harmlessly_is_used_as_it_is(node: PrivateBro
     async with serving(settings, topology=topology) as it:
         await it.publish_event()
         (await it.next()).ack()
+
+
+async def test_a_consumer_timeout_is_explained_and_what_was_in_hand_is_lost_and_comes_again(
+    node: PrivateBroker,
+) -> None:
+    node.eval("application:set_env(rabbit, consumer_timeout, 500)")
+    node.eval("application:set_env(rabbit, channel_tick_interval, 100)")
+    try:
+        with capture_logs() as log:
+            async with serving(settings_for(node.url)) as it:
+                await it.publish_event()
+                late = await it.next()
+                again = await it.next()
+                assert it.lost == [late]
+                again.ack()
+                ends = [entry for entry in log if entry["event"] == "RabbitMQ ended a channel"]
+        assert [(end["reason"], end["lane"]) for end in ends] == [("consumer_timeout", "live")]
+        assert "amqp.hold_s" in ends[0]["what_to_do"]
+    finally:
+        node.eval("application:set_env(rabbit, consumer_timeout, 1800000)")
+        node.eval("application:set_env(rabbit, channel_tick_interval, 60000)")
+
+
+async def test_a_missing_binding_is_found_and_looking_for_it_leaves_nothing_behind(node: PrivateBroker) -> None:
+    settings = settings_for(node.url)
+    async with open_operator(settings) as operator, serving(settings) as it:
+        topology = it.topology
+        found = await find_bindings(operator.connection, settings, topology)
+        assert (found.missing, found.unknown) == ((), ())
+        for queue in topology.queues:
+            await it.depth_becomes(queue.name, 0)
+        for binding in topology.bindings:
+            where = {"queue": binding.queue, "exchange": binding.exchange, "routing_key": binding.routing_key}
+            await operator.call("queue_unbind", **where)
+        found = await find_bindings(operator.connection, settings, topology)
+        assert found.missing == topology.bindings
+        assert it.deliveries.empty()
+        # A queue in use is left alone
+        await operator.publish("", topology.results_queue)
+        found = await find_bindings(operator.connection, settings, topology)
+        assert {binding.queue for binding in found.unknown} == {topology.results_queue}
+        await operator.call("queue_purge", queue=topology.results_queue)
+
+
+async def test_how_many_consumers_others_have(node: PrivateBroker) -> None:
+    settings = settings_for(node.url)
+    async with serving(settings) as it:
+        assert await it.broker.consumers_of_others() == {Lane.LIVE: 0, Lane.BULK: 0}
+        async with serving(settings, topology=it.topology, lanes={Lane.LIVE: 1}):
+            assert await it.broker.consumers_of_others() == {Lane.LIVE: 1, Lane.BULK: 0}
+            await it.broker.stop_consuming("the test")
+            assert await it.broker.consumers_of_others() == {Lane.LIVE: 1, Lane.BULK: 0}
+
+
+async def test_looking_at_queues_that_do_not_answer_leaves_no_channel_behind(node: PrivateBroker) -> None:
+    settings = settings_for(node.url)
+    async with serving(settings) as it:
+
+        def channels() -> int:
+            return len(node.ctl("list_channels", "pid", "--silent").split())
+
+        before = channels()
+        for _ in range(5):
+            looking = asyncio.create_task(it.broker.depths())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+        await it.broker.depths()
+        await eventually(lambda: channels() == before, f"{before} channels", within_s=20)

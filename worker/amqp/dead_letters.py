@@ -47,7 +47,6 @@ _UNMARKED_MESSAGE = (
 )
 
 _BROKER_MESSAGES = {
-    "delivery_limit": "set aside by RabbitMQ itself: it was delivered again and again, and never settled",
     "rejected": "set aside whole by RabbitMQ: it, or its answer, could not be published (see the worker's log)",
 }
 

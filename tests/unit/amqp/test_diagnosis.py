@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 from pika import exceptions
 
-from worker.amqp.diagnosis import connect_error, connection_lost_error, describe_difference, refusal_error
+from worker.amqp.diagnosis import (
+    channel_end,
+    connect_error,
+    connection_lost_error,
+    describe_difference,
+    difference_in,
+    refusal_error,
+)
 from worker.amqp.errors import BrokerUnreachable
 from worker.amqp.parameters import Address, addresses
 from worker.errors import Misconfigured, TryLater
@@ -110,5 +117,81 @@ def test_the_address_from_the_url(url: str, expected: Address) -> None:
     assert addresses(AmqpSettings.model_validate({"url": url})) == [expected]
 
 
+def test_a_url_may_name_several_hosts() -> None:
+    found = addresses(AmqpSettings.model_validate({"url": "amqps://u:p,w@a:1,[::1],b.example.org/v"}))
+    assert [(each.host, each.port, each.user, each.virtual_host) for each in found] == [
+        ("a", 1, "u", "v"),
+        ("::1", 5671, "u", "v"),
+        ("b.example.org", 5671, "u", "v"),
+    ]
+
+
+@pytest.mark.parametrize("url", ["amqp://a,", "amqp://,a", "amqp://a,,b/", "amqp://a:x,b"])
+def test_a_url_with_a_broken_list_of_hosts_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="amqps://user:password@host"):
+        AmqpSettings.model_validate({"url": url})
+
+
 def test_an_address_shows_no_secret() -> None:
     assert str(addresses(AmqpSettings.model_validate({"url": "amqp://u:secret@h/"}))[0]) == "u@h:5672, virtual host '/'"
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "reason"),
+    [
+        (
+            406,
+            "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value used: 1800000 ms. "
+            "This timeout value can be configured, see consumers doc guide to learn more",
+            "consumer_timeout",
+        ),
+        (406, "PRECONDITION_FAILED - unknown delivery tag 999", "unknown_delivery_tag"),
+        (406, "PRECONDITION_FAILED - message size 101 is larger than configured max size 100", "message_too_large"),
+        (
+            406,
+            "PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'q' in vhost '/'",
+            "topology_differs",
+        ),
+        (406, "PRECONDITION_FAILED - invalid expiration", "precondition_failed"),
+        (403, "ACCESS_REFUSED - access to exchange 'x' in vhost '/' refused for user 'u'", "permission_refused"),
+        (404, "NOT_FOUND - no exchange 'x' in vhost '/'", "topology_missing"),
+        (405, "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'q' in vhost '/'", "queue_locked"),
+        (506, "RESOURCE_ERROR - no more", "broker_exhausted"),
+        (541, "INTERNAL_ERROR", "broker_error"),
+        (530, "NOT_ALLOWED - attempt to reuse consumer tag", "channel_closed"),
+    ],
+)
+def test_why_rabbitmq_closed_a_channel(code: int, text: str, reason: str) -> None:
+    end = channel_end(exceptions.ChannelClosedByBroker(code, text))
+    assert end is not None
+    assert (end["reason"], end["error"]) == (reason, f"{text} ({code})")
+    assert end["what_to_do"]
+
+
+def test_a_channel_that_we_closed_needs_no_explanation() -> None:
+    assert channel_end(exceptions.ChannelClosedByClient(200, "Normal shutdown")) is None
+
+
+@pytest.mark.parametrize(
+    ("argument", "received", "current", "harmless"),
+    [
+        ("x-delivery-limit", "the value '20' of type 'signedint'", "the value '7' of type 'signedint'", True),
+        ("x-max-length", "none", "the value '7' of type 'signedint'", True),
+        ("x-overflow", "none", "the value 'reject-publish' of type 'longstr'", True),
+        ("x-overflow", "none", "the value 'drop-head' of type 'longstr'", False),
+        ("x-overflow", "the value 'reject-publish' of type 'longstr'", "none", False),
+        ("x-dead-letter-exchange", "the value 'a' of type 'longstr'", "none", False),
+        ("x-queue-type", "the value 'quorum' of type 'longstr'", "none", False),
+        ("durable", "'true'", "'false'", False),
+    ],
+)
+def test_which_differences_of_a_queue_are_harmless(
+    argument: str, received: str, current: str, *, harmless: bool
+) -> None:
+    text = (
+        f"PRECONDITION_FAILED - inequivalent arg '{argument}' for queue 'q' in vhost '/': received {received} but "
+        f"current is {current}"
+    )
+    difference = difference_in(text)
+    assert difference is not None
+    assert difference.is_harmless is harmless

@@ -180,6 +180,51 @@ async def test_only_the_message_that_was_too_large_is_unpublishable(text: str) -
     assert setup.publisher.maximum_bytes == 100
 
 
+@pytest.mark.parametrize(
+    ("text", "size_bytes", "kinds", "limit"),
+    [
+        ("PRECONDITION_FAILED - message size exceeds the limit", 2 << 20, [Unpublishable, NotConfirmed], (2 << 20) - 1),
+        ("PRECONDITION_FAILED - message size exceeds the limit", 1 << 20, [NotConfirmed, NotConfirmed], None),
+        ("PRECONDITION_FAILED - unknown delivery tag 3", 2 << 20, [NotConfirmed, NotConfirmed], None),
+    ],
+)
+async def test_a_refusal_for_size_without_numbers_is_the_largest_messages(
+    text: str, size_bytes: int, kinds: list[type[Exception]], limit: int | None
+) -> None:
+    setup = Setup()
+    setup.sent = [setup.send("large", bytes(size_bytes)), setup.send("other")]
+    await asyncio.sleep(0)
+    await setup.channel.end(exceptions.ChannelClosedByBroker(406, text))
+    assert await setup.outcomes() == kinds
+    assert setup.publisher.maximum_bytes == limit
+
+
+async def test_after_ten_million_single_confirms_one_for_several_costs_only_those_in_flight() -> None:
+    setup = Setup(2)
+    await asyncio.sleep(0)
+    number = 10_000_000
+    setup.publisher._last_number = number
+    setup.sent.append(setup.send("last"))
+    await asyncio.sleep(0)
+    setup.ack(1)
+    visited = setup.publisher._in_flight_up_to(number + 1)
+    assert visited == [2, number + 1]
+    setup.ack(number + 1, multiple=True)
+    assert await setup.outcomes() == [None] * 3
+
+
+async def test_whatever_pikas_encoder_raises_makes_the_message_unpublishable(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Setup()
+
+    def basic_publish(*_: object, **__: object) -> None:
+        raise RecursionError("maximum recursion depth exceeded")
+
+    monkeypatch.setattr(setup.channel, "basic_publish", basic_publish)
+    setup.sent = [setup.send("deep")]
+    assert await setup.outcomes() == [Unpublishable]
+    assert setup.publisher.in_flight == 0
+
+
 @given(data=st.data())
 def test_every_message_gets_its_own_confirm(data: st.DataObject) -> None:
     """Random confirms, single and multiple, against the rule that the first one to cover a number counts."""

@@ -8,9 +8,9 @@ from typing import Any
 import pika
 import pytest
 
-from worker.amqp.delivery import Delivery
+from worker.amqp.delivery import ATTEMPT_HEADER, Delivery
 from worker.amqp.mark import MARK_HEADER, HeaderMark
-from worker.amqp.republish import dead_letter_properties, replay_properties, retry_properties
+from worker.amqp.republish import dead_letter_properties, replay_properties, retry_properties, without_image
 from worker.amqp.topology import Lane
 
 NOW = datetime(2026, 5, 17, 12, 30, 15, 999, tzinfo=UTC)
@@ -166,3 +166,34 @@ def test_a_delivery_is_settled_exactly_once() -> None:
     with pytest.raises(RuntimeError):
         it.ack()
     assert settler.verbs == [("requeue", 7)]
+
+
+def test_what_cannot_be_written_again_costs_the_publishers_properties_and_not_the_message() -> None:
+    deep: Any = 1
+    for _ in range(5000):
+        deep = [deep]
+    of = delivery(message_id="m", content_type="text/plain", app_id="dms", headers={"deep": deep, "kept": "no"})
+    made = retry_properties(of, {}, attempt=2, mark=MARK)
+    assert (made.message_id, made.content_type, made.app_id) == ("m", "text/plain", None)
+    assert set(made.headers) == {ATTEMPT_HEADER, MARK_HEADER}
+    assert MARK.is_on(made, of.body)
+    made.encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "maximum_bytes", "expected"),
+    [
+        (
+            b'{"data": {"content": {"base64": "AAAA"}, "asset_id": "a"}}',
+            100,
+            b'{"data": {"content": {}, "asset_id": "a"}}',
+        ),
+        (b'{"content": {"base64": "AAAA"}}', None, b'{"content": {}}'),
+        (b'{"data": {"content": {"base64": "AAAA"}, "asset_id": "a"}}', 10, b""),
+        (b"\xff\xd8\xff an image", 100, b""),
+        (b"[" * 100_000, 100, b""),
+        (b'{"data": 1}', 100, b'{"data": 1}'),
+    ],
+)
+def test_an_event_without_its_image(body: bytes, maximum_bytes: int | None, expected: bytes) -> None:
+    assert without_image(body, maximum_bytes=maximum_bytes) == expected
