@@ -59,6 +59,7 @@ from worker.supervision.lifecycle import (
     WorkingPhase,
 )
 from worker.supervision.packets import Packet, ProtocolError
+from worker.supervision.relaunch import NEVER
 
 _log = structlog.get_logger(__name__)
 
@@ -71,7 +72,7 @@ class Job(Protocol):
 
     @property
     def images(self) -> int:
-        """How many images it holds."""
+        """How many images it holds; 0 for a job that stands for no event."""
         ...
 
     @property
@@ -122,9 +123,13 @@ class SupervisorListener(Protocol):
 
 @dataclass(slots=True)
 class CrashRecord:
-    """The crashes that the relaunch rule remembers: one record for all children that do the same work."""
+    """What the relaunch rule goes by: one record for all children that do the same work.
+
+    `times_s` are the crashes that it remembers; `answered_s` is when any of the children last answered an image.
+    """
 
     times_s: tuple[float, ...] = ()
+    answered_s: float = NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,9 +330,10 @@ class Supervisor:
         event = self._event_of(item)
         if event is None:
             return
-        life = Life(self._phase, self._record.times_s)
+        record = self._record
+        life = Life(self._phase, record.times_s, record.answered_s)
         life, actions = lifecycle.step(self._policy, life, event, time.monotonic())
-        self._phase, self._record.times_s = life.phase, life.crashes
+        self._phase, record.times_s, record.answered_s = life.phase, life.crashes, life.answered_s
         if isinstance(event, Ended):
             self._settle_jobs(actions)
         for action in actions:
@@ -391,7 +397,7 @@ class Supervisor:
             return Broke(protocol_broken(error))
         self._jobs.popleft()
         self.images_done += job.images
-        return Replied(self._jobs[0].timeout_s if self._jobs else None)
+        return Replied(self._jobs[0].timeout_s if self._jobs else None, job.images)
 
     def _settle_jobs(self, actions: Sequence[Action]) -> None:
         """The child has been reaped: settle its jobs. Only those that it may have been working on can be to blame."""

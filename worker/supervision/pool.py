@@ -183,7 +183,8 @@ class Pool(ABC):
     @property
     def relaunches_left(self) -> int | None:
         """How many crashes now would still be relaunched; None: any number."""
-        return relaunches_left(self._policy.rule, self._record.times_s, time.monotonic())
+        record = self._record
+        return relaunches_left(self._policy.rule, record.times_s, record.answered_s, time.monotonic())
 
     def states(self) -> list[ChildState]:
         """Every child, including successors that are starting and predecessors that are stopping."""
