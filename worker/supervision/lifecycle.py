@@ -140,7 +140,7 @@ PHASE_NAMES: dict[type[ChildPhase], str] = {
 """Every phase in one word, as metrics and the status page write it."""
 
 EXHAUSTED_PAUSE_S = 2.0
-"""Between two attempts to start a process for which this machine has no room."""
+"""Between two attempts to start a process, or to send a job, for which this machine has no room."""
 
 WORKING_PHASE_NAMES = frozenset(PHASE_NAMES[phase] for phase in get_args(WorkingPhase))
 
