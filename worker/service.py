@@ -38,6 +38,7 @@ from worker.pipeline import Pipeline
 from worker.providers.checks import Severity
 from worker.settings import Settings
 from worker.supervision.lifecycle import BecameDisabled, BecameReady, Notice
+from worker.supervision.pool import Observer
 
 _log = structlog.get_logger(__name__)
 
@@ -51,6 +52,33 @@ _CLOSING_S = 5.0
 
 _KILLING_S = 1.0
 """Kept of that for children that do not end when asked to."""
+
+
+class _HeldNotices:
+    """What happens to the children of an engine that has not taken over: counted, and shown only once it has.
+
+    Until then the status page has the children that are at work.
+    """
+
+    def __init__(self, metrics: Metrics, on_notice: Observer) -> None:
+        self._metrics = metrics
+        self._on_notice = on_notice
+        self._ready: list[tuple[str, Notice]] | None = []
+
+    def __call__(self, child: str, notice: Notice) -> None:
+        """See `Observer`."""
+        if self._ready is None:
+            self._on_notice(child, notice)
+            return
+        self._metrics.children.on_notice(child, notice)
+        if isinstance(notice, BecameReady):
+            self._ready.append((child, notice))
+
+    def release(self) -> None:
+        """The engine has taken over: pass on what is held, and everything from now on."""
+        ready, self._ready = self._ready or [], None
+        for child, notice in ready:
+            self._on_notice(child, notice)
 
 
 class Service:
@@ -332,7 +360,22 @@ class Service:
         """An engine for other settings, ready before the old one is let go; None where the old one will do."""
         if self.active is None or not needs_new_engine(self.active.settings, new):
             return None
-        return await open_engine(new, self.metrics, self._on_notice, self._on_progress)
+        notices = _HeldNotices(self.metrics, self._on_notice)
+        opening = asyncio.create_task(
+            open_engine(new, self.metrics, notices, self._on_progress, self.active.engine), name="open the next engine"
+        )
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not opening.done():
+                raise Unavailable("asked to stop while the settings were being reloaded", reason="stopping")
+            engine = opening.result()
+        finally:
+            for task in (opening, stopping):
+                task.cancel()
+            await asyncio.wait({opening, stopping})
+        notices.release()
+        return engine
 
     async def _retire(self, old: Engine, users: set[asyncio.Task[object]]) -> None:
         if users:
