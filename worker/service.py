@@ -11,6 +11,7 @@ import asyncio
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -52,6 +53,9 @@ _CLOSING_S = 5.0
 
 _KILLING_S = 1.0
 """Kept of that for children that do not end when asked to."""
+
+_LAST_S = 0.25
+"""Kept of that for the end itself: what hangs even then is left to the kernel."""
 
 
 class _HeldNotices:
@@ -216,11 +220,11 @@ class Service:
         """Take nothing new; what is in hand is finished within the grace time, or goes back to its queue."""
         self._monitor.stopping()
         grace_s = self.settings.shutdown_grace_s
-        self._end_by_s = time.monotonic() + grace_s
         _log.info("stopping", in_hand=len(self._in_hand), grace_s=grace_s)
         # A broker that is frozen, or has blocked us, does not answer: we take nothing more from it all the same.
         cancelling = asyncio.create_task(self.broker.stop_consuming(Pause.STOPPING))
-        await asyncio.wait({cancelling, *self._in_hand}, timeout=grace_s - min(_CLOSING_S, grace_s / 2))
+        finish_by_s = self._end_by_s - min(_CLOSING_S, grace_s / 2)
+        await asyncio.wait({cancelling, *self._in_hand}, timeout=max(0.0, finish_by_s - time.monotonic()))
         late = list(self._in_hand)
         for task in (cancelling, *late):
             task.cancel()
@@ -232,7 +236,13 @@ class Service:
         if self._stopping.is_set():
             _log.warning("asked to stop a second time: ending at once; what is in hand goes back to its queue")
             os._exit(_ENDED_AT_ONCE)  # the kernel takes the children with us: each has asked for that when it started
+        # The grace time begins now, and ends also where something hangs that should not: a connection that is being
+        # closed, a thread in a system call, the loop itself.
+        self._end_by_s = time.monotonic() + self.settings.shutdown_grace_s
         self._stopping.set()
+        last_resort = threading.Timer(max(0.0, self.settings.shutdown_grace_s - _LAST_S), _end_at_last)
+        last_resort.daemon = True
+        last_resort.start()
 
     # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -392,3 +402,9 @@ class Service:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, AutotagError):
             _log.critical("unexpected error", exc_info=error)
+
+
+def _end_at_last() -> None:
+    """The grace time is over: end now. Nothing is lost: RabbitMQ takes back what is not settled."""
+    _log.error("grace time is over, and not everything has ended: the rest is left to the kernel")
+    os._exit(0)
