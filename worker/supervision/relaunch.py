@@ -51,9 +51,7 @@ class RelaunchDecision:
     relaunches_left: int | None
 
 
-def after_crash(
-    rule: RelaunchRule, crashes: tuple[float, ...], answered_s: float, now_s: float
-) -> RelaunchDecision:
+def after_crash(rule: RelaunchRule, crashes: tuple[float, ...], answered_s: float, now_s: float) -> RelaunchDecision:
     """Decide about a crash at `now_s`, given the earlier ones and the time of the last answer (`NEVER`: none yet)."""
     remaining = (*remembered(rule, crashes, answered_s, now_s), now_s)
     maximum = rule.maximum_number_of_relaunches
@@ -65,16 +63,12 @@ def after_crash(
     return RelaunchDecision(remaining, delay_s=_delay_s(len(remaining)), relaunches_left=left)
 
 
-def remembered(
-    rule: RelaunchRule, crashes: tuple[float, ...], answered_s: float, now_s: float
-) -> tuple[float, ...]:
+def remembered(rule: RelaunchRule, crashes: tuple[float, ...], answered_s: float, now_s: float) -> tuple[float, ...]:
     """Those of `crashes` that still count at `now_s`: younger than the interval, or no image answered after them."""
     return tuple(time_s for time_s in crashes if time_s > now_s - rule.interval_s or answered_s <= time_s)
 
 
-def relaunches_left(
-    rule: RelaunchRule, crashes: tuple[float, ...], answered_s: float, now_s: float
-) -> int | None:
+def relaunches_left(rule: RelaunchRule, crashes: tuple[float, ...], answered_s: float, now_s: float) -> int | None:
     """How many crashes at `now_s` would still be relaunched; None when there is no limit."""
     if rule.maximum_number_of_relaunches is None:
         return None

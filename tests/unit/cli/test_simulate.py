@@ -38,7 +38,8 @@ def test_crashes_that_are_far_enough_apart_are_forgotten(crashes: Path) -> None:
 
     assert exit_code == 0
     assert json.loads(output) == {
-        "relaunches": 5, "interval_s": 300.0, "crashes": 10, "answers_assumed": True, "disabled": False, "at_crash": None, "at": None,
+        "relaunches": 5, "interval_s": 300.0, "crashes": 10, "answers_assumed": True,
+        "disabled": False, "at_crash": None, "at": None,
     }  # fmt: skip
 
 

@@ -74,7 +74,9 @@ def test_with_none_allowed_the_first_crash_disables() -> None:
 
 # Powers of two have exact sums, so that the edge is met to the last bit.
 @pytest.mark.parametrize(("gap_s", "remembered"), [(T - 2**-20, True), (T, False), (T + 2**-20, False)])
-def test_a_crash_with_an_answer_after_it_is_forgotten_exactly_one_interval_later(gap_s: float, remembered: bool) -> None:
+def test_a_crash_with_an_answer_after_it_is_forgotten_exactly_one_interval_later(
+    gap_s: float, remembered: bool
+) -> None:
     times = [100.0, 100.0 + gap_s]
     assert run(RelaunchRule(1, T), times) == [0.0, "disabled" if remembered else 0.0]
     assert run(RelaunchRule(2, T), times) == [0.0, 0.5 if remembered else 0.0]
