@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from operator import attrgetter
+from typing import Protocol
 
 from worker.models.build import ensure_model
 from worker.models.manifest import ModelPackage
@@ -26,10 +29,11 @@ from worker.settings import (
     settings_digest,
 )
 from worker.sources import Sources
+from worker.supervision.cgroup import usable_cores
 from worker.supervision.decoder_pool import DecoderOptions, DecoderPool
 from worker.supervision.lifecycle import Notice
 from worker.supervision.model_pool import ModelOptions, ModelPool
-from worker.supervision.pool import Observer
+from worker.supervision.pool import Observer, Pool
 from worker.supervision.relaunch import RelaunchRule
 from worker.supervision.turns import Precedence
 from worker.tagging.tagger import Tagger
@@ -42,52 +46,131 @@ def _ignore(_child: str, _notice: Notice) -> None:
     """For callers that do not observe the children."""
 
 
+class _Part(Protocol):
+    """What an engine is built of, and hands over to the next engine where the settings of it are the same."""
+
+    async def start(self) -> None:
+        """Launch its children, open its connections."""
+        ...
+
+    async def close(self) -> None:
+        """End them, and wait for their end."""
+        ...
+
+
 class Engine:
-    """Sources, decoders, providers, and the tagger over them. Made by `open_engine`, ended by `close`."""
+    """Sources, decoders, providers, and the tagger over them. Made by `open_engine`, ended by `close`.
+
+    Made `beside` another engine, it uses those of its parts whose settings have not changed, with all that they
+    remember: the model's crashes, or that it is disabled. The other owns them until this one has taken over.
+    """
 
     def __init__(
-        self, settings: Settings, package: ModelPackage | None, metrics: Metrics, observe: Observer = _ignore
+        self,
+        settings: Settings,
+        package: ModelPackage | None,
+        metrics: Metrics,
+        observe: Observer = _ignore,
+        beside: Engine | None = None,
     ) -> None:
         """`package` is what the model child runs; None where no instance wants the local model."""
-        self.sources = Sources(
-            settings.sources.concurrency,
-            failures=settings.sources.failures_to_open_circuit,
-            circuit_open_s=settings.sources.circuit_open_s,
+        self._settings = settings
+        self._metrics = metrics
+        self._beside = beside
+        same = partial(_unchanged, beside._settings if beside else None, settings)
+        self.package = package
+        # One for all pools that an image goes through, also where some of them are those of the other engine.
+        self._precedence: Precedence = (
+            beside._precedence if beside else Precedence(maximum_bulk=max(1, usable_cores() // 2))
         )
-        precedence = Precedence(maximum_bulk=max(1, _cores() // 2))
-        self.decoders = DecoderPool(_decoder_options(settings), observe=observe, precedence=precedence)
+        self.sources: Sources
+        self.decoders: DecoderPool
         self.model: ModelPool | None = None
-        if package is not None:
+        self._local: TensorFlow | None = None
+        self._others: tuple[Provider, ...]
+        if beside is not None and same("sources"):
+            self.sources = beside.sources
+        else:
+            self.sources = Sources(
+                settings.sources.concurrency,
+                failures=settings.sources.failures_to_open_circuit,
+                circuit_open_s=settings.sources.circuit_open_s,
+            )
+        if beside is not None and same("decoder", "sources.maximum_bytes"):
+            self.decoders = beside.decoders
+        else:
+            self.decoders = DecoderPool(_decoder_options(settings), observe=observe, precedence=self._precedence)
+        if package is not None and beside is not None and beside.package is package:
+            self.model, self._local = beside.model, beside._local
+        elif package is not None:
             options = _model_options(settings.tensorflow, package)
             self.model = ModelPool(
-                options,
-                observe=observe,
-                on_batch=metrics.children.on_batch,
-                others_at_work=lambda: self.decoders.at_work,
-                precedence=precedence,
+                options, observe=observe, on_batch=metrics.children.on_batch, precedence=self._precedence
             )
-            metrics.use_model(package.manifest.name, package.identity)
-        local = [TensorFlow(package, self.model)] if package is not None and self.model is not None else []
-        self.providers: tuple[Provider, ...] = (*local, *make_enabled(settings, metrics.cloud))
+            self._local = TensorFlow(package, self.model)
+        if (
+            beside is not None
+            and same("cloud", "models")
+            and enabled_names(beside._settings) == enabled_names(settings)
+        ):
+            self._others = beside._others
+        else:
+            self._others = tuple(make_enabled(settings, metrics.cloud))
+        local: tuple[Provider, ...] = () if self._local is None else (self._local,)
+        self.providers: tuple[Provider, ...] = (*local, *self._others)
         self.tagger = Tagger(self.decoders, self.providers, metrics)
+        self._owned = [each for each in self._parts if beside is None or each not in beside._parts]
+
+    @property
+    def _parts(self) -> tuple[_Part, ...]:
+        return (*self.providers, self.decoders, self.sources)
+
+    @property
+    def _own_pools(self) -> list[Pool]:
+        pools: list[Pool] = [self.decoders] if self.decoders in self._owned else []
+        if self.model is not None and self._local in self._owned:
+            pools.append(self.model)
+        return pools
+
+    def package_for(self, settings: Settings) -> ModelPackage | None:
+        """The package whose model may go on under other settings; None where they need another one, or none."""
+        return self.package if wants_model(settings) and _unchanged(self._settings, settings, "tensorflow") else None
 
     async def start(self) -> None:
         """Launch the children. Images wait until they are ready."""
-        await self.decoders.start()
-        for provider in self.providers:
-            await provider.start()
+        for part in self._owned:
+            await part.start()
+
+    async def wait_ready(self) -> None:
+        """Return when the children that are its own have said hello. Raises Unavailable with the reason why one cannot.
+
+        The children that it uses of another engine are as they are: the model may have been disabled.
+        """
+        for pool in self._own_pools:
+            await pool.wait_started()
+
+    def take_over(self) -> None:
+        """Become the engine that is in force: own the parts of the other one that it uses."""
+        if self._beside is not None:
+            for part in self._parts:
+                if part in self._beside._owned:
+                    self._beside._owned.remove(part)
+                    self._owned.append(part)
+            self._beside = None
+        if self.model is not None and self.package is not None:
+            self.model.others_at_work = lambda: self.decoders.at_work
+            self._metrics.use_model(self.package.manifest.name, self.package.identity)
 
     async def close(self) -> None:
-        """End the children and connections, and wait for their end."""
-        for provider in self.providers:
-            await provider.close()
-        await self.decoders.close()
-        await self.sources.close()
+        """End the children and connections that are its own, and wait for their end."""
+        ends = await asyncio.gather(*(part.close() for part in self._owned), return_exceptions=True)
+        for error in ends:
+            if error is not None:
+                raise error
 
     async def kill(self) -> None:
         """End the children at once, whatever they are doing; a `close` under way then has nothing to wait for."""
-        pools = (self.decoders, self.model) if self.model is not None else (self.decoders,)
-        await asyncio.gather(*(pool.close(at_once=True) for pool in pools))
+        await asyncio.gather(*(pool.close(at_once=True) for pool in self._own_pools))
 
     def reset(self) -> None:
         """Forget the crashes, and launch what had been disabled."""
@@ -157,15 +240,37 @@ class Active:
 
 
 async def open_engine(
-    settings: Settings, metrics: Metrics, observe: Observer = _ignore, progress: ProgressCallback = ignore_progress
+    settings: Settings,
+    metrics: Metrics,
+    observe: Observer = _ignore,
+    progress: ProgressCallback = ignore_progress,
+    beside: Engine | None = None,
 ) -> Engine:
-    """A started engine; the model is built first if it has to be. Raises Misconfigured."""
-    package = None
-    if wants_model(settings):
+    """A started engine; the model is built first if it has to be. Raises Misconfigured.
+
+    `beside` is the engine in force, if there is one: the new one takes over only when its children have said hello.
+    Raises Unavailable with the reason when they do not within their start timeouts; the other then stays as it is.
+    """
+    package = beside.package_for(settings) if beside is not None else None
+    if package is None and wants_model(settings):
         package = await asyncio.to_thread(ensure_model, settings.tensorflow.model, settings.cache_dir, progress)
-    engine = Engine(settings, package, metrics, observe)
-    await engine.start()
+    engine = Engine(settings, package, metrics, observe, beside)
+    try:
+        await engine.start()
+        if beside is not None:
+            await engine.wait_ready()
+    except BaseException:
+        await engine.kill()
+        with suppress(Exception):  # why it cannot be opened matters more than how it ends
+            await engine.close()
+        raise
+    engine.take_over()
     return engine
+
+
+def _unchanged(old: Settings | None, new: Settings, *names: str) -> bool:
+    """Whether these settings are the same."""
+    return old is not None and all(attrgetter(name)(old) == attrgetter(name)(new) for name in names)
 
 
 def needs_new_engine(old: Settings, new: Settings) -> bool:
@@ -196,14 +301,10 @@ def review_providers(settings: Settings, providers: Iterable[Provider]) -> Itera
                 yield from found
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
 def _decoder_options(settings: Settings) -> DecoderOptions:
     decoder: DecoderSettings = settings.decoder
     return DecoderOptions(
-        children=decoder.children or _cores(),
+        children=decoder.children or usable_cores(),
         timeout_s=decoder.timeout_s,
         maximum_pixels=decoder.maximum_pixels,
         maximum_bytes=settings.sources.maximum_bytes,
@@ -217,7 +318,7 @@ def _decoder_options(settings: Settings) -> DecoderOptions:
 def _model_options(tensorflow: TensorFlowSettings, package: ModelPackage) -> ModelOptions:
     return ModelOptions(
         package=package.directory,
-        threads=tensorflow.threads or _cores(),
+        threads=tensorflow.threads or usable_cores(),
         spare=tensorflow.spare,
         batch_size=tensorflow.batch_size,
         batch_wait_s=tensorflow.batch_wait_s,

@@ -61,7 +61,7 @@ class ResourceExhausted(AutotagError):
         super().__init__(message, reason=reason)
 
 
-_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ENOBUFS})
+_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.ENOBUFS})
 _NO_THREAD: Final = "can't start new thread"  # CPython's words for EAGAIN of pthread_create
 _MAXIMUM_CAUSES: Final = 8
 

@@ -10,6 +10,7 @@ import asyncio
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
@@ -40,6 +41,7 @@ from worker.pipeline import Pipeline
 from worker.providers.checks import Severity
 from worker.settings import Settings
 from worker.supervision.lifecycle import BecameDisabled, BecameReady, Notice
+from worker.supervision.pool import Observer
 
 _log = structlog.get_logger(__name__)
 
@@ -53,6 +55,36 @@ _CLOSING_S = 5.0
 
 _KILLING_S = 1.0
 """Kept of that for children that do not end when asked to."""
+
+_LAST_S = 0.25
+"""Kept of that for the end itself: what hangs even then is left to the kernel."""
+
+
+class _HeldNotices:
+    """What happens to the children of an engine that has not taken over: counted, and shown only once it has.
+
+    Until then the status page has the children that are at work.
+    """
+
+    def __init__(self, metrics: Metrics, on_notice: Observer) -> None:
+        self._metrics = metrics
+        self._on_notice = on_notice
+        self._ready: list[tuple[str, Notice]] | None = []
+
+    def __call__(self, child: str, notice: Notice) -> None:
+        """See `Observer`."""
+        if self._ready is None:
+            self._on_notice(child, notice)
+            return
+        self._metrics.children.on_notice(child, notice)
+        if isinstance(notice, BecameReady):
+            self._ready.append((child, notice))
+
+    def release(self) -> None:
+        """The engine has taken over: pass on what is held, and everything from now on."""
+        ready, self._ready = self._ready or [], None
+        for child, notice in ready:
+            self._on_notice(child, notice)
 
 
 def _fitting_prefetch(settings: Settings) -> int:
@@ -208,11 +240,11 @@ class Service:
         """Take nothing new; what is in hand is finished within the grace time, or goes back to its queue."""
         self._monitor.stopping()
         grace_s = self.settings.shutdown_grace_s
-        self._end_by_s = time.monotonic() + grace_s
         _log.info("stopping", in_hand=len(self._in_hand), grace_s=grace_s)
         # A broker that is frozen, or has blocked us, does not answer: we take nothing more from it all the same.
         cancelling = asyncio.create_task(self.broker.stop_consuming(Pause.STOPPING))
-        await asyncio.wait({cancelling, *self._in_hand.values()}, timeout=grace_s - min(_CLOSING_S, grace_s / 2))
+        finish_by_s = self._end_by_s - min(_CLOSING_S, grace_s / 2)
+        await asyncio.wait({cancelling, *self._in_hand.values()}, timeout=max(0.0, finish_by_s - time.monotonic()))
         late = list(self._in_hand.values())
         for task in (cancelling, *late):
             task.cancel()
@@ -224,7 +256,13 @@ class Service:
         if self._stopping.is_set():
             _log.warning("asked to stop a second time: ending at once; what is in hand goes back to its queue")
             os._exit(_ENDED_AT_ONCE)  # the kernel takes the children with us: each has asked for that when it started
+        # The grace time begins now, and ends also where something hangs that should not: a connection that is being
+        # closed, a thread in a system call, the loop itself.
+        self._end_by_s = time.monotonic() + self.settings.shutdown_grace_s
         self._stopping.set()
+        last_resort = threading.Timer(max(0.0, self.settings.shutdown_grace_s - _LAST_S), _end_at_last)
+        last_resort.daemon = True
+        last_resort.start()
 
     # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -356,7 +394,22 @@ class Service:
         """An engine for other settings, ready before the old one is let go; None where the old one will do."""
         if self.active is None or not needs_new_engine(self.active.settings, new):
             return None
-        return await open_engine(new, self.metrics, self._on_notice, self._on_progress)
+        notices = _HeldNotices(self.metrics, self._on_notice)
+        opening = asyncio.create_task(
+            open_engine(new, self.metrics, notices, self._on_progress, self.active.engine), name="open the next engine"
+        )
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not opening.done():
+                raise Unavailable("asked to stop while the settings were being reloaded", reason="stopping")
+            engine = opening.result()
+        finally:
+            for task in (opening, stopping):
+                task.cancel()
+            await asyncio.wait({opening, stopping})
+        notices.release()
+        return engine
 
     async def _retire(self, old: Engine, users: set[asyncio.Task[object]]) -> None:
         if users:
@@ -373,3 +426,9 @@ class Service:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, AutotagError):
             _log.critical("unexpected error", exc_info=error)
+
+
+def _end_at_last() -> None:
+    """The grace time is over: end now. Nothing is lost: RabbitMQ takes back what is not settled."""
+    _log.error("grace time is over, and not everything has ended: the rest is left to the kernel")
+    os._exit(0)

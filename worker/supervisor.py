@@ -20,7 +20,7 @@ import structlog
 
 from worker.errors import exhausted
 from worker.supervision import lifecycle, packets
-from worker.supervision.child_handle import ChildHandle, ChildSpec, protocol_broken
+from worker.supervision.child_handle import KILLED_FROM_OUTSIDE, ChildHandle, ChildSpec, protocol_broken
 from worker.supervision.lifecycle import (
     Action,
     AskToStop,
@@ -59,6 +59,7 @@ from worker.supervision.lifecycle import (
     WorkingPhase,
 )
 from worker.supervision.packets import Packet, ProtocolError
+from worker.supervision.relaunch import NEVER
 
 _log = structlog.get_logger(__name__)
 
@@ -71,7 +72,7 @@ class Job(Protocol):
 
     @property
     def images(self) -> int:
-        """How many images it holds."""
+        """How many images it holds; 0 for a job that stands for no event."""
         ...
 
     @property
@@ -122,9 +123,13 @@ class SupervisorListener(Protocol):
 
 @dataclass(slots=True)
 class CrashRecord:
-    """The crashes that the relaunch rule remembers: one record for all children that do the same work."""
+    """What the relaunch rule goes by: one record for all children that do the same work.
+
+    `times_s` are the crashes that it remembers; `answered_s` is when any of the children last answered an image.
+    """
 
     times_s: tuple[float, ...] = ()
+    answered_s: float = NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +177,7 @@ class Supervisor:
         self._child: ChildHandle | None = None
         self._jobs: deque[Job] = deque()
         self._spawned_at_s = 0.0
+        self._paused = False
         self._inputs: deque[_Input] = deque()
         self._processing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -193,7 +199,7 @@ class Supervisor:
     @property
     def free(self) -> bool:
         """Whether a job, or one more, may be submitted now."""
-        if not isinstance(self._phase, Ready | Busy) or len(self._jobs) >= self._maximum_jobs:
+        if not isinstance(self._phase, Ready | Busy) or len(self._jobs) >= self._maximum_jobs or self._paused:
             return False
         return not any(job.solitary for job in self._jobs)
 
@@ -325,9 +331,10 @@ class Supervisor:
         event = self._event_of(item)
         if event is None:
             return
-        life = Life(self._phase, self._record.times_s)
+        record = self._record
+        life = Life(self._phase, record.times_s, record.answered_s)
         life, actions = lifecycle.step(self._policy, life, event, time.monotonic())
-        self._phase, self._record.times_s = life.phase, life.crashes
+        self._phase, record.times_s, record.answered_s = life.phase, life.crashes, life.answered_s
         if isinstance(event, Ended):
             self._settle_jobs(actions)
         for action in actions:
@@ -350,22 +357,40 @@ class Supervisor:
                 return item
 
     def _send_job(self, job: Job) -> ChildEvent | None:
-        """Send the job; if the child has died a moment ago, the job is returned and not blamed."""
+        """Send the job; if the child has died a moment ago, the job is returned and not blamed.
+
+        If this machine has no memory for the packet, or no room for its descriptors, the child is none the worse for
+        that: it gets no job for a moment.
+        """
         if job not in self._jobs:
             return None  # returned already: the child ended meanwhile
         if self._child is not None and isinstance(self._phase, Ready | Busy):
             try:
                 self._child.send(job.packet, job.fds)
-            except OSError:
+            except OSError as error:
                 self._jobs.remove(job)
+                shortage = exhausted(error, also=(errno.ETOOMANYREFS,))  # too many descriptors are on their way
+                if shortage is not None:
+                    _log.warning("job could not be sent yet", child=self.name, error=str(shortage))
+                    self._pause()
                 job.on_returned()
-                return Closed()
+                return None if shortage is not None else Closed()
             self.jobs_sent += 1
             job.on_sent(self.name, self._child.pid)
             return Given(job.timeout_s)
         self._jobs.remove(job)
         job.on_returned()
         return None
+
+    def _pause(self) -> None:
+        """Take no job for `EXHAUSTED_PAUSE_S`."""
+        self._paused = True
+        asyncio.get_running_loop().call_later(lifecycle.EXHAUSTED_PAUSE_S, self._end_pause)
+
+    def _end_pause(self) -> None:
+        self._paused = False
+        if self.free:
+            self._listener.on_free(self)
 
     def _interpret(self, packet: Packet) -> ChildEvent:
         """The event that a packet stands for, which depends on the phase."""
@@ -391,7 +416,7 @@ class Supervisor:
             return Broke(protocol_broken(error))
         self._jobs.popleft()
         self.images_done += job.images
-        return Replied(self._jobs[0].timeout_s if self._jobs else None)
+        return Replied(self._jobs[0].timeout_s if self._jobs else None, job.images)
 
     def _settle_jobs(self, actions: Sequence[Action]) -> None:
         """The child has been reaped: settle its jobs. Only those that it may have been working on can be to blame."""
@@ -418,7 +443,7 @@ class Supervisor:
             case Spawn():
                 self._spawn()
             case Ping():
-                self._send("ping")
+                self._ping()
             case AskToStop():
                 self._send("stop")
             case Kill():
@@ -441,6 +466,14 @@ class Supervisor:
         else:
             _log.info("child launched", child=self.name, pid=self.pid)
 
+    def _ping(self) -> None:
+        try:
+            if self._child is not None:
+                self._child.send(packets.pack("ping"))
+        except OSError as error:
+            if exhausted(error) is not None:  # it has not been asked, so it owes no answer: it is asked another time
+                self._post(Replied())
+
     def _send(self, kind: str) -> None:
         if self._child is not None:
             with suppress(OSError):  # its exit, or the deadline, follows
@@ -453,7 +486,9 @@ class Supervisor:
                 took_s = round(time.monotonic() - self._spawned_at_s, 3)
                 _log.info("child ready", child=self.name, pid=self.pid, seconds=took_s)
             case Crashed(cause, counted, left):
-                event = "child crashed" if counted else "child killed by its work"
+                by_its_work = "child killed by its work"
+                uncounted = "child killed from outside" if cause.reason == KILLED_FROM_OUTSIDE else by_its_work
+                event = "child crashed" if counted else uncounted
                 _log.error(event, child=self.name, cause=cause.message, reason=cause.reason, relaunches_left=left)
             case Relaunching(delay_s):
                 _log.info("relaunching child", child=self.name, delay_s=delay_s)

@@ -11,8 +11,8 @@ from tests.support.polling import until
 from tests.support.processes import gone, send
 from tests.support.scene import Scene
 
-DEATHS = ("child killed by its work", "child crashed")
-"""With an image in hand, and without."""
+DEATHS = ("child killed by its work", "child killed from outside", "child crashed")
+"""With an image in hand, by its own fault and by SIGKILL, and without."""
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
@@ -42,6 +42,6 @@ def test_a_stopped_decoder_is_killed_at_its_deadline_and_its_image_tagged_by_ano
     until(lambda: decoder.status() == psutil.STATUS_STOPPED, "it is stopped", within_s=2)
     it.load(50)  # so that it is certain to get an image
     until(lambda: gone(decoder), "it was killed")
-    assert it.logged("child killed by its work", reason="silent_while_busy")
+    until(lambda: it.logged("child killed by its work", reason="silent_while_busy"), "its end is logged")
     it.ledger.settle()
     assert it.ledger.statuses() == {"tagged"}

@@ -7,6 +7,7 @@ import hashlib
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from tests.support.children import NoticeRecorder, decoder_pool, instruction, job_files, jobs, launches
 from tests.support.polling import eventually, until
 from tests.support.processes import alive, open_descriptors
-from worker.errors import CannotBeDone, Unavailable
+from worker.errors import CannotBeDone, TryLater, Unavailable
 from worker.images.content import Content
 from worker.messages import ImageFacts
 from worker.supervision.decoder_pool import DecoderPool, ImageKilledDecoder
@@ -29,7 +30,6 @@ async def inspect(pool: DecoderPool, word: str) -> ImageFacts:
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("SIGKILL", "killed_by_sigkill"),
         ("SIGSEGV", "killed_by_sigsegv"),
         ("SIGABRT", "killed_by_sigabrt"),
         ("exit_0", "exited"),
@@ -116,6 +116,48 @@ async def test_an_image_is_not_blamed_for_a_decoder_that_died_while_idle(tmp_pat
     [crash] = recorder.crashes()
     assert crash.counted
     assert jobs(tmp_path) == ["well"]
+
+
+async def test_an_image_whose_decoder_is_killed_from_outside_is_done_again_and_not_blamed(tmp_path: Path) -> None:
+    recorder = NoticeRecorder()
+    async with decoder_pool(tmp_path, recorder, {}, job_s=0.3) as pool:
+        await inspect(pool, "well")
+        task = asyncio.create_task(inspect(pool, "image"))
+        for times in (1, 2):
+            await eventually(partial(has_begun, tmp_path, "image", times), "it has begun")
+            os.kill(pool.states()[0].pid or 0, signal.SIGKILL)
+        await task
+    assert jobs(tmp_path) == ["well", "image", "image", "image"]
+    assert [crash.cause.reason for crash in recorder.crashes()] == ["killed_by_sigkill"] * 2
+
+
+async def test_an_image_whose_decoders_are_always_killed_from_outside_waits_without_losing_an_attempt(
+    tmp_path: Path,
+) -> None:
+    before = open_descriptors()
+    async with decoder_pool(tmp_path, NoticeRecorder(), {}) as pool:
+        with pytest.raises(TryLater) as caught:
+            await inspect(pool, "SIGKILL")
+        assert (caught.value.reason, caught.value.counted) == ("decoder_killed_from_outside", False)
+        assert caught.value.after_s >= 60
+        await inspect(pool, "well")
+    assert jobs(tmp_path) == ["SIGKILL", "SIGKILL", "SIGKILL", "well"]
+    assert open_descriptors() == before
+
+
+async def test_a_death_by_its_own_fault_counts_also_after_one_from_outside(tmp_path: Path) -> None:
+    async with decoder_pool(tmp_path, NoticeRecorder(), {}, job_s=0.3) as pool:
+        task = asyncio.create_task(inspect(pool, "SIGSEGV"))
+        await eventually(lambda: jobs(tmp_path), "it has begun")
+        os.kill(pool.states()[0].pid or 0, signal.SIGKILL)
+        with pytest.raises(ImageKilledDecoder):
+            await task
+    assert jobs(tmp_path) == ["SIGSEGV"] * 3
+
+
+def has_begun(journal: Path, word: str, times: int) -> bool:
+    """Whether a job has been begun as often."""
+    return jobs(journal).count(word) >= times
 
 
 async def test_a_stopped_decoder_is_killed_within_the_deadline_and_a_second(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from tests.support.scripted_child import LABEL
 from worker.errors import CannotBeDone, Unavailable
 from worker.supervision.lifecycle import BecameReady
 from worker.supervision.model_pool import ModelPool
+from worker.supervision.relaunch import RelaunchRule
 
 ANSWER = [(LABEL, 0.5)]
 
@@ -24,6 +27,11 @@ def pid_of(pool: ModelPool) -> int:
     pid = pool.states()[0].pid
     assert pid is not None
     return pid
+
+
+def has_begun(journal: Path, times: int) -> bool:
+    """Whether as many jobs have been begun, the probe aside."""
+    return len([job for job in jobs(journal) if job]) >= times
 
 
 async def test_a_free_child_takes_what_waits_up_to_a_full_batch(tmp_path: Path) -> None:
@@ -142,6 +150,71 @@ async def test_a_poison_image_fails_alone_and_does_not_disable_tagging(tmp_path:
     assert len(with_poison) == 4
     assert with_poison[2:] == ["SIGSEGV", "SIGSEGV"], "after two crashes it is tried by itself"
     assert open_descriptors() == before
+
+
+async def test_a_poison_image_alone_is_blamed_once_its_child_has_been_seen_to_work(tmp_path: Path) -> None:
+    recorder, before = NoticeRecorder(), open_descriptors()
+    async with model_pool(tmp_path, recorder, {}) as pool:
+        with pytest.raises(CannotBeDone) as caught:
+            await score(pool, "SIGSEGV")
+        assert caught.value.reason == "image_in_hand_at_model_crashes"
+        assert pool.disabled_reason is None
+    assert len(recorder.crashes()) == 4
+    probe = ""
+    assert jobs(tmp_path) == ["SIGSEGV", "SIGSEGV", probe, "SIGSEGV", probe, "SIGSEGV"]
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("fault", ["SIGSEGV", "exit_3"])
+@pytest.mark.parametrize("images", [1, 2, 12])
+async def test_a_model_that_dies_at_every_job_is_disabled_and_no_image_is_blamed(
+    tmp_path: Path, fault: str, images: int
+) -> None:
+    recorder, before = NoticeRecorder(), open_descriptors()
+    async with model_pool(tmp_path, recorder, {"batch_size": 4}, every_job=fault) as pool:
+        words = [f"image{number}" for number in range(images)]
+        answers = await asyncio.gather(*(score(pool, word) for word in words), return_exceptions=True)
+        assert [type(answer) for answer in answers] == [Unavailable] * images
+        assert "crashed more than 5 times" in (pool.disabled_reason or "")
+    assert len(recorder.crashes()) == 6
+    assert open_descriptors() == before
+
+
+async def test_a_model_whose_every_job_hangs_is_disabled_although_each_hang_outlasts_the_interval(
+    tmp_path: Path,
+) -> None:
+    recorder = NoticeRecorder()
+    options = {"rule": RelaunchRule(2, 0.5), "batch_timeout_s": 0.5}
+    async with model_pool(tmp_path, recorder, options, every_job="hang") as pool:
+        answers = await asyncio.gather(*(score(pool, word) for word in ("one", "two")), return_exceptions=True)
+        assert [type(answer) for answer in answers] == [Unavailable] * 2
+        assert "without answering an image in between" in (pool.disabled_reason or "")
+    assert [crash.relaunches_left for crash in recorder.crashes()] == [1, 0, 0]
+
+
+async def test_an_answer_of_one_child_lets_the_crashes_of_all_be_forgotten(tmp_path: Path) -> None:
+    options = {"rule": RelaunchRule(2, 0.3), "spare": True}
+    async with model_pool(tmp_path, NoticeRecorder(), options) as pool:
+        await eventually(lambda: sum(child.phase == "ready" for child in pool.states()) == 2, "both children are ready")
+        os.kill(pid_of(pool), signal.SIGKILL)
+        await eventually(lambda: pool.relaunches_left == 1, "the crash was counted")
+        counted_at_s = time.monotonic()
+        await eventually(lambda: time.monotonic() > counted_at_s + 0.4, "the interval has passed")
+        assert pool.relaunches_left == 1, "the interval has passed, and no image has been answered"
+        assert await score(pool, "well") == ANSWER
+        assert pool.relaunches_left == 2
+
+
+async def test_a_child_killed_from_outside_shows_nothing_about_the_image_in_hand(tmp_path: Path) -> None:
+    recorder = NoticeRecorder()
+    options = {"rule": RelaunchRule(1000, 1.0)}
+    async with model_pool(tmp_path, recorder, options, job_s=0.2) as pool:
+        answer = asyncio.create_task(score(pool, "one"))
+        for times in range(1, 6):
+            await eventually(partial(has_begun, tmp_path, times), "it has begun")
+            os.kill(pid_of(pool), signal.SIGKILL)
+        assert await answer == ANSWER
+    assert len(recorder.crashes()) == 5
 
 
 async def test_the_sixth_crash_disables_and_fails_everything_that_waits(tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from tests.support.polling import eventually, until
 from tests.support.processes import alive, open_descriptors
 from tests.support.scripted_child import LABEL
 from worker.errors import Unavailable
+from worker.supervision import lifecycle, packets
 from worker.supervision.child_handle import ChildSpec, describe_exit
 from worker.supervision.lifecycle import BecameDisabled, BecameStopped
 from worker.supervision.model_pool import ModelOptions, ModelPool
@@ -125,6 +129,57 @@ async def test_a_child_killed_from_outside_while_idle_is_replaced_before_it_is_n
         await eventually(lambda: launches(tmp_path) == 2, "the child was relaunched")
         assert recorder.crashes()[0].cause == describe_exit(-signal.SIGKILL)
         assert "perhaps out of memory?" in recorder.crashes()[0].cause.message
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.ENOBUFS, errno.ETOOMANYREFS])
+async def test_a_machine_without_room_for_a_packet_costs_a_moment_and_no_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    recorder, before = NoticeRecorder(), open_descriptors()
+    refused: list[bytes] = []
+    really_send = packets.send
+
+    def send(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
+        if packets.unpack(data)["kind"] == "score" and len(refused) < 3:
+            refused.append(data)
+            raise OSError(number, os.strerror(number))
+        really_send(sock, data, fds)
+
+    monkeypatch.setattr(packets, "send", send)
+    monkeypatch.setattr(lifecycle, "EXHAUSTED_PAUSE_S", 0.05)
+    async with model_pool(tmp_path, recorder, {}) as pool:
+        await pool.wait_ready()
+        answers = await asyncio.gather(*(score(pool, word) for word in ("one", "two", "three")))
+        assert answers == [ANSWER] * 3
+    assert len(refused) == 3
+    assert recorder.crashes() == []
+    assert launches(tmp_path) == 1
+    assert sorted(jobs(tmp_path)) == ["one", "three", "two"]
+    assert open_descriptors() == before
+
+
+async def test_a_ping_or_a_first_packet_that_cannot_be_sent_for_want_of_memory_is_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = NoticeRecorder()
+    refused: list[str] = []
+    really_send = packets.send
+
+    def send(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
+        kind = packets.unpack(data)["kind"]
+        if kind in ("begin", "ping") and refused.count(kind) < 2:
+            refused.append(kind)
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        really_send(sock, data, fds)
+
+    monkeypatch.setattr(packets, "send", send)
+    monkeypatch.setattr(lifecycle, "EXHAUSTED_PAUSE_S", 0.05)
+    pool = model_pool(tmp_path, recorder, {})
+    object.__setattr__(pool._policy, "idle_check_s", 0.1)  # frozen: nobody but a test is that impatient
+    async with pool:
+        await eventually(lambda: refused == ["begin"] * 2 + ["ping"] * 2, "both have been refused")
+        assert await score(pool, "well") == ANSWER
+    assert recorder.crashes() == []
 
 
 async def test_a_child_that_prints_without_end_is_drained_and_killed_at_its_deadline(tmp_path: Path) -> None:
@@ -258,4 +313,5 @@ def test_exits_are_described_in_words() -> None:
     assert describe_exit(0).message == "ended by itself with exit code 0"
     assert describe_exit(-9).message == "killed by SIGKILL: perhaps out of memory?"
     assert describe_exit(-9).reason == "killed_by_sigkill"
+    assert describe_exit(-9, out_of_memory=True).message == "killed by SIGKILL: by the kernel, out of memory"
     assert describe_exit(-40).message == "killed by SIG40"

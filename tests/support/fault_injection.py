@@ -1,4 +1,4 @@
-"""Injects faults into the real model child of a running service: see `misbehaving/sitecustomize.py`."""
+"""Injects faults into the real children of a running service: see `misbehaving/sitecustomize.py`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FaultInjector:
         self.python_path = str(folder)
 
     def inject(self, moment: str, what: str, *, times: int = 1) -> None:
-        """Have the model child do `what` at its next `start` or its next `job`, this many `times`."""
+        """Have the model child do `what` at its next `start` or `job`, a decoder at `decoder-start`, `times` times."""
         for _ in range(times):
             self._injected += 1
             draft = self._folder / f"{moment}-{self._injected:03}.draft"

@@ -1,8 +1,9 @@
 """A child that a test can make fail, for faults that no healthy child shows.
 
 It uses the real protocol and the real child loop. `starts` in its settings lists what it does at each launch (the last
-one applies to all later ones); what it does with a job is written at the beginning of the job's descriptors. Each
-launch and each job creates a file in the journal, a directory, so that a test can prove what has happened.
+one applies to all later ones); what it does with a job is written at the beginning of the job's descriptors, or is
+`every_job` of its settings. Each launch and each job creates a file in the journal, a directory, so that a test can
+prove what has happened; the parent's probe, which begins with a zero byte, has no words there.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, obj
         jobs = len(list(journal.glob("job-*")))
         (journal / f"job-{jobs:03}-{os.getpid()}-{'+'.join(words)[:100]}").touch()
         time.sleep(settings.get("job_s", 0.0))
+        misbehave(settings.get("every_job", "well"))
         for word in words:
             misbehave(word)
             if word == "wrong_shape":

@@ -245,10 +245,13 @@ class RunningService:
 
 
 @contextmanager
-def running_service(url: str, prefix: str, folder: Path, **settings: str) -> Iterator[RunningService]:
+def running_service(
+    url: str, prefix: str, folder: Path, stderr: int | None = None, /, **settings: str
+) -> Iterator[RunningService]:
     """`autotag run` with TensorFlow on and settings in the form of environment names without the prefix AUTOTAG_.
 
-    A service that still runs at the end is killed: a test that wants an orderly end asks for it.
+    It logs to `stderr`, a descriptor, or else to `log.jsonl` in the folder. A service that still runs at the end is
+    killed: a test that wants an orderly end asks for it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AUTOTAG_")}
@@ -268,7 +271,10 @@ def running_service(url: str, prefix: str, folder: Path, **settings: str) -> Ite
     log = folder / "log.jsonl"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "worker", "run"], env=environment, stdout=output, stderr=output
+            [sys.executable, "-m", "worker", "run"],
+            env=environment,
+            stdout=output,
+            stderr=output if stderr is None else stderr,
         )
         try:
             yield RunningService(process, log, environment)

@@ -11,7 +11,7 @@ import pytest
 from worker.errors import CannotBeDone, ResourceExhausted, exhausted
 
 
-@pytest.mark.parametrize("name", ["EMFILE", "ENFILE", "ENOMEM", "ENOSPC", "ENOBUFS"])
+@pytest.mark.parametrize("name", ["EMFILE", "ENFILE", "ENOMEM", "ENOSPC", "EDQUOT", "ENOBUFS"])
 def test_the_systems_errors_that_mean_it(name: str) -> None:
     number = getattr(errno, name)
     found = exhausted(OSError(number, os.strerror(number)))

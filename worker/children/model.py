@@ -113,7 +113,7 @@ def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, obj
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow logs its instruction sets at every start
     package = ModelPackage.load(Path(settings["package"]))
     package.verify()
-    runtime = open_runtime(package, settings["threads"] or _threads())
+    runtime = open_runtime(package, settings["threads"])
     size = package.manifest.input.size
     for count in (settings["batch_size"], 1):
         runtime.score(np.zeros((count, size, size, 3), np.uint8))
@@ -124,11 +124,6 @@ def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, obj
         "runtime": str(package.manifest.runtime),
     }
     return Model(runtime, size).handle, hello
-
-
-def _threads() -> int:
-    """One for each core that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 if __name__ == "__main__":

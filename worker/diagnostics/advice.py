@@ -23,6 +23,7 @@ ADVICE = {
     "left_to_others": "Other workers do the work. Mend what this one lacks, then {reset}.",
     # Why an event or a provider failed.
     "image_killed_decoder": "Keep the file: it is an attack, or shows a fault in an image library. It is set aside.",
+    "decoder_killed_from_outside": "Give the service more memory, or lower `decoder.children`. The image waits.",
     "image_in_hand_at_model_crashes": "Keep the file: it may crash the model. It is set aside.",
     "image_truncated": "Have the file uploaded again: a part of it is missing.",
     "image_corrupt": "Have the file uploaded again: it is damaged.",

@@ -27,6 +27,7 @@ from worker.messages import DEFAULT_INSTANCE
 from worker.models.staging import ProgressCallback, ignore_progress
 from worker.operations.metrics import Metrics
 from worker.settings import InstanceSettings, Settings
+from worker.supervision.cgroup import usable_cores
 from worker.supervision.decoder_pool import DecoderOptions, DecoderPool
 from worker.tagging.explain import explain
 
@@ -92,7 +93,7 @@ class Tuning:
 
 def current(settings: Settings) -> Candidate:
     """The candidate that the settings amount to on this machine."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     return Candidate(
         settings.decoder.children or cores, settings.tensorflow.threads or cores, settings.tensorflow.batch_size
     )
@@ -115,7 +116,7 @@ async def tune(
 
     Raises Misconfigured, Unavailable.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     grid = candidates(cores, settings.tensorflow.batch_size)
     number = len(grid) + len(BATCH_SIZES) - 1 + FINALISTS * FINAL_ROUNDS
     measurement_s = max(_MINIMUM_MEASUREMENT_S, seconds / number - _START_S)

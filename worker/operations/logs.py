@@ -1,4 +1,7 @@
-"""Logging with structlog to standard error: one line per log event, as JSON for programs or in colour for people."""
+"""Logging with structlog to standard error: one line per log event, as JSON for programs or in colour for people.
+
+A line is written where it is logged, as that is fastest, and without waiting for a reader (`LineWriter`).
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ import json
 import logging
 import sys
 from contextlib import suppress
+from functools import lru_cache
 from io import StringIO
 from typing import Literal, TextIO
 
 import structlog
 
 from worker.operations import tracing
+from worker.operations.line_writer import LineWriter
 from worker.operations.printable import printable, printable_json, printable_lines
 
 
@@ -42,7 +47,7 @@ def configure(level: str, form: Literal["console", "json"]) -> None:
         logger_factory=_Output,
         cache_logger_on_first_use=False,  # otherwise a second call would have no effect
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -57,23 +62,56 @@ def configure(level: str, form: Literal["console", "json"]) -> None:
         logging.getLogger(library).setLevel(logging.CRITICAL if library == "pika" else logging.WARNING)
 
 
-class _Output(structlog.WriteLogger):
-    """Writes lines to standard error, with the name of the module that logs them.
-
-    A line that cannot be written is dropped without an error: logging must not stop the work that is logged.
-    """
+class _Output:
+    """Writes lines to standard error, with the name of the module that logs them."""
 
     def __init__(self, name: str = "") -> None:
-        super().__init__(sys.stderr)
         self.name = name
 
     def msg(self, message: str) -> None:
-        """Write one line."""
-        with suppress(OSError, ValueError):
-            super().msg(message)
+        """Write one line. Raises nothing: logging must not stop the work that is logged."""
+        _write_line(message)
 
     log = debug = info = warn = warning = msg
     fatal = failure = err = error = critical = exception = msg
+
+
+class _Handler(logging.Handler):
+    """The same, for records of libraries that use `logging`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        try:
+            _write_line(self.format(record))
+        except Exception:  # noqa: BLE001 - as in the handlers of `logging`: a record that cannot be formatted
+            self.handleError(record)
+
+
+def _write_line(message: str) -> None:
+    """Write to standard error without waiting; what stands for it meanwhile (a progress display) gets the text."""
+    stream = sys.stderr
+    if stream is None:  # closed before we were started
+        return
+    writer = _line_writer() if stream is sys.__stderr__ else None
+    if writer is not None:
+        writer.write_line(f"{message}\n".encode(stream.encoding, "backslashreplace"))
+        return
+    with suppress(OSError, ValueError):
+        stream.write(f"{message}\n")
+        stream.flush()
+
+
+@lru_cache(maxsize=1)
+def _line_writer() -> LineWriter | None:
+    """The writer to standard error; None where it has no descriptor."""
+    try:
+        return LineWriter(sys.__stderr__.fileno(), _report_lost) if sys.__stderr__ is not None else None
+    except (OSError, ValueError):
+        return None
+
+
+def _report_lost(lines: int) -> None:
+    structlog.get_logger(__name__).warning("log lines were lost", lines=lines)
 
 
 _ENCODER = json.JSONEncoder(default=repr)

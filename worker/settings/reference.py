@@ -45,7 +45,8 @@ with the key, the value (unless it is a secret) and where it was written. So is 
 and is not a setting, except `AUTOTAG_CONFIG`, `AUTOTAG_ENV_FILE`, `AUTOTAG_SECRETS_DIR`, `AUTOTAG_TEST_…` and the
 addresses that Kubernetes sets for a service named `autotag`.
 
-SIGHUP or `autotag reload` reads all sources again; wrong settings change nothing. `[amqp]`, `[http]`, `[log]`,
+SIGHUP or `autotag reload` reads all sources again. Wrong settings change nothing, and neither do those under which the
+model or the decoders do not start; `autotag reload` ends with 1 and the reason. `[amqp]`, `[http]`, `[log]`,
 `retry.delays_s`, `cache_dir`, `state_dir` and `control_socket` take effect at the next start only, and the log says so.
 
 ## Virtual instances

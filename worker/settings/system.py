@@ -164,7 +164,9 @@ class SourcesSettings(Section):
 class DecoderSettings(Section):
     """The children that turn untrusted bytes into pixels."""
 
-    children: int | None = Field(None, ge=1, le=64, description="Number of children; unset: fitted to the cores.")
+    children: int | None = Field(
+        None, ge=1, le=64, description="Number of children; unset: one for each core of affinity and CPU quota."
+    )
     timeout_s: float = Field(20, gt=0, description="A child that takes longer over one image is killed.")
     maximum_pixels: int = Field(50_000_000, ge=1, description="Largest width times height that is decoded.")
     maximum_memory_bytes: ByteSize = Field(
@@ -186,7 +188,9 @@ class TensorFlowSettings(Section):
     model: str = Field(
         DEFAULT_MODEL, min_length=1, description="Name in the catalogue (`autotag model list`), or a directory."
     )
-    threads: int | None = Field(None, ge=1, le=256, description="Threads of the model; unset: fitted to the cores.")
+    threads: int | None = Field(
+        None, ge=1, le=256, description="Threads of the model; unset: one for each core of affinity and CPU quota."
+    )
     batch_size: int = Field(
         16, ge=1, le=16, description="Most images in one batch; as many more may be queued for the next one."
     )
@@ -195,7 +199,10 @@ class TensorFlowSettings(Section):
         5, ge=0, description="Crashes within the interval that lead to a relaunch; one more disables the model."
     )
     maximum_number_of_relaunches_time_interval: float = Field(
-        60, gt=0, description="A crash is forgotten after this long.", json_schema_extra={"unit": "seconds"}
+        60,
+        gt=0,
+        description="A crash is forgotten after this long, if the model has answered an image since.",
+        json_schema_extra={"unit": "seconds"},
     )
     start_timeout_s: float = Field(120, gt=0, description="Longest start; a child that takes longer counts as crashed.")
     batch_timeout_s: float = Field(

@@ -77,6 +77,9 @@ class Sources:
             case _:
                 return open_inline(event, image_bytes, settings)
 
+    async def start(self) -> None:
+        """Connections are opened as they are needed."""
+
     async def close(self) -> None:
         """Close every connection. Hung calls are abandoned; their daemon threads end with the process."""
         await self._urls.close()

@@ -17,7 +17,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from worker.errors import exhausted
 from worker.supervision import packets
+from worker.supervision.cgroup import out_of_memory_kills
 from worker.supervision.child_output import ChildOutput
 from worker.supervision.interpreter import WORKING_DIRECTORY, module_command, safe_import_path
 from worker.supervision.lifecycle import Cause
@@ -28,6 +30,13 @@ INHERITED_VARIABLES = (
     "VIRTUAL_ENV", "CUDA_VISIBLE_DEVICES",
 )  # fmt: skip
 """The only variables a child gets from the parent's environment, which may hold keys and passwords."""
+
+KILLED_FROM_OUTSIDE = "killed_by_sigkill"
+"""The reason of a death by a SIGKILL that the parent did not send: the kernel's, when memory ran out, or a person's.
+
+A death at one of our deadlines has the deadline's reason. No fault of a child's own, and no limit but the hard one of
+processor time, which is never set, ends in SIGKILL.
+"""
 
 _READ_BYTES = 64 << 10
 _MAXIMUM_DRAIN_READS = 16
@@ -88,12 +97,18 @@ class ChildHandle:
         assert self._process.stdout is not None  # noqa: S101 - requested with PIPE
         self._stdout = self._process.stdout
         self._output = ChildOutput(name, self.pid)
+        self._out_of_memory_kills = out_of_memory_kills()
         os.set_blocking(self._stdout.fileno(), False)
         self._loop.add_reader(self._socket, self._on_socket_readable)
         self._loop.add_reader(self._stdout, self._on_stdout_readable)
         self._loop.add_reader(self._pidfd, self._on_process_exit)
-        with suppress(OSError):  # if it has died already, its exit will be reported
+        try:
             self.send(packets.pack("begin", spec.settings))
+        except OSError as error:
+            if exhausted(error) is not None:  # it would wait for the packet until its deadline
+                self.kill_and_reap()
+                raise
+            # It has died already: its exit will be reported.
 
     @property
     def pid(self) -> int:
@@ -168,7 +183,9 @@ class ChildHandle:
         self._drain_socket()
         self.kill()
         returncode = self._reap()
-        self._listener.on_exit(describe_exit(returncode), returncode == -signal.SIGILL)
+        out_of_memory = returncode == -signal.SIGKILL and out_of_memory_kills() > self._out_of_memory_kills
+        cause = describe_exit(returncode, out_of_memory=out_of_memory)
+        self._listener.on_exit(cause, returncode == -signal.SIGILL)
 
     def _drain_socket(self) -> None:
         """Answers to its jobs may still be in the socket. The child is dead, so this loop ends."""
@@ -204,14 +221,17 @@ def protocol_broken(sent: object) -> Cause:
     return Cause("protocol_broken", f"protocol broken: it sent {sent}")
 
 
-def describe_exit(returncode: int) -> Cause:
-    """The cause of an exit that was not requested; `returncode` as of `subprocess`: negative for a signal."""
+def describe_exit(returncode: int, *, out_of_memory: bool = False) -> Cause:
+    """The cause of an exit that was not requested; `returncode` as of `subprocess`: negative for a signal.
+
+    `out_of_memory`: the kernel has killed a process of our control groups for that reason meanwhile.
+    """
     if returncode >= 0:
         return Cause("exited", f"ended by itself with exit code {returncode}")
     name, hint = f"SIG{-returncode}", None
     with suppress(ValueError):  # a real-time signal has no name
         number = signal.Signals(-returncode)
-        name, hint = number.name, _HINTS.get(number)
+        name, hint = number.name, "by the kernel, out of memory" if out_of_memory else _HINTS.get(number)
     return Cause(f"killed_by_{name.lower()}", f"killed by {name}" + (f": {hint}" if hint else ""))
 
 

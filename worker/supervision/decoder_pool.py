@@ -1,7 +1,8 @@
 """The pool of decoder children: untrusted images in; pixels, smaller JPEGs and facts out.
 
 A decoder works on one image at a time, so when it dies or hangs, that image is to blame. The image is tried once more,
-in a fresh decoder, and then fails by name; other images are not affected.
+in a fresh decoder, and then fails by name; other images are not affected. A decoder that was killed from outside, by
+the kernel because a container had run out of memory for instance, shows nothing about its image, which is done again.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from worker.errors import CannotBeDone, Unavailable
+from worker.errors import CannotBeDone, TryLater, Unavailable
 from worker.messages import ImageFacts
 from worker.operations import tracing
 from worker.settings import DecoderSettings, SourcesSettings
 from worker.supervision import packets
-from worker.supervision.child_handle import ChildSpec
+from worker.supervision.child_handle import KILLED_FROM_OUTSIDE, ChildSpec
 from worker.supervision.lifecycle import Cause, Policy
 from worker.supervision.packets import Packet, ProtocolError
 from worker.supervision.pool import Observer, Pool, Recycling
@@ -42,6 +43,10 @@ _log = structlog.get_logger(__name__)
 _REASON = re.compile(r"image_[a-z_]{1,60}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAXIMUM_DEATHS = 2
+_MAXIMUM_KILLS_FROM_OUTSIDE = 3
+"""After as many an image waits: it may be what takes the memory that the container does not have."""
+
+_AFTER_KILLS_S = 60.0
 _RULE = RelaunchRule(maximum_number_of_relaunches=None, interval_s=60.0)
 """While decoders cannot start they are not ready and the delay grows, but they are never disabled: the next image may
 be a harmless one."""
@@ -124,7 +129,8 @@ class DecoderPool(Pool):
     async def decode(self, content: Content, recipe: PixelRecipe | None, asset: str, turn: Turn = OWN_TURN) -> Decoded:
         """Facts of an image and, if there is a recipe, the model's input.
 
-        Raises `CannotBeDone` (reason `image_…`) when the image is to blame, `Unavailable` when no decoder can start.
+        Raises `CannotBeDone` (reason `image_…`) when the image is to blame, `Unavailable` when no decoder can start,
+        and `TryLater`, which is no attempt, when its decoders were killed from outside.
         """
         if recipe is None:
             facts = await self._run_job("inspect", packets.pack("inspect"), content, None, asset, turn)
@@ -240,6 +246,7 @@ class _DecoderJob:
         self.deaths = 0
         self.turn = turn
         self.queued_at_s = time.monotonic()
+        self._kills_from_outside = 0
         self._put_back = put_back
         self._kind = kind
         self._image = image
@@ -274,6 +281,9 @@ class _DecoderJob:
 
     def on_child_died(self, cause: Cause) -> None:
         """The image killed the decoder: try it once more alone, and fail it the second time."""
+        if cause.reason == KILLED_FROM_OUTSIDE:
+            self._on_child_killed_from_outside(cause)
+            return
         self.deaths += 1
         if not self.wanted:
             self.close()
@@ -282,6 +292,18 @@ class _DecoderJob:
         else:
             _log.warning("image killed its decoder; once more in a fresh one", image=self._image, cause=cause.message)
             self._put_back(self)
+
+    def _on_child_killed_from_outside(self, cause: Cause) -> None:
+        """Do the image again, but not for ever: at some point it waits."""
+        self._kills_from_outside += 1
+        if self._kills_from_outside < _MAXIMUM_KILLS_FROM_OUTSIDE:
+            self.on_returned()
+            return
+        message = (
+            f"{self._image}: its decoder was killed from outside {self._kills_from_outside} times; the last: "
+            f"{cause.message}"
+        )
+        self.fail(TryLater(message, reason="decoder_killed_from_outside", after_s=_AFTER_KILLS_S, counted=False))
 
     def on_returned(self) -> None:
         """The decoder never began the image."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from worker.supervision.relaunch import RelaunchRule, after_crash, relaunches_left
+from worker.supervision.relaunch import NEVER, RelaunchRule, after_crash, relaunches_left
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,17 +140,21 @@ PHASE_NAMES: dict[type[ChildPhase], str] = {
 """Every phase in one word, as metrics and the status page write it."""
 
 EXHAUSTED_PAUSE_S = 2.0
-"""Between two attempts to start a process for which this machine has no room."""
+"""Between two attempts to start a process, or to send a job, for which this machine has no room."""
 
 WORKING_PHASE_NAMES = frozenset(PHASE_NAMES[phase] for phase in get_args(WorkingPhase))
 
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """The whole state: the phase, and the times of the crashes that the relaunch rule still counts."""
+    """The whole state: the phase, and what the relaunch rule goes by.
+
+    `crashes` are the times of those that it still counts; `answered_s` is when an image was last answered.
+    """
 
     phase: ChildPhase = Stopped()
     crashes: tuple[float, ...] = ()
+    answered_s: float = NEVER
 
     @property
     def deadline_s(self) -> float | None:
@@ -209,10 +213,11 @@ class Given:
 class Replied:
     """The child has answered its first job, or a ping.
 
-    `next_timeout_s`: the timeout of the next job in hand; None when there is none.
+    `next_timeout_s`: the timeout of the next job in hand; None when there is none. `images`: how many it has answered.
     """
 
     next_timeout_s: float | None = None
+    images: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +322,8 @@ def step(policy: Policy, life: Life, event: ChildEvent, now_s: float) -> Outcome
     """The next state and the actions to perform, for `event` at monotonic `now_s`. Raises `IllegalMoveError`."""
     if isinstance(event, Reset):
         return _reset(policy, life, now_s)
+    if isinstance(event, Replied) and event.images and life.crashes:  # without crashes there is none to forget
+        life = replace(life, answered_s=now_s)
     match life.phase:
         case Stopped() | BackOff() | Disabled():
             return _without_process(policy, life, event, now_s)
@@ -488,35 +495,38 @@ def _crash(policy: Policy, life: Life, cause: Cause, now_s: float, *, counted: b
     """No process is left: relaunch now, later, or not at all. After a requested stop the crash is only counted."""
     stop_requested = isinstance(life.phase, Stopped)
     if not counted:
-        crashed = Crashed(cause, counted=False, relaunches_left=relaunches_left(policy.rule, life.crashes, now_s))
+        left = relaunches_left(policy.rule, life.crashes, life.answered_s, now_s)
+        crashed = Crashed(cause, counted=False, relaunches_left=left)
         if stop_requested:
             return life, (crashed, BecameStopped())
         return replace(life, phase=BackOff(now_s)), (crashed, Relaunching(0.0))
-    decision = after_crash(policy.rule, life.crashes, now_s)
+    decision = after_crash(policy.rule, life.crashes, life.answered_s, now_s)
     life = replace(life, crashes=decision.crashes)
     crashed = Crashed(cause, counted=True, relaunches_left=decision.relaunches_left)
     if stop_requested:
         return life, (crashed, BecameStopped())
     if decision.delay_s is None:
-        limit = Cause("crashed_too_often", _limit_exceeded(policy.rule, cause))
+        limit = Cause("crashed_too_often", _limit_exceeded(policy.rule, decision.crashes, cause))
         return replace(life, phase=Disabled(limit)), (crashed, BecameDisabled(limit))
     return replace(life, phase=BackOff(now_s + decision.delay_s)), (crashed, Relaunching(decision.delay_s))
 
 
 def _disable(policy: Policy, life: Life, cause: Cause, now_s: float) -> Outcome:
     """The child can never start: disable it without trying relaunches that would fail in the same way."""
-    decision = after_crash(policy.rule, life.crashes, now_s)
+    decision = after_crash(policy.rule, life.crashes, life.answered_s, now_s)
     crashed = Crashed(cause, counted=True, relaunches_left=0)
-    return Life(Disabled(cause), decision.crashes), (crashed, BecameDisabled(cause))
+    return replace(life, phase=Disabled(cause), crashes=decision.crashes), (crashed, BecameDisabled(cause))
 
 
 def _illegal_instruction(cause: Cause) -> Cause:
     return Cause("illegal_instruction", f"this processor lacks an instruction that it needs ({cause.message})")
 
 
-def _limit_exceeded(rule: RelaunchRule, cause: Cause) -> str:
-    limit = f"{rule.maximum_number_of_relaunches} times within {rule.interval_s:g} s"
-    return f"crashed more than {limit}; the last time: {cause.message}"
+def _limit_exceeded(rule: RelaunchRule, crashes: tuple[float, ...], cause: Cause) -> str:
+    # A crash is remembered beyond the interval only if no image has been answered since.
+    within = crashes[0] > crashes[-1] - rule.interval_s
+    since = f"within {rule.interval_s:g} s" if within else "without answering an image in between"
+    return f"crashed more than {rule.maximum_number_of_relaunches} times {since}; the last time: {cause.message}"
 
 
 def _illegal_move(life: Life, event: ChildEvent) -> IllegalMoveError:

@@ -2,38 +2,58 @@
 
 A few images are sent one by one, as many as the child has threads for, so that each is answered as soon as it is done;
 many are sent in batches. An image waits for others only if `batch_wait_s` is set. The model only ever sees arrays of
-one shape, so a death is the child's own crash: its successor scores all images in hand again. An image that is in hand
-at several crashes is scored alone, and fails after one more.
+one shape, so a death is the child's own crash: its successor scores all images in hand again.
+
+An image is blamed only on evidence. One that was in hand at several crashes is a suspect: it is scored alone, by a
+child that has already scored something else in its life, another image or else the probe, pixels of our own. If that
+child dies of it, the image is to blame. A model that dies at everything never scores the probe: it uses up its
+relaunches, and the images wait.
 """
 
 from __future__ import annotations
 
 import array
 import asyncio
+import fcntl
 import math
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import structlog
 
 from worker.errors import CannotBeDone, Unavailable
 from worker.operations import tracing
 from worker.settings import TensorFlowSettings
 from worker.supervision import packets
-from worker.supervision.child_handle import ChildSpec
+from worker.supervision.cgroup import usable_cores
+from worker.supervision.child_handle import KILLED_FROM_OUTSIDE, ChildSpec
 from worker.supervision.lifecycle import Cause, Policy
 from worker.supervision.packets import Packet, ProtocolError
 from worker.supervision.pool import Observer, Pool, Recycling
 from worker.supervision.relaunch import RelaunchRule
 from worker.supervision.turns import OWN_TURN, FairQueue, Precedence, TakingTurns, Turn
+from worker.supervisor import Job
 
 CRASHES_BEFORE_ALONE = 2
-"""An image that was in hand at this many crashes is sent to the model by itself."""
+"""An image that was in hand at this many crashes is a suspect: it is sent to the model by itself."""
 
 CRASHES_ALLOWED = 3
-"""At one more crash the image fails. By then it has used up four crashes, fewer than the default rule allows."""
+"""At one more crash the image fails. By then it has used up four crashes, fewer than the default rule allows.
+
+The last two were of children that had scored something else before, and had nothing but this image in hand.
+"""
+
+_PROBE_SIZE_UNKNOWN = 8
+_MAXIMUM_PROBE_SIZE = 4096
+_PROBE_AGAIN_S = 1.0
+_SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+
+_log = structlog.get_logger(__name__)
 
 _BATCH_AMONG_OTHERS = 4
 """The largest batch where several instances are known: the next one's image waits for it to end."""
@@ -51,7 +71,7 @@ _DEFAULT_RULE = RelaunchRule(
 class ModelOptions:
     """Which model runs, how images are batched, and when the model is disabled; the defaults are those of the settings.
 
-    `package`: the directory of the model package. `threads` of one child; None: one per core.
+    `package`: the directory of the model package. `threads` of one child; None: one for each usable core.
     """
 
     package: Path
@@ -77,25 +97,26 @@ class ModelPool(Pool):
         *,
         observe: Observer = lambda _name, _notice: None,
         on_batch: Callable[[int, float], None] = lambda _images, _seconds: None,
-        others_at_work: Callable[[], bool] = lambda: False,
         precedence: Precedence | None = None,
         spec: ChildSpec | None = None,
     ) -> None:
         """`on_batch` is called after every batch, with the number of images and the seconds that it took.
 
-        `others_at_work` returns whether other children, such as decoders, need the cores at this moment. `precedence`
-        is shared with the pool of those.
+        `precedence` is shared with the decoders, which an image goes through before.
         """
         self._options = options
         self._on_batch = on_batch
-        self._others_at_work = others_at_work
+        self.others_at_work: Callable[[], bool] = lambda: False
+        """Whether other children, such as decoders, need the cores at this moment."""
         self._precedence = precedence or Precedence()
         self._waiting: FairQueue[_Image] = FairQueue(self._precedence, self._dispatch)
-        self._maximum_in_hand = 2 * (options.threads or len(os.sched_getaffinity(0)))
+        self._suspects: deque[_Image] = deque()
+        threads = options.threads or usable_cores()
+        self._maximum_in_hand = 2 * threads
         """Images in the hands of one child: one for each thread, and one more for each to continue with."""
         settings = {
             "package": str(options.package.absolute()),
-            "threads": options.threads,
+            "threads": threads,
             "batch_size": options.batch_size,
         }
         super().__init__(
@@ -131,26 +152,29 @@ class ModelPool(Pool):
             try:
                 return await scores
             except asyncio.CancelledError:
-                if self._waiting.remove(image):
+                if self._waiting.remove(image) or image in self._suspects:
                     image.close()
+                if image in self._suspects:
+                    self._suspects.remove(image)
                 raise
 
     @property
     def waiting(self) -> int:
         """How many images wait for the model."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._suspects)
 
-    def _next_job(self, *, fresh: bool, free: int, in_hand: int) -> _Batch | None:
+    def _next_job(self, *, fresh: bool, free: int, in_hand: int) -> Job | None:
         """A full batch when enough images of a lane wait; otherwise single images, up to `_maximum_in_hand`.
 
-        A single image is answered as soon as it is done; a batch costs fewer packets per image.
+        A single image is answered as soon as it is done; a batch costs fewer packets per image. Suspects go before
+        all others, each alone; a fresh child first gets something else, to show that it works.
         """
+        if self._suspects:
+            return None if in_hand else self._job_for_suspects(fresh=fresh)
         lane, number = self._waiting.next_lane()
         if lane is None:
             return None
         first = lane.head()
-        if first.suspect:
-            return None if in_hand else self._take_batch(lane, 1, alone=False)
         size = self._options.batch_size
         if self._waiting.others_may_come:
             size = min(size, _BATCH_AMONG_OTHERS)
@@ -166,29 +190,58 @@ class ModelPool(Pool):
             return self._take_batch(lane, size, alone=False) if fits else None
         if in_hand >= self._maximum_in_hand:
             return None
-        alone = not (in_hand or first.turn.bulk or len(self._waiting) > 1 or self._others_at_work())
+        alone = not (in_hand or first.turn.bulk or len(self._waiting) > 1 or self.others_at_work())
         return self._take_batch(lane, 1, alone=alone)
 
     def _take_batch(self, lane: TakingTurns[_Image], size: int, *, alone: bool) -> _Batch:
-        """Up to `size` images from the head of a lane; a suspect image gets a batch of its own.
+        """Up to `size` images from the head of a lane.
 
         `alone`: no other work needs the cores, so that the child may use all of them for the image.
         """
-        images = [self._waiting.take(lane)]
-        while lane and len(images) < size and not lane.head().suspect:
-            images.append(self._waiting.take(lane))
+        images = [self._waiting.take(lane) for _ in range(min(size, len(lane)))]
         return _Batch(images, alone, self._options.batch_timeout_s, self._put_back, self._on_batch)
 
+    def _job_for_suspects(self, *, fresh: bool) -> Job | None:
+        """The first suspect, for a child that has answered a job; for a fresh one, what shows that it works."""
+        if not fresh:
+            batch = [self._suspects.popleft()]
+            return _Batch(batch, False, self._options.batch_timeout_s, self._put_back, self._on_batch, suspect=True)
+        lane, _ = self._waiting.next_lane()
+        if lane is not None:
+            return self._take_batch(lane, 1, alone=False)
+        try:
+            return _Probe(self._input_size, self._options.batch_timeout_s, self._dispatch_or_fail)
+        except OSError as error:
+            _log.warning("the model could not be probed yet", error=str(error))
+            asyncio.get_running_loop().call_later(_PROBE_AGAIN_S, self._dispatch)
+            return None
+
+    @property
+    def _input_size(self) -> int:
+        """The side of the model's input in pixels, as a child has reported it."""
+        sizes = [child.hello.get("size") for child in self.states()]
+        known = (size for size in sizes if isinstance(size, int) and 0 < size <= _MAXIMUM_PROBE_SIZE)
+        return next(known, _PROBE_SIZE_UNKNOWN)
+
     def _fail_waiting(self, error: Unavailable) -> None:
-        for image in self._waiting.drain():
+        for image in (*self._suspects, *self._waiting.drain()):
             image.fail(error)
+        self._suspects.clear()
 
     def _put_back(self, images: Sequence[_Image]) -> None:
-        """Queue images again, before all others, but for those whose callers have been cancelled."""
+        """Queue images again, before all others, but for those whose callers have been cancelled.
+
+        Suspects go behind those that are suspects already.
+        """
+        wanted = [image for image in images if image.wanted]
         for image in images:
             if not image.wanted:
                 image.close()
-        self._waiting.put_back(image for image in images if image.wanted)
+        for image in wanted:
+            if image.suspect:
+                self._precedence.bulk_returns(image)
+                self._suspects.append(image)
+        self._waiting.put_back(image for image in wanted if not image.suspect)
         self._dispatch_or_fail()
 
 
@@ -242,12 +295,15 @@ class _Batch:
         timeout_s: float,
         put_back: Callable[[Sequence[_Image]], None],
         on_batch: Callable[[int, float], None],
+        *,
+        suspect: bool = False,
     ) -> None:
+        """`suspect`: it holds one image, which goes to a child that has been seen to work and has no other job."""
         self.timeout_s = timeout_s
         self.packet = packets.pack("score", {"floors": [image.floor for image in images], "alone": alone})
         self.fds = [image.fd for image in images]
         self.images = len(images)
-        self.solitary = images[0].suspect
+        self.solitary = suspect
         self._images = images
         self._put_back = put_back
         self._on_batch = on_batch
@@ -263,7 +319,7 @@ class _Batch:
         """End every image with its scores, or with the reason why it is refused. Raises `ProtocolError`."""
         match packet:
             case {"kind": "done", "items": [*items]} if len(items) == len(self._images):
-                outcomes = [_outcome_in(item, image) for item, image in zip(items, self._images, strict=True)]
+                outcomes = [_outcome_in(item, image.asset) for item, image in zip(items, self._images, strict=True)]
             case _:
                 raise ProtocolError("an answer of the wrong shape to score")
         self._on_batch(self.images, time.monotonic() - self._sent_at_s)
@@ -274,13 +330,17 @@ class _Batch:
                 image.succeed(outcome)
 
     def on_child_died(self, cause: Cause) -> None:
-        """The child crashed: no image is blamed, until it has been in hand at too many crashes."""
+        """The child crashed: an image is blamed only if it was alone in hand, and not at its first crashes.
+
+        A child that was killed from outside shows nothing about the images: pixels of one shape take the same memory.
+        """
         again = []
         for image in self._images:
-            image.crashes += 1
-            if image.crashes > CRASHES_ALLOWED:
+            image.crashes += cause.reason != KILLED_FROM_OUTSIDE
+            if self.solitary and image.crashes > CRASHES_ALLOWED:
                 message = (
-                    f"{image.asset} was in hand at {image.crashes} crashes of the model; the last: {cause.message}"
+                    f"{image.asset} was in hand at {image.crashes} crashes of the model, which scores other images; "
+                    f"the last: {cause.message}"
                 )
                 image.fail(CannotBeDone(message, reason="image_in_hand_at_model_crashes"))
             else:
@@ -292,13 +352,65 @@ class _Batch:
         self._put_back(self._images)
 
 
-def _outcome_in(item: object, image: _Image) -> LabelScores | CannotBeDone:
+class _Probe:
+    """Pixels of our own, sent to a child before a suspect: a child that has answered them is known to work.
+
+    It stands for no event, and so for no image that the model has answered.
+    """
+
+    images = 0
+    solitary = True
+
+    def __init__(self, size: int, timeout_s: float, on_ended: Callable[[], None]) -> None:
+        self.timeout_s = timeout_s
+        self.packet = packets.pack("score", {"floors": [1.0], "alone": False})
+        self.fds = [_probe_pixels(size)]
+        self._on_ended = on_ended
+
+    def on_sent(self, child: str, pid: int) -> None:
+        """Log it: it is rare, and explains what follows."""
+        _log.info("probing the model before it gets an image that it may have crashed of", child=child, pid=pid)
+
+    def on_answer(self, packet: Packet) -> None:
+        """The child works, whatever its answer is. Raises `ProtocolError` for none."""
+        match packet:
+            case {"kind": "done", "items": [item]}:
+                _outcome_in(item, "the probe")
+            case _:
+                raise ProtocolError("an answer of the wrong shape to the probe")
+        packets.close_all(self.fds)
+
+    def on_child_died(self, cause: Cause) -> None:
+        """The child does not work: no image is to blame, and its successor is probed again."""
+        _log.warning("the model has crashed of the probe: its images are not to blame", cause=cause.message)
+        self.on_returned()
+
+    def on_returned(self) -> None:
+        """The next child will be probed."""
+        packets.close_all(self.fds)
+        self._on_ended()
+
+
+def _probe_pixels(size: int) -> int:
+    """A descriptor of size x size x 3 bytes in which every value of a pixel occurs. Raises `OSError`."""
+    length = size * size * 3
+    fd = os.memfd_create("autotag-probe", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.write(fd, (bytes(range(256)) * (length // 256 + 1))[:length])
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SIZE_SEALS)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _outcome_in(item: object, asset: str) -> LabelScores | CannotBeDone:
     """One image's part of an answer. Raises `ProtocolError`."""
     match item:
         case {"labels": bytes(labels), "confidences": bytes(confidences)}:
             return _scores_in(labels, confidences)
         case {"reason": str(reason), "message": str(message)}:
-            return CannotBeDone(f"{image.asset}: {message}", reason=reason)
+            return CannotBeDone(f"{asset}: {message}", reason=reason)
     raise ProtocolError("an item of the wrong shape")
 
 

@@ -19,7 +19,16 @@ import structlog
 
 from worker.errors import Unavailable
 from worker.supervision.child_handle import ChildSpec
-from worker.supervision.lifecycle import PHASE_NAMES, BecameDisabled, BecameReady, Cause, Disabled, Notice, Policy
+from worker.supervision.lifecycle import (
+    PHASE_NAMES,
+    BecameDisabled,
+    BecameReady,
+    Cause,
+    Crashed,
+    Disabled,
+    Notice,
+    Policy,
+)
 from worker.supervision.packets import Packet
 from worker.supervision.relaunch import relaunches_left
 from worker.supervisor import CrashRecord, Job, Supervisor
@@ -95,6 +104,7 @@ class Pool(ABC):
         self._dispatch_again = False
         self._closed = True
         self._disabled: Cause | None = None
+        self._last_crash: Cause | None = None
 
     # ── hooks for the subclass ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -154,6 +164,21 @@ class Pool(ABC):
             self._changed.clear()
             await self._changed.wait()
 
+    async def wait_started(self) -> None:
+        """Like `wait_ready`, for no longer than one start may take. Raises `Unavailable` with what went wrong."""
+        limit_s = self._policy.start_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                await self.wait_ready()
+        except TimeoutError:
+            why = f": {self._last_crash.message}" if self._last_crash else ""
+            raise self._not_started(f"was not ready within {limit_s:g} s{why}") from None
+        except Unavailable as error:
+            raise self._not_started(f"cannot start: {self.disabled_reason or error}") from None
+
+    def _not_started(self, why: str) -> Unavailable:
+        return Unavailable(f"the {self._name} {why}", reason=f"{self._name}_not_ready")
+
     def reset(self) -> None:
         """Forget the crashes; if disabled, launch the children again."""
         self._record.times_s = ()
@@ -183,7 +208,8 @@ class Pool(ABC):
     @property
     def relaunches_left(self) -> int | None:
         """How many crashes now would still be relaunched; None: any number."""
-        return relaunches_left(self._policy.rule, self._record.times_s, time.monotonic())
+        record = self._record
+        return relaunches_left(self._policy.rule, record.times_s, record.answered_s, time.monotonic())
 
     def states(self) -> list[ChildState]:
         """Every child, including successors that are starting and predecessors that are stopping."""
@@ -268,6 +294,8 @@ class Pool(ABC):
         self._observe(supervisor.name, notice)
         predecessor = next((old for old, new in self._successors.items() if new is supervisor), None)
         match notice:
+            case Crashed(cause):
+                self._last_crash = cause
             case BecameReady() if predecessor is not None:
                 self._replace(predecessor, supervisor)
             case BecameDisabled(cause) if predecessor is not None:

@@ -1,9 +1,10 @@
 """Makes a real model child misbehave: Python imports this at every start when its directory is on PYTHONPATH.
 
-No code of the project refers to it. In any process but a model child it does nothing; there it wraps the function that
-receives packets, and looks for faults, files `faults/start…` and `faults/job…` beside this one. A file contains what to
-do (see `scripted_child.misbehave`); the first child to rename it does it, so each happens once and leaves a proof.
-While the file `magenta-is-poison` exists, pixels that begin in pure magenta kill the child.
+No code of the project refers to it. In any process but a child it does nothing; there it wraps the function that
+receives packets, and looks for faults: files `faults/start…` and `faults/job…` beside this one for the model child, and
+`faults/decoder-start…` for a decoder, which can open no file once it has started. A file contains what to do (see
+`scripted_child.misbehave`); the first child to rename it does it, so each happens once and leaves a proof. While the
+file `magenta-is-poison` exists, pixels that begin in pure magenta kill the model child.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def _exhaust_memory() -> None:
         held.append(bytearray(1 << 20))  # ends in a MemoryError
 
 
-def _wrap_receive() -> None:
+def _wrap_receive(moments: dict[str, str]) -> None:
+    """`moments`: the name of the faults to look for, by kind of packet."""
     sys.path.insert(0, os.getcwd())  # `python -m` does so too, but only after this has run
     from worker.supervision import packets
 
@@ -56,7 +58,8 @@ def _wrap_receive() -> None:
         if received is None:
             return None
         packet, fds = received
-        fault = _take_fault({"begin": "start", "score": "job"}.get(packet["kind"], "never"))
+        moment = moments.get(packet["kind"])
+        fault = _take_fault(moment) if moment else None
         if packet["kind"] == "score" and _is_poison(fds):
             fault = "SIGSEGV"
         if fault == "exhaust_memory":
@@ -71,4 +74,6 @@ def _wrap_receive() -> None:
 
 
 if "worker.children.model" in sys.orig_argv and FAULTS.is_dir():
-    _wrap_receive()
+    _wrap_receive({"begin": "start", "score": "job"})
+if "worker.children.decoder" in sys.orig_argv and FAULTS.is_dir():
+    _wrap_receive({"begin": "decoder-start"})

@@ -38,7 +38,34 @@ def test_crashes_that_are_far_enough_apart_are_forgotten(crashes: Path) -> None:
 
     assert exit_code == 0
     assert json.loads(output) == {
-        "relaunches": 5, "interval_s": 300.0, "crashes": 10, "disabled": False, "at_crash": None, "at": None,
+        "relaunches": 5, "interval_s": 300.0, "crashes": 10, "answers_assumed": True,
+        "disabled": False, "at_crash": None, "at": None,
+    }  # fmt: skip
+
+
+def test_hangs_that_last_longer_than_the_interval_allows_disable_a_model_that_answers_nothing(crashes: Path) -> None:
+    crashes.write_text("".join(f"{30 * number},silent_while_busy\n" for number in range(1, 9)))
+
+    exit_code, output = simulate(crashes, "--relaunches", "5", "--interval", "60", "--no-answers")
+    assert (exit_code, "disabled at crash 6 of 8, 180" in output) == (1, True)
+
+    exit_code, output = simulate(crashes, "--relaunches", "5", "--interval", "60")
+    assert exit_code == 0
+    assert "--no-answers" in output, "what was assumed is said"
+
+
+def test_a_line_that_says_answered_is_no_crash_and_lets_earlier_ones_be_forgotten(crashes: Path) -> None:
+    lines = [f"{30 * number},silent_while_busy" for number in range(1, 9)]
+    lines.insert(4, "121,Answered")
+    crashes.write_text("\n".join(["time,what", *lines]))
+
+    exit_code, output = simulate(crashes, "--relaunches", "5", "--interval", "60", "--json")
+
+    # At the sixth, at 180 s, those of 30 s to 120 s have been answered after and are an interval old.
+    assert exit_code == 0
+    assert json.loads(output) | {"interval_s": 60.0} == {
+        "relaunches": 5, "interval_s": 60.0, "crashes": 8, "answers_assumed": False,
+        "disabled": False, "at_crash": None, "at": None,
     }  # fmt: skip
 
 

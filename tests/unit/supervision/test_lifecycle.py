@@ -182,6 +182,30 @@ def test_the_sixth_crash_within_the_interval_disables_and_a_reset_enables() -> N
     assert life.crashes == ()
 
 
+@pytest.mark.parametrize("silent_in", ["start", "job"])
+def test_a_model_that_answers_no_image_is_disabled_however_long_each_failure_takes(silent_in: str) -> None:
+    life, now_s = walk(MODEL, Start())[0], 100.0
+    for number in range(6):
+        if silent_in == "job":
+            # An answer to a ping is none to an image.
+            life, _ = walk(MODEL, SaidHello(), Elapsed(), Replied(), Given(1000.0), life=life, now_s=now_s)
+        now_s = life.deadline_s or 0
+        life, _ = walk(MODEL, Elapsed(), Ended(WHY), life=life, now_s=now_s)
+        if number < 5:
+            assert isinstance(life.phase, BackOff)
+            life, _ = walk(MODEL, Elapsed(), life=life, now_s=life.deadline_s or 0)
+    assert isinstance(life.phase, Disabled)
+    assert "crashed more than 5 times without answering an image in between" in life.phase.cause.message
+
+
+def test_an_answer_to_an_image_lets_a_crash_be_forgotten_also_when_the_child_is_asked_to_stop() -> None:
+    life, _ = walk(MODEL, Start(), Ended(WHY))
+    for ending in ((), (Stop(),)):
+        after, _ = walk(MODEL, Elapsed(), SaidHello(), Given(1.0), *ending, life=life, now_s=101.0)
+        after, _ = walk(MODEL, Replied(images=1), life=after, now_s=102.0)
+        assert after.answered_s == 102.0
+
+
 @pytest.mark.parametrize("policy", [MODEL, DECODER])
 def test_a_hopeless_start_disables_at_once_with_its_reason(policy: Policy) -> None:
     missing = Cause("model_missing", "the model is not there")
@@ -282,6 +306,7 @@ class World:
         self.alive = False
         self.counted = 0
         self.crashes_seen: list[float] = []
+        self.answered_s = float("-inf")
 
     def possible(self) -> list[ChildEvent]:
         """The events that can happen now, by the rules of this simulation and not by those of `step`."""
@@ -298,7 +323,7 @@ class World:
             if isinstance(phase, Ready):
                 events.append(Given(30.0))
             if isinstance(phase, Busy | Checking):
-                events.append(Replied())
+                events += [Replied(), Replied(images=1)]
         elif isinstance(phase, Starting):
             events = [SpawnFailed(WHY), SpawnFailed(WHY, exhausted=True)]
         return events
@@ -308,6 +333,8 @@ class World:
             assert self.life.deadline_s is not None
             self.now_s = max(self.now_s, self.life.deadline_s)
         before = self.life
+        if isinstance(event, Replied) and event.images:
+            self.answered_s = self.now_s
         self.life, actions = step(self.policy, self.life, event, self.now_s)
         if isinstance(event, Ended):
             self.alive = False
@@ -326,9 +353,11 @@ class World:
         if isinstance(phase, Stopped | Disabled | BackOff):
             assert not self.alive, "an unsupervised process"
         assert (self.life.deadline_s is None) == isinstance(phase, Stopped | Disabled), "an unbounded wait"
-        window = [time for time in self.crashes_seen if time > self.now_s - self.policy.rule.interval_s]
-        remembered = [time for time in self.life.crashes if time > self.now_s - self.policy.rule.interval_s]
-        assert remembered == window, "the count of crashes is not exact"
+        since_s = self.now_s - self.policy.rule.interval_s
+        window = [time for time in self.crashes_seen if time > since_s or time >= self.answered_s]
+        remembered = [time for time in self.life.crashes if time > since_s or time >= self.answered_s]
+        kept = 18 if self.policy.rule.maximum_number_of_relaunches is None else None
+        assert remembered == window[-kept if kept else None :], "the count of crashes is not exact"
         if isinstance(before.phase, Stopping):
             assert self.life.crashes == before.crashes or isinstance(event, Reset), "a planned stop was counted"
 

@@ -85,7 +85,7 @@ def _budget(view: View) -> Child:
         "span",
         dots,
         f"{formatting.quantity(left, 'relaunch', 'relaunches')} left",
-        title=f"Of {budget}; a crash is forgotten after {within}",
+        title=f"Of {budget}; a crash is forgotten after {within}, if an image has been answered since",
     )
 
 

@@ -7,7 +7,6 @@ a float SavedModel; for the quantised models that is converted to an int8 LiteRT
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -41,6 +40,7 @@ from worker.models.manifest import (
 from worker.models.runtimes import open_runtime
 from worker.models.runtimes.runtime import PixelArray, Scores
 from worker.models.staging import disk_error
+from worker.supervision.cgroup import usable_cores
 
 MEAN, SCALE = 127.0, 128.0
 MARGIN = 32
@@ -180,7 +180,7 @@ def _manifest(
 
 
 def _scores(package: ModelPackage, images: PixelArray, part: int, parts: int) -> Scores:
-    runtime = open_runtime(package, threads=os.cpu_count() or 1)
+    runtime = open_runtime(package, threads=usable_cores())
     scores = []
     for start in range(0, len(images), 8):
         scores.append(runtime.score(images[start : start + 8]))
