@@ -23,7 +23,9 @@ from worker.providers.cloud.budget import CallBudget
 from worker.providers.cloud.errors import GARBLED_ANSWER, ServiceFailed
 from worker.providers.cloud.http_client import KeyHeader
 from worker.providers.cloud.payload import Payload, ServiceLimits
+from worker.providers.cloud.places import Places
 from worker.providers.cloud.provider import CloudProvider, Endpoint
+from worker.providers.cloud.sharing import Interest
 from worker.providers.cloud.suggestions import parse_suggestions
 from worker.providers.google_errors import SERVICE, call_error, image_error
 from worker.settings import GoogleCloudVisionSettings, InstanceSettings
@@ -66,20 +68,27 @@ class _Annotation:
 class GoogleAccountClient(AccountClient):
     """A client that sends queued images of its account in batches."""
 
+    images_per_call: ClassVar[int] = MAXIMUM_IMAGES
+
     def __init__(
         self,
         account: Account,
         rules: AccountRules,
         budget: CallBudget,
+        places: Places,
         annotate: Callable[[Account, list[_Annotation]], Awaitable[list[Answer | AutotagError]]],
     ) -> None:
-        super().__init__(account, rules, budget)
+        super().__init__(account, rules, budget, places)
         self.batcher: Batcher[_Annotation, Answer] = Batcher(
             self,
             lambda annotations: annotate(account, annotations),
             BatchLimits(MAXIMUM_IMAGES, MAXIMUM_JSON_BYTES - _REQUEST_BYTES),
             maximum_calls=rules.maximum_calls_at_once,
         )
+
+    def line_waited_s(self, now_s: float) -> float:
+        """How long the first image in the queue has waited for a call."""
+        return self.batcher.waited_s(now_s)
 
     async def close(self) -> None:
         """Cancel the calls in flight; their images fail with TryLater."""
@@ -116,16 +125,23 @@ class GoogleCloudVision(CloudProvider[GoogleCloudVisionSettings, GoogleAccountCl
         """The number of labels requested."""
         return [section.maximum_number_of_results]
 
-    def make_account_client(self, account: Account, rules: AccountRules, budget: CallBudget) -> GoogleAccountClient:
+    def make_account_client(
+        self, account: Account, rules: AccountRules, budget: CallBudget, places: Places
+    ) -> GoogleAccountClient:
         """A client that batches images."""
-        return GoogleAccountClient(account, rules, budget, self._annotate)
+        return GoogleAccountClient(account, rules, budget, places, self._annotate)
 
     async def request_tags(
-        self, client: GoogleAccountClient, endpoint: Endpoint, section: GoogleCloudVisionSettings, payload: Payload
+        self,
+        client: GoogleAccountClient,
+        endpoint: Endpoint,
+        section: GoogleCloudVisionSettings,
+        payload: Payload,
+        interest: Interest,
     ) -> Answer:
         """Queue the image for the next batch, and wait for its answer."""
         annotation = _Annotation(payload, section.maximum_number_of_results, section.timeout_s)
-        return await client.batcher.submit(annotation, _json_bytes(payload.size_bytes))
+        return await client.batcher.submit(annotation, _json_bytes(payload.size_bytes), interest)
 
     async def _annotate(self, account: Account, annotations: list[_Annotation]) -> list[Answer | AutotagError]:
         key = KeyHeader("X-Goog-Api-Key", account.key)
