@@ -63,8 +63,8 @@ class Settings(Section, BaseSettings):
     )
     state_dir_is_temporary: bool = Field(
         False,
-        description="`state_dir` does not outlive a restart (an emptyDir of Kubernetes): a limit on calls in a month is "
-        "then refused by `autotag check`, unless `cloud.budget_url` is set.",
+        description="`state_dir` does not outlive a restart (an emptyDir of Kubernetes): `autotag check` then refuses "
+        "a limit on the calls of a month without `cloud.budget_url`.",
     )
     control_socket: LocalPath = Field(
         default_factory=lambda earlier: earlier["state_dir"] / "control.sock",

@@ -279,10 +279,11 @@ class CloudCallsSettings(Section):
         4, ge=1, le=100, description="Simultaneous calls of one instance to one service."
     )
     turn_maximum_wait_s: float = Field(
-        5,
+        10,
         ge=0,
-        description="How long an image waits in place for a limit of our own: a turn of `calls_per_second`, or a place "
-        "among the calls made at once. Then its event waits in a retry queue, which is no attempt.",
+        description="How long an image waits in place for a turn of `calls_per_second`, and half as long for a place "
+        "among the calls made at once; then its event waits in a retry queue, which is no attempt. Where it is shorter "
+        "than the shortest of `retry.delays_s`, turns may be left unused.",
     )
     connect_timeout_s: float = Field(5, gt=0, description="Longest wait for a connection.")
     retry_minimum_wait_s: float = Field(1, ge=0, description="Shortest wait before a call is made again.")
@@ -298,8 +299,8 @@ class CloudCallsSettings(Section):
     )
     budget_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = Field(
         None,
-        description="Redis server on which all workers count the calls of `calls_per_month`; unset: each `state_dir` has "
-        "a count of its own. Needs `pip install 'autotag-worker[redis]'`.",
+        description="Redis server on which all workers count the calls of `calls_per_month`; unset: each `state_dir` "
+        "has a count of its own. Needs `pip install 'autotag-worker[redis]'`.",
         json_schema_extra={"allowed": "an address `redis://` or `rediss://`"},
     )
     cache: CloudCacheSettings = Field(CloudCacheSettings(), description="Answers kept on disk.")

@@ -49,9 +49,9 @@ class Account:
 class AccountRules:
     """The rules that are the same for all accounts: concurrency, circuit breaker, pauses.
 
-    An image waits here for a turn or a place for `longest_wait_s` at most; then its event goes away for one of
-    `delays_s`. After a refusal that an operator must fix (a refused key), no call is made for `refused_key_pause_s`.
-    When a service asks for a pause, images wait here for `longest_pause_s` at most. `observer` is notified of every call.
+    An image waits here for a turn for `longest_wait_s` at most, and for a place half as long; then its event goes away
+    for one of `delays_s`. After a refusal that an operator must fix (a refused key), no call is made for `refused_key_pause_s`.
+    When a service asks for a pause, images wait here for `longest_pause_s` at most. `observer` is notified of calls.
     """
 
     maximum_calls_at_once: int
@@ -106,7 +106,7 @@ class AccountClient:
             return self.budget_exhausted()
         if self._paused_until_s - now_s > self.rules.longest_wait_s:
             return self._paused(self._paused_until_s - now_s)
-        if self.line_waited_s(now_s) > self.rules.longest_wait_s / 2:
+        if self.line_waited_s(now_s) > self.rules.longest_wait_s / 4:
             return self._share.no_place()
         if (waiting := self._circuit.why_wait(now_s)) is not None:
             return waiting
@@ -178,7 +178,7 @@ class AccountClient:
         """All steps for one call with one image."""
         self.raise_if_blocked()
         try:
-            async with self.place(self.rules.longest_wait_s):
+            async with self.place(self.rules.longest_wait_s / 2):
                 await self.wait_for_turn()
                 with interest.sending():
                     reservation = await self.reserve(1)

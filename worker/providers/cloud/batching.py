@@ -82,7 +82,7 @@ class Batcher(Generic[_Item, _Result]):
         self._start_worker_if_needed()
         try:
             # Longer than a turn is waited for, so that what was promised one gets it.
-            await asyncio.wait({queued.future}, timeout=2 * self._client.rules.longest_wait_s)
+            await asyncio.wait({queued.future}, timeout=1.5 * self._client.rules.longest_wait_s)
             if not queued.future.done() and not queued.taken:
                 raise self._client.too_long_in_line()
             return await queued.future

@@ -82,7 +82,7 @@ class SharedCall(Interest):
         return self._task.done() or self._task.cancelling() > 0
 
     async def answer(self) -> Answer:
-        """Wait for the answer. Raises the error of the call. If the last who waits is cancelled, no further call is made."""
+        """Wait for the answer. Raises the error of the call. When the last who waits is cancelled, no call is begun."""
         self._callers += 1
         try:
             await asyncio.wait({self._task})
