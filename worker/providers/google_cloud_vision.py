@@ -161,10 +161,7 @@ class GoogleCloudVision(CloudProvider[GoogleCloudVisionSettings, GoogleAccountCl
                 "images; is `google_cloud_vision.endpoint` right?",
                 reason=GARBLED_ANSWER,
             )
-        return [
-            _parse_annotation(part, annotation.payload.image.asset_id, key)
-            for part, annotation in zip(parts, annotations, strict=True)
-        ]
+        return [_parse_annotation(part, key) for part in parts]
 
 
 def _json_bytes(image_bytes: int) -> int:
@@ -186,14 +183,14 @@ def _request_body(images: list[bytes], maximum_numbers_of_results: list[int]) ->
     ).encode("ascii")
 
 
-def _parse_annotation(part: object, asset_id: str, key: KeyHeader) -> Answer | AutotagError:
+def _parse_annotation(part: object, key: KeyHeader) -> Answer | AutotagError:
     """The answer in one image's part of a response. Labels next to an error are valid, according to the reference."""
     if not isinstance(part, dict):
         return ServiceFailed(f"{SERVICE} sent no annotation where one belongs", reason=GARBLED_ANSWER)
     labels = part.get("labelAnnotations")
     error = part.get("error")
     if error and not labels:
-        return image_error(error if isinstance(error, dict) else {}, asset_id, key)
+        return image_error(error if isinstance(error, dict) else {}, key)
     if labels is not None and not isinstance(labels, list):
         return ServiceFailed(f"{SERVICE} sent labels in no known form", reason=GARBLED_ANSWER)
     try:

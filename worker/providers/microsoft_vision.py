@@ -140,9 +140,7 @@ class MicrosoftVision(CloudProvider[MicrosoftVisionSettings, AccountClient]):
             timeout_s=section.timeout_s,
         )
         if response.status != 200:
-            raise call_error(
-                response, key, instance=account.instance, asset_id=payload.image.asset_id, retired=api.retired
-            )
+            raise call_error(response, key, instance=account.instance, retired=api.retired)
         tree = response.json_object() or {}
         tags = _tags(tree, api)
         if tags is None:

@@ -50,8 +50,9 @@ class AccountRules:
     """The rules that are the same for all accounts: concurrency, circuit breaker, pauses.
 
     An image waits here for a turn for `longest_wait_s` at most, and for a place half as long; then its event goes away
-    for one of `delays_s`. After a refusal that an operator must fix (a refused key), no call is made for `refused_key_pause_s`.
-    When a service asks for a pause, images wait here for `longest_pause_s` at most. `observer` is notified of calls.
+    for one of `delays_s`. After a refusal that an operator must fix (a refused key), no call is made for
+    `refused_key_pause_s`. When a service asks for a pause, images wait here for `longest_pause_s` at most. `observer`
+    is notified of calls.
     """
 
     maximum_calls_at_once: int
