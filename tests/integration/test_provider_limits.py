@@ -72,9 +72,7 @@ class TestHungInstances:
                 assert took_s <= 3 * usual_s
                 assert provider.circuits()["well"] == "closed"
                 assert await provider.calls_used("well") == 16
-                for task in waiting:
-                    task.cancel()
-                await asyncio.wait(waiting)
+                await lose(*waiting)
 
     async def test_a_call_that_found_no_place_is_neither_booked_nor_a_failure_nor_an_attempt(
         self, service: FakeMicrosoft, tmp_path: Path
@@ -103,7 +101,7 @@ async def lose(*tasks: asyncio.Task[Answer]) -> None:
     """The deliveries for which these images are tagged are lost."""
     for task in tasks:
         task.cancel()
-    await asyncio.wait(tasks)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class TestEachImageIsPaidForOnce:

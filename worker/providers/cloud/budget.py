@@ -7,15 +7,21 @@ state directory, for one host, or on a Redis server that all workers use.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import structlog
 
 from worker.errors import TryLater
 from worker.settings import Settings
+
+_MOUNTS = Path("/proc/self/mountinfo")
+_TEMPORARY = frozenset({"tmpfs", "ramfs", "overlay"})
+"""File systems that are gone with the machine's memory or with a container."""
 
 _log = structlog.get_logger(__name__)
 
@@ -89,3 +95,33 @@ def make_budget(settings: Settings) -> CallBudget:
     from worker.providers.cloud.budget_redis import RedisBudget  # only where it is used: an extra
 
     return RedisBudget(settings.cloud.budget_url, prefix=settings.amqp.queue_prefix)
+
+
+def why_it_does_not_last(settings: Settings) -> str | None:
+    """Why a count in the state directory would be gone after a restart; None if nothing speaks against it."""
+    if settings.state_dir_is_temporary:
+        return f"{settings.state_dir} is temporary (`state_dir_is_temporary`)"
+    kind = _filesystem_of(settings.state_dir)
+    return None if kind not in _TEMPORARY else f"{settings.state_dir} is on a file system that does not last ({kind})"
+
+
+def _filesystem_of(directory: Path) -> str | None:
+    """The type of the file system that a directory is on, or would be on when it is made; None if unknown.
+
+    Of the mount points above it, the longest holds it, and the last of several at one place (proc_pid_mountinfo(5)).
+    """
+    at = directory.absolute()
+    while not at.exists() and at != at.parent:
+        at = at.parent
+    at = at.resolve()
+    found: tuple[int, str] | None = None
+    try:
+        lines = _MOUNTS.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        point = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before.split(" ")[4]))
+        if at.is_relative_to(point) and (found is None or len(point.parts) >= found[0]):
+            found = (len(point.parts), after.split(" ")[0])
+    return found[1] if found is not None else None

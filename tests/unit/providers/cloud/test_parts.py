@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from worker.errors import CannotBeDone, TryLater
 from worker.providers.base import Answer, Suggestion
+from worker.providers.cloud.budget import why_it_does_not_last
 from worker.providers.cloud.budget_file import FileBudget
 from worker.providers.cloud.cache import AnswerCache
 from worker.providers.cloud.check_image import GREY_SIDE, grey_png
@@ -29,6 +30,7 @@ from worker.providers.cloud.http_client import KeyHeader
 from worker.providers.cloud.retries import FullJitterOrRetryAfter, RetryPolicy, call_with_retries
 from worker.providers.cloud.retry_after import MAXIMUM_RETRY_AFTER_S, retry_after_s
 from worker.providers.cloud.suggestions import parse_suggestions
+from worker.settings import Settings
 
 NOON_S = 1_795_435_200.0
 
@@ -248,6 +250,38 @@ class TestBudget:
                 await budget.reserve("p", "a", 1, 5)
         finally:
             holder.close()
+
+
+class TestWhetherACountLasts:
+    def test_it_does_not_in_memory(self) -> None:
+        why = why_it_does_not_last(Settings.model_validate({"state_dir": "/dev/shm/autotag/not/made/yet"}))
+        assert why is not None
+        assert "tmpfs" in why
+
+    def test_it_does_not_where_the_settings_say_so(self) -> None:
+        settings = Settings.model_validate({"state_dir": "/", "state_dir_is_temporary": True})
+        assert "state_dir_is_temporary" in (why_it_does_not_last(settings) or "")
+
+    @pytest.mark.parametrize(
+        ("mounts", "lasts"),
+        [
+            ("1 0 8:1 / / rw - ext4 /dev/sda rw", True),
+            ("1 0 0:9 / / rw - overlay overlay rw", False),
+            ("1 0 0:9 / / rw - overlay overlay rw\n2 1 8:1 / /srv/our\\040state rw master:1 - xfs /dev/sdb rw", True),
+            ("1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:9 / /srv rw - tmpfs none rw", False),
+            ("2 1 0:9 / /srv rw - tmpfs none rw\n3 1 8:1 / /srv rw - ext4 /dev/sda rw", True),
+            ("1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:9 / /srv/our rw - tmpfs none rw", True),
+        ],
+        ids=["a disk", "a container", "a volume in a container", "memory", "mounted over", "a similar name"],
+    )
+    def test_the_file_system_of_the_directory_decides(
+        self, mounts: str, lasts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "mountinfo").write_text(mounts)
+        monkeypatch.setattr("worker.providers.cloud.budget._MOUNTS", tmp_path / "mountinfo")
+        monkeypatch.setattr(Path, "exists", lambda _self: True)
+        settings = Settings.model_validate({"state_dir": "/srv/our state/autotag"})
+        assert (why_it_does_not_last(settings) is None) is lasts
 
 
 class TestAnswerCache:
