@@ -155,9 +155,12 @@ class CloudProvider(ABC, Generic[S, C]):
         """Why no call could be made for an instance now; None promises one. What is set wrong, `tag` raises."""
         section = self.section(instance)
         try:
-            return self._account_client(instance_name, section, self.endpoint(section)).why_wait()
+            why = self._account_client(instance_name, section, self.endpoint(section)).why_wait()
         except Misconfigured:
             return None
+        if why is not None:
+            self._rules.observer.put_off(self.name, instance_name, why.reason)
+        return why
 
     async def tag(self, image: Image, instance: InstanceSettings) -> Answer:
         """Request tags for an image. Raises CannotBeDone, TryLater, Misconfigured or Unavailable."""
@@ -180,7 +183,12 @@ class CloudProvider(ABC, Generic[S, C]):
                 owned = payload.owned()
                 call = self._shared.begin(shared_as, partial(self._call, client, endpoint, section, owned, key))
                 call.on_end(owned.close)
-        return await call.answer()
+        try:
+            return await call.answer()
+        except TryLater as error:
+            if not error.counted:
+                self._rules.observer.put_off(self.name, image.instance, error.reason)
+            raise
 
     async def _call(
         self, client: C, endpoint: Endpoint, section: S, payload: Payload, key: str, interest: Interest
