@@ -53,7 +53,7 @@ class Content:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def duplicate(self) -> Content:
-        """The same content behind a descriptor of its own, for whoever needs it longer. Raises OSError without one."""
+        """The same content behind a descriptor of its own, for a use that lasts longer. Raises OSError without one."""
         return Content(fcntl.fcntl(self.fd, fcntl.F_DUPFD_CLOEXEC, 3), self.size_bytes, self.origin, self.head)
 
     def close(self) -> None:

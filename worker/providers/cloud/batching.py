@@ -198,7 +198,7 @@ class Batcher(Generic[_Item, _Result]):
         unwanted = [queued for queued in batch if not queued.interest.wanted]
         if not unwanted:
             return reservation
-        # Whoever waited has gone while the calls were reserved.
+        # Those who waited have gone while the calls were reserved.
         self._fail(unwanted, self._client.not_wanted())
         batch[:] = [queued for queued in batch if queued not in unwanted]
         await self._client.release(reservation, len(unwanted))

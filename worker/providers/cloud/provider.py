@@ -193,7 +193,7 @@ class CloudProvider(ABC, Generic[S, C]):
     async def _call(
         self, client: C, endpoint: Endpoint, section: S, payload: Payload, key: str, interest: Interest
     ) -> Answer:
-        """The answer for an image, for whoever waits for it; repeated where that may help."""
+        """The answer for an image, for all who wait for it; repeated where that may help."""
         image = payload.image
         answer = await call_with_retries(
             lambda: self.request_tags(client, endpoint, section, payload, interest),

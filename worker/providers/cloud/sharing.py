@@ -132,7 +132,7 @@ class SharedCalls:
         return None if call is None or call.ended else call
 
     def begin(self, key: Hashable, work: Callable[[Interest], Awaitable[Answer]]) -> SharedCall:
-        """Begin a call; whoever asks for the same key meanwhile joins it."""
+        """Begin a call; others who ask for the same key meanwhile join it."""
         call = self._calls[key] = SharedCall(work)
         call.on_end(lambda: self._on_end(key, call))
         return call

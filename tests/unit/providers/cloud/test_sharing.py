@@ -1,4 +1,4 @@
-"""One paid call for one image, whoever waits for it and whoever has gone."""
+"""One paid call for one image, for all who wait for it and after those who have gone."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ async def test_the_number_of_kept_answers_is_bounded() -> None:
     assert calls.kept(1) == calls.kept(KEPT_ANSWERS) == ANSWER
 
 
-async def test_when_the_service_stops_those_who_wait_are_told_so() -> None:
+async def test_when_the_service_stops_those_who_wait_get_try_later() -> None:
     calls, service = SharedCalls(), Service()
     asked = ask(calls, service)
     await eventually(lambda: service.called == 1, "it is called")
