@@ -14,7 +14,7 @@ _PROMISE_S = 10.0
 """An event that was promised a turn is expected this long; fetching and decoding its image may take a while."""
 
 _SPARE = 1
-"""Events told to come back earlier than turns need them: a turn without an event is lost, an event can wait again."""
+"""Events that come back earlier than turns need them: a turn without an event is lost, an event can wait again."""
 
 
 class Turns:
