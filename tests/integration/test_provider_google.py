@@ -275,7 +275,7 @@ class TestOneFailingImageDoesNotAffectItsBatch:
         assert service.batch_sizes == [2]
         assert isinstance(outcomes[0], CannotBeDone)
         assert outcomes[0].reason == "image_refused"
-        assert str(outcomes[0]) == "Google Cloud Vision can't tag bad: Bad image data."
+        assert str(outcomes[0]) == "Google Cloud Vision can't tag the image: Bad image data."
         assert isinstance(outcomes[1], Answer)
 
     async def test_partial_results_are_kept_and_noted(self, service: FakeGoogle, tmp_path: Path) -> None:

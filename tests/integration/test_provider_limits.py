@@ -57,7 +57,7 @@ class TestHungInstances:
         with FakeMicrosoft(MARKER_KEY) as dead, FakeMicrosoft(MARKER_KEY) as well:
             dead.always, well.always = Fault(delay_s=60), Fault(delay_s=0.2)
             works = microsoft(well.url, timeout_s=20, maximum_number_of_attempts=1, calls_per_month=100)
-            hangs = microsoft(dead.url, timeout_s=20, maximum_number_of_attempts=1)
+            hangs = microsoft(dead.url, timeout_s=100, retry_total_s=100, maximum_number_of_attempts=1)
             async with started(MicrosoftVision, tmp_path) as provider:
                 usual_s = await tag_many(provider, works, "well", range(8))
                 # Given many instances whose endpoint does not answer, each with more images than it may send at once
@@ -66,7 +66,7 @@ class TestHungInstances:
                     for name in range(hung)
                     for seed in range(8)
                 ]
-                await eventually(lambda: len(dead.calls) >= hung, "all of them hang")
+                await eventually(lambda: len(dead.calls) >= hung, "all of them hang", within_s=60)
                 # When another sends as many as before, which are other images
                 took_s = await tag_many(provider, works, "well", range(100, 108))
                 assert took_s <= 3 * usual_s
@@ -247,9 +247,13 @@ class TestItIsKnownBeforehandWhetherOneCanBeAsked:
         instance = microsoft(service.url, timeout_s=20)
         async with started(MicrosoftVision, tmp_path, turn_maximum_wait_s=2) as provider:
             assert provider.why_wait("acme", instance) is None
-            tasks = [asyncio.create_task(provider.tag(image_of(picture(seed)), instance)) for seed in range(3)]
-            await eventually(lambda: provider.why_wait("acme", instance) is not None, "the line does not move")
-            await lose(*tasks)
+            task = asyncio.create_task(provider.tag(image_of(picture()), instance))
+            await eventually(lambda: provider.why_wait("acme", instance) is not None, "it does not answer")
+            why = provider.why_wait("acme", instance)
+            assert isinstance(why, TryLater)
+            assert (why.reason, why.counted) == ("calls_at_once", False)
+            assert provider.why_wait("globex", instance) is None
+            await lose(task)
 
     async def test_what_is_set_wrong_is_left_to_the_call(self, service: FakeMicrosoft, tmp_path: Path) -> None:
         async with started(MicrosoftVision, tmp_path) as provider:

@@ -87,8 +87,8 @@ class GoogleAccountClient(AccountClient):
         )
 
     def line_waited_s(self, now_s: float) -> float:
-        """How long the first image in the queue has waited for a call."""
-        return self.batcher.waited_s(now_s)
+        """How long the first image in the queue has waited for a call, or such a call has hung."""
+        return max(self.batcher.waited_s(now_s), super().line_waited_s(now_s))
 
     async def close(self) -> None:
         """Cancel the calls in flight; their images fail with TryLater."""

@@ -116,7 +116,7 @@ class AccountClient:
         return None
 
     def line_waited_s(self, now_s: float) -> float:
-        """How long the first of those who wait for a place has waited."""
+        """How long the first of those who wait for a place has waited, or a call that others wait for has hung."""
         return self._share.waited_s(now_s)
 
     def place(self, longest_wait_s: float | None) -> AbstractAsyncContextManager[None]:

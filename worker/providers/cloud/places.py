@@ -39,6 +39,8 @@ class Places:
         """Give the share a place."""
         if share.held > 0:
             self._free -= 1
+        else:
+            share.began_s = time.monotonic()
         share.held += 1
 
     def give_back(self, share: Share) -> None:
@@ -77,6 +79,8 @@ class Share:
         self._name = name
         self._line: deque[tuple[asyncio.Future[None], float]] = deque()
         self.held = 0
+        self.began_s = 0.0
+        """When the first of the places that are held now was taken."""
         self.answers = False
         """Whether the last call was answered; without that, one call is made at a time."""
 
@@ -95,8 +99,10 @@ class Share:
             self._places.give_back(self)
 
     def waited_s(self, now_s: float) -> float:
-        """How long the first in the line has waited; 0 without a line."""
-        return now_s - self._line[0][1] if self.has_waiting() else 0.0
+        """How long the first in the line has waited, or the only call that may be made has gone without an answer."""
+        in_line_s = now_s - self._line[0][1] if self.has_waiting() else 0.0
+        unanswered_s = now_s - self.began_s if self.held and not self.answers else 0.0
+        return max(in_line_s, unanswered_s)
 
     def has_waiting(self) -> bool:
         """Whether anybody waits; those who have given up are removed from the front of the line."""
