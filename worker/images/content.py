@@ -62,6 +62,10 @@ class Content:
             position += len(piece)
         return digest.hexdigest()
 
+    def duplicate(self) -> Content:
+        """The same content behind a descriptor of its own, for a use that lasts longer. Raises OSError without one."""
+        return Content(fcntl.fcntl(self.fd, fcntl.F_DUPFD_CLOEXEC, 3), self.size_bytes, self.origin, self.head)
+
     def close(self) -> None:
         """Close the descriptor. Closing twice is harmless."""
         if self.fd != CLOSED:

@@ -8,26 +8,31 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from circuitbreaker import STATE_HALF_OPEN, CircuitBreaker  # type: ignore[import-untyped]  # it ships no types
 
 from worker.errors import ResourceExhausted, TryLater
 
 _T = TypeVar("_T")
+_E = TypeVar("_E", bound=TryLater)
+_E_co = TypeVar("_E_co", bound=TryLater, covariant=True)
 
 _MAXIMUM_BREAKERS = 1000
 
+_PROBE_EXPECTED_S = 10.0
+"""An event whose call is going to be the probe is expected this long: its image is fetched and decoded first."""
 
-class MakeError(Protocol):
+
+class MakeError(Protocol[_E_co]):
     """Makes the error of a call that is not made."""
 
-    def __call__(self, message: str, *, reason: str, after_s: float) -> TryLater:
+    def __call__(self, message: str, *, reason: str, after_s: float) -> _E_co:
         """The error with its message, its reason, and the shortest sensible delay."""
         ...
 
 
-class Breaker:
+class Breaker(Generic[_E]):
     """Opens after `failures` failed calls in a row; after `open_s` one probe goes through and closes or reopens it.
 
     `name` stands for what is called, in messages. `counted` is the error of a failed call, `not_made` the one of a call
@@ -41,7 +46,7 @@ class Breaker:
         failures: int,
         open_s: float,
         counted: type[Exception],
-        not_made: MakeError,
+        not_made: MakeError[_E],
         reason: str,
         no_evidence: tuple[type[Exception], ...] = (ResourceExhausted,),
     ) -> None:
@@ -54,22 +59,35 @@ class Breaker:
         self._reason = reason
         self._no_evidence = no_evidence
         self._probing = False
+        self._probe_expected_until_s = 0.0
 
     def raise_if_open(self) -> None:
         """Raise the error of a call that is not made if one made now would not go through."""
         if self._breaker.opened or (self._half_open and self._probing):
-            left_s = max(1.0, float(self._breaker.open_remaining))
-            raise self._not_made(
-                f"{self._name} failed {self._breaker.failure_count} times in a row and is left alone for {left_s:g} s",
-                reason=self._reason,
-                after_s=left_s,
-            )
+            raise self._open()
+
+    def why_wait(self, now_s: float) -> _E | None:
+        """Why a call begun now (`now_s`, monotonic) would not go through, or None.
+
+        None while the circuit is half open is given once: the event that gets it is expected to be the probe.
+        """
+        if self._breaker.opened or (self._half_open and (self._probing or now_s < self._probe_expected_until_s)):
+            return self._open()
+        if self._half_open:
+            self._probe_expected_until_s = now_s + _PROBE_EXPECTED_S
+        return None
+
+    def _open(self) -> _E:
+        left_s = max(1.0, float(self._breaker.open_remaining))
+        message = f"{self._name} has failed repeatedly and is left alone for a while"
+        return self._not_made(message, reason=self._reason, after_s=left_s)
 
     async def call(self, request: Callable[[], Awaitable[_T]]) -> _T:
         """Make a request and record its outcome. Raises what `request` raises, or `not_made` without calling it."""
         self.raise_if_open()
         probe = self._half_open
         self._probing = self._probing or probe
+        self._probe_expected_until_s = 0.0
         try:
             result = await request()
         except self._counted:
@@ -115,9 +133,9 @@ class SourceBreakers:
     def __init__(self, failures: int, open_s: float) -> None:
         self._failures = failures
         self._open_s = open_s
-        self._breakers: OrderedDict[tuple[str, str], Breaker] = OrderedDict()
+        self._breakers: OrderedDict[tuple[str, str], Breaker[TryLater]] = OrderedDict()
 
-    def of(self, instance: str, source: str) -> Breaker:
+    def of(self, instance: str, source: str) -> Breaker[TryLater]:
         """The circuit for an instance and a source, which is named in messages."""
         key = (instance, source)
         breaker = self._breakers.get(key)

@@ -77,7 +77,8 @@ class HttpClient:
         self._connect_timeout_s = settings.connect_timeout_s
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=_ssl_context(settings),
-            max_connections=settings.maximum_connections,
+            max_connections=None,  # calls are limited before they come here, fairly: see places.py
+            max_keepalive_connections=settings.maximum_connections,
             keepalive_expiry=_KEEPALIVE_S,
             http2=True,
             network_backend=CheckedNetwork(
