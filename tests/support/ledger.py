@@ -12,7 +12,11 @@ from worker.messages import comparable
 
 
 class Ledger:
-    """Publishes events and collects their results and dead letters. `settle` waits for all of them and checks them."""
+    """Publishes events and collects their results and dead letters.
+
+    `settle` waits until each event has ended, and checks that it ended once: in one final result, or in one that failed
+    and its dead letter.
+    """
 
     def __init__(self, dms: Dms) -> None:
         self.dms = dms
@@ -44,7 +48,7 @@ class Ledger:
         return done | set(self.dead)
 
     def settle(self, *, within_s: float = 60) -> None:
-        """Wait until every event has ended; check that no unknown event has, and that no duplicates differ."""
+        """Wait until every event has ended; check that each ended once, and that no duplicates differ."""
 
         def all_ended() -> bool:
             self.gather()
@@ -58,6 +62,10 @@ class Ledger:
             for message in messages:
                 bodies.setdefault(message.properties.message_id, set()).add(comparable(message.body))
             assert all(len(different) == 1 for different in bodies.values()), "duplicates differ"
+        for event, messages in self.results.items():
+            finals = {each.properties.message_id: each.data["status"] for each in messages if each.data["complete"]}
+            assert len(finals) == 1, f"{event} ended in several ways: {finals}"
+            assert (event in self.dead) == (set(finals.values()) == {"failed"}), f"{event} ended as {finals}"
         until(lambda: self.dms.depth("images.live") == 0, "the queue is empty", within_s=5)
 
     def statuses(self, ids: Iterable[str] | None = None) -> set[str]:
