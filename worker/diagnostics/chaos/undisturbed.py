@@ -25,29 +25,36 @@ MAXIMUM_PHOTOGRAPHS = 40
 async def known_labels(
     settings: Settings, tenants: Sequence[Tenant], photographs: Sequence[Path], constants: Mapping[str, str]
 ) -> Labels:
-    """The best label of each provider, for each tenant and photograph that all of its providers have a label for.
+    """Tag the photographs, at most `MAXIMUM_PHOTOGRAPHS` of them, for each tenant; see `usable`."""
+    asked = [(each, file) for each in tenants if each.providers for file in photographs[:MAXIMUM_PHOTOGRAPHS]]
+    engine = await open_engine(settings, Metrics())
+    try:
+        answers = await asyncio.gather(*(_labels(engine, settings, tenant, file) for tenant, file in asked))
+    finally:
+        await engine.close()
+    return usable({(tenant, file): labels for (tenant, file), labels in zip(asked, answers, strict=True)}, constants)
+
+
+def usable(
+    answers: Mapping[tuple[Tenant, Path], Mapping[str, str]], constants: Mapping[str, str]
+) -> dict[tuple[str, Path], Mapping[str, str]]:
+    """Those answers in which all providers of the tenant have a label.
 
     `constants`: labels of the local model that are known already, by the name of the photograph's file.
 
     Raises Misconfigured where a tenant can tag no photograph, or the model contradicts a constant.
     """
-    engine = await open_engine(settings, Metrics())
-    try:
-        asked = [(each, file) for each in tenants if each.providers for file in photographs[:MAXIMUM_PHOTOGRAPHS]]
-        answers = await asyncio.gather(*(_labels(engine, settings, tenant, file) for tenant, file in asked))
-    finally:
-        await engine.close()
-    found = {}
-    for (tenant, file), labels in zip(asked, answers, strict=True):
+    for (_, file), labels in answers.items():
         constant = constants.get(file.name)
         if constant is not None and labels.get(TENSORFLOW, constant) != constant:
             raise Misconfigured(f"{file.name} should be {constant!r}, and undisturbed it is {labels[TENSORFLOW]!r}")
-        if tenant.providers == set(labels):
-            found[tenant.name, file] = labels
-    for tenant in tenants:
-        if tenant.providers and not any(name == tenant.name for name, _ in found):
-            asked_of = " and ".join(sorted(tenant.providers))
-            raise Misconfigured(f"none of the photographs gets a tag of {asked_of}, undisturbed; name others")
+    found = {
+        (tenant.name, file): labels for (tenant, file), labels in answers.items() if tenant.providers == set(labels)
+    }
+    for tenant, _ in answers:
+        if not any(name == tenant.name for name, _ in found):
+            providers = " and ".join(sorted(tenant.providers))
+            raise Misconfigured(f"none of the photographs gets a tag of {providers}, undisturbed; name others")
     return found
 
 

@@ -59,7 +59,7 @@ class ExpectedEnd(StrEnum):
     """With a dead letter only: no asset id can be read, so there is no result to publish."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Tenant:
     """An instance that takes part: its table of settings, and what can be seen of them in its results."""
 
