@@ -372,6 +372,8 @@ class ChaosRun:
         # comes again because of an earlier fault, would then have two ends that are both right.
         self._now = "waiting for what earlier faults have left"
         await self._poll(self._is_idle, deadline_s)
+        await asyncio.sleep(max(RETRY_DELAYS_S))  # a second copy of an event may have been waiting for a retry
+        await self._poll(self._is_idle, deadline_s)
         self._now = "killing models until they are disabled"
         await asyncio.gather(*(self._disable_model(worker, deadline_s) for worker in self._workers))
         statuses = await self._statuses()
