@@ -375,10 +375,10 @@ class ChaosRun:
         await asyncio.sleep(max(RETRY_DELAYS_S))  # a second copy of an event may have been waiting for a retry
         await self._poll(self._is_idle, deadline_s)
         self._now = "killing models until they are disabled"
+        deadline_s = time.monotonic() + _FAULT_TIMEOUT_S
         await asyncio.gather(*(self._disable_model(worker, deadline_s) for worker in self._workers))
         statuses = await self._statuses()
-        if len(statuses) < len(self._workers) or not all(_disabled(status) for _, status in statuses):
-            return False
+        all_disabled = len(statuses) == len(self._workers) and all(_disabled(status) for _, status in statuses)
         self._now = "waiting for an operator to reset the models"
         self._publish_up_to(self._client.published + _PUBLISHED_WHILE_DISABLED)
         await self._poll(self._is_published, deadline_s)
@@ -390,7 +390,7 @@ class ChaosRun:
         self._waited += len(waiting)
         self._now = "waiting for the events that waited"
         await self._poll(self._is_idle, deadline_s)
-        return bool(waiting)
+        return all_disabled and bool(waiting)
 
     async def _is_idle(self) -> bool:
         statuses = await self._statuses()
