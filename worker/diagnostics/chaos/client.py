@@ -18,7 +18,7 @@ from worker.amqp.republish import REASON_HEADER
 from worker.amqp.topology import Topology
 from worker.diagnostics.chaos.ledger import Ledger
 from worker.diagnostics.chaos.workload import PlannedEvent
-from worker.errors import TryLater
+from worker.errors import AutotagError
 from worker.settings import AmqpSettings
 
 _ROLE = "autotag-chaos"
@@ -54,7 +54,9 @@ class ChaosClient:
             try:
                 async with connected(self._settings, _ROLE) as connection:
                     await self._serve(connection)
-            except TryLater:  # broker gone, channel closed, not confirmed: again, on a new connection
+            except AutotagError:
+                # Broker gone, channel closed, not confirmed: again, on a new connection. A broker that is just being
+                # killed or started also refuses in ways that look as if an operator had to act.
                 await asyncio.sleep(_RECONNECT_PAUSE_S)
 
     async def _serve(self, connection: Connection) -> None:

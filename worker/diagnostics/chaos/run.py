@@ -174,12 +174,16 @@ class ChaosRun:
             await self._start_workers()
             self._ledger.begin(time.monotonic())
             client = asyncio.create_task(self._client.run())
+            load = asyncio.create_task(self._load(faults))
             try:
-                await self._inject_all(faults)
-                await self._wait_for_all_events()
+                await asyncio.wait({client, load}, return_when=asyncio.FIRST_COMPLETED)
+                for task in (client, load):
+                    if task.done():
+                        task.result()  # the client ends only by a fault of its own
             finally:
-                client.cancel()
-                await asyncio.gather(client, return_exceptions=True)
+                for task in (client, load):
+                    task.cancel()
+                await asyncio.gather(client, load, return_exceptions=True)
             exit_statuses = await self._stop_workers()
         finally:
             for restart in self._restarts:
@@ -286,6 +290,10 @@ class ChaosRun:
                     raise TryLater(f"a worker did not become ready; it said: {worker.log_tail}", reason="not_ready")
                 self._report_progress()
                 await asyncio.sleep(0.2)
+
+    async def _load(self, faults: Sequence[Fault]) -> None:
+        await self._inject_all(faults)
+        await self._wait_for_all_events()
 
     async def _inject_all(self, faults: Sequence[Fault]) -> None:
         for fault in faults:
