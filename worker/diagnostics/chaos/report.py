@@ -60,7 +60,7 @@ class ChaosReport:
     @property
     def complaints(self) -> list[str]:
         """Why the run is not sound, a sentence each."""
-        found = [f"{number} of the flaw {name.replace('_', ' ')}" for name, number in self.flaws.items() if number]
+        found = [f"{name.replace('_', ' ')}: {number}" for name, number in self.flaws.items() if number]
         for kind, planned in self.kills_planned.items():
             if (happened := self.kills.get(kind, 0)) != planned or not planned:
                 why = self.impossible.get(kind, "it found nothing to hit")
