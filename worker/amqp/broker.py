@@ -355,7 +355,7 @@ class Broker:
 
     async def _open_publishing(self, where: Address) -> PublishingSession:
         connection = await Connection.open(self._settings, connection_name("autotag-publishing"), where)
-        return PublishingSession(connection, self._settings, self._publishing.wake)
+        return PublishingSession(connection, self._settings, self._topology, self._publishing.wake)
 
     # Ageing
 

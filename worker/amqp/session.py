@@ -291,11 +291,14 @@ class PublishingSession:
     RabbitMQ closes the channel over a missing exchange, a missing right, or a message that is too large.
     """
 
-    def __init__(self, connection: Connection, settings: AmqpSettings, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, connection: Connection, settings: AmqpSettings, topology: Topology, on_change: Callable[[], None]
+    ) -> None:
         self.at_large: Publisher | None = None
         """For whatever has no way out of its own, and for `is_read`."""
         self._connection = connection
         self._settings = settings
+        self._topology = topology
         self._of_ways: dict[str, Publisher] = {}
         self._on_change = on_change
 
@@ -333,18 +336,20 @@ class PublishingSession:
     async def is_read(self) -> bool:
         """Whether RabbitMQ reads this connection: waits for as long as it blocks it. False when it is lost.
 
-        A message to the default exchange, for a queue that does not exist, is confirmed and leaves nothing behind. In
-        an alarm RabbitMQ still takes the first message of a connection, and blocks it then: so there are two.
+        A message for which no queue is bound is confirmed and leaves nothing behind. In an alarm RabbitMQ still takes
+        the first message of a connection, and blocks it then: so there are two.
         """
         publisher = self.at_large
         while publisher is not None and not self._connection.lost.done():
             try:
-                await publisher.publish_into_nothing()
-                await publisher.publish_into_nothing()
+                await publisher.publish_into_nothing(self._topology.retry_exchange)
+                await publisher.publish_into_nothing(self._topology.retry_exchange)
             except NotPublished:
                 if publisher.is_open:
                     continue  # not confirmed in time
-                return not self._connection.lost.done()  # refused, for want of a right: then it was read
+                return (
+                    not self._connection.lost.done()
+                )  # refused, as there is no exchange, or no right: then it was read
             return True
         return False
 
