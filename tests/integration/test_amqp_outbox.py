@@ -229,6 +229,21 @@ async def test_in_an_alarm_acks_and_cancels_go_on_and_nothing_in_hand_is_lost(no
         assert not it.broker.state.pauses
 
 
+async def test_with_the_rights_that_the_documentation_gives_an_alarm_is_noticed_after_a_reconnect_too(
+    node: PrivateBroker,
+) -> None:
+    node.ctl("add_user", "narrow", "secret")
+    node.ctl("set_permissions", "narrow", *[r"^test-.*\."] * 3)
+    async with serving(settings_for(node.url_of("/", "narrow", "secret"))) as it:
+        await asyncio.to_thread(node.set_memory_alarm, True)
+        node.close_connections()
+        await shut(it, "broker_blocked")
+        assert it.deliveries.empty()
+        await asyncio.to_thread(node.set_memory_alarm, False)
+        await ready(it)
+        assert "ACCESS_REFUSED" not in node.log
+
+
 async def test_lost_connections_leave_no_delivery_in_hand_that_is_not_ours(node: PrivateBroker) -> None:
     number = 4
     async with serving(settings_for(node.url, reconnect_max_s=0.1), lanes={Lane.LIVE: number}) as it:

@@ -43,8 +43,8 @@ _LANE_PAUSE = "lane_{lane}_cannot_be_consumed"
 BYTES_IN_HAND = "bytes_in_hand"
 """The pause while the messages in hand are so large together that no more are read."""
 
-_NAMED_AFTER_S = 5.0
-"""A shorter pause for that is part of normal work with large messages."""
+_SHED_AFTER_S = 4.0
+"""For so long the socket is just not read, which is part of normal work with large messages."""
 
 _AGE_CHECKS_PER_HOLD = 20
 _LONGEST_AGE_CHECK_INTERVAL_S = 10.0
@@ -92,8 +92,12 @@ class Broker:
         self._bytes_in_hand = 0
         self._read_from: Connection | None = None
         """The consuming connection, also before its session is in use."""
+        self.is_full = False
+        """Whether what arrives goes back, since what is in hand has been too large for some seconds."""
         self._full_since_s: float | None = None
         """Since when more bytes than `amqp.maximum_bytes_in_hand` are in hand (monotonic)."""
+        self._shed_timer: asyncio.TimerHandle | None = None
+        self._shedding: asyncio.Task[None] | None = None
         self._was_paused = True
         self._connected_once = False
         self._reconnects = 0
@@ -137,9 +141,12 @@ class Broker:
     async def close(self) -> None:
         """Stop consuming and disconnect; RabbitMQ requeues what is not settled. Closing twice is harmless."""
         self._pauses.setdefault(_CLOSING, BrokerPause(time.monotonic(), "closing"))
-        if self._ageing is not None:
-            self._ageing.cancel()
-            await asyncio.wait({self._ageing})
+        if self._shed_timer is not None:
+            self._shed_timer.cancel()
+        for task in (self._ageing, self._shedding):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task})
         await asyncio.gather(self._consuming.close(), self._publishing.close(), self._outbox.close())
         self._on_change()
 
@@ -308,7 +315,7 @@ class Broker:
     @property
     def is_paused(self) -> bool:
         """Whether no delivery is to be taken."""
-        return bool(self._pauses) or not self._outbox.open
+        return bool(self._pauses) or self.is_full or not self._outbox.open
 
     def on_bytes(self, change: int) -> None:
         """The bodies in hand have become larger or smaller by this many bytes."""
@@ -318,20 +325,27 @@ class Broker:
             return
         if self._full_since_s is None:
             self._full_since_s = time.monotonic()
-            asyncio.get_running_loop().call_later(_NAMED_AFTER_S, self._on_change)
+            self._shed_timer = asyncio.get_running_loop().call_later(_SHED_AFTER_S, self._start_shedding)
             if self._read_from is not None:
                 self._read_from.pause_reading()
         else:
-            was_named = self._is_full_for_long
             self._full_since_s = None
+            if self._shed_timer is not None:
+                self._shed_timer.cancel()
             if self._read_from is not None:
                 self._read_from.resume_reading()
-            if was_named:
+            if self.is_full:
+                self.is_full = False
                 self._on_change()
 
-    @property
-    def _is_full_for_long(self) -> bool:
-        return self._full_since_s is not None and time.monotonic() - self._full_since_s >= _NAMED_AFTER_S
+    def _start_shedding(self) -> None:
+        """What is in hand stays too large: the socket must be read again, so that what comes now goes back."""
+        self.is_full = True
+        self._on_change()
+        if (session := self._consuming.session) is not None:
+            self._shedding = asyncio.create_task(session.shed(), name="amqp shedding")
+        elif self._read_from is not None:
+            self._read_from.resume_reading()
 
     async def _open_consuming(self, where: Address) -> ConsumingSession:
         self._read_from = await Connection.open(self._settings, connection_name(), where)
@@ -348,7 +362,7 @@ class Broker:
 
     async def _open_publishing(self, where: Address) -> PublishingSession:
         connection = await Connection.open(self._settings, connection_name("autotag-publishing"), where)
-        return PublishingSession(connection, self._settings, self._publishing.wake)
+        return PublishingSession(connection, self._settings, self._topology, self._publishing.wake)
 
     # Ageing
 
@@ -365,6 +379,7 @@ class Broker:
             session = self._consuming.session
             if session is None:
                 continue
+            await session.widen()
             for consumer in session.consumers:
                 received_before_s = time.monotonic() - hold_s
                 if consumer.oldest_s is not None and consumer.oldest_s < received_before_s:
@@ -384,7 +399,7 @@ class Broker:
         return {**self._pauses, **self._outbox.pauses, **of_lanes, **self._bytes_pause()}
 
     def _bytes_pause(self) -> dict[str, BrokerPause]:
-        if self._full_since_s is None or not self._is_full_for_long:
+        if self._full_since_s is None or not self.is_full:
             return {}
         message = (
             f"the messages in hand have more than amqp.maximum_bytes_in_hand ({self._settings.maximum_bytes_in_hand} "
@@ -440,7 +455,7 @@ class Broker:
             return BrokerPhase.WAITING
         if UpkeepPhase.CONNECTING in phases:
             return BrokerPhase.CONNECTING
-        if self._pauses or self._outbox.pauses:
+        if self._pauses or self._outbox.pauses or self.is_full:
             return BrokerPhase.PAUSED
         session = self._consuming.session
         known = session.lanes | set(session.faults) if session is not None else set()

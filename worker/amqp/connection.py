@@ -25,14 +25,12 @@ from worker.errors import AutotagError
 from worker.settings import AmqpSettings
 
 _CLOSE_TIMEOUT_S = 3.0
-_READS_PER_HEARTBEAT = 4
-"""While reading is paused."""
 
 
 class Connection:
     """An open connection. `lost` is done once it is closed, with the reason; `blocked` is RabbitMQ's reason or None."""
 
-    def __init__(self, raw: Any, broker: Address, timeout_s: float, heartbeat_s: float) -> None:
+    def __init__(self, raw: Any, broker: Address, timeout_s: float) -> None:
         self.broker = broker
         self.version = BrokerVersion.of(raw.server_properties)
         self.timeout_s = timeout_s
@@ -43,8 +41,6 @@ class Connection:
         """Called when `lost` or `blocked` has changed."""
         self._reading_paused = False
         self._resumed_at_s = 0.0
-        self._reads_every_s = heartbeat_s / _READS_PER_HEARTBEAT
-        self._next_read: asyncio.TimerHandle | None = None
         self._raw = raw
         raw.add_on_close_callback(self._on_lost)
         raw.add_on_connection_blocked_callback(self._on_blocked)
@@ -66,7 +62,7 @@ class Connection:
             raise
         if error is not None:
             raise connect_error(error, broker) from error
-        return cls(raw, broker, settings.connection_timeout_s, settings.heartbeat_s)
+        return cls(raw, broker, settings.connection_timeout_s)
 
     async def channel(self) -> Channel:
         """Open a channel. Raises what `Channel.wait` raises."""
@@ -100,29 +96,19 @@ class Connection:
     def pause_reading(self) -> None:
         """Read nothing more, so that what RabbitMQ sends waits on its side, until `resume_reading`.
 
-        A few kilobytes are read in each quarter of a heartbeat, so that neither side takes the connection for dead.
+        For seconds only: RabbitMQ closes a connection on which it could send nothing for 30 s, and so does pika where
+        it has received nothing for `heartbeat_s` + 5 s.
         """
         if not self._reading_paused and not self.lost.done():
             self._reading_paused = True
             self._raw.pause_reading()
-            self._schedule_read()
 
     def resume_reading(self) -> None:
         """Read again."""
         if self._reading_paused:
             self._reading_paused = False
             self._resumed_at_s = time.monotonic()
-            if self._next_read is not None:
-                self._next_read.cancel()
             self._raw.resume_reading()
-
-    def _schedule_read(self) -> None:
-        self._next_read = asyncio.get_running_loop().call_later(self._reads_every_s, self._read_a_little)
-
-    def _read_a_little(self) -> None:
-        if self._reading_paused and not self.lost.done():
-            self._raw.read_a_little()
-            self._schedule_read()
 
     def _on_lost(self, _connection: object, error: BaseException) -> None:
         self.blocked = None

@@ -32,6 +32,11 @@ class Receiver(Protocol):
         """Whether arriving deliveries are held instead of being handed over."""
         ...
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for what still arrives after the consumers were ended: it is requeued."""
+        ...
+
     def on_delivery(self, delivery: Delivery) -> None:
         """A delivery has arrived."""
 
@@ -192,6 +197,9 @@ class Consumer:
         self._check.on_arrival(properties, body)  # before anything reads a header
         if properties.headers and PROBE_HEADER in properties.headers:
             self._channel.raw.basic_ack(tag)  # a worker's probe of the retry queues, which has served its purpose
+            return
+        if self._receiver.is_full:
+            self._channel.raw.basic_nack(tag)
             return
         delivery = Delivery(body, properties, self.lane, tag, bool(method.redelivered), time.monotonic(), self)
         self._unsettled[tag] = delivery

@@ -134,8 +134,8 @@ class Outbox:
     """All ways out, over one publishing session after another.
 
     `on_change` is called when `pauses` or `open` may have changed. `make_retry_probe` makes a message for the routing
-    key of a retry queue that workers drop when it comes back: what tells whether retries can be published again when no
-    event is left in hand that waits for it.
+    key of a retry queue that workers drop when it comes back: it finds out whether retries can be published again when
+    no event is left in hand that waits for it.
     """
 
     def __init__(
@@ -244,7 +244,7 @@ class Outbox:
         if not await session.is_read() or session is not self._session:
             return
         self._is_read = True
-        if self._blocked is not None:
+        if self._blocked is not None and session.connection.blocked is None:
             self._unblock()
         for way in self._ways.values():
             if way.probing is None:

@@ -94,22 +94,6 @@ class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika ships no 
         # With TLS there may be bytes that are decrypted already.
         transport._nbio.add_callback_threadsafe(transport._on_socket_readable)
 
-    def read_a_little(self) -> None:
-        """While reading is paused: read a few kilobytes, so that both sides see that the connection lives.
-
-        pika's check for heartbeats counts whole frames only, which these may not be.
-        """
-        transport = self._transport
-        if not self._reading_paused or transport is None or transport._state != transport._STATE_ACTIVE:
-            return
-        before = (self.bytes_received, len(self._frame_buffer))
-        transport._MAX_CONSUME_BYTES = 1
-        type(transport)._on_socket_readable(transport)
-        if (self.bytes_received, len(self._frame_buffer)) != before:
-            self.bytes_received += 1
-        if self._reading_paused:
-            transport._MAX_CONSUME_BYTES = 0
-
     def _read_frame(self) -> tuple[int, Any]:
         try:
             read: tuple[int, Any] = super()._read_frame()

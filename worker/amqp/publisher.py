@@ -109,10 +109,13 @@ class Publisher:
         confirmed = self._send(exchange, routing_key, body, properties, mandatory=True)
         await confirmed
 
-    async def publish_into_nothing(self) -> None:
-        """Publish a message that no queue gets; returns when RabbitMQ has confirmed it. Raises what `publish` does."""
-        queue = f"autotag.probe.{uuid.uuid4()}"
-        await self._send("", queue, b"", message_properties(content_type=None, headers={}, message_id=queue))
+    async def publish_into_nothing(self, direct_exchange: str) -> None:
+        """Publish a message whose key no queue is bound for; returns when RabbitMQ has confirmed it. No queue gets it.
+
+        Raises what `publish` raises.
+        """
+        key = f"probe.{uuid.uuid4()}"
+        await self._send(direct_exchange, key, b"", message_properties(content_type=None, headers={}, message_id=key))
 
     def _send(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -31,14 +32,18 @@ _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
 """Between two attempts to consume a lane whose queue is missing, differs, or has lost its majority."""
 
+_WIDENED_AFTER_S = 60.0
+
 _SHORTEST_CONSUMER_TIMEOUT_S = 60.0
 """RabbitMQ supports no shorter `consumer_timeout` (https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout)."""
 
 
 class _LaneState:
-    """What is known of one lane on this connection."""
+    """What is known of one lane on this connection. `prefetch` is lowered while its messages are very large."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefetch: int) -> None:
+        self.prefetch = prefetch
+        self.prefetch_since_s = time.monotonic()
         self.consumer: Consumer | None = None
         self.declared = False
         self.failures = 0
@@ -75,7 +80,7 @@ class ConsumingSession:
         self._receiver = receiver
         self._gives_back = gives_back
         self._on_change = on_change
-        self._states = {lane: _LaneState() for lane in prefetch}
+        self._states = {lane: _LaneState(number) for lane, number in prefetch.items()}
 
     @property
     def connection(self) -> Connection:
@@ -136,6 +141,35 @@ class ConsumingSession:
         if it.consumer is not None and it.consumer.is_open and not self._receiver.is_paused:
             it.consumer.deliver_held()
 
+    async def shed(self) -> None:
+        """End all consumers, so that the receiver's `is_full` requeues what RabbitMQ has sent already; read it.
+
+        The next consumers have a prefetch of what is in hand now, since so much of such messages fits.
+        """
+        ending = []
+        for it in self._states.values():
+            if it.consumer is not None and it.consumer.consuming:
+                if it.consumer.unsettled:
+                    it.prefetch, it.prefetch_since_s = it.consumer.unsettled, time.monotonic()
+                ending.append(asyncio.create_task(it.consumer.cancel()))
+        await asyncio.sleep(0)  # RabbitMQ does what is written in its order: it sends nothing again that is requeued
+        self._connection.resume_reading()
+        for task in ending:
+            await asyncio.wait({task})
+            task.exception()  # a failure is the connection's, which is noticed there
+
+    async def widen(self) -> None:
+        """Double a prefetch that `shed` has lowered, where that was a minute ago."""
+        for lane, it in self._states.items():
+            lowered = it.prefetch < self._prefetch[lane]
+            if not lowered or it.consumer is None or time.monotonic() - it.prefetch_since_s < _WIDENED_AFTER_S:
+                continue
+            it.prefetch, it.prefetch_since_s = min(2 * it.prefetch, self._prefetch[lane]), time.monotonic()
+            if it.consumer.consuming:
+                with suppress(AutotagError):  # the connection's failure, which is noticed there
+                    await it.consumer.cancel()
+                self._on_change()
+
     async def give_back(self, consumer: Consumer, received_before_s: float) -> None:
         """Requeue what a consumer has had in hand since before this time (monotonic), after ending it.
 
@@ -179,9 +213,9 @@ class ConsumingSession:
         if it.consumer is None or not it.consumer.is_open:
             it.consumer = await self._new_consumer(lane, it)
         if not it.consumer.consuming:
-            if not it.consumer.has_room(self._prefetch[lane], self._on_change):
+            if not it.consumer.has_room(it.prefetch, self._on_change):
                 return
-            await it.consumer.consume(self._topology.lane_queue(lane), self._prefetch[lane])
+            await it.consumer.consume(self._topology.lane_queue(lane), it.prefetch)
         if it.fault is not None:
             _log.info(
                 "a lane is consumed again", lane=lane.value, after_s=round(time.monotonic() - it.fault.since_s, 1)
@@ -257,11 +291,14 @@ class PublishingSession:
     RabbitMQ closes the channel over a missing exchange, a missing right, or a message that is too large.
     """
 
-    def __init__(self, connection: Connection, settings: AmqpSettings, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, connection: Connection, settings: AmqpSettings, topology: Topology, on_change: Callable[[], None]
+    ) -> None:
         self.at_large: Publisher | None = None
         """For whatever has no way out of its own, and for `is_read`."""
         self._connection = connection
         self._settings = settings
+        self._topology = topology
         self._of_ways: dict[str, Publisher] = {}
         self._on_change = on_change
 
@@ -299,18 +336,20 @@ class PublishingSession:
     async def is_read(self) -> bool:
         """Whether RabbitMQ reads this connection: waits for as long as it blocks it. False when it is lost.
 
-        A message to the default exchange, for a queue that does not exist, is confirmed and leaves nothing behind. In
-        an alarm RabbitMQ still takes the first message of a connection, and blocks it then: so there are two.
+        A message for which no queue is bound is confirmed and leaves nothing behind. In an alarm RabbitMQ still takes
+        the first message of a connection, and blocks it then: so there are two.
         """
         publisher = self.at_large
         while publisher is not None and not self._connection.lost.done():
             try:
-                await publisher.publish_into_nothing()
-                await publisher.publish_into_nothing()
+                await publisher.publish_into_nothing(self._topology.retry_exchange)
+                await publisher.publish_into_nothing(self._topology.retry_exchange)
             except NotPublished:
                 if publisher.is_open:
                     continue  # not confirmed in time
-                return not self._connection.lost.done()  # refused, for want of a right: then it was read
+                return (
+                    not self._connection.lost.done()
+                )  # refused, as there is no exchange, or no right: then it was read
             return True
         return False
 

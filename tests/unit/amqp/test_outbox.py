@@ -42,7 +42,7 @@ class FakeSession:
 
     def __init__(self) -> None:
         lost: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        self.connection = SimpleNamespace(lost=lost)
+        self.connection = SimpleNamespace(lost=lost, blocked=None)
         self.attempts: list[tuple[str, str, bytes]] = []
         self.verdict: Callable[[str, bytes], Exception | None] = lambda _key, _body: None
         self.topology_fault: Misconfigured | None = None
