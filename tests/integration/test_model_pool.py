@@ -19,6 +19,7 @@ from worker.errors import CannotBeDone, Unavailable
 from worker.supervision.lifecycle import BecameReady
 from worker.supervision.model_pool import ModelPool
 from worker.supervision.relaunch import RelaunchRule
+from worker.supervision.turns import Turn
 
 ANSWER = [(LABEL, 0.5)]
 
@@ -105,6 +106,42 @@ async def test_every_thread_of_a_child_has_work_however_small_the_batches(tmp_pa
         await eventually(lambda: len(jobs(tmp_path)) > 2, "the third job has begun")
         assert 40 - pool.waiting - len(jobs(tmp_path)) >= 8, "in hand, and not begun yet"
         assert await asyncio.gather(*answers) == [ANSWER] * 40
+
+
+async def test_live_images_go_before_bulk_ones_and_the_instances_take_turns(tmp_path: Path) -> None:
+    async with model_pool(tmp_path, NoticeRecorder(), {"batch_size": 4, "threads": 1}, job_s=0.1) as pool:
+        await pool.wait_ready()
+        # Given that one instance's images fill the child's hands, and many more of it wait, bulk ones before live ones
+        many = [score(pool, f"bulk{number}", Turn("busy", bulk=True)) for number in range(6)]
+        many += [score(pool, f"busy{number}", Turn("busy")) for number in range(8)]
+        tasks = [asyncio.create_task(each) for each in many]
+        await asyncio.sleep(0)
+        # When another instance's live image comes
+        assert await score(pool, "other", Turn("other")) == ANSWER
+        assert await asyncio.gather(*tasks) == [ANSWER] * 14
+    # Then it is done after what is in hand and one batch at most, and the bulk ones that were not in hand come last
+    order = "+".join(jobs(tmp_path)).split("+")
+    assert order.index("other") < 10
+    assert all(name.startswith("bulk") for name in order[-4:]), order
+
+
+async def test_a_bulk_image_alone_is_done_without_delay(tmp_path: Path) -> None:
+    async with model_pool(tmp_path, NoticeRecorder(), {"batch_size": 4}) as pool:
+        await pool.wait_ready()
+        async with asyncio.timeout(5):
+            assert await score(pool, "bulk", Turn("busy", bulk=True)) == ANSWER
+
+
+async def test_a_bulk_image_whose_child_dies_is_done_by_the_next_also_beside_live_ones(tmp_path: Path) -> None:
+    recorder = NoticeRecorder()
+    async with model_pool(tmp_path, recorder, {"batch_size": 4}, job_s=0.2) as pool:
+        await pool.wait_ready()
+        await score(pool, "live", Turn("busy"))
+        bulk = asyncio.create_task(score(pool, "bulk", Turn("busy", bulk=True)))
+        await eventually(lambda: "bulk" in jobs(tmp_path), "it has begun")
+        os.kill(pid_of(pool), signal.SIGKILL)
+        assert await bulk == ANSWER
+    assert len(recorder.crashes()) == 1
 
 
 async def test_a_crash_blames_none_of_the_images_that_the_child_was_scoring_concurrently(tmp_path: Path) -> None:

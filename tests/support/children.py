@@ -11,6 +11,7 @@ from worker.supervision.child_handle import ChildSpec
 from worker.supervision.decoder_pool import DecoderOptions, DecoderPool
 from worker.supervision.lifecycle import Crashed, Notice
 from worker.supervision.model_pool import ModelOptions, ModelPool
+from worker.supervision.turns import OWN_TURN, Turn
 
 SCRIPT = Path(__file__).with_name("scripted_child.py")
 
@@ -70,7 +71,7 @@ def instruction(word: str) -> Content:
     return Content.from_bytes(word.encode() + b"\0", f"path {word}.jpg")
 
 
-async def score(pool: ModelPool, word: str) -> list[tuple[int, float]]:
+async def score(pool: ModelPool, word: str, turn: Turn = OWN_TURN) -> list[tuple[int, float]]:
     """Score pixels that make a scripted child do `word`."""
     with instruction(word) as content:
-        return await pool.score(content.fd, 0.1, word)
+        return await pool.score(content.fd, 0.1, word, turn)
