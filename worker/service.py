@@ -293,7 +293,7 @@ class Service:
         self.history.on_consuming_state(*consuming_state(state), time.monotonic())
 
     def _log_pauses(self, state: BrokerState) -> None:
-        """One line for each reason that begins or ends, whoever found it: nowhere else is it logged."""
+        """One line for each reason that begins or ends, the broker's too: it is logged nowhere else."""
         before, self._pauses = self._pauses, state.pauses
         for reason in state.pauses.keys() - before.keys():
             log = _log.info if reason in (Pause.STARTING, Pause.STOPPING) else _log.warning

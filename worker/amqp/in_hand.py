@@ -25,7 +25,7 @@ import structlog
 
 from worker.amqp.topology import Lane
 from worker.errors import TryLater
-from worker.supervision.shares import OVER_SHARE, Share
+from worker.supervision.shares import OVER_SHARE, Shares
 
 _log = structlog.get_logger(__name__)
 
@@ -117,7 +117,7 @@ class InHand:
         on_deferred: Callable[[Lane, str], None] = lambda _lane, _instance: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._shares = {lane: Share(number) for lane, number in prefetch.items()}
+        self._shares = {lane: Shares(number) for lane, number in prefetch.items()}
         self._timetables: OrderedDict[tuple[Lane, str], Timetable] = OrderedDict()
         self._on_deferred = on_deferred
         self._clock = clock

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TypeVar
 
 from worker.errors import exhausted
-from worker.supervision.shares import Share
+from worker.supervision.shares import Shares
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ class BlockingCalls:
     """
 
     def __init__(self, limit: int) -> None:
-        self._share = Share(limit)
+        self._share = Shares(limit)
         self._busy = 0
         self._started = 0
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from worker.errors import TryLater
-from worker.supervision.shares import OVER_SHARE, Share
+from worker.supervision.shares import OVER_SHARE, Shares
 from worker.supervision.turns import TakingTurns
 
 _LONGEST_WAIT_S = 2.0
@@ -18,7 +18,7 @@ class FairSlots:
     """Slots that are waited for. The holders that wait take turns."""
 
     def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._share = Share(total)
+        self._share = Shares(total)
         self._clock = clock
         self._waiting: TakingTurns[tuple[str, asyncio.Future[None]]] = TakingTurns()
 

@@ -46,7 +46,7 @@ class Known:
         return len(self.named.union(self._seen_s)) <= 1
 
 
-class Share:
+class Shares:
     """What each of several holders may have of `total`. Pure: the time is an argument."""
 
     def __init__(self, total: int) -> None:

@@ -45,7 +45,7 @@ OWN_TURN = Turn("default")
 """Of what no event asks for: an image of `autotag tag`, of the status page, of a measurement."""
 
 
-class Waiting(Protocol):
+class WaitingImage(Protocol):
     """An image that waits for a child."""
 
     queued_at_s: float
@@ -73,13 +73,13 @@ class Precedence:
         self._clock = clock
         self._live = 0
         self._live_left_s = -math.inf
-        self._bulk_began_s: dict[Waiting, float] = {}
+        self._bulk_began_s: dict[WaitingImage, float] = {}
         self._bulk_from_s = -math.inf
         self._held_up: dict[Callable[[], None], None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     @contextmanager
-    def present(self, item: Waiting) -> Iterator[None]:
+    def present(self, item: WaitingImage) -> Iterator[None]:
         """An image waits for a child, or is in the hands of one, during the block."""
         if item.turn.bulk:
             try:
@@ -107,15 +107,15 @@ class Precedence:
             return _UNLIMITED
         return 0 if now_s < self._bulk_from_s else max(0, self._maximum_bulk - len(self._bulk_began_s))
 
-    def bulk_begins(self, item: Waiting) -> None:
+    def bulk_begins(self, item: WaitingImage) -> None:
         """A bulk image goes to a child."""
         self._bulk_began_s[item] = self._clock()
 
-    def bulk_returns(self, item: Waiting) -> None:
+    def bulk_returns(self, item: WaitingImage) -> None:
         """A bulk image was put back: the child has not done it."""
         self._bulk_began_s.pop(item, None)
 
-    def _bulk_ends(self, item: Waiting) -> None:
+    def _bulk_ends(self, item: WaitingImage) -> None:
         """A child that has worked on a bulk image pauses for as long: else every second live image would find one."""
         began_s = self._bulk_began_s.pop(item, None)
         if began_s is not None:
@@ -147,7 +147,7 @@ class Precedence:
             dispatch()
 
 
-_W = TypeVar("_W", bound=Waiting)
+_W = TypeVar("_W", bound=WaitingImage)
 _T = TypeVar("_T")
 
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.supervision.shares import GUARANTEED, KNOWN_FOR_S, Share
+from worker.supervision.shares import GUARANTEED, KNOWN_FOR_S, Shares
 
 
-def filled(share: Share, *holders: str, now_s: float = 0.0) -> dict[str, int]:
+def filled(share: Shares, *holders: str, now_s: float = 0.0) -> dict[str, int]:
     """What each of these has when all take, in turn, as much as they may."""
     for holder in holders:
         share.known.see(holder, now_s)
@@ -24,34 +24,34 @@ def filled(share: Share, *holders: str, now_s: float = 0.0) -> dict[str, int]:
 
 
 def test_one_that_is_known_alone_may_have_everything() -> None:
-    assert filled(Share(16), "acme") == {"acme": 16}
+    assert filled(Shares(16), "acme") == {"acme": 16}
 
 
 def test_beside_another_known_one_it_has_half() -> None:
-    share = Share(16)
+    share = Shares(16)
     share.known.see("other", 0.0)
     assert filled(share, "acme") == {"acme": 8}
 
 
 def test_one_that_the_settings_name_counts_without_having_been_seen() -> None:
-    share = Share(16)
+    share = Shares(16)
     share.known.named = frozenset({"acme", "other"})
     assert filled(share, "acme") == {"acme": 8}
 
 
 def test_two_have_a_third_each_and_the_rest_is_free() -> None:
-    assert filled(Share(18), "a", "b") == {"a": 6, "b": 6}
+    assert filled(Shares(18), "a", "b") == {"a": 6, "b": 6}
 
 
 def test_others_are_forgotten_after_a_while() -> None:
-    share = Share(16)
+    share = Shares(16)
     share.known.see("other", 0.0)
     assert filled(share, "acme", now_s=KNOWN_FOR_S + 1) == {"acme": 16}
 
 
 @pytest.mark.parametrize("number", [1, 8, 100])
 def test_whatever_others_hold_the_next_one_is_served(number: int) -> None:
-    share = Share(16)
+    share = Shares(16)
     for each in range(number):  # one after the other, so that the first have as much as they can
         filled(share, f"hung-{each}")
     assert filled(share, "next")["next"] >= GUARANTEED
@@ -61,7 +61,7 @@ def test_whatever_others_hold_the_next_one_is_served(number: int) -> None:
 def test_nobody_exceeds_what_is_free_nor_all_together_the_total_and_what_is_guaranteed(
     takers: list[str], total: int
 ) -> None:
-    share = Share(total)
+    share = Shares(total)
     for holder in "abcd":
         share.known.see(holder, 0.0)
     for holder in takers:
@@ -77,7 +77,7 @@ def test_nobody_exceeds_what_is_free_nor_all_together_the_total_and_what_is_guar
 
 
 def test_the_number_of_those_that_are_known_is_bounded() -> None:
-    share = Share(4)
+    share = Shares(4)
     for number in range(5000):
         share.known.see(f"made-up-{number}", 0.0)
     assert len(share.known._seen_s) == 1000
