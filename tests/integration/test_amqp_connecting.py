@@ -263,6 +263,17 @@ async def test_tls_with_a_client_certificate_and_what_goes_wrong_without_each_pa
         assert delivery.body == large
         delivery.ack()
 
+    # Reading is paused and resumed again and again, when few of the messages fit
+    async with serving(settings_for(node.tls_url, maximum_bytes_in_hand=1_500_000, **valid)) as it:
+        for number in range(20):
+            await it.publish_event(str(number), b"x" * 1_000_000)
+        for number in range(20):
+            delivery = await it.next()
+            assert (delivery.message_id, len(delivery.body)) == (str(number), 1_000_000)
+            assert it.broker.state.unsettled <= 3
+            delivery.ack()
+        assert it.broker.state.reconnects == 0
+
     untrusted = await refusal(settings_for(node.tls_url, **valid | {"ca_file": files["other_ca"]}))
     assert isinstance(untrusted, Misconfigured)
     assert "amqp.ca_file" in str(untrusted)

@@ -70,7 +70,11 @@ class Connection:
             raise self.lost.result()
         opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         channel = Channel(self, self._raw.channel(on_open_callback=lambda raw: set_result(opened, raw)))
-        await channel.wait(opened, "opening a channel")
+        try:
+            await channel.wait(opened, "opening a channel")
+        except BaseException:  # cancelled, or not answered in time: nobody else would close it
+            opened.add_done_callback(lambda _: channel.abandon())
+            raise
         return channel
 
     async def close(self) -> None:

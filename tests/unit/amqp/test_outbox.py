@@ -232,3 +232,16 @@ async def test_what_is_missing_on_the_broker_shuts_a_way_before_anything_is_publ
     assert "no queue test.results" in it.outbox.pauses["results_cannot_be_published"].message
     fresh.topology_fault = None
     await it.open()
+
+
+async def test_a_refused_probe_in_an_alarm_does_not_end_the_block(it: Setup) -> None:
+    it.outbox.on_session(None)
+    fresh = FakeSession()
+    fresh.connection.blocked = "low on memory"  # refused for want of a right, and blocked by the same message
+    it.connect(fresh)
+    it.outbox.on_blocked("low on memory")
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not it.outbox.open
+    it.outbox.on_blocked(None)
+    await it.open()
