@@ -18,6 +18,10 @@ ADVICE = {
     "by_operator": "To go on, {resume}.",
     "nobody_can_tag": "Events wait in their queue; none is lost. Mend the cause, then {reset}.",
     "broker_blocked": "Free memory or disk on the RabbitMQ machine.",
+    "results_cannot_be_published": "Have the results queue consumed, or bind it again; `autotag check` looks at all.",
+    "retries_cannot_be_published": "Look at the retry queues, their bindings and rights: run `autotag check`.",
+    "dead_letters_cannot_be_published": "Look at the queue of dead letters and its binding: run `autotag check`.",
+    "bytes_in_hand": "Send large images by path or url, or raise `amqp.maximum_bytes_in_hand`.",
     # Why an event or a provider failed.
     "image_killed_decoder": "Keep the file: it is an attack, or shows a fault in an image library. It is set aside.",
     "image_in_hand_at_model_crashes": "Keep the file: it may crash the model. It is set aside.",
@@ -30,6 +34,7 @@ ADVICE = {
     "image_too_large_memory": "Raise `decoder.maximum_memory_bytes` if images of this size are to be tagged.",
     "image_format_refused": "Nothing: this format is not read. Have the DMS send no events for it.",
     "image_unrecognised": "Check whether the DMS sends events for files that are not images.",
+    "message_too_large": "Send large images by path or url, or raise `max_message_size` in RabbitMQ.",
     "content_too_large": "Raise `sources.maximum_bytes` if files of this size are to be tagged.",
     "content_missing": "Check whether the DMS removes files before they are tagged, or names them wrongly.",
     "content_unreachable": "Check whether the host of the images is up and can be reached from here.",
