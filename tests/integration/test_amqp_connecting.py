@@ -206,6 +206,7 @@ async def test_operators_see_who_is_connected(node: PrivateBroker) -> None:
     async with serving(settings_for(node.url)):
         listed = node.ctl("list_connections", "client_properties", "timeout")
     assert f'"autotag@{socket.gethostname()}:' in listed
+    assert f'"autotag-publishing@{socket.gethostname()}:' in listed
     assert listed.split()[-1] == "30"
 
 

@@ -51,8 +51,14 @@ class WayOut(StrEnum):
     @property
     def pause(self) -> str:
         """The reason of the pause while it is shut."""
-        return f"{self}_cannot_be_published"
+        return _PAUSES[self]
 
+
+_PAUSES: dict[WayOut, str] = {
+    WayOut.RESULTS: "results_cannot_be_published",
+    WayOut.RETRIES: "retries_cannot_be_published",
+    WayOut.DEAD_LETTERS: "dead_letters_cannot_be_published",
+}
 
 _WHAT_TO_DO: dict[WayOut, str] = {
     WayOut.RESULTS: "have the results queue consumed, raise its limit, bind it again, or restore the permission",

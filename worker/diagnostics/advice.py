@@ -21,6 +21,10 @@ ADVICE = {
     "no_decoder": "Read the log: it says why decoders end. Events wait in their queue; none is lost.",
     "model_not_ready": "Read the log if it lasts: a model that never starts is disabled in the end. Events wait.",
     "left_to_others": "Other workers do the work. Mend what this one lacks, then {reset}.",
+    "results_cannot_be_published": "Have the results queue consumed, or bind it again; `autotag check` looks at all.",
+    "retries_cannot_be_published": "Look at the retry queues, their bindings and rights: run `autotag check`.",
+    "dead_letters_cannot_be_published": "Look at the queue of dead letters and its binding: run `autotag check`.",
+    "bytes_in_hand": "Send large images by path or url, or raise `amqp.maximum_bytes_in_hand`.",
     # Why an event or a provider failed.
     "image_killed_decoder": "Keep the file: it is an attack, or shows a fault in an image library. It is set aside.",
     "decoder_killed_from_outside": "Give the service more memory, or lower `decoder.children`. The image waits.",
@@ -34,6 +38,7 @@ ADVICE = {
     "image_too_large_memory": "Raise `decoder.maximum_memory_bytes` if images of this size are to be tagged.",
     "image_format_refused": "Nothing: this format is not read. Have the DMS send no events for it.",
     "image_unrecognised": "Check whether the DMS sends events for files that are not images.",
+    "message_too_large": "Send large images by path or url, or raise `max_message_size` in RabbitMQ.",
     "content_too_large": "Raise `sources.maximum_bytes` if files of this size are to be tagged.",
     "content_missing": "Check whether the DMS removes files before they are tagged, or names them wrongly.",
     "content_unreachable": "Check whether the host of the images is up and can be reached from here.",
