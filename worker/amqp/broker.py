@@ -379,11 +379,11 @@ class Broker:
             session = self._consuming.session
             if session is None:
                 continue
-            await session.widen()
-            for consumer in session.consumers:
-                received_before_s = time.monotonic() - hold_s
-                if consumer.oldest_s is not None and consumer.oldest_s < received_before_s:
-                    await session.give_back(consumer, received_before_s)
+            try:
+                await session.widen()
+                await session.give_back(time.monotonic() - hold_s)
+            except Exception:  # noqa: BLE001 - the next check must take place
+                _log.exception("unexpected error while looking for events that are in hand for too long")
 
     # State
 

@@ -18,7 +18,7 @@ from enum import StrEnum
 import pika
 import structlog
 
-from worker.amqp.errors import NotPublished, Unpublishable, Unroutable
+from worker.amqp.errors import BrokerUnreachable, NotPublished, Unpublishable, Unroutable
 from worker.amqp.publisher import Publisher
 from worker.amqp.session import PublishingSession
 from worker.amqp.state import BrokerPause
@@ -318,7 +318,7 @@ class Outbox:
                     pause_s = 0.0
                     continue
                 try:
-                    publisher = await self._try(way, session)
+                    publisher = await self._try_or_explain(way, session)
                 except AutotagError as error:
                     connected = session is self._session and not session.connection.lost.done()
                     self._note_failure(way, error, own_fault=connected)
@@ -334,6 +334,17 @@ class Outbox:
         way.hurry.clear()
         with suppress(TimeoutError):
             await asyncio.wait_for(way.hurry.wait(), pause_s)
+
+    async def _try_or_explain(self, way: _Way, session: PublishingSession) -> Publisher:
+        """`_try`, and a bug of ours is one failure more: the way must not stay shut for good."""
+        try:
+            return await self._try(way, session)
+        except AutotagError:
+            raise
+        except Exception as error:
+            _log.exception("unexpected error while publishing", way=way.name.value)
+            text = f"unexpected {type(error).__name__}: {error}"
+            raise BrokerUnreachable(text, reason="internal_error") from error
 
     async def _try(self, way: _Way, session: PublishingSession) -> Publisher:
         """Declare or look for what the way needs, and publish a probe if the way was shut. Raises AutotagError."""

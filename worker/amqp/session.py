@@ -170,25 +170,27 @@ class ConsumingSession:
                     await it.consumer.cancel()
                 self._on_change()
 
-    async def give_back(self, consumer: Consumer, received_before_s: float) -> None:
-        """Requeue what a consumer has had in hand since before this time (monotonic), after ending it.
+    async def give_back(self, received_before_s: float) -> None:
+        """Requeue what has been in hand since before this time (monotonic), after ending its consumer.
 
         If nothing is paused, `reconcile` consumes again: the event comes back at once, to whichever worker is free.
         """
-        ending = asyncio.create_task(consumer.cancel()) if consumer.consuming else None
-        await asyncio.sleep(
-            0
-        )  # RabbitMQ does what is written in its order: it has ended the consumer before it requeues
-        number = consumer.give_back(received_before_s)
-        _log.warning(
-            "events were in hand for longer than amqp.hold_s without an end; they go back to their queue",
-            lane=consumer.lane.value,
-            events=number,
-        )
-        if ending is not None:
-            await asyncio.wait({ending})  # a failure is the connection's, which is noticed there
-            ending.exception()
-        self._on_change()
+        for consumer in self.consumers:
+            if consumer.oldest_s is None or consumer.oldest_s >= received_before_s:
+                continue
+            ending = asyncio.create_task(consumer.cancel()) if consumer.consuming else None
+            # RabbitMQ does what is written in its order: it has ended the consumer before it requeues.
+            await asyncio.sleep(0)
+            number = consumer.give_back(received_before_s)
+            _log.warning(
+                "events were in hand for longer than amqp.hold_s without an end; they go back to their queue",
+                lane=consumer.lane.value,
+                events=number,
+            )
+            if ending is not None:
+                await asyncio.wait({ending})
+                ending.exception()  # a failure is the connection's, which is noticed there
+            self._on_change()
 
     async def _stop(self, it: _LaneState) -> None:
         if it.consumer is None or not it.consumer.is_open:
