@@ -305,3 +305,16 @@ class TestEqualCausesHaveEqualMessages:
             errors = await asyncio.gather(*(error_of(provider, each, google(google_service.url)) for each in asked))
         assert len(google_service.calls) == 1, "both have the same content and share a call"
         assert len({str(error) for error in errors}) == 1
+
+
+async def test_many_names_looked_up_at_once_are_no_failure_of_the_services(
+    service: FakeMicrosoft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.providers.cloud.http_client._MAXIMUM_CONCURRENT_LOOKUPS", 1)
+    url = service.url.replace("127.0.0.1", "localhost")
+    async with started(MicrosoftVision, tmp_path) as provider:
+        answers = await asyncio.gather(
+            *(provider.tag(image_of(picture(), instance=f"i{n}"), microsoft(url)) for n in range(12))
+        )
+    assert all(answer.suggestions for answer in answers)
+    assert len(service.calls) == 12

@@ -33,6 +33,10 @@ class BlockingCalls:
         self._started = 0
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
+    def is_full_for(self, holder: str = "") -> bool:
+        """Whether a call made now for this holder would be refused at once."""
+        return not self._share.may_take(holder, time.monotonic())
+
     async def call(
         self, function: Callable[[], T], *, timeout_s: float, discard: Callable[[T], None], holder: str = ""
     ) -> T:
@@ -42,9 +46,8 @@ class BlockingCalls:
         are busy. `discard` gets a result that arrives after the timeout. Raises ResourceExhausted when no thread can be
         started.
         """
-        now_s = time.monotonic()
-        self._share.known.see(holder, now_s)
-        if not self._share.may_take(holder, now_s):
+        self._share.known.see(holder, time.monotonic())
+        if self.is_full_for(holder):
             raise TimeoutError("every thread is taken by a call that has not come back")
         self._have_thread()
         loop = asyncio.get_running_loop()
