@@ -244,7 +244,8 @@ async def test_a_retried_event_comes_back_after_its_delay_as_the_next_attempt(se
         third = await it.next()
         assert time.monotonic() - began_s >= 1
         assert third.attempt == 3
-        assert await it.broker.retry_later(third, counted=False) == 1
+        # What only waits for its turn comes back as soon as it can
+        assert await it.broker.retry_later(third, counted=False) == 0.3
         third.ack()
         assert (await it.next()).attempt == 3
 

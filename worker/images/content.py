@@ -52,6 +52,10 @@ class Content:
             offset += len(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
+    def duplicate(self) -> Content:
+        """The same content behind a descriptor of its own, for a use that lasts longer. Raises OSError without one."""
+        return Content(fcntl.fcntl(self.fd, fcntl.F_DUPFD_CLOEXEC, 3), self.size_bytes, self.origin, self.head)
+
     def close(self) -> None:
         """Close the descriptor. Closing twice is harmless."""
         if self.fd != CLOSED:

@@ -23,7 +23,9 @@ from worker.providers.cloud.budget import CallBudget
 from worker.providers.cloud.errors import GARBLED_ANSWER, ServiceFailed
 from worker.providers.cloud.http_client import KeyHeader
 from worker.providers.cloud.payload import Payload, ServiceLimits
+from worker.providers.cloud.places import Places
 from worker.providers.cloud.provider import CloudProvider, Endpoint
+from worker.providers.cloud.sharing import Interest
 from worker.providers.cloud.suggestions import parse_suggestions
 from worker.providers.google_errors import SERVICE, call_error, image_error
 from worker.settings import GoogleCloudVisionSettings, InstanceSettings
@@ -66,20 +68,27 @@ class _Annotation:
 class GoogleAccountClient(AccountClient):
     """A client that sends queued images of its account in batches."""
 
+    images_per_call: ClassVar[int] = MAXIMUM_IMAGES
+
     def __init__(
         self,
         account: Account,
         rules: AccountRules,
         budget: CallBudget,
+        places: Places,
         annotate: Callable[[Account, list[_Annotation]], Awaitable[list[Answer | AutotagError]]],
     ) -> None:
-        super().__init__(account, rules, budget)
+        super().__init__(account, rules, budget, places)
         self.batcher: Batcher[_Annotation, Answer] = Batcher(
             self,
             lambda annotations: annotate(account, annotations),
             BatchLimits(MAXIMUM_IMAGES, MAXIMUM_JSON_BYTES - _REQUEST_BYTES),
             maximum_calls=rules.maximum_calls_at_once,
         )
+
+    def line_waited_s(self, now_s: float) -> float:
+        """How long the first image in the queue has waited for a call, or such a call has hung."""
+        return max(self.batcher.waited_s(now_s), super().line_waited_s(now_s))
 
     async def close(self) -> None:
         """Cancel the calls in flight; their images fail with TryLater."""
@@ -116,16 +125,23 @@ class GoogleCloudVision(CloudProvider[GoogleCloudVisionSettings, GoogleAccountCl
         """The number of labels requested."""
         return [section.maximum_number_of_results]
 
-    def make_account_client(self, account: Account, rules: AccountRules, budget: CallBudget) -> GoogleAccountClient:
+    def make_account_client(
+        self, account: Account, rules: AccountRules, budget: CallBudget, places: Places
+    ) -> GoogleAccountClient:
         """A client that batches images."""
-        return GoogleAccountClient(account, rules, budget, self._annotate)
+        return GoogleAccountClient(account, rules, budget, places, self._annotate)
 
     async def request_tags(
-        self, client: GoogleAccountClient, endpoint: Endpoint, section: GoogleCloudVisionSettings, payload: Payload
+        self,
+        client: GoogleAccountClient,
+        endpoint: Endpoint,
+        section: GoogleCloudVisionSettings,
+        payload: Payload,
+        interest: Interest,
     ) -> Answer:
         """Queue the image for the next batch, and wait for its answer."""
         annotation = _Annotation(payload, section.maximum_number_of_results, section.timeout_s)
-        return await client.batcher.submit(annotation, _json_bytes(payload.size_bytes))
+        return await client.batcher.submit(annotation, _json_bytes(payload.size_bytes), interest)
 
     async def _annotate(self, account: Account, annotations: list[_Annotation]) -> list[Answer | AutotagError]:
         key = KeyHeader("X-Goog-Api-Key", account.key)
@@ -145,10 +161,7 @@ class GoogleCloudVision(CloudProvider[GoogleCloudVisionSettings, GoogleAccountCl
                 "images; is `google_cloud_vision.endpoint` right?",
                 reason=GARBLED_ANSWER,
             )
-        return [
-            _parse_annotation(part, annotation.payload.image.asset_id, key)
-            for part, annotation in zip(parts, annotations, strict=True)
-        ]
+        return [_parse_annotation(part, key) for part in parts]
 
 
 def _json_bytes(image_bytes: int) -> int:
@@ -170,14 +183,14 @@ def _request_body(images: list[bytes], maximum_numbers_of_results: list[int]) ->
     ).encode("ascii")
 
 
-def _parse_annotation(part: object, asset_id: str, key: KeyHeader) -> Answer | AutotagError:
+def _parse_annotation(part: object, key: KeyHeader) -> Answer | AutotagError:
     """The answer in one image's part of a response. Labels next to an error are valid, according to the reference."""
     if not isinstance(part, dict):
         return ServiceFailed(f"{SERVICE} sent no annotation where one belongs", reason=GARBLED_ANSWER)
     labels = part.get("labelAnnotations")
     error = part.get("error")
     if error and not labels:
-        return image_error(error if isinstance(error, dict) else {}, asset_id, key)
+        return image_error(error if isinstance(error, dict) else {}, key)
     if labels is not None and not isinstance(labels, list):
         return ServiceFailed(f"{SERVICE} sent labels in no known form", reason=GARBLED_ANSWER)
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from worker.errors import AutotagError, CannotBeDone, Misconfigured
-from worker.providers.cloud.errors import GARBLED_ANSWER, RateLimited, ServiceFailed, transient_error
+from worker.providers.cloud.errors import GARBLED_ANSWER, RateLimited, ServiceFailed, steady, transient_error
 from worker.providers.cloud.http_client import HttpResponse, KeyHeader
 from worker.providers.cloud.retry_after import MAXIMUM_RETRY_AFTER_S, retry_after_s
 
@@ -70,7 +70,7 @@ def call_error(response: HttpResponse, key: KeyHeader, instance: str) -> Autotag
     return ServiceFailed(f"{SERVICE} answered with HTTP {status}", reason=GARBLED_ANSWER)
 
 
-def image_error(error: dict[str, Any], asset_id: str, key: KeyHeader) -> AutotagError:
+def image_error(error: dict[str, Any], key: KeyHeader) -> AutotagError:
     """The error for one image, from the google.rpc.Status in its part of the response.
 
     The codes are google.rpc.Code: https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto
@@ -78,13 +78,13 @@ def image_error(error: dict[str, Any], asset_id: str, key: KeyHeader) -> Autotag
     message = key.redact(str(error.get("message", "")))
     match error.get("code"):
         case 3 | 5 | 9 | 11 | 12:  # INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, OUT_OF_RANGE, UNIMPLEMENTED
-            return CannotBeDone(f"{SERVICE} can't tag {asset_id}: {message}", reason="image_refused")
+            return CannotBeDone(f"{SERVICE} can't tag the image: {message}", reason="image_refused")
         case 7 | 16:  # PERMISSION_DENIED, UNAUTHENTICATED
             return Misconfigured(f"{SERVICE} refused: {message}; {_ADVICE['google_refused']}", reason="google_refused")
         case 8:  # RESOURCE_EXHAUSTED
-            return RateLimited(f"{SERVICE} asks for fewer images: {message}", reason="quota_exhausted")
+            return RateLimited(f"{SERVICE} asks for fewer images: {steady(message)}", reason="quota_exhausted")
         case code:
-            return ServiceFailed(f"{SERVICE} failed with code {code}: {message}", reason="service_failed")
+            return ServiceFailed(f"{SERVICE} failed with code {code}: {steady(message)}", reason="service_failed")
 
 
 def _operator_reason(status: int, details: list[dict[str, Any]], message: str) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from worker.errors import AutotagError, CannotBeDone, Misconfigured, Unavailable
-from worker.providers.cloud.errors import GARBLED_ANSWER, ServiceFailed, transient_error
+from worker.providers.cloud.errors import GARBLED_ANSWER, ServiceFailed, steady, transient_error
 from worker.providers.cloud.http_client import HttpResponse, KeyHeader
 from worker.providers.cloud.retry_after import retry_after_s
 
@@ -35,7 +35,7 @@ _ADVICE = {
 }
 
 
-def call_error(response: HttpResponse, key: KeyHeader, *, instance: str, asset_id: str, retired: bool) -> AutotagError:
+def call_error(response: HttpResponse, key: KeyHeader, *, instance: str, retired: bool) -> AutotagError:
     """The error for a response with a status other than 200. `retired`: whether the API version called is retired."""
     codes, text = _codes_and_message(response.json_object() or {})
     message = key.redact(text or f"no explanation, {response.content_type}")
@@ -44,16 +44,18 @@ def call_error(response: HttpResponse, key: KeyHeader, *, instance: str, asset_i
     if transient is not None:
         return transient
     if status == 403 and "quota" in message.lower():
-        return Unavailable(f"{SERVICE}: the quota of instance {instance} is used up: {message}", reason="quota_used_up")
+        return Unavailable(
+            f"{SERVICE}: the quota of instance {instance} is used up: {steady(message)}", reason="quota_used_up"
+        )
     if reason := _operator_reason(status, codes, retired=retired):
         return Misconfigured(
             f"{SERVICE} refused the call of instance {instance} (HTTP {status}): {message}; {_ADVICE[reason]}",
             reason=reason,
         )
     if status == 413 or "InvalidImageSize" in codes:
-        return CannotBeDone(f"{SERVICE} does not take the size of {asset_id}: {message}", reason="image_too_large")
+        return CannotBeDone(f"{SERVICE} does not take the size of the image: {message}", reason="image_too_large")
     if status >= 400:
-        return CannotBeDone(f"{SERVICE} can't tag {asset_id}: {message}", reason="image_refused")
+        return CannotBeDone(f"{SERVICE} can't tag the image: {message}", reason="image_refused")
     return ServiceFailed(f"{SERVICE} answered with HTTP {status}", reason=GARBLED_ANSWER)
 
 

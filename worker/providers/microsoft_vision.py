@@ -22,7 +22,9 @@ from worker.providers.cloud.budget import CallBudget
 from worker.providers.cloud.errors import GARBLED_ANSWER, ServiceFailed
 from worker.providers.cloud.http_client import KeyHeader
 from worker.providers.cloud.payload import Payload, ServiceLimits
+from worker.providers.cloud.places import Places
 from worker.providers.cloud.provider import CloudProvider, Endpoint
+from worker.providers.cloud.sharing import Interest
 from worker.providers.cloud.suggestions import parse_suggestions
 from worker.providers.microsoft_errors import SERVICE, call_error
 from worker.settings import InstanceSettings, MicrosoftVisionSettings
@@ -110,15 +112,22 @@ class MicrosoftVision(CloudProvider[MicrosoftVisionSettings, AccountClient]):
         """None: the language is a part of the endpoint's URL."""
         return []
 
-    def make_account_client(self, account: Account, rules: AccountRules, budget: CallBudget) -> AccountClient:
+    def make_account_client(
+        self, account: Account, rules: AccountRules, budget: CallBudget, places: Places
+    ) -> AccountClient:
         """A plain client: the service accepts one image a call."""
-        return AccountClient(account, rules, budget)
+        return AccountClient(account, rules, budget, places)
 
     async def request_tags(
-        self, client: AccountClient, endpoint: Endpoint, section: MicrosoftVisionSettings, payload: Payload
+        self,
+        client: AccountClient,
+        endpoint: Endpoint,
+        section: MicrosoftVisionSettings,
+        payload: Payload,
+        interest: Interest,
     ) -> Answer:
         """Send the bytes of one image."""
-        return await client.call(lambda: self._analyze(client.account, section, payload))
+        return await client.call(lambda: self._analyze(client.account, section, payload), interest)
 
     async def _analyze(self, account: Account, section: MicrosoftVisionSettings, payload: Payload) -> Answer:
         api = self._api(section)
@@ -131,9 +140,7 @@ class MicrosoftVision(CloudProvider[MicrosoftVisionSettings, AccountClient]):
             timeout_s=section.timeout_s,
         )
         if response.status != 200:
-            raise call_error(
-                response, key, instance=account.instance, asset_id=payload.image.asset_id, retired=api.retired
-            )
+            raise call_error(response, key, instance=account.instance, retired=api.retired)
         tree = response.json_object() or {}
         tags = _tags(tree, api)
         if tags is None:

@@ -216,7 +216,7 @@ async def ask(provider: Provider, image: Image, instance: InstanceSettings) -> R
 
 
 def why_not_now(provider: Provider, name: str, instance: InstanceSettings) -> Reply | None:
-    """The reply of a provider that cannot be asked now for the instance `name`; None if it can, or cannot tell."""
+    """The reply of a provider that cannot be asked now for the instance `name`; None if it can, or does not know."""
     if not isinstance(provider, Waiting):
         return None
     match provider.why_wait(name, instance):

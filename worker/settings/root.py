@@ -61,6 +61,11 @@ class Settings(Section, BaseSettings):
         description="Where counters that outlive a restart are kept.",
         json_schema_extra={"default_text": "the user's state directory"},
     )
+    state_dir_is_temporary: bool = Field(
+        False,
+        description="`state_dir` does not outlive a restart (an emptyDir of Kubernetes): `autotag check` then refuses "
+        "a limit on the calls of a month without `cloud.budget_url`.",
+    )
     control_socket: LocalPath = Field(
         default_factory=lambda earlier: earlier["state_dir"] / "control.sock",
         description="Socket by which the command line talks to the running service.",

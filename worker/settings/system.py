@@ -49,6 +49,12 @@ Seconds = Annotated[float, Field(gt=0)]
 HostPattern = Annotated[str, AfterValidator(_host_pattern)]
 
 
+def _redis_url(value: SecretStr) -> SecretStr:
+    if not re.match(r"rediss?://[^/\s]", value.get_secret_value()):
+        raise ValueError("must begin with redis:// or rediss:// and a host")
+    return value
+
+
 class AmqpSettings(Section):
     """The connection to RabbitMQ."""
 
@@ -264,10 +270,20 @@ class CloudCallsSettings(Section):
         None, description="Further certificate authorities (PEM) that may sign an endpoint's certificate."
     )
     maximum_connections: int = Field(
-        32, ge=1, le=1000, description="Connections to one service, shared by all instances."
+        32,
+        ge=1,
+        le=1000,
+        description="Calls to one service at a time, shared fairly by all instances; the first of each comes on top.",
     )
     maximum_calls_at_once: int = Field(
         4, ge=1, le=100, description="Simultaneous calls of one instance to one service."
+    )
+    turn_maximum_wait_s: float = Field(
+        10,
+        ge=0,
+        description="How long an image waits in place for a turn of `calls_per_second`, and half as long for a place "
+        "among the calls made at once; then its event waits in a retry queue, which is no attempt. Where it is shorter "
+        "than the shortest of `retry.delays_s`, turns may be left unused.",
     )
     connect_timeout_s: float = Field(5, gt=0, description="Longest wait for a connection.")
     retry_minimum_wait_s: float = Field(1, ge=0, description="Shortest wait before a call is made again.")
@@ -280,5 +296,11 @@ class CloudCallsSettings(Section):
     circuit_open_s: float = Field(30, gt=0, description="How long it is not called before one call probes it.")
     refused_key_pause_s: float = Field(
         60, ge=0, description="How long a refused key is not tried again; a changed key is tried at once."
+    )
+    budget_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = Field(
+        None,
+        description="Redis server on which all workers count the calls of `calls_per_month`; unset: each `state_dir` "
+        "has a count of its own. Needs `pip install 'autotag-worker[redis]'`.",
+        json_schema_extra={"allowed": "an address `redis://` or `rediss://`"},
     )
     cache: CloudCacheSettings = Field(CloudCacheSettings(), description="Answers kept on disk.")

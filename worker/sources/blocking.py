@@ -28,13 +28,18 @@ class BlockingCalls:
         self._started = 0
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
+    @property
+    def full(self) -> bool:
+        """Whether a call made now would be refused at once."""
+        return self._busy == self._limit
+
     async def call(self, function: Callable[[], T], *, timeout_s: float, discard: Callable[[T], None]) -> T:
         """Call `function` in a thread and return its result. Raises what it raises.
 
         Raises TimeoutError when the call takes too long, or at once when every thread is busy. `discard` gets a result
         that arrives after the timeout. Raises ResourceExhausted when no thread can be started.
         """
-        if self._busy == self._limit:
+        if self.full:
             raise TimeoutError("every thread is taken by a call that has not come back")
         self._have_thread()
         loop = asyncio.get_running_loop()

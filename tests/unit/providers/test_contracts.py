@@ -81,13 +81,13 @@ class TestGoogle:
             ]
         )
         tree = json_format.MessageToDict(message._pb)
-        answer = google_cloud_vision._parse_annotation(tree, "asset", google_key())
+        answer = google_cloud_vision._parse_annotation(tree, google_key())
         assert isinstance(answer, Answer)
         assert [(each.name, each.confidence) for each in answer.suggestions] == [("Train", 0.75), ("Fog", 0.0)]
 
     @pytest.mark.parametrize("number", [value.number for value in code_pb2.Code.DESCRIPTOR.values if value.number])
     def test_every_code_of_an_image_has_a_meaning(self, number: int) -> None:
-        error = google_errors.image_error({"code": number, "message": "because"}, "asset", google_key())
+        error = google_errors.image_error({"code": number, "message": "because"}, google_key())
         never = {"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RANGE", "UNIMPLEMENTED"}
         refused = {"PERMISSION_DENIED", "UNAUTHENTICATED"}
         name = code_pb2.Code.Name(number)

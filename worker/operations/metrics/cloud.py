@@ -43,6 +43,12 @@ class CloudMetrics:
         self._retries = Counter(
             "autotag_provider_retries", "Calls made again after a failure that may pass", _ACCOUNT, registry=registry
         )
+        self._put_off = Counter(
+            "autotag_provider_put_off",
+            "Times that an image was sent back to wait for a limit or a pause, which is no attempt",
+            [*_ACCOUNT, "reason"],
+            registry=registry,
+        )
         self._duration = Histogram(
             "autotag_provider_call_duration_seconds",
             "Time of one call to a cloud service",
@@ -69,6 +75,10 @@ class CloudMetrics:
     def retried(self, provider: str, instance: str) -> None:
         """A call that failed is going to be made again."""
         self._retries.labels(provider, self._instance(instance)).inc()
+
+    def put_off(self, provider: str, instance: str, reason: str) -> None:
+        """An image waits for a limit instead of being sent."""
+        self._put_off.labels(provider, self._instance(instance), self._reason(reason)).inc()
 
 
 class _AccountCollector(Collector):

@@ -9,22 +9,28 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import structlog
-from aiolimiter import AsyncLimiter
 from pydantic import SecretStr
 
-from worker.errors import AutotagError, Misconfigured, Unavailable
+from worker.errors import AutotagError, Misconfigured, TryLater, Unavailable
 from worker.providers.checks import CircuitState
 from worker.providers.cloud.budget import CallBudget, Reservation
 from worker.providers.cloud.circuit import Circuit
-from worker.providers.cloud.errors import MAY_HAVE_BEEN_BILLED, CallNotMade, RateLimited
+from worker.providers.cloud.errors import MAY_HAVE_BEEN_BILLED, CallNotMade, RateLimited, ServiceFailed
 from worker.providers.cloud.observer import NO_OBSERVER, CallObserver
+from worker.providers.cloud.places import Places
+from worker.providers.cloud.sharing import Interest
+from worker.providers.cloud.turns import Turns
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
+
+_BUDGET_LOOKED_AT_AGAIN_S = 60.0
+"""A budget that was used up may be larger meanwhile: another process has released calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +49,15 @@ class Account:
 class AccountRules:
     """The rules that are the same for all accounts: concurrency, circuit breaker, pauses.
 
-    After a refusal that an operator must fix (a refused key), no call is made for `refused_key_pause_s`. When a service
-    asks for a pause, images wait here for `longest_pause_s` at most. `observer` is notified of every call.
+    An image waits here for a turn for `longest_wait_s` at most, and for a place half as long; then its event goes away
+    for one of `delays_s`. After a refusal that an operator must fix (a refused key), no call is made for
+    `refused_key_pause_s`. When a service asks for a pause, images wait here for `longest_pause_s` at most. `observer`
+    is notified of calls.
     """
 
     maximum_calls_at_once: int
+    longest_wait_s: float
+    delays_s: tuple[float, ...]
     failures_to_open_circuit: int
     circuit_open_s: float
     refused_key_pause_s: float
@@ -56,47 +66,94 @@ class AccountRules:
 
 
 class AccountClient:
-    """Makes the calls of one account. The steps of a call, in this order: `wait_for_turn`, `reserve`, `send`."""
+    """Makes the calls of one account. The steps, in this order: `place`, `wait_for_turn`, `reserve`, `send`."""
 
-    def __init__(self, account: Account, rules: AccountRules, budget: CallBudget) -> None:
+    images_per_call: ClassVar[int] = 1
+
+    def __init__(self, account: Account, rules: AccountRules, budget: CallBudget, places: Places) -> None:
         self.account = account
         self.rules = rules
+        self._name = f"{account.provider} of instance {account.instance}"
         self._budget = budget
-        self._circuit = Circuit(
-            f"{account.provider} of instance {account.instance}",
-            failures=rules.failures_to_open_circuit,
-            open_s=rules.circuit_open_s,
+        self._circuit = Circuit(self._name, failures=rules.failures_to_open_circuit, open_s=rules.circuit_open_s)
+        self._share = places.share(self._name)
+        self.turns = (
+            None
+            if account.calls_per_second is None
+            else Turns(
+                account.calls_per_second,
+                longest_wait_s=rules.longest_wait_s,
+                delays_s=rules.delays_s,
+                images_per_call=self.images_per_call,
+            )
         )
-        self._slots = asyncio.Semaphore(rules.maximum_calls_at_once)
-        self._limiter = _limiter(account.calls_per_second)
         self._paused_until_s = 0.0
+        self._rate_limits_in_a_row = 0
         self._refusal: Misconfigured | Unavailable | None = None
         self._refused_until_s = 0.0
+        self._budget_used_up_until_s = 0.0
 
     @property
     def circuit_state(self) -> CircuitState:
         """State of the circuit breaker."""
         return self._circuit.state
 
+    def why_wait(self) -> TryLater | Unavailable | None:
+        """Why an image should not even be fetched now; None promises it a call within `longest_wait_s` or so."""
+        now_s = time.monotonic()
+        if isinstance(self._refusal, Unavailable) and now_s < self._refused_until_s:
+            return Unavailable(str(self._refusal), reason=self._refusal.reason, after_s=self._refused_until_s - now_s)
+        if now_s < self._budget_used_up_until_s:
+            return self.budget_exhausted()
+        if self._paused_until_s - now_s > self.rules.longest_wait_s:
+            return self._paused(self._paused_until_s - now_s)
+        if self.line_waited_s(now_s) > self.rules.longest_wait_s / 4:
+            return self._share.no_place()
+        if (waiting := self._circuit.why_wait(now_s)) is not None:
+            return waiting
+        if self.turns is not None and not self.turns.promise(now_s):
+            return self._no_turn(now_s)
+        return None
+
+    def line_waited_s(self, now_s: float) -> float:
+        """How long the first of those who wait for a place has waited, or a call that others wait for has hung."""
+        return self._share.waited_s(now_s)
+
+    def place(self, longest_wait_s: float | None) -> AbstractAsyncContextManager[None]:
+        """Hold one of the places for calls during the block. Raises CallNotMade if there is none in time."""
+        return self._share.place(longest_wait_s)
+
+    def raise_if_blocked(self) -> None:
+        """Raise what refuses every call now: CallNotMade while the circuit is open, or the refusal of the account."""
+        if self._refusal is not None and time.monotonic() < self._refused_until_s:
+            raise type(self._refusal)(str(self._refusal), reason=self._refusal.reason)
+        self._circuit.raise_if_open()
+
     async def wait_for_turn(self) -> None:
         """Wait until pause and rate allow a call.
 
-        Raises CallNotMade while the circuit is open or for a pause that is too long to wait here, and the recent
-        Misconfigured or Unavailable for a refused account.
+        Raises CallNotMade while the circuit is open, or for a pause or a turn that is too long to wait for here, and
+        the recent Misconfigured or Unavailable for a refused account.
         """
-        self._raise_if_blocked()
+        self.raise_if_blocked()
         while (left_s := self._paused_until_s - time.monotonic()) > 0:  # another call may extend the pause meanwhile
             if left_s > self.rules.longest_pause_s:
-                raise CallNotMade(
-                    f"{self.account.provider} of instance {self.account.instance} asked for a rest of another "
-                    f"{left_s:.0f} s",
-                    reason="quota_exhausted",
-                    after_s=left_s,
-                )
+                raise self._paused(left_s)
             await asyncio.sleep(left_s)
-        if self._limiter is not None:
-            await self._limiter.acquire()
-        self._raise_if_blocked()  # the state may have changed while waiting
+        if self.turns is not None:
+            await self._take_turn(self.turns)
+        self.raise_if_blocked()  # the state may have changed while waiting
+
+    async def _take_turn(self, turns: Turns) -> None:
+        now_s = time.monotonic()
+        wait_s = turns.take(now_s)
+        if wait_s is None:
+            raise self._no_turn(now_s)
+        try:
+            await asyncio.sleep(wait_s)
+        except asyncio.CancelledError:
+            turns.give_back()
+            raise
 
     async def reserve(self, calls: int) -> Reservation | None:
         """Reserve up to `calls` calls of this month; None without a limit. Raises Unavailable if none is left."""
@@ -105,23 +162,43 @@ class AccountClient:
             return None
         reservation = await self._budget.reserve(self.account.provider, self.account.instance, calls, limit)
         if reservation.calls == 0:
+            self._budget_used_up_until_s = time.monotonic() + min(_BUDGET_LOOKED_AT_AGAIN_S, self._budget.renews_in_s())
             raise self.budget_exhausted()
         return reservation
 
     def budget_exhausted(self) -> Unavailable:
         """The error for an image when no call is left this month."""
         return Unavailable(
-            f"{self.account.provider} of instance {self.account.instance} has made its {self.account.calls_per_month} "
-            f"calls of this month (`calls_per_month`); the budget renews at {self._budget.renews():%Y-%m-%d %H:%M} UTC",
+            f"{self._name} has made its {self.account.calls_per_month} calls of this month "
+            f"(`calls_per_month`); the budget renews at {self._budget.renews():%Y-%m-%d %H:%M} UTC",
             reason="budget_exhausted",
             after_s=self._budget.renews_in_s(),
         )
 
-    async def call(self, request: Callable[[], Awaitable[_T]]) -> _T:
-        """All three steps for one call with one image."""
-        async with self._slots:
-            await self.wait_for_turn()
-            return await self.send(request, await self.reserve(1))
+    async def call(self, request: Callable[[], Awaitable[_T]], interest: Interest) -> _T:
+        """All steps for one call with one image."""
+        self.raise_if_blocked()
+        try:
+            async with self.place(self.rules.longest_wait_s / 2):
+                await self.wait_for_turn()
+                with interest.sending():
+                    reservation = await self.reserve(1)
+                    if not interest.wanted:
+                        await self.release(reservation)
+                        raise self.not_wanted()
+                    return await self.send(request, reservation)
+        finally:
+            if self.turns is not None:
+                self.turns.keep_promises(1)
+
+    def too_long_in_line(self) -> CallNotMade:
+        """The error for an image that has waited here for too long without a call."""
+        left_s = self._paused_until_s - time.monotonic()
+        return self._paused(left_s) if left_s > 0 else self._share.no_place()
+
+    def not_wanted(self) -> CallNotMade:
+        """The error for a call that nobody waits for any more."""
+        return CallNotMade(f"nobody waits for the answer of {self._name} any more", reason="not_wanted")
 
     async def close(self) -> None:
         """Cancel the client's own tasks; this class has none."""
@@ -137,19 +214,34 @@ class AccountClient:
         except AutotagError as error:
             if not isinstance(error, CallNotMade):
                 self._notify_observer(error.reason, started_s)
+                self._share.answered(not isinstance(error, ServiceFailed))
             self._pause_after(error)
-            if reservation is not None and error.reason not in MAY_HAVE_BEEN_BILLED:
-                await self._budget.release(reservation, reservation.calls)
+            if error.reason not in MAY_HAVE_BEEN_BILLED:
+                await self.release(reservation)
             raise
+        self._rate_limits_in_a_row = 0
+        self._share.answered(True)
         self._notify_observer(None, started_s)
         return result
+
+    async def release(self, reservation: Reservation | None, calls: int | None = None) -> None:
+        """Return calls that were not made, by default all. What cannot be returned stays counted: the limit holds."""
+        if reservation is None:
+            return
+        try:
+            await self._budget.release(reservation, reservation.calls if calls is None else calls)
+        except TryLater as error:
+            _log.warning("calls that were not made stay counted", provider=self.account.provider, error=str(error))
 
     def _notify_observer(self, failure: str | None, started_s: float) -> None:
         self.rules.observer.called(self.account.provider, self.account.instance, failure, time.monotonic() - started_s)
 
     def _pause_after(self, error: AutotagError) -> None:
         if isinstance(error, RateLimited):
-            self._paused_until_s = max(self._paused_until_s, time.monotonic() + error.after_s)
+            # Without a wait that the service asks for, one of our own that grows: else each event would ask in vain.
+            self._rate_limits_in_a_row += 1
+            own_s = min(self.rules.longest_pause_s, 2.0 ** min(self._rate_limits_in_a_row, 16))
+            self._paused_until_s = max(self._paused_until_s, time.monotonic() + (error.after_s or own_s))
         elif isinstance(error, Misconfigured | Unavailable):
             # A whole library may be queued: one refused call now and then is enough to notice that the key works again.
             self._refusal = error
@@ -162,15 +254,10 @@ class AccountClient:
                 error=str(error),
             )
 
-    def _raise_if_blocked(self) -> None:
-        if self._refusal is not None and time.monotonic() < self._refused_until_s:
-            raise type(self._refusal)(str(self._refusal), reason=self._refusal.reason)
-        self._circuit.raise_if_open()
+    def _paused(self, left_s: float) -> CallNotMade:
+        return CallNotMade(f"{self._name} asked for a pause", reason="quota_exhausted", after_s=left_s)
 
-
-def _limiter(calls_per_second: float | None) -> AsyncLimiter | None:
-    """A token bucket of one second's calls, at least one: 0.5 a second is one call every two seconds."""
-    if calls_per_second is None:
-        return None
-    burst = max(1.0, calls_per_second)
-    return AsyncLimiter(burst, burst / calls_per_second)
+    def _no_turn(self, now_s: float) -> CallNotMade:
+        assert self.turns is not None  # noqa: S101 - without a rate every call has its turn
+        message = f"{self._name} has made the calls that `calls_per_second` allows for now"
+        return CallNotMade(message, reason="rate_limit", after_s=self.turns.come_back_s(now_s))

@@ -1,19 +1,27 @@
 """Sends queued items in batches; a single item is never delayed to fill a batch.
 
-A few workers send items as soon as there are any. Items accumulate only while all workers are busy, or held by a rate
-limit; the next free worker then takes as many as a call may hold.
+A few workers send items as soon as there are any. Items accumulate only while all workers are busy, or held by a limit;
+the next free worker then takes as many as a call may hold. Only where turns are scarce does a call wait up to a second,
+and only for items that are on their way.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
-from worker.errors import AutotagError, CannotBeDone, TryLater
+from worker.errors import AutotagError, CannotBeDone
 from worker.providers.cloud.account_client import AccountClient
+from worker.providers.cloud.budget import Reservation
+from worker.providers.cloud.errors import copy_of, stopping
+from worker.providers.cloud.sharing import Interest
+
+_LINGER_STEP_S = 0.05
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -29,12 +37,15 @@ class BatchLimits:
 
 @dataclass(slots=True, eq=False)
 class _Queued(Generic[_Item, _Result]):
-    """An item with the future of its result. `alone`: it must be the only one in its call."""
+    """An item with the future of its result. `taken`: it is in a batch. `alone`: in one of its own, in any case."""
 
     item: _Item
     size_bytes: int
+    interest: Interest
     future: asyncio.Future[_Result]
+    taken: bool = False
     alone: bool = False
+    since_s: float = field(default_factory=time.monotonic)
 
 
 class Batcher(Generic[_Item, _Result]):
@@ -56,14 +67,33 @@ class Batcher(Generic[_Item, _Result]):
         self._workers: set[asyncio.Task[None]] = set()
         self._sending = 0
         """Workers that have taken a batch."""
+        self._choosing = asyncio.Lock()
+        """Held by the worker that makes the next batch: a turn is taken only for items that are there."""
 
-    async def submit(self, item: _Item, size_bytes: int) -> _Result:
-        """The result for one item of `size_bytes` in the request. Raises the error of the item or of its whole call."""
+    async def submit(self, item: _Item, size_bytes: int, interest: Interest) -> _Result:
+        """The result for one item of `size_bytes` in the request. Raises the error of the item or of its whole call.
+
+        Raises CallNotMade if no call has taken it in time.
+        """
+        self._client.raise_if_blocked()
         loop = asyncio.get_running_loop()
-        queued: _Queued[_Item, _Result] = _Queued(item, size_bytes, loop.create_future())
+        queued: _Queued[_Item, _Result] = _Queued(item, size_bytes, interest, loop.create_future())
         self._queue.append(queued)
         self._start_worker_if_needed()
-        return await queued.future
+        try:
+            # Longer than a turn is waited for, so that what was promised one gets it.
+            await asyncio.wait({queued.future}, timeout=1.5 * self._client.rules.longest_wait_s)
+            if not queued.future.done() and not queued.taken:
+                raise self._client.too_long_in_line()
+            return await queued.future
+        finally:
+            queued.future.cancel()
+
+    def waited_s(self, now_s: float) -> float:
+        """How long the first item has waited for a call."""
+        while self._queue and self._queue[0].future.done():
+            self._queue.popleft()
+        return now_s - self._queue[0].since_s if self._queue else 0.0
 
     async def close(self) -> None:
         """Cancel all calls; items without a result fail with TryLater."""
@@ -71,7 +101,7 @@ class Batcher(Generic[_Item, _Result]):
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
-        self._fail(self._take_all(), _stopping())
+        self._fail(self._take_all(), stopping())
 
     def _start_worker_if_needed(self) -> None:
         # A worker runs at the loop's next iteration, so that items submitted in the same one share a batch.
@@ -82,35 +112,73 @@ class Batcher(Generic[_Item, _Result]):
     async def _work(self) -> None:
         try:
             while self._queue:
-                try:
-                    await self._client.wait_for_turn()
-                except AutotagError as error:
-                    self._fail(self._take_all(), error)
-                batch = self._next_batch()
-                if batch:
-                    self._sending += 1
-                    try:
-                        await self._send_batch(batch)
-                    finally:
-                        self._sending -= 1
+                async with AsyncExitStack() as held:
+                    async with self._choosing:
+                        batch = await self._choose(held)
+                    if batch:
+                        self._sending += 1
+                        try:
+                            await self._send_batch(batch)
+                        finally:
+                            self._sending -= 1
         finally:
             # Here, not in a done callback: an item submitted in between would count on a worker that has ended.
             self._workers.discard(asyncio.current_task())
 
-    async def _send_batch(self, batch: list[_Queued[_Item, _Result]]) -> None:
-        reservation = None
+    async def _choose(self, held: AsyncExitStack) -> list[_Queued[_Item, _Result]]:
+        """The next batch, once there are a place for it, put into `held`, and a turn; empty if nobody waits."""
+        await held.enter_async_context(self._client.place(None))  # each item bounds its own wait
+        await self._linger()
+        if not self._waiting():
+            return []
         try:
-            reservation = await self._client.reserve(len(batch))
-            reserved = len(batch) if reservation is None else reservation.calls
-            self._fail(batch[reserved:], self._client.budget_exhausted())
-            del batch[reserved:]
+            await self._client.wait_for_turn()
+        except AutotagError as error:
+            everything = self._take_all()
+            self._fail(everything, error)
+            self._keep_promises(len(everything))
+            return []
+        batch = self._next_batch()
+        self._keep_promises(len(batch))
+        if not batch and self._client.turns is not None:  # who was there has gone during the wait
+            self._client.turns.give_back()
+        return batch
+
+    def _keep_promises(self, items: int) -> None:
+        if self._client.turns is not None:
+            self._client.turns.keep_promises(items)
+
+    async def _linger(self) -> None:
+        """Where turns are scarce, wait for the items that have been promised this one and are on their way."""
+        turns = self._client.turns
+        if turns is None:
+            return
+        began_s = now_s = time.monotonic()
+        while now_s - began_s < turns.worth_waiting_s(len(self._queue), now_s):
+            await asyncio.sleep(_LINGER_STEP_S)
+            now_s = time.monotonic()
+
+    def _waiting(self) -> bool:
+        return any(not queued.future.done() for queued in self._queue)
+
+    async def _send_batch(self, batch: list[_Queued[_Item, _Result]]) -> None:
+        with ExitStack() as sending:
+            for queued in batch:
+                sending.enter_context(queued.interest.sending())
+            await self._send_taken(batch)
+
+    async def _send_taken(self, batch: list[_Queued[_Item, _Result]]) -> None:
+        try:
+            reservation = await self._reserve(batch)
+            if not batch:
+                return
             results = await self._client.send(lambda: self._send([queued.item for queued in batch]), reservation)
         except CannotBeDone as error:
             self._fail_or_send_alone(batch, error)
         except AutotagError as error:
             self._fail(batch, error)
         except asyncio.CancelledError:
-            self._fail(batch, _stopping())
+            self._fail(batch, stopping())
             raise
         except Exception as error:  # noqa: BLE001 - whatever went wrong, every future must be resolved
             self._fail(batch, error)
@@ -121,13 +189,28 @@ class Batcher(Generic[_Item, _Result]):
                 elif not queued.future.done():
                     queued.future.set_result(result)
 
+    async def _reserve(self, batch: list[_Queued[_Item, _Result]]) -> Reservation | None:
+        """Reserve a call for each item; those without one fail and are removed from the batch."""
+        reservation = await self._client.reserve(len(batch))
+        if reservation is not None:
+            self._fail(batch[reservation.calls :], self._client.budget_exhausted())
+            del batch[reservation.calls :]
+        unwanted = [queued for queued in batch if not queued.interest.wanted]
+        if not unwanted:
+            return reservation
+        # Those who waited have gone while the calls were reserved.
+        self._fail(unwanted, self._client.not_wanted())
+        batch[:] = [queued for queued in batch if queued not in unwanted]
+        await self._client.release(reservation, len(unwanted))
+        return None if reservation is None else replace(reservation, calls=len(batch))
+
     def _fail_or_send_alone(self, batch: list[_Queued[_Item, _Result]], error: CannotBeDone) -> None:
         """Handle the refusal of a whole call: of several items, send each alone to find the one at fault."""
         if len(batch) == 1:
             self._fail(batch, error)
             return
         for queued in reversed(batch):
-            queued.alone = True
+            queued.alone, queued.taken = True, False
             self._queue.appendleft(queued)
 
     def _next_batch(self) -> list[_Queued[_Item, _Result]]:
@@ -141,6 +224,7 @@ class Batcher(Generic[_Item, _Result]):
             self._queue.popleft()
             if first.future.done():  # its caller was cancelled
                 continue
+            first.taken = True
             batch.append(first)
             size_bytes += first.size_bytes
             if first.alone:
@@ -155,19 +239,6 @@ class Batcher(Generic[_Item, _Result]):
     @staticmethod
     def _fail(batch: list[_Queued[_Item, _Result]], error: Exception) -> None:
         for queued in batch:
+            queued.interest.note(error)
             if not queued.future.done():
-                queued.future.set_exception(_copy(error) if len(batch) > 1 else error)
-
-
-def _copy(error: Exception) -> Exception:
-    """An equal error: a shared one would collect the traceback of every place where it is raised.
-
-    `copy.copy` does not work here: it calls the constructor with the message alone.
-    """
-    copied = type(error).__new__(type(error), *error.args)
-    copied.__dict__.update(error.__dict__)
-    return copied
-
-
-def _stopping() -> TryLater:
-    return TryLater("the service is stopping; the call was broken off", reason="stopping")
+                queued.future.set_exception(copy_of(error) if len(batch) > 1 else error)

@@ -13,9 +13,12 @@ from circuitbreaker import STATE_HALF_OPEN, CircuitBreaker  # type: ignore[impor
 
 from worker.errors import ResourceExhausted
 from worker.providers.checks import CircuitState
-from worker.providers.cloud.errors import CallNotMade, RateLimited, ServiceFailed
+from worker.providers.cloud.errors import CallNotMade, NotTried, ServiceFailed
 
 _T = TypeVar("_T")
+
+_PROBE_EXPECTED_S = 10.0
+"""An event whose call is going to be the probe is expected this long: its image is fetched and decoded first."""
 
 
 class Circuit:
@@ -30,6 +33,7 @@ class Circuit:
             failure_threshold=failures, recovery_timeout=open_s, expected_exception=ServiceFailed, name=name
         )
         self._probing = False
+        self._probe_expected_until_s = 0.0
 
     @property
     def state(self) -> CircuitState:
@@ -39,24 +43,36 @@ class Circuit:
     def raise_if_open(self) -> None:
         """Raise CallNotMade if a call made now would not go through."""
         if self._breaker.opened or (self._half_open and self._probing):
-            left_s = max(1.0, float(self._breaker.open_remaining))
-            raise CallNotMade(
-                f"{self._name} failed {self._breaker.failure_count} times in a row and is left alone for {left_s:g} s",
-                reason="circuit_open",
-                after_s=left_s,
-            )
+            raise self._open()
+
+    def why_wait(self, now_s: float) -> CallNotMade | None:
+        """Why a call begun now (`now_s`, monotonic) would not go through, or None.
+
+        None while the circuit is half open is given once: the event that gets it is expected to be the probe.
+        """
+        if self._breaker.opened or (self._half_open and (self._probing or now_s < self._probe_expected_until_s)):
+            return self._open()
+        if self._half_open:
+            self._probe_expected_until_s = now_s + _PROBE_EXPECTED_S
+        return None
+
+    def _open(self) -> CallNotMade:
+        left_s = max(1.0, float(self._breaker.open_remaining))
+        message = f"{self._name} has failed repeatedly and is left alone for a while"
+        return CallNotMade(message, reason="circuit_open", after_s=left_s)
 
     async def call(self, request: Callable[[], Awaitable[_T]]) -> _T:
         """Make a request and record its outcome. Raises what `request` raises, or CallNotMade without calling it."""
         self.raise_if_open()
         probe = self._half_open
         self._probing = self._probing or probe
+        self._probe_expected_until_s = 0.0
         try:
             result = await request()
         except ServiceFailed:
             with self._breaker:  # the library counts what leaves this block
                 raise
-        except (RateLimited, ResourceExhausted):
+        except (NotTried, ResourceExhausted):
             raise  # no evidence either way: the service has done no work, or no call could be made
         except Exception:
             self._breaker.reset()  # a refusal is a response: the service works

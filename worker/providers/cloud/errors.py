@@ -5,19 +5,30 @@ All are `TryLater`: the pipeline sees them as that once the retries in place are
 
 from __future__ import annotations
 
+import re
+
 from worker.errors import TryLater
+
+_VARYING = re.compile(r"\S*\d\S*")
 
 
 class ServiceFailed(TryLater):
     """No usable response: connection, timeout, 408, 5xx, garbage. Retried in place; counts towards the circuit."""
 
 
-class RateLimited(TryLater):
+class NotTried(TryLater):
+    """The service has done nothing for the image, so this is no attempt of the event."""
+
+    def __init__(self, message: str, *, reason: str, after_s: float = 0.0) -> None:
+        super().__init__(message, reason=reason, after_s=after_s, counted=False)
+
+
+class RateLimited(NotTried):
     """The service is healthy but asks for fewer calls (429). Retried in place; does not count towards the circuit."""
 
 
-class CallNotMade(TryLater):
-    """The circuit is open or the service asked for a long pause, so no call was made. Not retried in place."""
+class CallNotMade(NotTried):
+    """A limit of our own, an open circuit or a pause kept the call from being made. Not retried in place."""
 
 
 # The reasons of ServiceFailed that are decided in more than one module.
@@ -35,6 +46,7 @@ def transient_error(service: str, status: int, after_s: float, message: str) -> 
 
     `message` is the service's own, without the key; `after_s` the wait that it asked for, 0 without one.
     """
+    message = steady(message)
     if status == 429:
         return RateLimited(
             f"{service} asks for fewer calls (HTTP 429): {message}", reason="quota_exhausted", after_s=after_s
@@ -44,3 +56,26 @@ def transient_error(service: str, status: int, after_s: float, message: str) -> 
             f"{service} failed with HTTP {status}: {message}", reason="service_failed", after_s=after_s
         )
     return None
+
+
+def steady(text: str) -> str:
+    """A service's text without its numbers: waits, times and request ids make equal failures look different.
+
+    One message id stands for one set of bytes, and what is said here becomes a part of a result.
+    """
+    return _VARYING.sub("…", text)
+
+
+def stopping() -> TryLater:
+    """The error for a call that was broken off because the service stops: nobody knows how it would have ended."""
+    return TryLater("the service is stopping; the call was broken off", reason="stopping", counted=False)
+
+
+def copy_of(error: BaseException) -> BaseException:
+    """An equal error: a shared one would collect the traceback of every place where it is raised.
+
+    `copy.copy` does not work here: it calls the constructor with the message alone.
+    """
+    copied = type(error).__new__(type(error), *error.args)
+    copied.__dict__.update(error.__dict__)
+    return copied

@@ -11,7 +11,9 @@ import asyncio
 import json
 import logging
 import ssl
+import time
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 import certifi
@@ -20,14 +22,22 @@ from pydantic import SecretStr
 
 from worker.errors import AutotagError, CannotBeDone, Misconfigured, exhausted
 from worker.operations.printable import printable
-from worker.providers.cloud.errors import CONNECTION_LOST, GARBLED_ANSWER, TIMED_OUT, UNREACHABLE, ServiceFailed
+from worker.providers.cloud.errors import (
+    CONNECTION_LOST,
+    GARBLED_ANSWER,
+    TIMED_OUT,
+    UNREACHABLE,
+    CallNotMade,
+    ServiceFailed,
+)
 from worker.settings import CloudCallsSettings
 from worker.sources.blocking import BlockingCalls
-from worker.sources.network import CheckedNetwork, system_resolver
+from worker.sources.network import CheckedNetwork, Resolver, system_resolver
 
 _MAXIMUM_RESPONSE_BYTES = 4 * 1024 * 1024
 _MAXIMUM_QUOTE_LENGTH = 300
-_MAXIMUM_CONCURRENT_LOOKUPS = 8
+_MAXIMUM_CONCURRENT_LOOKUPS = 32
+_LOOKUP_POLL_S = 0.05
 _KEEPALIVE_S = 15.0
 
 
@@ -77,11 +87,12 @@ class HttpClient:
         self._connect_timeout_s = settings.connect_timeout_s
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=_ssl_context(settings),
-            max_connections=settings.maximum_connections,
+            max_connections=None,  # calls are limited before they come here, fairly: see places.py
+            max_keepalive_connections=settings.maximum_connections,
             keepalive_expiry=_KEEPALIVE_S,
             http2=True,
             network_backend=CheckedNetwork(
-                system_resolver(BlockingCalls(_MAXIMUM_CONCURRENT_LOOKUPS)),
+                _patient_resolver(BlockingCalls(_MAXIMUM_CONCURRENT_LOOKUPS)),
                 allow_private=settings.allow_private_endpoints,
             ),
         )
@@ -158,6 +169,25 @@ class HttpClient:
                 return ServiceFailed(f"{self._service} could not be reached: {message}", reason=UNREACHABLE)
             case _:
                 return ServiceFailed(f"{self._service} broke the connection off ({message})", reason=CONNECTION_LOST)
+
+
+def _patient_resolver(calls: BlockingCalls) -> Resolver:
+    """A resolver that waits for a thread: that all are taken is no failure of the service whose name is looked up."""
+    system = system_resolver(calls)
+
+    async def resolve(host: str, port: int, timeout_s: float) -> list[str]:
+        try:
+            return [str(ip_address(host.strip("[]")))]
+        except ValueError:
+            pass  # a name
+        deadline_s = time.monotonic() + timeout_s / 2
+        while calls.full:
+            if time.monotonic() > deadline_s:
+                raise CallNotMade(f"too many names are being looked up to call {host}", reason="lookups_at_once")
+            await asyncio.sleep(_LOOKUP_POLL_S)
+        return await system(host, port, timeout_s)
+
+    return resolve
 
 
 def silence_http_libraries() -> None:

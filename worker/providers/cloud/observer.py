@@ -16,6 +16,10 @@ class CallObserver(Protocol):
         """A failed call is about to be retried."""
         ...
 
+    def put_off(self, provider: str, instance: str, reason: str) -> None:
+        """An image waits for a limit, uncounted, instead of being sent."""
+        ...
+
 
 class NoObserver:
     """An observer that ignores everything."""
@@ -25,6 +29,9 @@ class NoObserver:
 
     def retried(self, provider: str, instance: str) -> None:
         """Ignore the retry."""
+
+    def put_off(self, provider: str, instance: str, reason: str) -> None:
+        """Ignore the wait."""
 
 
 NO_OBSERVER = NoObserver()

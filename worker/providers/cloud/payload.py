@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from worker.errors import CannotBeDone
 from worker.images.requests import JpegLimits
@@ -55,6 +55,17 @@ class Payload:
     def size_bytes(self) -> int:
         """Its size in bytes."""
         return self.image.content.size_bytes if self.jpeg is None else len(self.jpeg)
+
+    def owned(self) -> Payload:
+        """The same with a descriptor of its own, for a call that may outlast its caller; `close` closes it."""
+        if self.jpeg is not None:
+            return self
+        return Payload(replace(self.image, content=self.image.content.duplicate()), None)
+
+    def close(self) -> None:
+        """Close the descriptor of an `owned` payload."""
+        if self.jpeg is None:
+            self.image.content.close()
 
     async def read(self) -> bytes:
         """Its bytes, read only now so that queued images are not held in memory."""

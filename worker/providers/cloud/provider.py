@@ -11,26 +11,29 @@ import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Generic, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import structlog
 from pydantic import SecretStr
 
-from worker.errors import AutotagError, Misconfigured
+from worker.errors import AutotagError, Misconfigured, TryLater, Unavailable
 from worker.images.content import Content
 from worker.images.requests import JpegLimits, PixelRecipe
 from worker.messages import ImageFacts
 from worker.providers.base import Answer, Image
 from worker.providers.checks import CircuitState, ProviderCheck, Severity
 from worker.providers.cloud.account_client import Account, AccountClient, AccountRules
-from worker.providers.cloud.budget import CallBudget
+from worker.providers.cloud.budget import CallBudget, make_budget
 from worker.providers.cloud.cache import AnswerCache
 from worker.providers.cloud.check_image import GREY_SIDE, grey_png
 from worker.providers.cloud.errors import TIMED_OUT
 from worker.providers.cloud.http_client import HttpClient, silence_http_libraries
 from worker.providers.cloud.payload import Payload, ServiceLimits, prepare_payload
+from worker.providers.cloud.places import Places
 from worker.providers.cloud.retries import RetryPolicy, call_with_retries
+from worker.providers.cloud.sharing import Interest, SharedCalls
 from worker.providers.registry import ProviderContext
 from worker.settings import DEFAULTS, InstanceSettings
 from worker.settings.instance import CloudSettings
@@ -86,13 +89,17 @@ class CloudProvider(ABC, Generic[S, C]):
         self._cloud = cloud
         self._rules = AccountRules(
             cloud.maximum_calls_at_once,
+            cloud.turn_maximum_wait_s,
+            context.settings.retry.delays_s,
             cloud.failures_to_open_circuit,
             cloud.circuit_open_s,
             cloud.refused_key_pause_s,
             cloud.retry_maximum_wait_s,
             context.call_observer,
         )
-        self._budget = CallBudget(context.state_dir / "cloud-calls.sqlite3")
+        self._budget = make_budget(context.settings)
+        self._places = Places(shared=cloud.maximum_connections, each=cloud.maximum_calls_at_once)
+        self._shared = SharedCalls()
         self._cache_dir = context.cache_dir / "cloud-answers" / self.name
         self._cache: AnswerCache | None = None
         self._http_client: HttpClient | None = None
@@ -111,11 +118,13 @@ class CloudProvider(ABC, Generic[S, C]):
         """Settings besides the endpoint that influence the service's answer, as JSON values for the cache key."""
 
     @abstractmethod
-    def make_account_client(self, account: Account, rules: AccountRules, budget: CallBudget) -> C:
+    def make_account_client(self, account: Account, rules: AccountRules, budget: CallBudget, places: Places) -> C:
         """A new client for an account."""
 
     @abstractmethod
-    async def request_tags(self, client: C, endpoint: Endpoint, section: S, payload: Payload) -> Answer:
+    async def request_tags(
+        self, client: C, endpoint: Endpoint, section: S, payload: Payload, interest: Interest
+    ) -> Answer:
         """One attempt for one image. Raises one of the errors of `worker.errors`."""
 
     def enabled(self, instance: InstanceSettings) -> bool:
@@ -142,21 +151,52 @@ class CloudProvider(ABC, Generic[S, C]):
         """None: a service fails for one instance or for a while only; `tag` raises that for each image."""
         return None
 
+    def why_wait(self, instance_name: str, instance: InstanceSettings) -> TryLater | Unavailable | None:
+        """Why no call could be made for an instance now; None promises one. What is set wrong, `tag` raises."""
+        section = self.section(instance)
+        try:
+            why = self._account_client(instance_name, section, self.endpoint(section)).why_wait()
+        except Misconfigured:
+            return None
+        if why is not None:
+            self._rules.observer.put_off(self.name, instance_name, why.reason)
+        return why
+
     async def tag(self, image: Image, instance: InstanceSettings) -> Answer:
         """Request tags for an image. Raises CannotBeDone, TryLater, Misconfigured or Unavailable."""
         section = self.section(instance)
         endpoint = self.endpoint(section)
-        key = ""
-        if self._cache is not None:
-            key = AnswerCache.key(
-                image.facts.sha256, endpoint.url, endpoint.api_version, section.resize, *self.answer_settings(section)
-            )
-            if (cached := await self._cache.get(key)) is not None:
-                return cached
+        key = AnswerCache.key(
+            image.facts.sha256, endpoint.url, endpoint.api_version, section.resize, *self.answer_settings(section)
+        )
+        if self._cache is not None and (cached := await self._cache.get(key)) is not None:
+            return cached
         client = self._account_client(image.instance, section, endpoint)
-        payload = await prepare_payload(image, endpoint.limits, resize=section.resize)
+        shared_as = (client.account, key)
+        if (kept := self._shared.kept(shared_as)) is not None:
+            return kept
+        call = self._shared.running(shared_as)
+        if call is None:
+            payload = await prepare_payload(image, endpoint.limits, resize=section.resize)
+            call = self._shared.running(shared_as)  # another may have begun it meanwhile
+            if call is None:
+                owned = payload.owned()
+                call = self._shared.begin(shared_as, partial(self._call, client, endpoint, section, owned, key))
+                call.on_end(owned.close)
+        try:
+            return await call.answer()
+        except TryLater as error:
+            if not error.counted:
+                self._rules.observer.put_off(self.name, image.instance, error.reason)
+            raise
+
+    async def _call(
+        self, client: C, endpoint: Endpoint, section: S, payload: Payload, key: str, interest: Interest
+    ) -> Answer:
+        """The answer for an image, for all who wait for it; repeated where that may help."""
+        image = payload.image
         answer = await call_with_retries(
-            lambda: self.request_tags(client, endpoint, section, payload),
+            lambda: self.request_tags(client, endpoint, section, payload, interest),
             RetryPolicy(
                 section.maximum_number_of_attempts,
                 section.retry_total_s,
@@ -164,6 +204,7 @@ class CloudProvider(ABC, Generic[S, C]):
                 self._cloud.retry_maximum_wait_s,
             ),
             on_retry=lambda: self._rules.observer.retried(self.name, image.instance),
+            interest=interest,
             provider=self.name,
             instance=image.instance,
             asset_id=image.asset_id,
@@ -187,11 +228,13 @@ class CloudProvider(ABC, Generic[S, C]):
 
     async def close(self) -> None:
         """Close all connections; calls in flight end with TryLater."""
+        await self._shared.close()
         for client in self._account_clients.values():
             await client.close()
         if self._http_client is not None:
             await self._http_client.close()
             self._http_client = None
+        await self._budget.close()
 
     def review(self, name: str, instance: InstanceSettings) -> list[ProviderCheck]:
         """Problems visible in the settings of the instance `name` alone. Makes no call."""
@@ -214,14 +257,14 @@ class CloudProvider(ABC, Generic[S, C]):
         if not section.enabled or any(check.severity is Severity.ERROR for check in checks):
             return checks
         endpoint = self.endpoint(section)
-        client = self.make_account_client(self._account(name, section, endpoint), self._rules, self._budget)
+        client = self._new_client(self._account(name, section, endpoint))
         started_s = time.monotonic()
         with Content.from_bytes(grey_png(), "check") as content:
             facts = ImageFacts(format="PNG", width=GREY_SIDE, height=GREY_SIDE, sha256="0" * 64)
             image = Image("the check's own image", name, content, facts, "image/png", None, _refuse_to_shrink)
             try:
                 async with asyncio.timeout(section.timeout_s + self._cloud.connect_timeout_s):
-                    answer = await self.request_tags(client, endpoint, section, Payload(image, None))
+                    answer = await self.request_tags(client, endpoint, section, Payload(image, None), Interest())
             except TimeoutError:
                 message = f"{self.service} gave no answer within {section.timeout_s:g} s"
                 return [*checks, self._check(name, Severity.ERROR, TIMED_OUT, message)]
@@ -271,11 +314,14 @@ class CloudProvider(ABC, Generic[S, C]):
         account = self._account(instance, section, endpoint)
         client = self._account_clients.get(instance)
         if client is None or client.account != account:
-            client = self._account_clients[instance] = self.make_account_client(account, self._rules, self._budget)
+            client = self._account_clients[instance] = self._new_client(account)
         self._account_clients.move_to_end(instance)
         if len(self._account_clients) > _MAXIMUM_ACCOUNT_CLIENTS:
             self._account_clients.popitem(last=False)
         return client
+
+    def _new_client(self, account: Account) -> C:
+        return self.make_account_client(account, self._rules, self._budget, self._places)
 
     def _account(self, instance: str, section: S, endpoint: Endpoint) -> Account:
         key = section.api_key or SecretStr("")

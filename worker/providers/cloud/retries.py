@@ -10,10 +10,12 @@ from typing import TypeVar
 
 import structlog
 import tenacity
+from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from worker.errors import TryLater
 from worker.providers.cloud.errors import TIMED_OUT, RateLimited, ServiceFailed
+from worker.providers.cloud.sharing import Interest
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
@@ -52,18 +54,31 @@ class FullJitterOrRetryAfter(wait_base):
         return max(wait_s, _requested_wait_s(retry_state))
 
 
+class _StopUnwanted(stop_base):
+    """Stop when nobody waits for the answer any more."""
+
+    def __init__(self, interest: Interest) -> None:
+        self._interest = interest
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
+        return not self._interest.wanted
+
+
 async def call_with_retries(
     request: Callable[[], Awaitable[_T]],
     policy: RetryPolicy,
     on_retry: Callable[[], None] = lambda: None,
+    interest: Interest | None = None,
     **log_fields: object,
 ) -> _T:
     """The result of `request`, which is repeated while it raises ServiceFailed or RateLimited.
 
     When the policy allows no further attempt, the last error is raised as TryLater, with the wait that the service
-    asked for in `after_s`. A wait that would end after `total_s` is not begun. `on_retry` is called before each wait;
-    `log_fields` identify the call in the log.
+    asked for in `after_s`; it is counted unless the service has done nothing. A wait that would end after `total_s` is
+    not begun, nor a further attempt when `interest` says that nobody waits any more. `on_retry` is called before each
+    wait; `log_fields` identify the call in the log.
     """
+    interest = interest or Interest()
 
     def before_sleep(state: tenacity.RetryCallState) -> None:
         _log_retry(state, log_fields)
@@ -75,6 +90,7 @@ async def call_with_retries(
         stop=tenacity.stop_any(
             tenacity.stop_after_attempt(policy.maximum_number_of_attempts),
             tenacity.stop_before_delay(policy.total_s),
+            _StopUnwanted(interest),
         ),
         before_sleep=before_sleep,
         retry_error_callback=_raise_last_error,
@@ -91,6 +107,7 @@ async def call_with_retries(
     raise TryLater(
         f"no answer within {policy.total_s:g} s, all attempts and waiting for its turn included (`retry_total_s`)",
         reason=TIMED_OUT,
+        counted=interest.tried,
     )
 
 
@@ -114,5 +131,4 @@ def _log_retry(state: tenacity.RetryCallState, log_fields: dict[str, object]) ->
 def _raise_last_error(state: tenacity.RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, TryLater):  # no other error is retried
-        message = f"{error} (call {state.attempt_number}, the last for now)"
-        raise TryLater(message, reason=error.reason, after_s=error.after_s)
+        raise TryLater(str(error), reason=error.reason, after_s=error.after_s, counted=error.counted)

@@ -20,7 +20,8 @@ from pydantic import SecretStr
 
 from worker.errors import CannotBeDone, TryLater
 from worker.providers.base import Answer, Suggestion
-from worker.providers.cloud.budget import CallBudget
+from worker.providers.cloud.budget import why_it_does_not_last
+from worker.providers.cloud.budget_file import FileBudget
 from worker.providers.cloud.cache import AnswerCache
 from worker.providers.cloud.check_image import GREY_SIDE, grey_png
 from worker.providers.cloud.circuit import Circuit
@@ -29,6 +30,7 @@ from worker.providers.cloud.http_client import KeyHeader
 from worker.providers.cloud.retries import FullJitterOrRetryAfter, RetryPolicy, call_with_retries
 from worker.providers.cloud.retry_after import MAXIMUM_RETRY_AFTER_S, retry_after_s
 from worker.providers.cloud.suggestions import parse_suggestions
+from worker.settings import Settings
 
 NOON_S = 1_795_435_200.0
 
@@ -150,7 +152,7 @@ class TestCircuit:
             await circuit.call(fail)
         assert circuit.state == "open"
         clock.now_s += 1
-        with pytest.raises(CallNotMade, match="2 times in a row") as caught:
+        with pytest.raises(CallNotMade, match="failed repeatedly") as caught:
             await circuit.call(succeed)
         assert caught.value.after_s == 59
 
@@ -179,10 +181,10 @@ class TestCircuit:
 
 RESERVE_MANY = """
 import asyncio, pathlib, sys
-from worker.providers.cloud.budget import CallBudget
+from worker.providers.cloud.budget_file import FileBudget
 
 async def run():
-    budget = CallBudget(pathlib.Path(sys.argv[1]))
+    budget = FileBudget(pathlib.Path(sys.argv[1]))
     reservations = await asyncio.gather(*(budget.reserve("p", "acme", 3, 100) for _ in range(25)))
     print(sum(each.calls for each in reservations))
 
@@ -192,7 +194,7 @@ asyncio.run(run())
 
 class TestBudget:
     async def test_it_is_separate_for_each_provider_and_instance(self, tmp_path: Path) -> None:
-        budget = CallBudget(tmp_path / "deep" / "calls.sqlite3")
+        budget = FileBudget(tmp_path / "deep" / "calls.sqlite3")
         assert (await budget.reserve("google", "a", 4, 5)).calls == 4
         assert (await budget.reserve("google", "a", 4, 5)).calls == 1
         assert (await budget.reserve("google", "a", 4, 5)).calls == 0
@@ -203,7 +205,7 @@ class TestBudget:
 
     async def test_it_renews_with_the_month_and_a_late_release_does_not_add_to_it(self, tmp_path: Path) -> None:
         now = datetime(2026, 12, 31, 23, 59, tzinfo=UTC)
-        budget = CallBudget(tmp_path / "calls.sqlite3", now=lambda: now)
+        budget = FileBudget(tmp_path / "calls.sqlite3", now=lambda: now)
         assert budget.renews() == datetime(2027, 1, 1, tzinfo=UTC)
         december = await budget.reserve("p", "a", 5, 5)
         now = datetime(2027, 1, 1, tzinfo=UTC)
@@ -213,7 +215,7 @@ class TestBudget:
         assert (await budget.reserve("p", "a", 5, 5)).calls == 0
 
     async def test_a_lower_limit_takes_effect_at_once(self, tmp_path: Path) -> None:
-        budget = CallBudget(tmp_path / "calls.sqlite3")
+        budget = FileBudget(tmp_path / "calls.sqlite3")
         await budget.reserve("p", "a", 10, 100)
         assert (await budget.reserve("p", "a", 1, 5)).calls == 0
 
@@ -227,19 +229,19 @@ class TestBudget:
         ]
         reserved = [int((await process.communicate())[0]) for process in processes]
         assert sum(reserved) == 100
-        assert await CallBudget(file).used("p", "acme") == 100
+        assert await FileBudget(file).used("p", "acme") == 100
 
     async def test_a_file_that_can_not_be_used_blocks_every_call(self, tmp_path: Path) -> None:
         (tmp_path / "calls.sqlite3").write_bytes(b"this is no database" * 100)
         with pytest.raises(TryLater, match="call budget") as caught:
-            await CallBudget(tmp_path / "calls.sqlite3").reserve("p", "a", 1, 5)
+            await FileBudget(tmp_path / "calls.sqlite3").reserve("p", "a", 1, 5)
         assert caught.value.reason == "budget_unusable"
 
     async def test_a_database_that_is_locked_too_long_is_reported(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("worker.providers.cloud.budget._BUSY_TIMEOUT_S", 0.1)
-        budget = CallBudget(tmp_path / "calls.sqlite3")
+        monkeypatch.setattr("worker.providers.cloud.budget_file._BUSY_TIMEOUT_S", 0.1)
+        budget = FileBudget(tmp_path / "calls.sqlite3")
         await budget.reserve("p", "a", 1, 5)
         holder = sqlite3.connect(tmp_path / "calls.sqlite3", isolation_level=None)
         try:
@@ -248,6 +250,38 @@ class TestBudget:
                 await budget.reserve("p", "a", 1, 5)
         finally:
             holder.close()
+
+
+class TestWhetherACountLasts:
+    def test_it_does_not_in_memory(self) -> None:
+        why = why_it_does_not_last(Settings.model_validate({"state_dir": "/dev/shm/autotag/not/made/yet"}))
+        assert why is not None
+        assert "tmpfs" in why
+
+    def test_it_does_not_where_the_settings_say_so(self) -> None:
+        settings = Settings.model_validate({"state_dir": "/", "state_dir_is_temporary": True})
+        assert "state_dir_is_temporary" in (why_it_does_not_last(settings) or "")
+
+    @pytest.mark.parametrize(
+        ("mounts", "lasts"),
+        [
+            ("1 0 8:1 / / rw - ext4 /dev/sda rw", True),
+            ("1 0 0:9 / / rw - overlay overlay rw", False),
+            ("1 0 0:9 / / rw - overlay overlay rw\n2 1 8:1 / /srv/our\\040state rw master:1 - xfs /dev/sdb rw", True),
+            ("1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:9 / /srv rw - tmpfs none rw", False),
+            ("2 1 0:9 / /srv rw - tmpfs none rw\n3 1 8:1 / /srv rw - ext4 /dev/sda rw", True),
+            ("1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:9 / /srv/our rw - tmpfs none rw", True),
+        ],
+        ids=["a disk", "a container", "a volume in a container", "memory", "mounted over", "a similar name"],
+    )
+    def test_the_file_system_of_the_directory_decides(
+        self, mounts: str, lasts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "mountinfo").write_text(mounts)
+        monkeypatch.setattr("worker.providers.cloud.budget._MOUNTS", tmp_path / "mountinfo")
+        monkeypatch.setattr(Path, "exists", lambda _self: True)
+        settings = Settings.model_validate({"state_dir": "/srv/our state/autotag"})
+        assert (why_it_does_not_last(settings) is None) is lasts
 
 
 class TestAnswerCache:

@@ -1,0 +1,154 @@
+"""One paid call for one image: callers with the same image share it, and it outlives the caller that began it.
+
+A caller is cancelled when its delivery is lost; the same event is then delivered again and joins the call. Answers are
+kept for a while, since they have been paid for: the caller may have gone before the answer came, or be lost with it
+before its result is confirmed. No further call is begun for nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from worker.providers.base import Answer
+from worker.providers.cloud.errors import NotTried, copy_of, stopping
+
+_log = structlog.get_logger(__name__)
+
+KEPT_ANSWERS = 1024
+KEPT_S = 600.0
+"""How many answers of one service are kept, and how long. A lost delivery is back in seconds; each answer takes about
+3 KB."""
+
+
+class Interest:
+    """Who waits for the answer about one image, and whether a call for it is being made. This one is always wanted."""
+
+    def __init__(self) -> None:
+        self._sending = 0
+        self._failed = False
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody still waits."""
+        return True
+
+    @property
+    def tried(self) -> bool:
+        """Whether the service has been asked and did not answer, or is being asked."""
+        return self._failed or self._sending > 0
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """A call is being made during the block: what it costs is spent, so it is brought to its end."""
+        self._sending += 1
+        try:
+            yield
+        except BaseException as error:
+            self.note(error)
+            raise
+        finally:
+            self._sending -= 1
+
+    def note(self, error: BaseException) -> None:
+        """A call has failed with this error."""
+        self._failed = self._failed or not isinstance(error, NotTried)
+
+
+class SharedCall(Interest):
+    """The work on one image's answer, in a task of its own, and those who wait for it."""
+
+    def __init__(self, work: Callable[[Interest], Awaitable[Answer]]) -> None:
+        super().__init__()
+        self._callers = 0
+        self._task = asyncio.create_task(self._run(work))
+
+    async def _run(self, work: Callable[[Interest], Awaitable[Answer]]) -> Answer:
+        return await work(self)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody still waits."""
+        return self._callers > 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing to join any more."""
+        return self._task.done() or self._task.cancelling() > 0
+
+    async def answer(self) -> Answer:
+        """Wait for the answer. Raises the error of the call. When the last who waits is cancelled, no call is begun."""
+        self._callers += 1
+        try:
+            await asyncio.wait({self._task})
+        finally:
+            self._callers -= 1
+            if not self.wanted and not self._sending:
+                self._task.cancel()
+        if self._task.cancelled():
+            raise stopping()
+        if (error := self._task.exception()) is not None:
+            raise copy_of(error)
+        return self._task.result()
+
+    def answer_to_keep(self) -> Answer | None:
+        """The answer, if there is one; one that is not whole only if nobody waits for it."""
+        if self._task.cancelled() or self._task.exception() is not None:
+            return None
+        answer = self._task.result()
+        return answer if answer.note is None or not self.wanted else None
+
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the work has ended, before those who wait are woken."""
+        self._task.add_done_callback(lambda _task: callback())
+
+    async def close(self) -> None:
+        """Break the call off; those who wait get TryLater."""
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
+
+class SharedCalls:
+    """The calls to one service that are being worked on, and its latest answers, by account and content."""
+
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
+        self._calls: dict[Hashable, SharedCall] = {}
+        self._kept: OrderedDict[Hashable, tuple[Answer, float]] = OrderedDict()
+
+    def kept(self, key: Hashable) -> Answer | None:
+        """An answer that has been paid for already."""
+        answer, until_s = self._kept.get(key, (None, 0.0))
+        return answer if self._now_s() < until_s else None
+
+    def running(self, key: Hashable) -> SharedCall | None:
+        """The call to join, if there is one."""
+        call = self._calls.get(key)
+        return None if call is None or call.ended else call
+
+    def begin(self, key: Hashable, work: Callable[[Interest], Awaitable[Answer]]) -> SharedCall:
+        """Begin a call; others who ask for the same key meanwhile join it."""
+        call = self._calls[key] = SharedCall(work)
+        call.on_end(lambda: self._on_end(key, call))
+        return call
+
+    async def close(self) -> None:
+        """Break all calls off."""
+        await asyncio.gather(*(call.close() for call in tuple(self._calls.values())))
+
+    def _on_end(self, key: Hashable, call: SharedCall) -> None:
+        if self._calls.get(key) is call:
+            del self._calls[key]
+        if (answer := call.answer_to_keep()) is None:
+            return
+        if not call.wanted:
+            _log.info("an answer came when nobody waited any more; it is kept for a redelivery", for_s=KEPT_S)
+        self._kept[key] = (answer, self._now_s() + KEPT_S)
+        self._kept.move_to_end(key)
+        if len(self._kept) > KEPT_ANSWERS:
+            self._kept.popitem(last=False)
