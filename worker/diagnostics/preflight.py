@@ -21,8 +21,9 @@ from worker.models.catalogue import BUILT_IN, find_package
 from worker.models.manifest import ModelMissing
 from worker.operations.metrics import Metrics
 from worker.providers.checks import Checkable, Severity
+from worker.providers.cloud.budget import make_budget, why_it_does_not_last
 from worker.providers.registry import make_enabled
-from worker.settings import Settings
+from worker.settings import InstanceSettings, Settings
 from worker.supervision.decoder_pool import DecoderPool
 
 
@@ -51,6 +52,7 @@ async def check_service(settings: Settings) -> AsyncIterator[CheckResult]:
         ("headers", _headers),
         ("decoder", _decoder),
         ("model", _model),
+        ("budget", _budget),
     )
     for subject, check in checks:
         try:
@@ -149,6 +151,32 @@ async def _decoder(settings: Settings) -> CheckResult:
     finally:
         await engine.close()
     return CheckResult("decoder", "ok", f"starts; sandbox: {hello.get('sandbox', 'none')}")
+
+
+async def _budget(settings: Settings) -> CheckResult:
+    limited = [name for name, each in settings.by_instance().items() if _has_limit(each)]
+    if not limited:
+        return CheckResult("budget", "ok", "no instance has a limit on the calls of a month")
+    where = "on Redis" if settings.cloud.budget_url is not None else f"in {settings.state_dir}"
+    if settings.cloud.budget_url is None and (why := why_it_does_not_last(settings)) is not None:
+        message = (
+            f"`calls_per_month` of {', '.join(limited)} can't be kept: {why}, so each start would begin at 0 again. "
+            "Set `cloud.budget_url`, or `state_dir` to a directory on a disk that stays"
+        )
+        return CheckResult("budget", "failed", message)
+    budget = make_budget(settings)
+    try:
+        await budget.used("check", limited[0])
+    finally:
+        await budget.close()
+    return CheckResult("budget", "ok", f"the calls of a month are counted {where}, for {', '.join(limited)}")
+
+
+def _has_limit(instance: InstanceSettings) -> bool:
+    return any(
+        service.enabled and service.calls_per_month is not None
+        for service in (instance.google_cloud_vision, instance.microsoft_vision)
+    )
 
 
 async def _model(settings: Settings) -> CheckResult:

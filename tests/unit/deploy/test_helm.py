@@ -119,6 +119,44 @@ def test_values_that_make_no_sense_are_refused(values: dict[str, Any]) -> None:
         render(values)
 
 
+LIMITED = {"config": "[defaults.microsoft_vision]\nenabled = true\ncalls_per_month = 5000\n"}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        LIMITED,
+        {"config": "defaults.microsoft_vision = {enabled = true, calls_per_month = 5000}"},
+        LIMITED | {"secrets": {"values": {"amqp__password": "marker"}}},
+        LIMITED | {"state": {"existingClaim": "autotag"}},
+        LIMITED | {"state": {"existingClaim": "autotag"}, "replicas": 1, "keda": EVERYTHING["keda"]},
+    ],
+    ids=["as shipped", "inline", "another secret", "two pods", "KEDA"],
+)
+def test_a_monthly_limit_is_refused_where_no_count_lasts(values: dict[str, Any]) -> None:
+    with pytest.raises(helm_python.HelmError, match="schema"):
+        render(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        LIMITED | {"budget": {"redisInSecret": True}, "secrets": {"existingSecret": "mine"}},
+        LIMITED | {"secrets": {"values": {"cloud__budget_url": "redis://:marker@redis/0"}}},
+        LIMITED | {"state": {"existingClaim": "autotag"}, "replicas": 1},
+        {"config": "# calls_per_month = 5000\n"},
+    ],
+    ids=["Redis in a secret of one's own", "Redis in the chart's secret", "a claim for one pod", "a comment"],
+)
+def test_a_monthly_limit_is_accepted_where_the_count_lasts(values: dict[str, Any]) -> None:
+    manifests = render(values)
+    kubernetes_validate.validate(manifests["Deployment"], KUBERNETES_VERSIONS[-1], strict=True)
+    environment = {each["name"]: each["value"] for each in container(manifests)["env"]}
+    (state,) = [each for each in pod(manifests)["volumes"] if each["name"] == "state"]
+    assert ("emptyDir" in state) is (environment.get("AUTOTAG_STATE_DIR_IS_TEMPORARY") == "true")
+    assert ("persistentVolumeClaim" in state) is bool(values.get("state"))
+
+
 def test_the_pod_has_no_more_rights_than_it_needs() -> None:
     manifests = render(EVERYTHING)
     assert (
