@@ -5,6 +5,7 @@ from __future__ import annotations
 from structlog.testing import capture_logs
 
 from tests.support.scripted_provider import ScriptedProvider
+from worker.errors import TryLater
 from worker.providers.third_party import ThirdPartyProvider
 from worker.settings import InstanceSettings
 
@@ -41,3 +42,18 @@ def test_a_correct_one_is_delegated_to_with_its_optional_methods() -> None:
     off = ThirdPartyProvider(ScriptedProvider("off", enabled=False, refuses=lambda _mime_type: "not mine"))
     assert not off.enabled(InstanceSettings())
     assert off.refuses("image/png", InstanceSettings()) == "not mine"
+
+
+def test_one_that_knows_of_limits_of_its_own_is_asked_beforehand_and_any_other_can_be_asked() -> None:
+    waiting = TryLater("not its turn", reason="rate_limit", counted=False)
+
+    class Limited(ScriptedProvider):
+        def why_wait(self, instance_name: str, instance: InstanceSettings) -> TryLater | None:
+            if instance_name == "broken":
+                raise RuntimeError("a bug")
+            return waiting
+
+    limited = ThirdPartyProvider(Limited("limited"))
+    assert limited.why_wait("acme", InstanceSettings()) is waiting
+    assert limited.why_wait("broken", InstanceSettings()) is None
+    assert ThirdPartyProvider(ScriptedProvider("simple")).why_wait("acme", InstanceSettings()) is None

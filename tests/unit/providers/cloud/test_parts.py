@@ -25,7 +25,7 @@ from worker.providers.cloud.budget_file import FileBudget
 from worker.providers.cloud.cache import AnswerCache
 from worker.providers.cloud.check_image import GREY_SIDE, grey_png
 from worker.providers.cloud.circuit import Circuit
-from worker.providers.cloud.errors import CallNotMade, RateLimited, ServiceFailed, transient_error
+from worker.providers.cloud.errors import CallNotMade, RateLimited, ServiceFailed, steady, transient_error
 from worker.providers.cloud.http_client import KeyHeader
 from worker.providers.cloud.retries import FullJitterOrRetryAfter, RetryPolicy, call_with_retries
 from worker.providers.cloud.retry_after import MAXIMUM_RETRY_AFTER_S, retry_after_s
@@ -377,3 +377,16 @@ def test_a_name_that_cannot_be_seen_whole_is_left_out(name: str) -> None:
 def test_a_name_in_any_script_is_kept(name: str) -> None:
     kept, note = parse_suggestions("the service", [(f" {name}\n", 0.5)])
     assert ([each.name for each in kept], note) == ([name], None)
+
+
+@pytest.mark.parametrize(
+    ("text", "steady_text"),
+    [
+        ("Please retry after 26 seconds.", "Please retry after … seconds."),
+        ("replenished in 12.03:30:56.", "replenished in …"),
+        ("request d4d0d4f9-6e5b-4c5f failed", "request … failed"),
+        ("The service is unavailable.", "The service is unavailable."),
+    ],
+)
+def test_what_differs_from_one_time_to_the_next_is_not_quoted(text: str, steady_text: str) -> None:
+    assert steady(text) == steady_text
