@@ -18,7 +18,7 @@ import pytest
 from worker.amqp.broker import Broker
 from worker.amqp.delivery import ATTEMPT_HEADER, Delivery, Ending
 from worker.amqp.errors import Unpublishable
-from worker.amqp.in_hand import InHand, lane_prefetch
+from worker.amqp.in_hand import DEFERRALS_HEADER, InHand, lane_prefetch
 from worker.amqp.topology import Lane
 from worker.engine import Active, Engine
 from worker.errors import CannotBeDone, ResourceExhausted, TryLater, Unavailable
@@ -33,6 +33,7 @@ from worker.pipeline import ANSWERS_HEADER, Pipeline
 from worker.providers.base import Suggestion
 from worker.providers.replies import AskAgain, ProviderReplies, Reply, pack, unpack
 from worker.settings import Settings, settings_digest
+from worker.supervision.shares import OVER_SHARE
 from worker.tagging.results import Subject
 from worker.tagging.tagger import NotAllAsked, Tagged, Tagger
 
@@ -413,6 +414,35 @@ async def test_while_nobody_can_be_asked_no_image_is_fetched_and_no_attempt_coun
     assert await it.handle(attempt=2) is Ending.RETRIED
     (retry,) = it.broker.retried
     assert (retry["counted"], retry["at_least_s"], engine.opened) == (False, 60, 0)
+    assert it.broker.dead == []
+
+
+async def test_an_event_over_its_instances_share_is_put_off_uncounted_before_anything_is_done_for_it() -> None:
+    # Given an instance, one of several, that has its share in hand
+    in_hand, it = InHand(lane_prefetch(4)), Reloading()
+    in_hand.know(["default", "other"])
+    it.pipeline._in_hand = in_hand
+    async with in_hand.hold(Lane.LIVE, "default"), in_hand.hold(Lane.LIVE, "default"):
+        # When another of its events comes, for the last time that it may be tried
+        ending = await it.handle(attempt=1000)
+    # Then it returns after a while, as the same attempt; it was not tagged, which would have failed
+    assert ending is Ending.RETRIED
+    (how,) = it.broker.retried
+    assert (how["counted"], how["headers"]) == (False, {DEFERRALS_HEADER: 1})
+    assert 0 < cast("float", how["exactly_s"]) <= 60
+    assert it.broker.published == []
+    assert it.broker.dead == []
+
+
+async def test_an_event_over_its_instances_share_of_the_fetches_is_put_off_in_the_same_way() -> None:
+    async def over_share(*_: object, **__: object) -> Tagged:
+        raise TryLater("its fetches are all taken", reason=OVER_SHARE, counted=False)
+
+    it = Reloading()
+    it.outcome = over_share
+    assert await it.handle(attempt=1000) is Ending.RETRIED
+    (how,) = it.broker.retried
+    assert (how["counted"], how["headers"]) == (False, {DEFERRALS_HEADER: 1})
     assert it.broker.dead == []
 
 

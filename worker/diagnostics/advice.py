@@ -87,7 +87,18 @@ ADVICE = {
 
 
 _READINESS = frozenset(
-    {"by_operator", "nobody_can_tag", "broker_blocked", "no_decoder", "model_not_ready", "left_to_others"}
+    {
+        "by_operator",
+        "nobody_can_tag",
+        "no_decoder",
+        "model_not_ready",
+        "left_to_others",
+        "broker_blocked",
+        "results_cannot_be_published",
+        "retries_cannot_be_published",
+        "dead_letters_cannot_be_published",
+        "bytes_in_hand",
+    }
 )
 """Reasons of the service as a whole; `internal_error` of a connection is not that of an event."""
 

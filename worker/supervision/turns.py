@@ -30,6 +30,8 @@ OVERDUE_S = 30.0
 
 _OVERDUE_INTERVAL_S = 1.0
 _LONGEST_PAUSE_S = 1.0
+_PAUSE = 2.0
+"""Times what a bulk image took: so only every third live image finds one at work, and their median notices none."""
 _UNLIMITED = 1 << 30
 
 
@@ -116,11 +118,11 @@ class Precedence:
         self._bulk_began_s.pop(item, None)
 
     def _bulk_ends(self, item: WaitingImage) -> None:
-        """A child that has worked on a bulk image pauses for as long: else every second live image would find one."""
+        """No bulk image begins for a while, if live ones are expected."""
         began_s = self._bulk_began_s.pop(item, None)
         if began_s is not None:
             now_s = self._clock()
-            pause_s = min(now_s - began_s, _LONGEST_PAUSE_S)
+            pause_s = min(_PAUSE * (now_s - began_s), _LONGEST_PAUSE_S)
             self._bulk_from_s = now_s + pause_s
             if self._held_up and not self._live:
                 self._wake_after(pause_s if now_s - self._live_left_s < RECENT_S else 0.0)

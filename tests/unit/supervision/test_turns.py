@@ -94,8 +94,9 @@ async def test_while_live_images_are_expected_bulk_images_go_one_at_a_time_with_
         assert it.take() == "one"
         assert it.take() is None
         it.now_s += 0.3
-    assert it.take() is None, "the child pauses for as long as it has worked"
-    it.now_s += 0.31
+    it.now_s += 0.55
+    assert it.take() is None, "nothing begins for twice as long as that took"
+    it.now_s += 0.06
     assert it.take() == "two"
     it.now_s += RECENT_S
     assert it.take() == "three", "no live image is expected any more"
