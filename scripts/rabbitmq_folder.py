@@ -34,8 +34,12 @@ class BuildError(Exception):
 
 
 def cache() -> Path:
-    """Where folders are kept: AUTOTAG_CACHE_DIR, else the user's cache directory."""
-    return Path(os.environ.get("AUTOTAG_CACHE_DIR") or user_cache_path("autotag")).absolute()
+    """Where folders are kept: beside AUTOTAG_CACHE_DIR, else in the user's cache directory.
+
+    Not among the models: whatever copies or measures those has no use for an operating system.
+    """
+    models = os.environ.get("AUTOTAG_CACHE_DIR")
+    return Path(f"{models.rstrip('/')}-rabbitmq" if models else user_cache_path("autotag-rabbitmq")).absolute()
 
 
 def inside(root: Path) -> list[str]:
@@ -64,6 +68,7 @@ def ensure(release: str, package: str) -> Path:
         unfinished = Path(tempfile.mkdtemp(prefix=f"{root.name}.unfinished-", dir=directory))
         try:
             debootstrap(release, package, unfinished)
+            remove_devices(unfinished)
             unfinished.chmod(0o755)
             unfinished.rename(root)
         finally:
@@ -105,6 +110,16 @@ def debootstrap(release: str, package: str, target: Path) -> None:
         text = output.read()
     if done.returncode != 0:
         raise BuildError(f"`{' '.join(argv)}` failed with status {done.returncode}:\n{text[-2000:]}")
+
+
+def remove_devices(root: Path) -> None:
+    """Leave no device file in the folder: a program that copies it would read /dev/full or /dev/zero for ever.
+
+    Nothing lacks them, since the /dev of outside is mounted there.
+    """
+    for each in (root / "dev").rglob("*"):
+        if each.is_char_device() or each.is_block_device():
+            each.unlink()
 
 
 def mirror() -> list[str]:

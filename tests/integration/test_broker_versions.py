@@ -63,7 +63,7 @@ class TestAFolder:
         ]
         outcomes = [process.communicate(timeout=60) for process in both]
         assert [process.returncode for process in both] == [0, 0], outcomes
-        root = machine / "cache" / NAME
+        root = rabbitmq_folder.cache() / NAME
         assert [out.strip() for out, _ in outcomes] == [str(root)] * 2
         assert (root / "usr").is_dir()
         (arguments,) = record.read_text().splitlines()
@@ -71,11 +71,22 @@ class TestAFolder:
         assert rabbitmq_folder.ensure("trixie", "rabbitmq-server") == root
         assert len(record.read_text().splitlines()) == 1
 
+    @needs_root
+    def test_it_holds_no_device_that_a_copying_program_would_read_for_ever(self, machine: Path) -> None:
+        debootstrap(machine, 'mkdir "$target/dev" && mknod "$target/dev/full" c 1 7 && touch "$target/dev/file"')
+        root = rabbitmq_folder.ensure("trixie", "rabbitmq-server")
+        assert [each.name for each in (root / "dev").iterdir()] == ["file"]
+
+    def test_its_folder_is_not_among_the_models(self, machine: Path) -> None:
+        debootstrap(machine, ":")
+        rabbitmq_folder.ensure("trixie", "rabbitmq-server")
+        assert not (machine / "cache").exists()
+
     def test_one_that_cannot_be_made_leaves_nothing_and_the_error_shows_why(self, machine: Path) -> None:
         debootstrap(machine, 'mkdir "$target/usr"; echo "E: no such release"; exit 3')
         with pytest.raises(rabbitmq_folder.BuildError, match=r"(?s)status 3.*E: no such release"):
             rabbitmq_folder.ensure("trixie", "rabbitmq-server")
-        assert [path.name for path in (machine / "cache").iterdir()] == [f"{NAME}.lock"]
+        assert [path.name for path in rabbitmq_folder.cache().iterdir()] == [f"{NAME}.lock"]
 
     @needs_root
     def test_killed_while_it_is_made_no_process_goes_on_and_the_next_run_starts_afresh(self, machine: Path) -> None:
@@ -88,7 +99,7 @@ class TestAFolder:
         (machine / "bin/debootstrap").unlink()
         debootstrap(machine, 'mkdir "$target/usr"')
         rabbitmq_folder.ensure("trixie", "rabbitmq-server")
-        assert {path.name for path in (machine / "cache").iterdir()} == {NAME, f"{NAME}.lock"}
+        assert {path.name for path in rabbitmq_folder.cache().iterdir()} == {NAME, f"{NAME}.lock"}
 
     @needs_root
     def test_what_is_mounted_for_a_command_inside_is_seen_by_no_other_process(self, tmp_path: Path) -> None:
@@ -141,7 +152,7 @@ class TestWhichOneIsTaken:
         erts = "usr/lib/erlang/erts-15.2/bin"
         debootstrap(machine, f'mkdir -p "$target/{erts}"; touch "$target/{erts}/epmd"')
         found = rabbitmq_install.ensure(4)
-        assert found.root == machine / "cache" / NAME
+        assert found.root == rabbitmq_folder.cache() / NAME
         assert found.tool("epmd") == f"/{erts}/epmd"
         assert found.command("epmd")[0] == "unshare"
         assert (
