@@ -157,7 +157,7 @@ class Service:
             stack.push_async_callback(self._close)
             stack.push_async_callback(self._thumbnails.close)
             # Connected while the model is still being built, so that a wrong password is found out at once.
-            await self.broker.stop_consuming(Pause.STARTING)
+            await self._intake.begin()
             self._start_task(self.broker.start())
             self._start_task(self._intake.keep_current())
             opening = asyncio.create_task(self._open())
@@ -165,7 +165,6 @@ class Service:
             await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if opening.done():
                 opening.result()
-                await self.broker.resume_consuming(Pause.STARTING)
                 await stopping
             opening.cancel()
             await asyncio.wait({opening})
@@ -242,7 +241,7 @@ class Service:
         grace_s = self.settings.shutdown_grace_s
         _log.info("stopping", in_hand=len(self._in_hand), grace_s=grace_s)
         # A broker that is frozen, or has blocked us, does not answer: we take nothing more from it all the same.
-        cancelling = asyncio.create_task(self.broker.stop_consuming(Pause.STOPPING))
+        cancelling = asyncio.create_task(self.broker.stop_consuming(Pause.STOPPING, Pause.STOPPING.message))
         finish_by_s = self._end_by_s - min(_CLOSING_S, grace_s / 2)
         await asyncio.wait({cancelling, *self._in_hand.values()}, timeout=max(0.0, finish_by_s - time.monotonic()))
         late = list(self._in_hand.values())
@@ -337,7 +336,7 @@ class Service:
 
     async def pause(self) -> Status:
         """Take no more events until `resume`; what is in hand is finished."""
-        await self.broker.stop_consuming(Pause.BY_OPERATOR)
+        await self.broker.stop_consuming(Pause.BY_OPERATOR, Pause.BY_OPERATOR.message)
         _log.warning("paused by an operator")
         self.history.on_operator_action("paused", time.monotonic())
         return await self.status()

@@ -208,12 +208,13 @@ async def test_a_model_that_dies_at_every_job_is_disabled_and_no_image_is_blamed
     tmp_path: Path, fault: str, images: int
 ) -> None:
     recorder, before = NoticeRecorder(), open_descriptors()
-    async with model_pool(tmp_path, recorder, {"batch_size": 4}, every_job=fault) as pool:
+    options = {"batch_size": 4, "rule": RelaunchRule(3, 60.0)}
+    async with model_pool(tmp_path, recorder, options, every_job=fault) as pool:
         words = [f"image{number}" for number in range(images)]
         answers = await asyncio.gather(*(score(pool, word) for word in words), return_exceptions=True)
         assert [type(answer) for answer in answers] == [Unavailable] * images
-        assert "crashed more than 5 times" in (pool.disabled_reason or "")
-    assert len(recorder.crashes()) == 6
+        assert "crashed more than 3 times" in (pool.disabled_reason or "")
+    assert len(recorder.crashes()) == 4
     assert open_descriptors() == before
 
 

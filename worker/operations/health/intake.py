@@ -22,6 +22,9 @@ from worker.operations.health.status import Pause
 PATIENCE_S = 2.0
 """A child that is missing for less than this is being replaced, and events wait for it in hand."""
 
+START_S = 10.0
+"""For so long after an engine was opened what is missing is starting; nothing is wrong yet."""
+
 _UPDATE_EVERY_S = 1.0
 _ASK_ABOUT_OTHERS_EVERY_S = 10.0
 
@@ -31,11 +34,13 @@ class Situation:
     """What the decision is made from.
 
     `decoders_missing_s` and `model_missing_s`: for how long no child of that kind has been ready, 0 while one is.
-    `other_consumers`: how many other workers consume the same queues, as far as is known.
+    `opened_s` ago the engine was opened; None once all of its children have been ready. `other_consumers`: how many other
+    workers consume the same queues, as far as is known.
     """
 
     decoders_missing_s: float = 0.0
     model_missing_s: float = 0.0
+    opened_s: float | None = None
     other_consumers: int = 0
 
 
@@ -47,11 +52,16 @@ def reasons_to_pause(active: Active, situation: Situation) -> dict[Pause, str]:
     found: dict[Pause, str] = {}
     if not active.tags_anything:
         return found
-    if situation.decoders_missing_s > PATIENCE_S:
-        found[Pause.NO_DECODER] = Pause.NO_DECODER.message
     model = active.engine.model
-    if model is not None and model.disabled_reason is None and situation.model_missing_s > PATIENCE_S:
-        found[Pause.MODEL_NOT_READY] = Pause.MODEL_NOT_READY.message
+    model_missing = model is not None and model.disabled_reason is None and situation.model_missing_s > PATIENCE_S
+    decoders_missing = situation.decoders_missing_s > PATIENCE_S
+    if (model_missing or decoders_missing) and situation.opened_s is not None and situation.opened_s < START_S:
+        found[Pause.STARTING] = Pause.STARTING.message
+    else:
+        if decoders_missing:
+            found[Pause.NO_DECODER] = Pause.NO_DECODER.message
+        if model_missing:
+            found[Pause.MODEL_NOT_READY] = Pause.MODEL_NOT_READY.message
     if (lacking := active.lacking()) and situation.other_consumers:
         name, why = next(iter(lacking.items()))
         found[Pause.LEFT_TO_OTHERS] = f"{Pause.LEFT_TO_OTHERS.message} for the instance {name} ({why})"
@@ -59,7 +69,10 @@ def reasons_to_pause(active: Active, situation: Situation) -> dict[Pause, str]:
 
 
 class Intake:
-    """Applies `reasons_to_pause` to the broker: at a notice of a child, and every second."""
+    """Applies `reasons_to_pause` to the broker: at a notice of a child, and every second.
+
+    Until there is an engine, the service is starting.
+    """
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -67,13 +80,21 @@ class Intake:
         self._pauses: dict[Pause, str] = {}
         self._decoders_seen_s = self._model_seen_s = -math.inf
         """When a ready child of the kind was last seen (monotonic)."""
+        self._opened_at_s: float | None = None
         self._other_consumers = 0
         self._ask_about_others_at_s = 0.0
         self._updating = asyncio.Lock()
 
     def use(self, active: Active) -> None:
         """Decide about these settings and this engine from now on."""
+        if self._active is None:
+            self._opened_at_s = time.monotonic()
         self._active = active
+
+    async def begin(self) -> None:
+        """Take no events until there is an engine that can answer them."""
+        self._pauses = {Pause.STARTING: Pause.STARTING.message}
+        await self._broker.stop_consuming(Pause.STARTING, Pause.STARTING.message)
 
     async def keep_current(self) -> None:
         """Update every second, for as long as the service runs: some reasons arise and end by the clock alone."""
@@ -105,9 +126,12 @@ class Intake:
             self._decoders_seen_s = now_s
         if engine.model is None or engine.model.ready:
             self._model_seen_s = now_s
+        if self._decoders_seen_s == self._model_seen_s == now_s:
+            self._opened_at_s = None
         return Situation(
             now_s - self._decoders_seen_s,
             now_s - self._model_seen_s,
+            None if self._opened_at_s is None else now_s - self._opened_at_s,
             await self._count_others(now_s) if active.lacking() else 0,
         )
 

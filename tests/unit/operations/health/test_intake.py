@@ -10,7 +10,7 @@ import pytest
 from worker.amqp.broker import Broker
 from worker.amqp.topology import Lane
 from worker.engine import Active
-from worker.operations.health.intake import PATIENCE_S, Intake, Situation, reasons_to_pause
+from worker.operations.health.intake import PATIENCE_S, START_S, Intake, Situation, reasons_to_pause
 from worker.operations.health.status import Pause
 
 LONG_S = PATIENCE_S + 1
@@ -95,7 +95,7 @@ def test_what_is_missing_has_a_name(active: FakeActive, situation: Situation, pa
         (FakeActive(engine=FakeEngine(model=None)), Situation(model_missing_s=LONG_S)),
         (FakeActive(engine=FakeEngine(model=FakePool(False, "broken"))), Situation(model_missing_s=LONG_S)),
         (FakeActive(lacks={"acme": "the model is disabled"}), Situation(other_consumers=0)),
-        (FakeActive(tags_anything=False), Situation(LONG_S, LONG_S, 2)),
+        (FakeActive(tags_anything=False), Situation(LONG_S, LONG_S, other_consumers=2)),
     ],
     ids=[
         "a child that is just being replaced",
@@ -123,10 +123,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return times
 
 
-def gate(active: FakeActive) -> tuple[Intake, FakeBroker]:
+def gate(active: FakeActive, *, begun: bool = True) -> tuple[Intake, FakeBroker]:
     broker = FakeBroker()
     made = Intake(cast("Broker", broker))
-    made.use(cast("Active", active))
+    if begun:
+        made.use(cast("Active", active))
     return made, broker
 
 
@@ -145,8 +146,28 @@ async def test_the_broker_is_asked_once_for_each_change(clock: list[float]) -> N
     assert (broker.pauses, broker.changes) == ({}, 2)
 
 
-async def test_before_the_model_was_ready_for_the_first_time_no_event_is_taken(clock: list[float]) -> None:
-    it, broker = gate(FakeActive(engine=FakeEngine(model=FakePool(ready=False))))
+async def test_until_the_model_was_ready_for_the_first_time_no_event_is_taken(clock: list[float]) -> None:
+    # Given a service that has not even an engine yet
+    active = FakeActive(engine=FakeEngine(model=FakePool(ready=False)))
+    it, broker = gate(active, begun=False)
+    await it.begin()
+    await it.update()
+    assert set(broker.pauses) == {Pause.STARTING}
+    # When it has one, whose model does not get ready
+    it.use(cast("Active", active))
+    await it.update()
+    assert set(broker.pauses) == {Pause.STARTING}
+    clock.append(clock[-1] + START_S + 1)
+    await it.update()
+    # Then that has a name of its own
+    assert set(broker.pauses) == {Pause.MODEL_NOT_READY}
+    # And once it was ready, what is missing later is not starting
+    assert active.engine.model is not None
+    active.engine.model.ready = True
+    await it.update()
+    assert broker.pauses == {}
+    active.engine.model.ready = False
+    clock.append(clock[-1] + LONG_S)
     await it.update()
     assert set(broker.pauses) == {Pause.MODEL_NOT_READY}
 
