@@ -34,8 +34,8 @@ class Situation:
     """What the decision is made from.
 
     `decoders_missing_s` and `model_missing_s`: for how long no child of that kind has been ready, 0 while one is.
-    `opened_s` ago the engine was opened; None once all of its children have been ready. `other_consumers`: how many other
-    workers consume the same queues, as far as is known.
+    `opened_s` ago the engine was opened; None once all of its children have been ready. `other_consumers`: how many
+    other workers consume the same queues, as far as is known.
     """
 
     decoders_missing_s: float = 0.0
