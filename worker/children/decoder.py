@@ -6,6 +6,7 @@ is handled by the parent.
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -16,9 +17,18 @@ import PIL
 from PIL import Image
 
 from worker.children import loop, opening, rendering, sandbox
+from worker.children.picture import Picture
 from worker.errors import CannotBeDone, Misconfigured
 from worker.images.requests import Fit, Interpolation, JpegLimits, PixelRecipe
 from worker.supervision.packets import Packet
+
+_TINY_HEIC = (
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAWhtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAAACJpbG9jAAAAAERA"
+    "AAEAAQAAAAABjAABAAAAAAAAABwAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABodmMxAAAAAA5waXRtAAAAAAABAAAA6GlwcnAAAADJaXBjbwAA"
+    "AHVodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH//wNwAAADAJAAAAMAAAMAHroCQGEAAQApQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbq"
+    "rprm4CGgwIAAAAyAAAADAIRiAAEABkQBwXPBiQAAABRpc3BlAAAAAAAAAEAAAABAAAAAKGNsYXAAAAAQAAAAAQAAABAAAAAB////0AAAAAL////QAAAA"
+    "AgAAABBwaXhpAAAAAAMICAgAAAAXaXBtYQAAAAAAAAABAAEEgQIEgwAAACRtZGF0AAAAGCgBrwQSONz4laCSMKznLzyhXt7gkfCKgA=="
+)
 
 
 class Decoder:
@@ -42,12 +52,12 @@ class Decoder:
     def _facts(self, packet: Packet, fds: Sequence[int]) -> Mapping[str, object]:
         output = None
         with opening.opened(fds[0], maximum_pixels=self._maximum_pixels, maximum_bytes=self._maximum_bytes) as opened:
-            image, facts = opened
+            picture, facts = opened
             match packet["kind"]:
                 case "decode":
-                    output = rendering.pixels(image, _recipe_in(packet["recipe"]))
+                    output = rendering.pixels(picture, _recipe_in(packet["recipe"]))
                 case "shrink":
-                    output = rendering.jpeg(image, JpegLimits(**packet["limits"]))
+                    output = rendering.jpeg(picture, JpegLimits(**packet["limits"]))
         if output is not None:
             _write(fds[1], output)
         return asdict(facts)
@@ -77,13 +87,19 @@ def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, obj
 def _import_codecs() -> None:
     """Decode a tiny image of every format: what Python imports at first use cannot be imported inside the sandbox."""
     recipe = PixelRecipe(8, Fit.CROP, 1, Interpolation.BICUBIC)
-    for name in opening.FORMATS.values():
-        written = io.BytesIO()
-        Image.new("RGB", (16, 16), "grey").save(written, name)
-        written.seek(0)
-        with Image.open(written, formats=[name]) as image:
-            rendering.pixels(image, recipe)
-    rendering.pixels(Image.new("LAB", (16, 16)), recipe)
+    for name in {*opening.readable().values()}:
+        with Image.open(io.BytesIO(_tiny(name)), formats=[name]) as image:
+            rendering.pixels(Picture(image, name), recipe)
+    rendering.pixels(Picture(Image.new("LAB", (16, 16)), "TIFF"), recipe)
+
+
+def _tiny(name: str) -> bytes:
+    """A grey image of 16 x 16 pixels. The encoder of HEIF starts threads, and none may be left behind."""
+    if name == "HEIF":
+        return base64.b64decode(_TINY_HEIC)
+    written = io.BytesIO()
+    Image.new("RGB", (16, 16), "grey").save(written, name)
+    return written.getvalue()
 
 
 def _recipe_in(fields: Mapping[str, Any]) -> PixelRecipe:

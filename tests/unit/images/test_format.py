@@ -25,7 +25,7 @@ from worker.images.format import sniff
         ("AVIF", "image/avif"),
         ("JPEG2000", "image/jp2"),
         ("PDF", "application/pdf"),
-        ("EPS", "application/postscript"),
+        ("EPS", "image/x-eps"),
     ],
 )
 def test_what_pillow_writes_is_recognised(pillow_format: str, media_type: str) -> None:
@@ -45,7 +45,7 @@ def test_what_pillow_writes_is_recognised(pillow_format: str, media_type: str) -
         (b"\x00\x00\x00\x14ftypmif1\x00\x00\x00\x00miaf", "image/heif"),
         (b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isomiso2", "video/mp4"),
         (b'<svg xmlns="http://www.w3.org/2000/svg">', "image/svg+xml"),
-        (b'\xef\xbb\xbf<?xml version="1.0"?>', "text/plain"),
+        (b'\xef\xbb\xbf<?xml version="1.0"?>', "application/xml"),
         (b'<?xml version="1.0"?>\n<svg>', "image/svg+xml"),
         (b"<!DOCTYPE html><html>", "text/html"),
         (b"this is a text file named .jpg\n", "text/plain"),
