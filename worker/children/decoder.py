@@ -30,11 +30,16 @@ _TINY_HEIC = (
     "AgAAABBwaXhpAAAAAAMICAgAAAAXaXBtYQAAAAAAAAABAAEEgQIEgwAAACRtZGF0AAAAGCgBrwQSONz4laCSMKznLzyhXt7gkfCKgA=="
 )
 
+_TINY_RECIPE = PixelRecipe(8, Fit.CROP, 1, Interpolation.BICUBIC)
+
 
 class Decoder:
     """Handles jobs, each about one image, one after the other."""
 
-    def __init__(self, *, maximum_pixels: int, maximum_bytes: int, maximum_cpu_s: int) -> None:
+    def __init__(
+        self, formats: Mapping[str, str], *, maximum_pixels: int, maximum_bytes: int, maximum_cpu_s: int
+    ) -> None:
+        self._formats = formats
         self._maximum_pixels = maximum_pixels
         self._maximum_bytes = maximum_bytes
         self._maximum_cpu_s = maximum_cpu_s
@@ -51,7 +56,8 @@ class Decoder:
 
     def _facts(self, packet: Packet, fds: Sequence[int]) -> Mapping[str, object]:
         output = None
-        with opening.opened(fds[0], maximum_pixels=self._maximum_pixels, maximum_bytes=self._maximum_bytes) as opened:
+        limits = {"maximum_pixels": self._maximum_pixels, "maximum_bytes": self._maximum_bytes}
+        with opening.opened(fds[0], formats=self._formats, **limits) as opened:
             picture, facts = opened
             match packet["kind"]:
                 case "decode":
@@ -67,9 +73,11 @@ def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, obj
     """Set Pillow's limits, import all that decoding needs, and enter the sandbox. Raises `Misconfigured`."""
     opening.prepare(settings["maximum_pixels"])
     _import_codecs()
+    formats = opening.readable()
     level = sandbox.Level.NONE
     if settings["sandbox"] != "off":
-        level = sandbox.enter(sandbox.Allowance(settings["maximum_memory_bytes"]))
+        level = sandbox.enter(sandbox.Allowance(settings["maximum_memory_bytes"], opening.needs_threads()))
+        formats = {media_type: name for media_type, name in formats.items() if name != "HEIF" or _decodes(name)}
     if settings["sandbox"] == "strict" and level != sandbox.STRICTEST:
         raise Misconfigured(
             f"the sandbox reaches only level {level.value!r} here, and decoder.sandbox is 'strict'; "
@@ -77,6 +85,7 @@ def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, obj
             reason="sandbox_too_weak",
         )
     decoder = Decoder(
+        formats,
         maximum_pixels=settings["maximum_pixels"],
         maximum_bytes=settings["maximum_bytes"],
         maximum_cpu_s=settings["maximum_cpu_s"],
@@ -86,11 +95,23 @@ def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, obj
 
 def _import_codecs() -> None:
     """Decode a tiny image of every format: what Python imports at first use cannot be imported inside the sandbox."""
-    recipe = PixelRecipe(8, Fit.CROP, 1, Interpolation.BICUBIC)
     for name in {*opening.readable().values()}:
-        with Image.open(io.BytesIO(_tiny(name)), formats=[name]) as image:
-            rendering.pixels(Picture(image, name), recipe)
-    rendering.pixels(Picture(Image.new("LAB", (16, 16)), "TIFF"), recipe)
+        _decode_tiny(name)
+    rendering.pixels(Picture(Image.new("LAB", (16, 16)), "TIFF"), _TINY_RECIPE)
+
+
+def _decode_tiny(name: str) -> None:
+    with Image.open(io.BytesIO(_tiny(name)), formats=[name]) as image:
+        rendering.pixels(Picture(image, name), _TINY_RECIPE)
+
+
+def _decodes(name: str) -> bool:
+    """Whether a format can be decoded in the sandbox as it is here. Without its filter no thread can be started."""
+    try:
+        _decode_tiny(name)
+    except Exception:  # noqa: BLE001 - a library's own words for it may be of any type
+        return False
+    return True
 
 
 def _tiny(name: str) -> bytes:

@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -94,14 +94,21 @@ def prepare(maximum_pixels: int) -> None:
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
+def needs_threads() -> bool:
+    """Whether a library has been loaded that starts threads: libde265 does for every HEIC."""
+    return pillow_heif is not None
+
+
 def readable() -> dict[str, str]:
-    """The formats that are decoded here, media type to Pillow's name."""
+    """The formats that can be decoded here, media type to Pillow's name."""
     return FORMATS | (_AVIF if AvifImagePlugin.SUPPORTED else {}) | (_HEIF if pillow_heif is not None else {})
 
 
 @contextmanager
-def opened(fd: int, *, maximum_pixels: int, maximum_bytes: int) -> Iterator[tuple[Picture, Facts]]:
-    """The picture in `fd`, its header read and checked, and its facts.
+def opened(
+    fd: int, *, formats: Mapping[str, str], maximum_pixels: int, maximum_bytes: int
+) -> Iterator[tuple[Picture, Facts]]:
+    """The picture in `fd`, its header read and checked, and its facts. `formats`: as `readable` gives them.
 
     Every exception, including one raised in the `with` block, becomes `CannotBeDone`: on malformed input Pillow raises
     nearly every type of exception, and none of them may end the decoder.
@@ -110,9 +117,9 @@ def opened(fd: int, *, maximum_pixels: int, maximum_bytes: int) -> Iterator[tupl
     try:
         size_bytes = os.fstat(fd).st_size
         media_type = _media_type(fd)
-        _check_kind(media_type, size_bytes, maximum_bytes)
+        _check_kind(media_type, formats, size_bytes, maximum_bytes)
         data = _read(fd, size_bytes)
-        picture = _picture(data, media_type)
+        picture = _picture(data, media_type, formats)
         with picture.image:
             _check_pixels(picture.image.size, maximum_pixels)
             yield picture, Facts(picture.format, *picture.size, hashlib.sha256(data).hexdigest())
@@ -129,7 +136,7 @@ def _media_type(fd: int) -> str | None:
     return media_type
 
 
-def _picture(data: bytes, media_type: str | None) -> Picture:
+def _picture(data: bytes, media_type: str | None, formats: Mapping[str, str]) -> Picture:
     """The picture in `data`. Raises `CannotBeDone`, or whatever Pillow raises."""
     match media_type:
         case "image/jpeg":
@@ -152,7 +159,7 @@ def _picture(data: bytes, media_type: str | None) -> Picture:
             found = Tiff(data)
             kind = media_type[-3:].upper()
             return _of_raw(data, kind, raw.largest_in_tiff(data, found), found)
-    name = readable()[media_type or ""]
+    name = formats[media_type or ""]
     image = Image.open(io.BytesIO(data), formats=[name])
     return Picture(image, name, orientation(image))
 
@@ -207,17 +214,22 @@ def _read(fd: int, size_bytes: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _check_kind(media_type: str | None, size_bytes: int, maximum_bytes: int) -> None:
+def _check_kind(media_type: str | None, formats: Mapping[str, str], size_bytes: int, maximum_bytes: int) -> None:
     """Raises `CannotBeDone` for a file that no parser here may read."""
     if size_bytes == 0:
         raise CannotBeDone("the file is empty", reason="image_empty")
     if size_bytes > maximum_bytes:
         message = f"the file has {size_bytes} bytes; at most {maximum_bytes} are decoded"
         raise CannotBeDone(message, reason="image_too_large_bytes")
-    if media_type in readable() or is_raw(media_type):
+    if media_type in formats or is_raw(media_type):
         return
     if media_type in _HEIF:
-        message = f"it is {described(media_type)}, which this installation does not read: install autotag-worker[heif]"
+        remedy = (
+            "the machine's sandbox allows no threads"
+            if pillow_heif is not None
+            else "install its extra: pip install 'autotag-worker[heif]'"
+        )
+        message = f"it is {described(media_type)}, which this installation does not read: {remedy}"
         raise CannotBeDone(message, reason="image_format_refused")
     if media_type is not None and media_type.startswith("image/"):
         message = f"it is {described(media_type)}, which is not taken; send JPEG, PNG, GIF, TIFF, BMP, WebP or AVIF"

@@ -84,6 +84,11 @@ class Picture:
             return self.eight_bits(_loaded(mended, scale))
 
 
+def of_pillow(image: Image.Image) -> Picture:
+    """The picture in an image that Pillow has opened, of a format whose modes say all there is to know."""
+    return Picture(image, image.format or "", orientation(image))
+
+
 def _loaded(image: Image.Image, scale: float) -> Image.Image:
     if isinstance(image, JpegImagePlugin.JpegImageFile) and scale < 1:
         image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))

@@ -74,18 +74,32 @@ def with_its_end(data: bytes) -> Image.Image | None:
     What is missing does not show: the decoder takes whatever follows for pixels, or makes up grey ones. So the picture
     is decoded with two different endings. If it is the same, the endings were not needed.
     """
+    for body in _bodies(data):
+        if _is_whole(body):
+            return Image.open(io.BytesIO(body + END), formats=["JPEG"])
+    return None
+
+
+def _bodies(data: bytes) -> Iterator[bytes]:
+    """The file without what fills it up: zeros, or the halves of markers. A zero may be the last byte of the pixels."""
     body = data.rstrip(b"\0")
-    if len(data) - len(body) < _ZERO_FILL_BYTES:
-        body = data
-    body = body.rstrip(b"\xff") + (b"\xff\0" if data[len(body.rstrip(b"\xff")) :].startswith(b"\xff\0") else b"")
-    if not _has_all_scans(body):
-        return None
+    zeros = len(data) - len(body)
+    if zeros < _ZERO_FILL_BYTES:
+        body, zeros = data, 0
+    pixels = body.rstrip(b"\xff")
+    if zeros and pixels != body:
+        yield pixels + b"\xff\0"  # the byte 255, as it is written among pixels
+        return
+    yield pixels
+    if zeros:
+        yield pixels + b"\0"
+
+
+def _is_whole(body: bytes) -> bool:
     try:
-        if _small(body + END) != _small(body + _PADDING + END):
-            return None
+        return _has_all_scans(body) and _small(body + END) == _small(body + _PADDING + END)
     except OSError:
-        return None
-    return Image.open(io.BytesIO(body + END), formats=["JPEG"])
+        return False
 
 
 def _small(data: bytes) -> bytes:

@@ -85,7 +85,7 @@ class Directory:
             return ()
         try:
             return struct.unpack_from(f"{self.order}{min(number, _MAXIMUM_VALUES)}{code}", self.data, place)
-        except struct.error:
+        except (struct.error, OverflowError):
             return ()
 
     def number(self, tag: int, default: int = 0) -> int:
@@ -149,7 +149,7 @@ class Tiff:
         """The directory at `offset`, or None where there is none that makes sense."""
         try:
             return self._read(offset)[0]
-        except (struct.error, NotTiff):
+        except (struct.error, OverflowError, NotTiff):
             return None
 
     def starting_with(self, directory: Directory) -> bytes:
@@ -176,7 +176,7 @@ class Tiff:
             self._seen.add(offset)
             try:
                 directory, offset = self._read(offset)
-            except (struct.error, NotTiff) as error:
+            except (struct.error, OverflowError, NotTiff) as error:
                 if first:
                     raise NotTiff("its first directory is not in the file", truncated=True) from error
                 return

@@ -257,8 +257,6 @@ def _rgb(samples: _Samples, depth: int) -> Layout | None:
 
 def _lab(samples: _Samples, depth: int) -> Layout:
     signed = samples.photometric == _LAB
-    if depth == 8 and signed:
-        return Layout()
     return Layout("RGB", "RGB" + _suffix(samples, depth), functools.partial(_from_lab, signed=signed))
 
 
