@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sees to it that the programs are there which tests and checks use besides Python packages and RabbitMQ: systemd-analyze,
-# promtool and prometheus, shellcheck, chromium. On Debian and Ubuntu, as root, installs the distribution's packages;
-# nothing of them is started. With names, only for those programs.
+# promtool and prometheus, shellcheck, chromium, the decoders of libvips and ImageMagick. On Debian and Ubuntu, as root,
+# installs the distribution's packages; nothing of them is started. With names, only for those programs.
 set -euo pipefail
 
 declare -A package_of=(
@@ -10,6 +10,8 @@ declare -A package_of=(
     [prometheus]=prometheus
     [shellcheck]=shellcheck
     [chromium]="chromium fonts-inter"
+    [vipsthumbnail]=libvips-tools
+    [identify]=imagemagick
 )
 [ $# -gt 0 ] || set -- "${!package_of[@]}"
 

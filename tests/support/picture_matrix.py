@@ -233,10 +233,11 @@ def photographs() -> Iterator[Specimen]:
         stored = SCENE if turn is None else SCENE.transpose(turn)
         exif = Image.Exif()
         exif[_ORIENTATION] = orientation
+        in_bytes = exif.tobytes()  # before Pillow takes the orientation of an AVIF out of it
         for name in ("JPEG", "PNG", "WEBP", "AVIF", "HEIF"):
             options: dict[str, Any] = {"lossless": True} if name == "WEBP" else {} if name == "PNG" else {"quality": 95}
             # As bytes, a HEIC is turned as a phone turns it: by a property of its own. Its EXIF has no say.
-            options["exif"] = exif.tobytes() if name == "HEIF" else exif
+            options["exif"] = in_bytes if name == "HEIF" else exif
             yield Specimen(f"{name} turned {orientation}", written(stored, name, **options), SCENE)
     for mode in ("L", "CMYK"):
         for progressive in (False, True):

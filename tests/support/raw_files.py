@@ -102,6 +102,17 @@ def tiff_raw(
     return file.bytes(file.directory(first))
 
 
+def thumbnail_first(image: Image.Image, *, below: bool) -> bytes:
+    """A TIFF that is no raw photograph: a thumbnail, then the picture, in the chain or below the thumbnail."""
+    file = TiffFile()
+    pixels, small = image.tobytes(), Image.new("RGB", (160, 120), "blue").tobytes()
+    whole = file.directory(_picture(image.size, file.add(pixels), len(pixels), 1, 2))
+    first = _picture((160, 120), file.add(small), len(small), 1, 2) | {254: (4, [1])}
+    if below:
+        first[330] = (4, [whole])
+    return file.bytes(file.directory(first, 0 if below else whole))
+
+
 def orf(preview: bytes) -> bytes:
     """Olympus: the preview is named in the maker's note, with offsets from its beginning."""
     file = TiffFile(b"IIRO")

@@ -255,6 +255,8 @@ def _refusal(error: Exception, media_type: str | None, data: bytes) -> CannotBeD
             return CannotBeDone(message, reason="image_too_large_memory")
         case EOFError():
             return CannotBeDone("the file ends too early", reason="image_truncated")
+    if "memory" in text.lower() and "alloc" in text.lower():
+        return CannotBeDone(f"decoding it takes too much memory ({text[:200]})", reason="image_too_large_memory")
     if (kind := _kind_not_read(media_type, data)) is not None:
         return CannotBeDone(f"it is {kind}, which is not read; send JPEG, PNG or TIFF", reason="image_format_refused")
     if _is_cut(error, text, media_type, data):

@@ -17,7 +17,7 @@ UPRIGHT = 1
 def plain(image: Image.Image) -> Image.Image:
     """The same picture in a mode that resamples well: L, RGB, RGBA or CMYK, 8 bits a channel.
 
-    For the modes whose meaning the mode alone tells. Deeper ones are the business of their format's module.
+    For the modes whose meaning is clear by themselves. Deeper ones are the business of their format's module.
     """
     if image.has_transparency_data:
         return image.convert("RGBA")

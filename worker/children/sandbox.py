@@ -72,7 +72,7 @@ def enter(allowance: Allowance) -> Level:
         and not _can_make_sockets()
     )
     if not filtered:
-        # The filter tells threads from processes, this limit does not. It does not bind root.
+        # The filter distinguishes threads from processes, this limit does not. Nor does it bind root.
         _limit(resource.RLIMIT_NPROC, 0)
     if not denied:
         return Level.LIMITS

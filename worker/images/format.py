@@ -3,14 +3,14 @@
 A file name or a declared type is never trusted. Formats that no decoder here supports are recognised too, so that an
 error can name the format that was uploaded instead of "not an image". `worker.images.kinds` has their names.
 
-Raw photographs that are TIFF files outside (NEF, ARW, DNG, …) are `image/tiff` here: only their directories, which may
-be anywhere in the file, tell them apart.
+Raw photographs that are TIFF files outside (NEF, ARW, DNG, …) are `image/tiff` here: they differ only in their
+directories, which may be anywhere in the file.
 """
 
 from __future__ import annotations
 
 import re
-from codecs import getincrementaldecoder
+from encodings import utf_8, utf_16_be, utf_16_le
 from typing import Final
 
 HEAD_BYTES: Final = 4096
@@ -119,8 +119,9 @@ _TARGA: Final = re.compile(
 )
 _ZIP_MIME_TYPE: Final = re.compile(rb"mimetype(application/[\w.+-]{1,80})")
 
-_BYTE_ORDER_MARKS: Final = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
-_UTF_16_MARKUP: Final = ((b"<\x00", "utf-16-le"), (b"\x00<", "utf-16-be"))
+_BYTE_ORDER_MARKS: Final = ((b"\xef\xbb\xbf", utf_8), (b"\xff\xfe", utf_16_le), (b"\xfe\xff", utf_16_be))
+"""With the modules of their encodings: in the sandbox Python can import none that it has not imported yet."""
+_UTF_16_MARKUP: Final = ((b"<\x00", utf_16_le), (b"\x00<", utf_16_be))
 _TEXT_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _PROLOG: Final = re.compile(r"\s*(?:<\?.*?\?>|<!--.*?-->|<!doctype\s+([\w:.-]+)[^>\[]*(?:\[.*?\]\s*)?>)", re.DOTALL)
 """One piece of what may stand before a document's root: a declaration, a comment, a DOCTYPE, which names the root."""
@@ -153,7 +154,7 @@ def _container(head: bytes) -> str | None:
 
 
 def _loose(head: bytes) -> str | None:
-    """Formats with little to tell them by, each with something more that has to be right."""
+    """Formats whose magic is short, each with something more that has to be right."""
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
         return "image/bmp"
     if _PORTABLE_PIXMAP.match(head):
@@ -192,10 +193,10 @@ def _text(head: bytes) -> str | None:
     encoding = next((found for mark, found in _BYTE_ORDER_MARKS if head.startswith(mark)), None)
     marked = encoding is not None
     if encoding is None:
-        encoding = next((found for start, found in _UTF_16_MARKUP if head.startswith(start)), "utf-8")
+        encoding = next((found for start, found in _UTF_16_MARKUP if head.startswith(start)), utf_8)
     try:
         # The head is not the whole file: a character cut off at its end is not an error.
-        text = getincrementaldecoder(encoding)().decode(head).removeprefix("\ufeff").lstrip().lower()
+        text = encoding.IncrementalDecoder().decode(head).removeprefix("\ufeff").lstrip().lower()
     except UnicodeDecodeError:
         return None
     if _TEXT_CONTROLS.search(text):

@@ -71,16 +71,13 @@ _NAMES: Final = {
     "text/plain": "a text",
 }
 
-_RAW: Final = frozenset(
+_RAW_WITH_PREVIEWS: Final = frozenset(
     {
         "image/x-canon-cr2",
         "image/x-canon-cr3",
-        "image/x-canon-crw",
         "image/x-fuji-raf",
-        "image/x-minolta-mrw",
         "image/x-olympus-orf",
         "image/x-panasonic-rw2",
-        "image/x-sigma-x3f",
     }
 )
 
@@ -97,5 +94,5 @@ def described(media_type: str | None) -> str:
 
 
 def is_raw(media_type: str | None) -> bool:
-    """Whether it is a raw photograph in a container of its maker's; those within TIFF are not known by their head."""
-    return media_type in _RAW
+    """Whether it is a raw photograph whose preview can be found; those within TIFF are not known by their head."""
+    return media_type in _RAW_WITH_PREVIEWS

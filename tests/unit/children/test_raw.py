@@ -1,4 +1,4 @@
-"""Raw photographs are told from TIFFs by their directories, and their largest sensible preview is found."""
+"""Raw photographs are recognised by their directories, and their largest sensible preview is found."""
 
 from __future__ import annotations
 
