@@ -247,6 +247,38 @@ async def test_a_jpeg_without_its_last_marker_is_seen_whole(decoders: DecoderPoo
     assert error.reason == "image_truncated"
 
 
+def _without_end_chunk(data: bytes) -> bytes:
+    return data[: data.rindex(b"IEND") - 4]
+
+
+def _with_damaged_text(data: bytes) -> bytes:
+    return data[:33] + b"\0\0\0\3tEXta\0b????" + data[33:]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("PNG", _without_end_chunk),
+        ("PNG", _with_damaged_text),
+        ("GIF", lambda data: data[:-1]),
+        ("BMP", lambda data: data[:-1]),
+        ("WEBP", lambda data: data[:-1] if data.endswith(b"\0") else data + b"\0"),
+        ("WEBP", lambda data: data[:4] + b"\xff\xff\xff\x7f" + data[8:]),
+        ("WEBP", lambda data: data[:4] + b"\0\0\0\0" + data[8:]),
+        ("TIFF", lambda data: data + b"something else"),
+        ("JPEG", lambda data: data + b"something else"),
+    ],
+)
+async def test_a_file_whose_pixels_are_whole_is_seen_whatever_else_is_wrong_with_it(
+    decoders: DecoderPool, name: str, change: Callable[[bytes], bytes]
+) -> None:
+    data = written(GREY.convert("RGB").resize((63, 47)), name)
+    assert change(data) != data
+    _, whole = await decode(decoders, data)
+    _, pixels = await decode(decoders, change(data))
+    assert pixels.tobytes() == whole.tobytes()
+
+
 async def test_damage_at_random_to_new_formats_never_kills_the_decoder(decoders: DecoderPool) -> None:
     before = [child.pid for child in decoders.states()]
     whole = {

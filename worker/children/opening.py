@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +30,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from worker.children.formats import bmp, boxes, jpeg, png, raw, tiff, tiff_layout
+from worker.children.formats import bmp, boxes, jpeg, png, raw, tiff, tiff_layout, webp
 from worker.children.formats.raw import Preview
 from worker.children.formats.tiff import Directory, NotTiff, Tiff
 from worker.children.picture import UPRIGHT, Picture, opaque_if_empty, orientation
@@ -144,7 +144,7 @@ def _picture(data: bytes, media_type: str | None, formats: Mapping[str, str]) ->
         case "image/tiff":
             return _tiff(data)
         case "image/png":
-            image = Image.open(io.BytesIO(data), formats=["PNG"])
+            image, data = _open_or_mend("PNG", data, png.mended)
             finish = png.prepare(image, data)
             # Only now: Pillow loads a PNG to find its orientation, which may follow the pixels.
             return Picture(image, "PNG", orientation(image), finish)
@@ -159,9 +159,24 @@ def _picture(data: bytes, media_type: str | None, formats: Mapping[str, str]) ->
             found = Tiff(data)
             kind = media_type[-3:].upper()
             return _of_raw(data, kind, raw.largest_in_tiff(data, found), found)
+        case "image/webp":
+            image, _ = _open_or_mend("WEBP", data, webp.mended)
+            return Picture(image, "WEBP", orientation(image))
     name = formats[media_type or ""]
     image = Image.open(io.BytesIO(data), formats=[name])
     return Picture(image, name, orientation(image))
+
+
+def _open_or_mend(name: str, data: bytes, mend: Callable[[bytes], bytes]) -> tuple[Image.Image, bytes]:
+    """Open `data`; if Pillow refuses it, then what `mend` makes of it. Raises Pillow's first refusal."""
+    try:
+        return Image.open(io.BytesIO(data), formats=[name]), data
+    except OSError as refusal:
+        mended = mend(data)
+        try:
+            return Image.open(io.BytesIO(mended), formats=[name]), mended
+        except OSError:
+            raise refusal from None
 
 
 def _jpeg(data: bytes, kind: str = "JPEG", turn: int = UPRIGHT) -> Picture:

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import functools
 import io
+import zlib
 from collections.abc import Callable
 
 from PIL import Image, ImageChops
 
 from worker.children.picture import plain
+
+_SIGNATURE_BYTES = 8
+_MAXIMUM_CHUNKS = 100_000
+_ANCILLARY = 0x20
+"""The bit of the first letter of a chunk's name that says that the picture can be shown without it."""
 
 _DEEP = 16
 _GREY, _RGB = 0, 2
@@ -39,6 +45,25 @@ def prepare(image: Image.Image, data: bytes) -> Callable[[Image.Image], Image.Im
     elif isinstance(key, tuple):
         image.info["transparency"] = tuple(value & 0xFF for value in key)
     return plain
+
+
+def mended(data: bytes) -> bytes:
+    """The file without the chunks that say something beside the picture and are damaged: a decoder may ignore them.
+
+    https://www.w3.org/TR/png-3/#13Decoders-Errors
+    """
+    kept = [data[:_SIGNATURE_BYTES]]
+    position = _SIGNATURE_BYTES
+    for _ in range(_MAXIMUM_CHUNKS):
+        end = position + 12 + int.from_bytes(data[position : position + 4], "big")
+        chunk = data[position:end]
+        if len(chunk) < 12:
+            break
+        is_ancillary = bool(chunk[4] & _ANCILLARY)
+        if not is_ancillary or zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big"):
+            kept.append(chunk)
+        position = end
+    return b"".join((*kept, data[position:]))
 
 
 def _with_alpha(image: Image.Image, *, data: bytes, colour: int, key: tuple[int, ...]) -> Image.Image:
