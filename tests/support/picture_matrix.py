@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,8 @@ from tests.support.pictures import bmp, chunk, png, samples, tiff, written
 from tests.support.second_decoders import on_white
 
 SIZE = (96, 64)
-_EXTRA_SAMPLES, _SAMPLE_FORMAT, _ORIENTATION = 338, 339, 0x0112
+_EXTRA_SAMPLES, _SAMPLE_FORMAT, _FILL_ORDER, _ORIENTATION = 338, 339, 266, 0x0112
+_BACKWARDS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _SIGNED, _FLOAT = 2, 3
 _FROM_UPRIGHT = {
     1: None,
@@ -83,6 +85,16 @@ def grey_tiffs() -> Iterator[Specimen]:
                 made = tiff(order, SIZE, [bits], 0 if inverted else 1, data, {_SAMPLE_FORMAT: (3, [_FLOAT])})
                 why = "ImageMagick 6 does not exchange black and white in fractions, libvips reads none" * inverted
                 yield Specimen(f"tiff {order} fraction {bits}{' inverted' * inverted}", made, GREY.convert("RGB"), why)
+        for bits in (1, 8, 12, 16):
+            data = samples(GREY, bits, order).translate(_BACKWARDS)
+            made = tiff(order, SIZE, [bits], 1, data, {_FILL_ORDER: (3, [2])})
+            yield Specimen(f"tiff {order} grey {bits}, the last bit first", made, _coarse(bits).convert("RGB"))
+        unsaid = tiff(order, SIZE, [8], 1, GREY.tobytes())
+        photometric = struct.pack(order + "HHIHH", 262, 3, 1, 1, 0)
+        assert photometric in unsaid
+        unsaid = unsaid.replace(photometric, struct.pack(order + "HHIHH", 263, 3, 1, 1, 0))
+        why = "both refuse a picture that does not name its colours; libtiff presumes black to be zero"
+        yield Specimen(f"tiff {order} grey that does not say so", unsaid, GREY.convert("RGB"), why)
         for bits in (8, 16, 32):
             data = samples(GREY, bits, order, kind="signed")
             made = tiff(order, SIZE, [bits], 1, data, {_SAMPLE_FORMAT: (3, [_SIGNED])})

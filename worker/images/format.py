@@ -198,7 +198,9 @@ def _text(head: bytes) -> str | None:
         # The head is not the whole file: a character cut off at its end is not an error.
         text = encoding.IncrementalDecoder().decode(head).removeprefix("\ufeff").lstrip().lower()
     except UnicodeDecodeError:
-        return None
+        if not head.startswith(b"<"):
+            return None
+        text = head.decode("latin-1").lower()
     if _TEXT_CONTROLS.search(text):
         return None
     if text.startswith("%!ps"):

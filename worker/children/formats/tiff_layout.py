@@ -53,6 +53,7 @@ _COMPRESSIONS: Final = {
     52546: "JPEG XL",
 }
 _UNCOMPRESSED, _OLD_JPEG, _JPEG = 1, 6, 7
+_FAX = (2, 3, 4)
 _SEPARATE_PLANES = 2
 _REVERSED_BITS = 2
 _MAXIMUM_SAMPLES = 8
@@ -175,7 +176,16 @@ def _samples(directory: Directory, is_little_endian: bool) -> _Samples:
         bits, extra = bits[: -len(extra)], ()  # Pillow leaves these planes out
     formats = directory.numbers(tiff.SAMPLE_FORMAT)[:1]
     sample_format = _UNSIGNED if not formats or formats[0] == _UNDEFINED else formats[0]
-    return _Samples(directory.number(tiff.PHOTOMETRIC), bits, sample_format, extra, is_planar, is_little_endian)
+    photometric = directory.number(tiff.PHOTOMETRIC, _presumed(directory, len(bits)))
+    return _Samples(photometric, bits, sample_format, extra, is_planar, is_little_endian)
+
+
+def _presumed(directory: Directory, number: int) -> int:
+    """The colours of a picture that does not say which it has, as libtiff presumes them."""
+    if number >= 3:
+        return _RGB
+    is_fax = directory.number(tiff.COMPRESSION) in _FAX
+    return _WHITE_IS_ZERO if is_fax else _BLACK_IS_ZERO
 
 
 def _layout(samples: _Samples) -> Layout | None:
@@ -207,8 +217,10 @@ def _grey(samples: _Samples, depth: int) -> Layout | None:
     scaled = functools.partial(_scaled, depth=depth, sample_format=samples.format, inverted=samples.is_inverted)
     order = "" if samples.is_little_endian else "B"
     match samples.format, depth:
-        case 1, (1 | 2 | 4 | 8):
-            return Layout()
+        case 1, (1 | 8):
+            return Layout("1" if depth == 1 else "L", ("1" if depth == 1 else "L") + ";I" * samples.is_inverted)
+        case 1, (2 | 4):
+            return Layout("L", f"L;{depth}" + "I" * samples.is_inverted)
         case 1, 12:
             return Layout("I;16", "I;12", scaled)
         case 1, 16:
