@@ -49,11 +49,12 @@ def _write_squares(file: Path, pictures: Workloads, package: ModelPackage) -> Pa
     from PIL import Image
 
     from worker.children import rendering
+    from worker.children.picture import of_pillow
 
     with file.open("wb") as written:
         for picture in pictures.files("web")[:_SQUARES]:
             with Image.open(picture) as image:
-                written.write(rendering.pixels(image, package.manifest.recipe()))
+                written.write(rendering.pixels(of_pillow(image), package.manifest.recipe()))
     return file
 
 

@@ -74,6 +74,7 @@ class Bare:
         from PIL import Image
 
         from worker.children import opening, rendering
+        from worker.children.picture import of_pillow
         from worker.models.catalogue import find_package
         from worker.models.runtimes.confidences import Confidences
         from worker.settings import load_settings
@@ -81,6 +82,7 @@ class Bare:
         opening.prepare(50_000_000)
         package = find_package(model, load_settings().settings.cache_dir)
         self._numpy, self._image, self._pixels = np, Image, rendering.pixels
+        self._picture = of_pillow
         self._recipe = package.manifest.recipe()
         self._confidences = Confidences(package)
         self._interpreter = Interpreter(model_path=str(package.model_path), num_threads=1)
@@ -109,7 +111,7 @@ class Bare:
         began_s = clock()
         with file.open("rb") as opened, self._image.open(opened, formats=["JPEG", "PNG"]) as image:
             opened_s = clock()
-            pixels = self._pixels(image, self._recipe)
+            pixels = self._pixels(self._picture(image), self._recipe)
         decoded_s = clock()
         logits = self._infer(pixels)
         inferred_s = clock()
@@ -126,7 +128,7 @@ class Bare:
 
     def _decode(self, file: Path) -> bytes:
         with file.open("rb") as opened, self._image.open(opened, formats=["JPEG", "PNG"]) as image:
-            return self._pixels(image, self._recipe)
+            return self._pixels(self._picture(image), self._recipe)
 
     def _infer(self, pixels: bytes) -> Any:
         numpy = self._numpy
@@ -166,12 +168,14 @@ class Single:
         from PIL import Image
 
         from worker.children import rendering
+        from worker.children.picture import of_pillow
         from worker.models.catalogue import find_package
         from worker.models.runtimes import open_runtime
         from worker.settings import load_settings
 
         package = find_package(model, load_settings().settings.cache_dir)
         self._numpy, self._image, self._pixels = np, Image, rendering.pixels
+        self._picture = of_pillow
         self._recipe = package.manifest.recipe()
         self._runtime = open_runtime(package, threads)
         self._shape = (1, self._recipe.size, self._recipe.size, 3)
@@ -179,7 +183,7 @@ class Single:
     def work(self, file: Path) -> object:
         """One image all the way."""
         with file.open("rb") as opened, self._image.open(opened, formats=["JPEG", "PNG"]) as image:
-            pixels = self._pixels(image, self._recipe)
+            pixels = self._pixels(self._picture(image), self._recipe)
         return self._runtime.score(self._numpy.frombuffer(pixels, self._numpy.uint8).reshape(self._shape))
 
     def measure(self, files: Sequence[Path], seconds: float, pause_s: float) -> Measured:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sees to it that the programs are there which tests and checks use besides Python packages and RabbitMQ: systemd-analyze,
-# promtool and prometheus, shellcheck, chromium, redis-server. On Debian and Ubuntu, as root, installs the distribution's
-# packages; nothing of them is started. With names, only for those programs.
+# promtool and prometheus, shellcheck, chromium, redis-server, the decoders of libvips and ImageMagick. On Debian and
+# Ubuntu, as root, installs the distribution's packages; nothing of them is started. With names, only for those programs.
 set -euo pipefail
 
 declare -A package_of=(
@@ -11,6 +11,8 @@ declare -A package_of=(
     [shellcheck]=shellcheck
     [chromium]="chromium fonts-inter"
     [redis-server]=redis-server
+    [vipsthumbnail]=libvips-tools
+    [identify]=imagemagick
 )
 [ $# -gt 0 ] || set -- "${!package_of[@]}"
 

@@ -20,6 +20,7 @@ from PIL import Image
 from rounds import measure
 
 from worker.children import opening, rendering
+from worker.children.picture import of_pillow
 from worker.images.requests import Fit, Interpolation, PixelRecipe
 
 MARGIN = 32
@@ -49,7 +50,7 @@ class Decoders:
 
         def decode(data: bytes) -> np.ndarray:
             with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-                pixels = rendering.pixels(image, self._recipe)
+                pixels = rendering.pixels(of_pillow(image), self._recipe)
             return np.frombuffer(pixels, np.uint8).reshape(self._size, self._size, 3)
 
         return decode

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 # Everything needed is imported before the sandbox is entered; then the outcome of each attempt is recorded.
 _INSIDE = """
-import ctypes, json, os, signal, socket, sys, errno
+import ctypes, json, os, signal, socket, sys, errno, threading
 from worker.children import landlock, sandbox, seccomp
 ctypes.CDLL(None)
 scratch = sys.argv[2]
@@ -33,6 +33,8 @@ def enter():
             return "none"
         case "whole":
             return sandbox.enter(sandbox.Allowance(1 << 30)).value
+        case "whole, with threads":
+            return sandbox.enter(sandbox.Allowance(1 << 30, threads=True)).value
         case "landlock":
             assert sandbox._no_new_privileges()
             return str(landlock.deny_everything())
@@ -47,6 +49,14 @@ def fork():
         os._exit(0)
     os.waitpid(pid, 0)
 
+def start_a_thread():
+    thread = threading.Thread(target=int)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise PermissionError(errno.EPERM, str(error)) from error
+    thread.join()
+
 attempts = {
     "read a file": lambda: open("/etc/passwd").close(),
     "list a directory": lambda: os.listdir("/"),
@@ -54,6 +64,7 @@ attempts = {
     "make a socket": lambda: socket.socket().close(),
     "connect": lambda: tcp.connect(("127.0.0.1", 9)),
     "start a process": fork,
+    "start a thread": start_a_thread,
     "signal the parent": lambda: os.kill(os.getppid(), 0),
     "lift a limit of the parent": lambda: __import__("resource").prlimit(os.getppid(), 7),
     "make a file in memory": lambda: os.close(os.memfd_create("x")),
@@ -92,6 +103,14 @@ def test_the_whole_sandbox_denies_everything(tmp_path: Path) -> None:
     if found.pop("level") != "seccomp":
         pytest.skip("this machine lacks Landlock or libseccomp")
     assert {what: answer for what, answer in found.items() if answer not in DENIED} == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_library_that_needs_threads_gets_them_and_nothing_else(tmp_path: Path) -> None:
+    found = try_everything("whole, with threads", tmp_path)
+    if found.pop("level") != "seccomp":
+        pytest.skip("this machine lacks Landlock or libseccomp")
+    assert {what for what, answer in found.items() if answer not in DENIED} == {"start a thread"}
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 from platformdirs import user_cache_path
 
+from worker.children.picture import of_pillow
 from worker.children.rendering import pixels
 from worker.images.requests import PixelRecipe
 from worker.models.build import ensure_model
@@ -32,7 +33,7 @@ def built(name: str) -> ModelPackage:
 def picture(path: Path, recipe: PixelRecipe) -> npt.NDArray[np.uint8]:
     """The pixels that a decoder child renders from a file."""
     with Image.open(path) as image:
-        return np.frombuffer(pixels(image, recipe), np.uint8).reshape(recipe.size, recipe.size, 3)
+        return np.frombuffer(pixels(of_pillow(image), recipe), np.uint8).reshape(recipe.size, recipe.size, 3)
 
 
 def score_elsewhere(package: ModelPackage, pictures: npt.NDArray[np.uint8], scratch: Path) -> dict[str, Any]:

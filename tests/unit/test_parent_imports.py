@@ -11,7 +11,7 @@ import pytest
 
 import worker
 
-CHILD_LIBRARIES = ("tensorflow", "keras", "ai_edge_litert", "numpy", "PIL")
+CHILD_LIBRARIES = ("tensorflow", "keras", "ai_edge_litert", "numpy", "PIL", "pillow_heif")
 CHILD_SIDE = (
     "worker.children",
     "worker.models.runtimes",

@@ -1,7 +1,8 @@
-"""Opens untrusted bytes as a Pillow image, or raises the reason why they cannot be used.
+"""Opens untrusted bytes as a picture, or raises the reason why they cannot be used.
 
 The format is detected from the content, never from a name, and only the parsers of allowed formats are tried. The
-header is checked before a single pixel is decoded. Only the first frame is used.
+header is checked before a single pixel is decoded. Only the first frame is used; of a raw photograph, the largest
+picture that its camera stored beside the sensor's data.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
-    ExifTags,
     GifImagePlugin,
     IcoImagePlugin,
     Image,
@@ -28,8 +30,18 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from worker.children.formats import bmp, boxes, jpeg, png, raw, tiff, tiff_layout, webp
+from worker.children.formats.raw import Preview
+from worker.children.formats.tiff import Directory, NotTiff, Tiff
+from worker.children.picture import UPRIGHT, Picture, opaque_if_empty, orientation
 from worker.errors import CannotBeDone
 from worker.images.format import HEAD_BYTES, sniff
+from worker.images.kinds import described, is_raw
+
+try:
+    import pillow_heif
+except ImportError:  # the extra `heif`
+    pillow_heif = None  # type: ignore[assignment]
 
 FORMATS = {
     "image/bmp": "BMP",
@@ -40,20 +52,23 @@ FORMATS = {
     "image/webp": "WEBP",
     "image/x-icon": "ICO",
 }
-"""The formats that are decoded, media type to Pillow's name: no PostScript, no SVG, no camera formats, none that runs
-code."""
+"""The formats that every Pillow decodes, media type to its name: no PostScript, no SVG, none that runs code."""
+
+_AVIF = {"image/avif": "AVIF"}
+"""What most builds of Pillow have."""
+
+_HEIF = {"image/heic": "HEIF", "image/heif": "HEIF"}
+"""What `pillow-heif` adds."""
 
 _PLUGINS = (
-    BmpImagePlugin, GifImagePlugin, IcoImagePlugin, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin,
-    WebPImagePlugin,
+    AvifImagePlugin, BmpImagePlugin, GifImagePlugin, IcoImagePlugin, JpegImagePlugin, MpoImagePlugin, PngImagePlugin,
+    TiffImagePlugin, WebPImagePlugin,
 )  # fmt: skip
 """Imported for the formats they register: `Image.open` would import them only when the formats that are loaded do not
 match, and all other plugins with them."""
 
-SIDEWAYS = range(5, 9)
-"""The EXIF orientations in which width and height are exchanged."""
-
-_UPRIGHT = 1
+_LONG_HEAD_BYTES = 1 << 16
+"""How much is examined of what looks like text: an SVG may begin with a long comment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,32 +85,135 @@ class Facts:
 
 
 def prepare(maximum_pixels: int) -> None:
-    """Set Pillow's own limit on pixels, for the whole process."""
+    """Set the libraries' own limits, for the whole process: pixels, and no threads, which the sandbox forbids."""
     Image.MAX_IMAGE_PIXELS = maximum_pixels
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    if pillow_heif is not None:
+        pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
     warnings.simplefilter("ignore")  # warnings about odd metadata help neither user nor operator
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
+def needs_threads() -> bool:
+    """Whether a library has been loaded that starts threads: libde265 does for every HEIC."""
+    return pillow_heif is not None
+
+
+def readable() -> dict[str, str]:
+    """The formats that can be decoded here, media type to Pillow's name."""
+    return FORMATS | (_AVIF if AvifImagePlugin.SUPPORTED else {}) | (_HEIF if pillow_heif is not None else {})
+
+
 @contextmanager
-def opened(fd: int, *, maximum_pixels: int, maximum_bytes: int) -> Iterator[tuple[Image.Image, Facts]]:
-    """The image in `fd`, its header read and checked, and its facts.
+def opened(
+    fd: int, *, formats: Mapping[str, str], maximum_pixels: int, maximum_bytes: int
+) -> Iterator[tuple[Picture, Facts]]:
+    """The picture in `fd`, its header read and checked, and its facts. `formats`: as `readable` gives them.
 
     Every exception, including one raised in the `with` block, becomes `CannotBeDone`: on malformed input Pillow raises
     nearly every type of exception, and none of them may end the decoder.
     """
-    media_type = None
+    media_type, data = None, b""
     try:
         size_bytes = os.fstat(fd).st_size
-        media_type = sniff(os.pread(fd, HEAD_BYTES, 0))
-        name = _allowed(media_type, size_bytes, maximum_bytes)
+        media_type = _media_type(fd)
+        _check_kind(media_type, formats, size_bytes, maximum_bytes)
         data = _read(fd, size_bytes)
-        with Image.open(io.BytesIO(data), formats=[name]) as image:
-            _check_pixels(image.size, maximum_pixels)
-            yield image, _facts(image, name, hashlib.sha256(data).hexdigest())
+        picture = _picture(data, media_type, formats)
+        with picture.image:
+            _check_pixels(picture.image.size, maximum_pixels)
+            yield picture, Facts(picture.format, *picture.size, hashlib.sha256(data).hexdigest())
     except CannotBeDone:
         raise
     except Exception as error:
-        raise _refusal(error, media_type) from error
+        raise _refusal(error, media_type, data) from error
+
+
+def _media_type(fd: int) -> str | None:
+    media_type = sniff(os.pread(fd, HEAD_BYTES, 0))
+    if media_type in (None, "text/plain", "application/xml"):
+        media_type = sniff(os.pread(fd, _LONG_HEAD_BYTES, 0))
+    return media_type
+
+
+def _picture(data: bytes, media_type: str | None, formats: Mapping[str, str]) -> Picture:
+    """The picture in `data`. Raises `CannotBeDone`, or whatever Pillow raises."""
+    match media_type:
+        case "image/jpeg":
+            return _jpeg(data)
+        case "image/tiff":
+            return _tiff(data)
+        case "image/png":
+            image, data = _open_or_mend("PNG", data, png.mended)
+            finish = png.prepare(image, data)
+            # Only now: Pillow loads a PNG to find its orientation, which may follow the pixels.
+            return Picture(image, "PNG", orientation(image), finish)
+        case "image/bmp" | "image/x-icon":
+            name = FORMATS[media_type]
+            return Picture(Image.open(io.BytesIO(data), formats=[name]), name, eight_bits=opaque_if_empty)
+        case "image/x-fuji-raf":
+            return _of_raw(data, "RAF", raw.largest_in_raf(data))
+        case "image/x-canon-cr3":
+            return _of_raw(data, "CR3", raw.largest_in_cr3(data))
+        case "image/x-canon-cr2" | "image/x-olympus-orf" | "image/x-panasonic-rw2":
+            found = Tiff(data)
+            kind = media_type[-3:].upper()
+            return _of_raw(data, kind, raw.largest_in_tiff(data, found), found)
+        case "image/webp":
+            image, _ = _open_or_mend("WEBP", data, webp.mended)
+            return Picture(image, "WEBP", orientation(image))
+    name = formats[media_type or ""]
+    image = Image.open(io.BytesIO(data), formats=[name])
+    return Picture(image, name, orientation(image))
+
+
+def _open_or_mend(name: str, data: bytes, mend: Callable[[bytes], bytes]) -> tuple[Image.Image, bytes]:
+    """Open `data`; if Pillow refuses it, then what `mend` makes of it. Raises Pillow's first refusal."""
+    try:
+        return Image.open(io.BytesIO(data), formats=[name]), data
+    except OSError as refusal:
+        mended = mend(data)
+        try:
+            return Image.open(io.BytesIO(mended), formats=[name]), mended
+        except OSError:
+            raise refusal from None
+
+
+def _jpeg(data: bytes, kind: str = "JPEG", turn: int = UPRIGHT) -> Picture:
+    """`kind` and `turn`: of the file that the JPEG is a part of; the JPEG's own turn, if it has one, counts."""
+    image = Image.open(io.BytesIO(data), formats=["JPEG"])
+    own = orientation(image)
+    return Picture(image, kind, own if own != UPRIGHT else turn, mended=partial(jpeg.with_its_end, data))
+
+
+def _tiff(data: bytes) -> Picture:
+    found = Tiff(data)
+    kind = raw.tiff_kind(data, found)
+    if kind is not None:
+        return _of_raw(data, kind, raw.largest_in_tiff(data, found), found)
+    whole = [each for each in found.directories if not each.is_reduced and not each.is_mask]
+    return _of_directory(data, found, whole[0] if whole else found.chain[0])
+
+
+def _of_directory(data: bytes, found: Tiff, directory: Directory, kind: str = "TIFF") -> Picture:
+    chosen = tiff_layout.layout(directory)
+    if directory is not found.chain[0]:
+        data = found.starting_with(directory)
+    # Pillow turns a TIFF upright while loading it, and reports the upright size from the start.
+    return Picture(tiff_layout.open_with(data, chosen), kind, eight_bits=chosen.finish)
+
+
+def _of_raw(data: bytes, kind: str, preview: Preview | None, found: Tiff | None = None) -> Picture:
+    if preview is None:
+        message = (
+            f"it is a raw photograph ({kind}) without a preview of at least {raw.MINIMUM_SIDE} pixels a side; "
+            "raw photographs are not developed here: send a JPEG of it"
+        )
+        raise CannotBeDone(message, reason="image_format_refused")
+    if preview.directory is not None and found is not None:
+        return _of_directory(data, found, preview.directory, kind)
+    turn = preview.orientation if preview.orientation in range(1, 9) else UPRIGHT
+    return _jpeg(data[preview.start : preview.end], kind, turn)
 
 
 def _read(fd: int, size_bytes: int) -> bytes:
@@ -111,37 +229,27 @@ def _read(fd: int, size_bytes: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8. A picture with damaged metadata is not refused: it counts as upright."""
-    try:
-        found = image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT)
-    except Exception:  # noqa: BLE001 - on malformed metadata the parser may raise any type
-        return _UPRIGHT
-    return found if found in range(1, 9) else _UPRIGHT
-
-
-def _facts(image: Image.Image, name: str, sha256: str) -> Facts:
-    width, height = image.size
-    # Pillow turns a TIFF upright while loading it, and reports the upright size from the start.
-    if name != "TIFF" and orientation(image) in SIDEWAYS:
-        width, height = height, width
-    return Facts(name, width, height, sha256)
-
-
-def _allowed(media_type: str | None, size_bytes: int, maximum_bytes: int) -> str:
-    """Pillow's name of the only format whose parser may read the file. Raises `CannotBeDone`."""
+def _check_kind(media_type: str | None, formats: Mapping[str, str], size_bytes: int, maximum_bytes: int) -> None:
+    """Raises `CannotBeDone` for a file that no parser here may read."""
     if size_bytes == 0:
         raise CannotBeDone("the file is empty", reason="image_empty")
     if size_bytes > maximum_bytes:
         message = f"the file has {size_bytes} bytes; at most {maximum_bytes} are decoded"
         raise CannotBeDone(message, reason="image_too_large_bytes")
-    if media_type in FORMATS:
-        return FORMATS[media_type]
-    if media_type is not None and media_type.startswith("image/"):
-        message = f"it is {media_type}, which is not taken; send JPEG, PNG, GIF, TIFF, BMP, WebP or ICO"
+    if media_type in formats or is_raw(media_type):
+        return
+    if media_type in _HEIF:
+        remedy = (
+            "the machine's sandbox allows no threads"
+            if pillow_heif is not None
+            else "install its extra: pip install 'autotag-worker[heif]'"
+        )
+        message = f"it is {described(media_type)}, which this installation does not read: {remedy}"
         raise CannotBeDone(message, reason="image_format_refused")
-    kind = f"its content is {media_type}" if media_type else "its content is of no known kind"
-    raise CannotBeDone(f"it is not an image: {kind}", reason="image_unrecognised")
+    if media_type is not None and media_type.startswith("image/"):
+        message = f"it is {described(media_type)}, which is not taken; send JPEG, PNG, GIF, TIFF, BMP, WebP or AVIF"
+        raise CannotBeDone(message, reason="image_format_refused")
+    raise CannotBeDone(f"it is not an image: its content is {described(media_type)}", reason="image_unrecognised")
 
 
 def _check_pixels(size: tuple[int, int], maximum_pixels: int) -> None:
@@ -151,20 +259,49 @@ def _check_pixels(size: tuple[int, int], maximum_pixels: int) -> None:
         raise CannotBeDone(message, reason="image_too_large_pixels")
 
 
-def _refusal(error: Exception, media_type: str | None) -> CannotBeDone:
+def _refusal(error: Exception, media_type: str | None, data: bytes) -> CannotBeDone:
     """Translate an exception of Pillow into a reason and a message."""
     text = str(error) or type(error).__name__
     match error:
         case Image.DecompressionBombWarning() | Image.DecompressionBombError():
             return CannotBeDone(text, reason="image_too_large_pixels")
         case MemoryError():
-            return CannotBeDone(
-                "decoding it takes more memory than one image is allowed", reason="image_too_large_memory"
-            )
-        case UnidentifiedImageError():
-            return CannotBeDone(f"it begins like {media_type}, but its header makes no sense", reason="image_corrupt")
+            message = "decoding it takes more memory than one image is allowed"
+            return CannotBeDone(message, reason="image_too_large_memory")
         case EOFError():
             return CannotBeDone("the file ends too early", reason="image_truncated")
-    if "truncated" in text.lower() or "unexpected end" in text.lower():
-        return CannotBeDone(f"the file ends too early ({text})", reason="image_truncated")
+    if "memory" in text.lower() and "alloc" in text.lower():
+        return CannotBeDone(f"decoding it takes too much memory ({text[:200]})", reason="image_too_large_memory")
+    if (kind := _kind_not_read(media_type, data)) is not None:
+        return CannotBeDone(f"it is {kind}, which is not read; send JPEG, PNG or TIFF", reason="image_format_refused")
+    if _is_cut(error, text, media_type, data):
+        return CannotBeDone(f"the file ends too early ({text[:200]})", reason="image_truncated")
+    if isinstance(error, UnidentifiedImageError):
+        message = f"it begins like {described(media_type)}, but its header makes no sense"
+        return CannotBeDone(message, reason="image_corrupt")
     return CannotBeDone(f"the file is damaged ({type(error).__name__}: {text[:200]})", reason="image_corrupt")
+
+
+def _kind_not_read(media_type: str | None, data: bytes) -> str | None:
+    """What people call a rare kind of a format that is taken, one that Pillow cannot decode; None for any other."""
+    if media_type == "image/jpeg" and (frame := jpeg.frame(data)) is not None:
+        return frame.kind_not_read
+    if media_type == "image/bmp":
+        return bmp.kind_not_read(data)
+    return None
+
+
+def _is_cut(error: Exception, text: str, media_type: str | None, data: bytes) -> bool:
+    """Whether a file ends before its picture does."""
+    if isinstance(error, NotTiff):
+        return error.truncated
+    if "truncated" in text.lower() or "unexpected end" in text.lower():
+        return True
+    match media_type:
+        case "image/tiff":
+            return tiff.is_cut(data)
+        case "image/avif" | "image/heic" | "image/heif":
+            return boxes.is_cut(data)
+        case "image/webp":
+            return int.from_bytes(data[4:8], "little") + 8 > len(data)
+    return False

@@ -7,11 +7,10 @@ enough, and transparency, colour space and orientation are converted on the smal
 from __future__ import annotations
 
 import io
-import math
 
-from PIL import Image, ImageCms, JpegImagePlugin
+from PIL import Image
 
-from worker.children.opening import SIDEWAYS, orientation
+from worker.children.picture import SIDEWAYS, Picture
 from worker.errors import CannotBeDone
 from worker.images.requests import Interpolation, JpegLimits, PixelRecipe
 
@@ -45,40 +44,35 @@ _SHRINK_STEP = 0.75
 _MINIMUM_SIDE = 16
 
 
-def pixels(image: Image.Image, recipe: PixelRecipe) -> bytes:
+def pixels(picture: Picture, recipe: PixelRecipe) -> bytes:
     """The model's input: `size` rows of `size` RGB pixels of 3 bytes, upright, white where the image is transparent."""
     size = recipe.size
-    left, _, right, _ = recipe.box(*image.size)
-    _draft(image, DRAFT_FACTOR * size / (right - left))
-    image.load()
-    turn = _TURNS.get(orientation(image))
+    left, _, right, _ = recipe.box(*picture.image.size)
+    decoded = picture.decoded(DRAFT_FACTOR * size / (right - left))
+    turn = _TURNS.get(picture.orientation)
     # The box is in the middle, so it is the same part of the picture before and after the turn.
-    box = recipe.box(*image.size)
-    small = _plain(image).resize((size, size), _FILTERS[recipe.interpolation], box=box, reducing_gap=_REDUCING_GAP)
+    box = recipe.box(*decoded.size)
+    small = decoded.resize((size, size), _FILTERS[recipe.interpolation], box=box, reducing_gap=_REDUCING_GAP)
     small = _on_white(small)
     return (small.transpose(turn) if turn is not None else small).tobytes()
 
 
-def jpeg(image: Image.Image, limits: JpegLimits) -> bytes:
+def jpeg(picture: Picture, limits: JpegLimits) -> bytes:
     """The image as a JPEG within `limits`: upright, without metadata, white where it is transparent.
 
     Raises `CannotBeDone` when no quality and no size makes it small enough.
     """
-    # Pillow turns a TIFF upright while loading it.
-    turn = _TURNS.get(orientation(image)) if image.format != "TIFF" else None
-    sideways = turn is not None and orientation(image) in SIDEWAYS
-    width, height = image.size[::-1] if sideways else image.size
+    width, height = picture.size
     fitted = _fitted(width, height, limits)
-    _draft(image, max(fitted) / max(width, height))
-    image.load()
-    drawn = fitted[::-1] if sideways else fitted
-    picture = _plain(image)
-    if picture.size != drawn:
-        picture = picture.resize(drawn, Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
-    picture = _on_white(picture)
+    decoded = picture.decoded(max(fitted) / max(width, height))
+    drawn = fitted[::-1] if picture.orientation in SIDEWAYS else fitted
+    if decoded.size != drawn:
+        decoded = decoded.resize(drawn, Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
+    decoded = _on_white(decoded)
+    turn = _TURNS.get(picture.orientation)
     if turn is not None:
-        picture = picture.transpose(turn)
-    return _small_enough(_padded(picture, limits), limits)
+        decoded = decoded.transpose(turn)
+    return _small_enough(_padded(decoded, limits), limits)
 
 
 def _fitted(width: int, height: int, limits: JpegLimits) -> tuple[int, int]:
@@ -114,57 +108,6 @@ def _small_enough(picture: Image.Image, limits: JpegLimits) -> bytes:
             message = f"no JPEG of it is as small as {limits.maximum_bytes} bytes"
             raise CannotBeDone(message, reason="image_cannot_be_shrunk")
         picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-
-
-def _draft(image: Image.Image, scale: float) -> None:
-    """Have a JPEG decoded at the smallest of 1/8, 1/4, 1/2, 1/1 of its size that is not less than `scale`."""
-    if isinstance(image, JpegImagePlugin.JpegImageFile) and scale < 1:
-        image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
-
-
-def _plain(image: Image.Image) -> Image.Image:
-    """The same picture in a mode that resamples well: L, RGB, RGBA or CMYK, 8 bits a channel."""
-    if image.has_transparency_data:
-        return image.convert("RGBA")
-    match image.mode:
-        case "L" | "RGB" | "CMYK":
-            return image
-        case "1":
-            return image.convert("L")
-        case "I" | "F" | "I;16" | "I;16L" | "I;16B" | "I;16N":
-            return _eight_bits(image)
-        case "LAB":
-            lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-            converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-            return converted if converted is not None else image.convert("RGB")
-        case _:
-            return image.convert("RGB")
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Deep greys scaled to 0..255. Pillow's own conversion would clip them: nearly everything would become white.
-
-    The range of sixteen-bit files is 0..65535. Other depths have no agreed white, so their own range is stretched,
-    unless it is that of a plain 8-bit picture or, for floating point, 0..1.
-    """
-    darkest, brightest = (float(value) for value in _extrema(image))
-    if image.mode.startswith("I;16"):
-        darkest, brightest = 0.0, 65535.0
-    elif darkest >= 0 and brightest <= 1 and image.mode == "F":
-        darkest, brightest = 0.0, 1.0
-    elif darkest >= 0 and brightest <= 255:
-        darkest, brightest = 0.0, 255.0
-    elif darkest >= 0 and brightest <= 65535 and image.mode == "I":
-        darkest, brightest = 0.0, 65535.0
-    gain = 255.0 / ((brightest - darkest) or 1.0)
-    return image.point(lambda value: value * gain + (-darkest * gain)).convert("L")
-
-
-def _extrema(image: Image.Image) -> tuple[float, float]:
-    darkest, brightest = image.getextrema()
-    if isinstance(darkest, tuple) or isinstance(brightest, tuple) or not math.isfinite(darkest + brightest):
-        raise CannotBeDone("its brightness is not a finite number", reason="image_corrupt")
-    return darkest, brightest
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -18,6 +18,7 @@ from worker.children import landlock, seccomp
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
+_M_ARENA_MAX = -8
 _MAXIMUM_OPEN_FILES = 64
 _MAXIMUM_FILE_BYTES = 64 << 20
 
@@ -39,24 +40,40 @@ STRICTEST = Level.SECCOMP
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What one decoder may use."""
+    """What one decoder may use. `threads`: a library that it has loaded starts some for every image."""
 
     memory_bytes: int
+    threads: bool = False
 
 
 def enter(allowance: Allowance) -> Level:
-    """Enter the sandbox irrevocably; returns the level reached. Call it when everything has been imported."""
+    """Enter the sandbox irrevocably; returns the level reached. Call it when everything has been imported.
+
+    Threads that are allowed share the limits of memory and of processor time; more than one of them at work would gain
+    nothing, and each would reserve address space of its own.
+    """
+    if allowance.threads:
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
     _limit(resource.RLIMIT_AS, allowance.memory_bytes)
     _limit(resource.RLIMIT_FSIZE, _MAXIMUM_FILE_BYTES)
     _limit(resource.RLIMIT_NOFILE, _MAXIMUM_OPEN_FILES)
     _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_NPROC, 0)
+    if not allowance.threads:
+        _limit(resource.RLIMIT_NPROC, 0)
     if not _no_new_privileges():
+        _limit(resource.RLIMIT_NPROC, 0)
         return Level.NONE
     library = seccomp.library()
     denied = landlock.deny_everything() and not _can_open_files()
     # Applied even without Landlock: it is useful, although the level reached is then only LIMITS.
-    filtered = library is not None and seccomp.allow_only_what_decoding_needs(library) and not _can_make_sockets()
+    filtered = (
+        library is not None
+        and seccomp.allow_only_what_decoding_needs(library, threads=allowance.threads)
+        and not _can_make_sockets()
+    )
+    if not filtered:
+        # The filter distinguishes threads from processes, this limit does not. Nor does it bind root.
+        _limit(resource.RLIMIT_NPROC, 0)
     if not denied:
         return Level.LIMITS
     return Level.SECCOMP if filtered else Level.LANDLOCK

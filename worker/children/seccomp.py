@@ -9,11 +9,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import platform
 
 _LIBRARY = "libseccomp.so.2"
 _ALLOW = 0x7FFF0000
 _FAIL = 0x00050000  # with an errno in the lower half
-_EQUAL = 4
+_EQUAL, _MASKED_EQUAL = 4, 7
+_CLONE_THREAD = 0x10000
+_CLONE_FLAGS_ARGUMENT = 1 if platform.machine() == "s390x" else 0
 
 _ALLOWED = (
     # files that are open already, and the socket to the parent
@@ -36,7 +39,7 @@ class _Comparison(ctypes.Structure):
         ("argument", ctypes.c_uint),
         ("operator", ctypes.c_int),
         ("value", ctypes.c_uint64),
-        ("unused", ctypes.c_uint64),
+        ("other", ctypes.c_uint64),
     )
 
 
@@ -48,10 +51,10 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
-def allow_only_what_decoding_needs(library: ctypes.CDLL) -> bool:
+def allow_only_what_decoding_needs(library: ctypes.CDLL, *, threads: bool = False) -> bool:
     """Forbid every other system call, irrevocably. False where no filter could be installed.
 
-    `no_new_privileges` must have been set before.
+    `no_new_privileges` must have been set before. `threads`: more of them may be started, but no process.
     """
     library.seccomp_init.restype = ctypes.c_void_p
     context = ctypes.c_void_p(library.seccomp_init(_FAIL | errno.EPERM))
@@ -62,6 +65,8 @@ def allow_only_what_decoding_needs(library: ctypes.CDLL) -> bool:
             _allow(library, context, name)
         _allow(library, context, "prlimit64", 0)  # its own limits only
         _allow(library, context, "tgkill", os.getpid())  # the fault handler kills its own process
+        if threads:
+            _allow_threads(library, context)
         return bool(library.seccomp_load(context) == 0)
     finally:
         library.seccomp_release(context)
@@ -76,3 +81,13 @@ def _allow(library: ctypes.CDLL, context: ctypes.c_void_p, name: str, first_argu
     else:
         equal = _Comparison(0, _EQUAL, first_argument, 0)
         library.seccomp_rule_add_array(context, ctypes.c_uint32(_ALLOW), number, 1, ctypes.byref(equal))
+
+
+def _allow_threads(library: ctypes.CDLL, context: ctypes.c_void_p) -> None:
+    """Allow `clone` with the flag of a thread. The flags of `clone3` cannot be seen: glibc does without it."""
+    clone = library.seccomp_syscall_resolve_name(b"clone")
+    thread = _Comparison(_CLONE_FLAGS_ARGUMENT, _MASKED_EQUAL, _CLONE_THREAD, _CLONE_THREAD)
+    library.seccomp_rule_add_array(context, ctypes.c_uint32(_ALLOW), clone, 1, ctypes.byref(thread))
+    clone3 = library.seccomp_syscall_resolve_name(b"clone3")
+    if clone3 >= 0:
+        library.seccomp_rule_add_array(context, ctypes.c_uint32(_FAIL | errno.ENOSYS), clone3, 0, None)

@@ -76,9 +76,9 @@ class ImageFacts:
     __pydantic_config__ = _CONFIG
 
     format: str
-    """The format: `JPEG`, `PNG`, ..."""
+    """The format: `JPEG`, `PNG`, `HEIF`, ...; of a raw photograph its own: `NEF`, `DNG`, ..."""
     width: Annotated[int, Field(ge=1)]
-    """In pixels, with the EXIF orientation applied."""
+    """In pixels, with the EXIF orientation applied; of a raw photograph, that of its preview."""
     height: Annotated[int, Field(ge=1)]
     """In pixels, with the EXIF orientation applied."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
