@@ -18,13 +18,15 @@ import structlog
 from worker.amqp.broker import Broker
 from worker.amqp.delivery import Delivery, Ending
 from worker.amqp.errors import NotConfirmed, NotPublished, PublishRefused, Unroutable
+from worker.amqp.pika_fixes import UnreadableProperties
 from worker.engine import Active
 from worker.errors import AutotagError, CannotBeDone, ResourceExhausted, TryLater, Unavailable, exhausted
 from worker.messages import Event, Result, UnreadableEvent, read_event, write_result
+from worker.messages.oddities import OddField
 from worker.operations import tracing
 from worker.operations.history import EndedDelivery, History, Thumbnail
 from worker.operations.history.thumbnails import Thumbnails
-from worker.operations.metrics import EventMetrics
+from worker.operations.metrics import EventMetrics, queue_wait
 from worker.operations.tracing import NO_TRACER, Trace, Tracer
 from worker.providers.replies import ProviderReplies, Reply, pack, unpack
 from worker.settings import tag_limit
@@ -185,6 +187,9 @@ class Pipeline:
         delivery, settings, engine = context.delivery, context.active.settings, context.active.engine
         read = read_event(delivery.body, delivery.content_type, delivery.headers, delivery.message_id)
         event = context.event = read.event
+        self._metrics.odd_fields(read.oddities)
+        if isinstance(delivery.properties, UnreadableProperties):
+            self._metrics.odd_fields((OddField("properties", "unusable"),))
         self._join_trace(context, event)
         subject = Subject.of(event)
         instance = settings.instance(subject.instance)
@@ -238,8 +243,11 @@ class Pipeline:
                 "autotag.attempt": delivery.attempt,
             },
         )
-        waited_s = _waited_s(delivery, event)
-        if waited_s is not None:
+        waited_s, implausible = queue_wait(
+            delivery.properties.timestamp, event.time, received_at_s=_wall_time_of_arrival(delivery)
+        )
+        self._metrics.odd_fields(implausible)
+        if waited_s is not None and delivery.attempt == 1 and not delivery.redelivered:
             self._metrics.observe_queue_wait(waited_s)
 
     # ── how a delivery ends ──────────────────────────────────────────────────────────────────────────────────────────
@@ -408,16 +416,6 @@ def _traced(context: DeliveryContext) -> Event | None:
     return event.model_copy(update={"traceparent": context.trace.traceparent})
 
 
-def _waited_s(delivery: Delivery, event: Event) -> float | None:
-    """How long the event had waited in its queue at its first delivery, if its publisher gave the time it was sent.
-
-    AMQP's timestamp is when it was sent, in whole seconds; `time` is exact, and may be that of an upload long ago.
-    """
-    sent = delivery.properties.timestamp
-    if delivery.attempt > 1 or delivery.redelivered or (sent is None and event.time is None):
-        return None
-    received_at = time.time() - (time.monotonic() - delivery.received_at_s)
-    exact = event.time.timestamp() if event.time is not None else None
-    if not isinstance(sent, int) or (exact is not None and 0 <= exact - sent < 1):
-        sent = exact
-    return None if sent is None else max(0.0, received_at - sent)
+def _wall_time_of_arrival(delivery: Delivery) -> float:
+    """When a delivery arrived, in seconds since 1970."""
+    return time.time() - (time.monotonic() - delivery.received_at_s)
