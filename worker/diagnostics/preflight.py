@@ -15,10 +15,12 @@ from worker.amqp.connection import connected
 from worker.amqp.declare import declare, find_missing
 from worker.amqp.mark import is_guessable
 from worker.amqp.topology import topology
+from worker.diagnostics.first_starts import FirstStarts
 from worker.engine import Engine, review_providers, wants_model
 from worker.errors import AutotagError
 from worker.models.catalogue import BUILT_IN, find_package
 from worker.models.manifest import ModelMissing
+from worker.operations.control import why_not_listening, why_not_writable
 from worker.operations.metrics import Metrics
 from worker.providers.checks import Checkable, Severity
 from worker.providers.registry import make_enabled
@@ -47,6 +49,7 @@ async def check_service(settings: Settings) -> AsyncIterator[CheckResult]:
     checks: tuple[tuple[str, Callable[[Settings], Awaitable[CheckResult]]], ...] = (
         ("switches", _switches),
         ("sources", _sources),
+        ("directories", _directories),
         ("rabbitmq", _rabbitmq),
         ("headers", _headers),
         ("decoder", _decoder),
@@ -119,6 +122,17 @@ async def _sources(settings: Settings) -> CheckResult:
     return CheckResult("sources", "ok", f"paths below: {roots or 'none'}; hosts: {hosts or 'none'}; inline: always")
 
 
+async def _directories(settings: Settings) -> CheckResult:
+    problems = []
+    if (why := why_not_writable(settings.state_dir)) is not None:
+        problems.append(f"counters cannot be kept in {settings.state_dir}: {why}; set `state_dir`")
+    if (why := why_not_listening(settings.control_socket)) is not None:
+        problems.append(f"no control socket at {settings.control_socket}: {why}; set `control_socket`")
+    if problems:
+        return CheckResult("directories", "failed", ". ".join(problems))
+    return CheckResult("directories", "ok", f"state {settings.state_dir}; control socket {settings.control_socket}")
+
+
 async def _rabbitmq(settings: Settings) -> CheckResult:
     layout = topology(settings.amqp.queue_prefix, settings.retry.delays_s)
     async with connected(settings.amqp, "autotag-check") as connection:
@@ -138,15 +152,23 @@ async def _headers(settings: Settings) -> CheckResult:
 
 
 async def _decoder(settings: Settings) -> CheckResult:
-    engine = Engine(settings, None, Metrics())
+    starts = FirstStarts()
+    engine = Engine(settings, None, Metrics(), starts.observe)
+    pool: DecoderPool = engine.decoders
+    failing = asyncio.create_task(starts.failure())
+    ready = asyncio.create_task(pool.wait_ready())
     try:
-        pool: DecoderPool = engine.decoders
         await pool.start()
-        await asyncio.wait_for(pool.wait_ready(), 60)
+        done, _ = await asyncio.wait({failing, ready}, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+        if failing in done:
+            return CheckResult("decoder", "failed", str(failing.result()))
+        if not done:
+            return CheckResult("decoder", "failed", "no decoder child became ready within 60 s, and none failed to")
+        ready.result()
         hello = next(state.hello for state in pool.states() if state.hello)
-    except TimeoutError:
-        return CheckResult("decoder", "failed", "no decoder child became ready within 60 s; run with log.level = debug")
     finally:
+        failing.cancel()
+        ready.cancel()
         await engine.close()
     return CheckResult("decoder", "ok", f"starts; sandbox: {hello.get('sandbox', 'none')}")
 
@@ -159,6 +181,9 @@ async def _model(settings: Settings) -> CheckResult:
         package = await asyncio.to_thread(find_package, name, settings.cache_dir)
         await asyncio.to_thread(package.verify)
     except ModelMissing:
+        if name in BUILT_IN and (why := why_not_writable(settings.cache_dir)) is not None:
+            message = f"{name} is not built yet, and cannot be in {settings.cache_dir}: {why}; set `cache_dir`"
+            return CheckResult("model", "failed", message)
         if name in BUILT_IN:
             return CheckResult(
                 "model", "warning", f"{name} is not built yet: `autotag model build`, or the first start does it"

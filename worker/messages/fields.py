@@ -21,13 +21,20 @@ from worker.messages.oddities import INFORMATIVE, NUMBER_AS_TEXT, absent_is
 NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f]+$"
 """Keeps line breaks out of logs and NUL out of file names."""
 
-AssetId = Annotated[str, Field(max_length=1024, pattern=NO_CONTROL_CHARACTERS)]
+MAXIMUM_ID_CHARACTERS: Final = 1024
+AssetId = Annotated[str, Field(max_length=MAXIMUM_ID_CHARACTERS, pattern=NO_CONTROL_CHARACTERS)]
 InstanceName = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """Used in routing keys, metric labels and table names of the settings, hence the narrow alphabet."""
 _INSTANCE_NAME: TypeAdapter[str] = TypeAdapter(InstanceName)
 
 ShortText = Annotated[str, Field(max_length=1024, pattern=NO_CONTROL_CHARACTERS)]
 FilePath = Annotated[str, Field(max_length=4096, pattern=NO_CONTROL_CHARACTERS)]
+_FILE_PATH: TypeAdapter[str] = TypeAdapter(FilePath)
+_WHY_NO_PATH = {
+    "string_unicode": "its name is not UTF-8",
+    "string_pattern_mismatch": "its name holds a control character, such as a line break",
+    "string_too_long": "its path has more than 4096 characters",
+}
 Url = Annotated[str, Field(max_length=8192, pattern=NO_CONTROL_CHARACTERS, json_schema_extra={"format": "uri"})]
 TagName = Annotated[str, Field(max_length=1024)]
 
@@ -79,6 +86,16 @@ Tags = Annotated[
 """Names of tags. An empty one is none: it is what splitting an empty text makes."""
 
 Flag = Annotated[bool, absent_is(default=False), _either({"type": "boolean"}, _EMPTY, _NULL)]
+
+
+def why_no_path(text: str) -> str | None:
+    """Why an event cannot name this path, in words; None when it can. File names are bytes, an event is UTF-8 text."""
+    try:
+        _FILE_PATH.validate_python(text)
+    except ValidationError as error:
+        why = error.errors(include_url=False)[0]["type"]
+        return _WHY_NO_PATH.get(why, why)
+    return None
 
 
 def is_instance_name(text: str) -> bool:

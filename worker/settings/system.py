@@ -30,8 +30,16 @@ could end up in a log.
 """
 
 
+_LAST_PORT = 65_535
+
+
 def _amqp_url(value: SecretStr) -> SecretStr:
-    if not AMQP_URL.fullmatch(value.get_secret_value()):
+    address = value.get_secret_value()
+    if AMQP_URL.fullmatch(address):
+        hosts = address.partition("://")[2].rpartition("@")[2].partition("/")[0]
+        if not all(0 < int(port) <= _LAST_PORT for port in re.findall(r":(\d+)(?:,|$)", hosts)):
+            raise ValueError(f"its port must be from 1 to {_LAST_PORT}")
+    else:
         raise ValueError(
             "such as amqps://user:password@host:5671/virtual-host; special characters in user, password and "
             "virtual host are written %40 (@), %2F (/), %3A (:), %23 (#), %3F (?)"
