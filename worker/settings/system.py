@@ -53,6 +53,13 @@ def _host_pattern(value: str) -> str:
     return value.lower()
 
 
+def _root_path(value: str) -> str:
+    path = value.strip("/")
+    if path and not re.fullmatch(r"(?!\.)[\w.~-]+(/(?!\.)[\w.~-]+)*", path, re.ASCII):
+        raise ValueError("such as /autotag")
+    return f"/{path}" if path else ""
+
+
 Seconds = Annotated[float, Field(gt=0)]
 HostPattern = Annotated[str, AfterValidator(_host_pattern)]
 
@@ -228,7 +235,12 @@ class HttpSettings(Section):
     """Health, metrics and the status page."""
 
     enabled: bool = Field(True, description="Listen at all.")
-    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on. Anyone who reaches it can read.")
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="Address to listen on, or a name such as `localhost`, for all of whose addresses here. Anyone who "
+        "reaches it can read.",
+    )
     port: int = Field(9464, ge=0, le=65535, description="Port to listen on; 0: any free one.")
     token: HeaderSecret | None = Field(
         None, description="Bearer token that a request must carry; unset: none is asked."
@@ -236,6 +248,12 @@ class HttpSettings(Section):
     certificate_file: LocalPath | None = Field(None, description="Certificate chain (PEM); set: HTTPS.")
     key_file: LocalPath | None = Field(
         None, description="Private key (PEM) of `certificate_file`; unset: in the same file."
+    )
+    root_path: Annotated[str, AfterValidator(_root_path)] = Field(
+        "",
+        description="Path below which a reverse proxy serves the page, such as `/autotag`; needed only where the proxy "
+        "does not remove it from requests.",
+        json_schema_extra={"allowed": "a path of letters, digits, dots, dashes and underscores"},
     )
     thumbnails: bool | None = Field(
         None, description="Show thumbnails of the last images on the status page; unset: when a token is asked for."
