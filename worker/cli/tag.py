@@ -90,17 +90,10 @@ async def _tag_all(settings: Settings, instance: str, files: list[Path], *, expl
     starts = FirstStarts()
     with model_progress(settings.tensorflow.model) as progress:
         engine = await open_engine(settings, Metrics(), starts.observe, progress)
-    hopeless = asyncio.create_task(starts.failure())
-    tagging = asyncio.create_task(_show_all(engine, settings, instance, files, explain=explain, as_json=as_json))
     try:
-        await asyncio.wait({hopeless, tagging}, return_when=asyncio.FIRST_COMPLETED)
-        if not tagging.done():
-            raise hopeless.result()
-        return tagging.result()
+        showing = _show_all(engine, settings, instance, files, explain=explain, as_json=as_json)
+        return await starts.while_one_can_start(showing)
     finally:
-        hopeless.cancel()
-        tagging.cancel()
-        await asyncio.wait({tagging})
         await engine.close()
 
 

@@ -154,21 +154,14 @@ async def _headers(settings: Settings) -> CheckResult:
 async def _decoder(settings: Settings) -> CheckResult:
     starts = FirstStarts()
     engine = Engine(settings, None, Metrics(), starts.observe)
-    pool: DecoderPool = engine.decoders
-    failing = asyncio.create_task(starts.failure())
-    ready = asyncio.create_task(pool.wait_ready())
     try:
+        pool: DecoderPool = engine.decoders
         await pool.start()
-        done, _ = await asyncio.wait({failing, ready}, timeout=60, return_when=asyncio.FIRST_COMPLETED)
-        if failing in done:
-            return CheckResult("decoder", "failed", str(failing.result()))
-        if not done:
-            return CheckResult("decoder", "failed", "no decoder child became ready within 60 s, and none failed to")
-        ready.result()
+        await asyncio.wait_for(starts.while_one_can_start(pool.wait_ready()), 60)
         hello = next(state.hello for state in pool.states() if state.hello)
+    except TimeoutError:
+        return CheckResult("decoder", "failed", "no decoder child became ready within 60 s; run with log.level = debug")
     finally:
-        failing.cancel()
-        ready.cancel()
         await engine.close()
     return CheckResult("decoder", "ok", f"starts; sandbox: {hello.get('sandbox', 'none')}")
 
