@@ -188,6 +188,9 @@ class Pipeline:
         read = read_event(delivery.body, delivery.content_type, delivery.headers, delivery.message_id)
         event = context.event = read.event
         self._metrics.odd_fields(read.oddities)
+        if read.oddities:
+            odd = [f"{each.field} {each.why}" for each in read.oddities]
+            _log.debug("fields of an event are not as described", odd=odd, **context.log_fields())
         if isinstance(delivery.properties, UnreadableProperties):
             self._metrics.odd_fields((OddField("properties", "unusable"),))
         self._join_trace(context, event)
