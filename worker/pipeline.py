@@ -21,7 +21,7 @@ from worker.amqp.errors import NotConfirmed, NotPublished, PublishRefused, Unrou
 from worker.amqp.pika_fixes import UnreadableProperties
 from worker.engine import Active
 from worker.errors import AutotagError, CannotBeDone, ResourceExhausted, TryLater, Unavailable, exhausted
-from worker.messages import Event, Result, UnreadableEvent, read_event, write_result
+from worker.messages import Event, ReadEvent, Result, UnreadableEvent, read_event, write_result
 from worker.messages.oddities import OddField
 from worker.operations import tracing
 from worker.operations.history import EndedDelivery, History, Thumbnail
@@ -187,13 +187,8 @@ class Pipeline:
         delivery, settings, engine = context.delivery, context.active.settings, context.active.engine
         read = read_event(delivery.body, delivery.content_type, delivery.headers, delivery.message_id)
         event = context.event = read.event
-        self._metrics.odd_fields(read.oddities)
-        if read.oddities:
-            odd = [f"{each.field} {each.why}" for each in read.oddities]
-            _log.debug("fields of an event are not as described", odd=odd, **context.log_fields())
-        if isinstance(delivery.properties, UnreadableProperties):
-            self._metrics.odd_fields((OddField("properties", "unusable"),))
         self._join_trace(context, event)
+        self._note_odd_fields(context, read)
         subject = Subject.of(event)
         instance = settings.instance(subject.instance)
 
@@ -246,12 +241,20 @@ class Pipeline:
                 "autotag.attempt": delivery.attempt,
             },
         )
-        waited_s, implausible = queue_wait(
-            delivery.properties.timestamp, event.time, received_at_s=_wall_time_of_arrival(delivery)
-        )
-        self._metrics.odd_fields(implausible)
-        if waited_s is not None and delivery.attempt == 1 and not delivery.redelivered:
+        waited_s = _waited_s(delivery, event)
+        if waited_s is not None:
             self._metrics.observe_queue_wait(waited_s)
+
+    def _note_odd_fields(self, context: DeliveryContext, read: ReadEvent) -> None:
+        """Count what was not as described in an event that could be read all the same."""
+        delivery = context.delivery
+        odd = [*read.oddities, *_queue_wait(delivery, read.event)[1]]
+        if isinstance(delivery.properties, UnreadableProperties):
+            odd.append(OddField("properties", "unusable"))
+        if odd:
+            self._metrics.odd_fields(odd)
+            fields = [f"{each.field} {each.why}" for each in odd]
+            _log.debug("fields of an event are not as described", odd=fields, **context.log_fields())
 
     # ── how a delivery ends ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -419,6 +422,13 @@ def _traced(context: DeliveryContext) -> Event | None:
     return event.model_copy(update={"traceparent": context.trace.traceparent})
 
 
-def _wall_time_of_arrival(delivery: Delivery) -> float:
-    """When a delivery arrived, in seconds since 1970."""
-    return time.time() - (time.monotonic() - delivery.received_at_s)
+def _waited_s(delivery: Delivery, event: Event) -> float | None:
+    """How long the event had waited in its queue at its first delivery, if its publisher gave the time it was sent."""
+    if delivery.attempt > 1 or delivery.redelivered:
+        return None
+    return _queue_wait(delivery, event)[0]
+
+
+def _queue_wait(delivery: Delivery, event: Event) -> tuple[float | None, tuple[OddField, ...]]:
+    received_at_s = time.time() - (time.monotonic() - delivery.received_at_s)
+    return queue_wait(delivery.properties.timestamp, event.time, received_at_s=received_at_s)
