@@ -19,16 +19,18 @@ from worker.amqp.broker import Broker
 from worker.amqp.delivery import Delivery, Ending
 from worker.amqp.errors import NotPublished, Unroutable
 from worker.amqp.in_hand import DEFERRALS_HEADER, Deferred, InHand, deferrals_of
+from worker.amqp.pika_fixes import UnreadableProperties
 from worker.amqp.topology import DELIVERY_LIMIT, Lane
 from worker.engine import Active
 from worker.errors import AutotagError, CannotBeDone, ResourceExhausted, TryLater, Unavailable, exhausted
 from worker.images.content import Content
-from worker.messages import Event, Result, UnreadableEvent, read_event, write_result
+from worker.messages import Event, ReadEvent, Result, UnreadableEvent, read_event, write_result
+from worker.messages.oddities import OddField
 from worker.operations import tracing
 from worker.operations.health.intake import Intake
 from worker.operations.history import EndedDelivery, History, Thumbnail
 from worker.operations.history.thumbnails import Thumbnails
-from worker.operations.metrics import EventMetrics
+from worker.operations.metrics import EventMetrics, queue_wait
 from worker.operations.tracing import NO_TRACER, Trace, Tracer
 from worker.providers.replies import ProviderReplies, pack, unpack
 from worker.settings import InstanceSettings, tag_limit
@@ -244,6 +246,7 @@ class Pipeline:
         read = read_event(delivery.body, delivery.content_type, delivery.headers, delivery.message_id)
         context.event, context.image_bytes = read.event, read.image_bytes
         self._join_trace(context, read.event)
+        self._note_odd_fields(context, read)
         return read.event
 
     async def _tag_and_answer(self, context: DeliveryContext, subject: Subject, instance: InstanceSettings) -> Ending:
@@ -309,6 +312,17 @@ class Pipeline:
         waited_s = _waited_s(context.delivery, context.event) if context.event is not None else None
         if waited_s is not None:
             self._metrics.observe_queue_wait(waited_s)
+
+    def _note_odd_fields(self, context: DeliveryContext, read: ReadEvent) -> None:
+        """Count what was not as described in an event that could be read all the same."""
+        delivery = context.delivery
+        odd = [*read.oddities, *_queue_wait(delivery, read.event)[1]]
+        if isinstance(delivery.properties, UnreadableProperties):
+            odd.append(OddField("properties", "unusable"))
+        if odd:
+            self._metrics.odd_fields(odd)
+            fields = [f"{each.field} {each.why}" for each in odd]
+            _log.debug("fields of an event are not as described", odd=fields, **context.log_fields())
 
     # ── how a delivery ends ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -504,15 +518,12 @@ def _traced(context: DeliveryContext) -> Event | None:
 
 
 def _waited_s(delivery: Delivery, event: Event) -> float | None:
-    """How long the event had waited in its queue at its first delivery, if its publisher gave the time it was sent.
-
-    AMQP's timestamp is when it was sent, in whole seconds; `time` is exact, and may be that of an upload long ago.
-    """
-    sent = delivery.properties.timestamp
-    if delivery.attempt > 1 or delivery.redelivered or (sent is None and event.time is None):
+    """How long the event had waited in its queue at its first delivery, if its publisher gave the time it was sent."""
+    if delivery.attempt > 1 or delivery.redelivered:
         return None
-    received_at = time.time() - (time.monotonic() - delivery.received_at_s)
-    exact = event.time.timestamp() if event.time is not None else None
-    if not isinstance(sent, int) or (exact is not None and 0 <= exact - sent < 1):
-        sent = exact
-    return None if sent is None else max(0.0, received_at - sent)
+    return _queue_wait(delivery, event)[0]
+
+
+def _queue_wait(delivery: Delivery, event: Event) -> tuple[float | None, tuple[OddField, ...]]:
+    received_at_s = time.time() - (time.monotonic() - delivery.received_at_s)
+    return queue_wait(delivery.properties.timestamp, event.time, received_at_s=received_at_s)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -19,11 +22,12 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from tests.support.polling import eventually
+from worker.errors import Misconfigured
 from worker.http.concurrency import ConcurrencyLimitMiddleware
 from worker.http.pages import read_form
 from worker.http.protocol import Deadlines
 from worker.http.server import HttpServer
-from worker.operations.connections import Refusal
+from worker.operations.connections import ListeningSocket, Refusal
 from worker.settings import HttpSettings
 
 DEADLINES = Deadlines(head_s=0.8, body_s=0.8, reading_s=0.8, body_by_path_s={"/slow-body": 60.0})
@@ -246,3 +250,48 @@ async def test_a_tls_handshake_that_never_ends_is_closed_and_makes_room(
         assert await ended_after_s(idle[-1][0]) < 2.5
         for _, each in (*idle, (reader, writer)):
             each.close()
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST."])
+async def test_localhost_is_listened_on_in_both_families_on_one_port_with_one_limit(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setattr("worker.http.server.MAXIMUM_CONNECTIONS", MAXIMUM)
+    async with listening(HttpSettings(port=0, host=host)) as site:
+        port = site.address[1]
+        for address in ("127.0.0.1", "::1"):
+            reader, writer = await asyncio.open_connection(address, port)
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 200"), address
+            writer.close()
+        idle = [await asyncio.open_connection(("127.0.0.1", "::1")[n % 2], port) for n in range(3 * MAXIMUM)]
+        reader, writer = await asyncio.open_connection("::1", port)
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 200")
+        assert site.refusals.total() >= MAXIMUM, "the connections of both count together"
+        for _, each in (*idle, (reader, writer)):
+            each.close()
+
+
+async def test_localhost_is_listened_on_where_there_is_no_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    bind = ListeningSocket.bind
+
+    def without_ipv6(self: ListeningSocket, address: Any) -> None:
+        if self.family == socket.AF_INET6:
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        bind(self, address)
+
+    monkeypatch.setattr(ListeningSocket, "bind", without_ipv6)
+    async with listening(HttpSettings(port=0, host="localhost")) as site:
+        _, writer = await asyncio.open_connection("127.0.0.1", site.address[1])
+        writer.close()
+
+
+async def test_a_port_that_is_taken_in_one_family_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_INET6) as taken:
+        taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        taken.bind(("::1", 0))
+        taken.listen()
+        settings = HttpSettings(port=taken.getsockname()[1], host="localhost")
+        with pytest.raises(Misconfigured, match="Address already in use"):
+            await HttpServer(settings, Site().app, deadlines=DEADLINES).start()

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.polling import eventually
 from tests.support.processes import all_descriptors_taken
+from worker.errors import Misconfigured, TryLater
 from worker.operations.connections import ListeningSocket, Refusal
 from worker.operations.control import ControlServer, send_command
 
@@ -89,3 +90,11 @@ async def test_a_control_connection_that_sends_no_line_is_closed(
     assert await asyncio.wait_for(reader.read(), 5) == b""
     writer.close()
     await server.close()
+
+
+async def test_a_control_socket_whose_path_is_too_long_is_reported_by_both_sides(tmp_path: Path) -> None:
+    path = tmp_path / ("d" * 100) / "control.sock"
+    with pytest.raises(Misconfigured, match=r"that of a socket at most 107; set `control_socket`"):
+        await ControlServer(path, {}).start()
+    with pytest.raises(TryLater, match=r"that of a socket at most 107; set `control_socket`"):
+        await send_command(path, "status")

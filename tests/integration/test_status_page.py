@@ -17,9 +17,11 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 from tests.support.browser import BrowserMessages, chromium
 from tests.support.monitoring import fetch, http_url
 from tests.support.polling import until
+from tests.support.reverse_proxy import below_a_path
 from tests.support.service import Dms, RunningService, running_service
 
 TOKEN = "a-token-for-the-page"
+ROOT_PATH = "/ops/autotag"
 PHONE = {"width": 360, "height": 740}
 
 DROP = """([name, type, encoded]) => {
@@ -44,6 +46,7 @@ def service(
 ) -> Iterator[RunningService]:
     settings = {
         "HTTP__TOKEN": TOKEN,
+        "HTTP__ROOT_PATH": ROOT_PATH,
         "SOURCES__PATH_ROOTS": json.dumps([str(photographs["chelsea"].parent)]),
         "DEFAULTS__LABELS__RENAME": json.dumps({"tiger cat": "cat", "tabby": "cat"}),
         "INSTANCES__ACME__TENSORFLOW__CONFIDENCE_THRESHOLD": "0.9",
@@ -187,6 +190,45 @@ def test_it_can_be_read_and_acted_on_without_scripts(open_page: OpenPage, answer
     expect(page.get_by_role("heading", level=1)).to_have_text("Paused")
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Ready")
+
+
+@pytest.mark.parametrize("removed", [True, False], ids=["path removed", "path passed on"])
+def test_below_a_path_of_a_proxy_everything_works(
+    browser: Browser, service: RunningService, url: str, answered: None, photographs: dict[str, Path], removed: bool
+) -> None:
+    # Given a proxy that serves the page below a path, and removes that path from requests, or does not
+    with below_a_path(url, ROOT_PATH, removed=removed) as proxied:
+        context = browser.new_context()
+        page = context.new_page()
+        messages = BrowserMessages(page)
+        # When someone signs in there
+        page.goto(proxied.rstrip("/") if not removed else proxied)
+        sign_in(page)
+        wait_for_script(page)
+        # Then the page refreshes itself, with its thumbnails
+        assert page.url == proxied
+        with page.expect_response(f"{proxied}live") as refreshed:
+            pass
+        assert refreshed.value.ok
+        page.wait_for_function("[...document.querySelectorAll('img.thumb')].every((image) => image.naturalWidth > 100)")
+        # And images can be tried, the service paused and resumed
+        drop(page, "chelsea.png", photographs["chelsea"].read_bytes(), "image/png")
+        expect(page.locator("#tried")).to_contain_text("Egyptian cat")
+        page.get_by_role("button", name="Pause").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Paused")
+        page.get_by_role("button", name="Resume").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Ready")
+        # And every link leads somewhere, the cookie no further than the path, and signing out works
+        links = page.eval_on_selector_all("a[href]", "links => links.map(link => link.href)")
+        assert {f"{proxied}{name}" for name in ("metrics", "readyz", "status.json")} <= set(links)
+        for link in links:
+            assert page.request.get(link, headers={"Authorization": f"Bearer {TOKEN}"}).ok, link
+        assert {cookie.get("path", "").rstrip("/") for cookie in context.cookies()} == {ROOT_PATH}
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_label("Token")).to_be_visible()
+        assert context.cookies() == []
+        assert messages.texts == []
+        context.close()
 
 
 # ── appearance ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -174,12 +174,12 @@ class RunningService:
     def __init__(self, process: subprocess.Popen[bytes], log: Path, environment: dict[str, str]) -> None:
         self.process = process
         self.log = log
-        self._environment = environment
+        self.environment = environment
 
     def autotag(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Another `autotag` command under the same settings."""
         command = [sys.executable, "-m", "worker", *words]
-        return subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
 
     def status(self) -> dict[str, Any] | None:
         """What the control socket says, if it is there yet."""
@@ -205,7 +205,7 @@ class RunningService:
 
         from worker.operations.control import send_command
 
-        return asyncio.run(send_command(Path(self._environment["AUTOTAG_CONTROL_SOCKET"]), command))
+        return asyncio.run(send_command(Path(self.environment["AUTOTAG_CONTROL_SOCKET"]), command))
 
     def ready(self, *, within_s: float = TIME_LIMIT_S) -> RunningService:
         """Wait until it takes events."""

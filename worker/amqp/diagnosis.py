@@ -263,15 +263,28 @@ def _refusal(cause: BaseException, broker: Address) -> Misconfigured | None:
                 reason="not_amqp",
             )
         case ssl.SSLCertVerificationError():
-            return Misconfigured(
-                f"the certificate of RabbitMQ at {broker} is not trusted: {cause.verify_message}; amqp.ca_file must "
-                "hold the authority that signed it, and amqp.url must use a host name that the certificate names",
-                reason="tls_failed",
-            )
+            return _not_trusted(broker, cause)
         case ssl.SSLError():
             return _tls_failed(broker, str(cause.reason or cause))
         case _:
             return None
+
+
+_AUTHORITY = "amqp.ca_file must hold the authority that signed it, or unset, the system must know that authority"
+_TO_DO_ABOUT_A_CERTIFICATE = {
+    9: "it holds from a later time on: set this machine's clock, or the broker's, right",
+    10: "renew the broker's certificate, or set this machine's clock right",
+    62: "amqp.url must use a host name that the certificate names",
+    64: "amqp.url must use a host name that the certificate names, not an address",
+}
+"""What to do, by OpenSSL's code of what is wrong (X509_V_ERR_…)."""
+
+
+def _not_trusted(broker: Address, cause: ssl.SSLCertVerificationError) -> Misconfigured:
+    advice = _TO_DO_ABOUT_A_CERTIFICATE.get(cause.verify_code, _AUTHORITY)
+    return Misconfigured(
+        f"the certificate of RabbitMQ at {broker} is not trusted: {cause.verify_message}; {advice}", reason="tls_failed"
+    )
 
 
 def _tls_failed(broker: Address, what: str) -> Misconfigured:

@@ -88,7 +88,8 @@ class HeaderCheck:
 
     def on_arrival(self, properties: pika.BasicProperties, body: bytes) -> None:
         """Drop our headers from a message that has just arrived, unless it carries the mark."""
-        if isinstance(properties, UnreadableProperties):  # its only header was made here, not by a publisher
+        if isinstance(properties, UnreadableProperties):  # the note was made here; what else is ours, by a publisher
+            properties.headers = without_own(properties.headers) | properties.note
             return
         names = [name for name, _ in own_headers(properties)]
         if not names or self._mark.is_on(properties, body):

@@ -2,7 +2,8 @@
 
 Headers that pika cannot decode raise inside its read loop (a timestamp in milliseconds is beyond Python's last year),
 which closes the connection. RabbitMQ then redelivers the message and everything else in hand, until the delivery limit
-dead-letters all of them. Here the message arrives without its properties, and with a header that holds the reason.
+dead-letters all of them. Here the message arrives with those properties and headers that can be read (`salvage`), and
+with a header that holds the reason.
 
 pika sends each frame by itself, and a message is three frames, each of which wakes RabbitMQ. Here everything written in
 one iteration of the event loop is sent together.
@@ -19,6 +20,8 @@ import structlog
 from pika import frame, spec
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.exceptions import InvalidFrameError
+
+from worker.amqp.salvage import salvage
 
 _log = structlog.get_logger(__name__)
 
@@ -39,14 +42,15 @@ def _read_nothing() -> None:
 
 
 class UnreadableProperties(spec.BasicProperties):  # type: ignore[misc]  # pika ships no type information
-    """The properties of a message whose own could not be decoded.
+    """The properties of a message of whose own, `encoded`, some could not be decoded.
 
-    Their one header is made here. The type distinguishes it from a publisher's header of the same name.
+    The header `UNREADABLE_HEADER` is made here. The type distinguishes it from a publisher's header of the same name.
     """
 
-    def __init__(self, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}"
-        super().__init__(headers={UNREADABLE_HEADER: reason[:_MAXIMUM_REASON_CHARACTERS]})
+    def __init__(self, error: Exception, encoded: bytes = b"") -> None:
+        found = salvage(encoded)
+        self.note = {UNREADABLE_HEADER: f"{type(error).__name__}: {error}"[:_MAXIMUM_REASON_CHARACTERS]}
+        super().__init__(**found | {"headers": found.get("headers", {}) | self.note})
 
 
 class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika ships no type information
@@ -105,5 +109,6 @@ class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika ships no 
                 raise
             _log.warning("properties of a message cannot be read and are left out", error=str(error))
             _, _, body_bytes = _CONTENT_HEADER.unpack_from(self._frame_buffer, _FRAME.size)
-            return _FRAME.size + size_bytes + 1, frame.Header(channel, body_bytes, UnreadableProperties(error))
+            encoded = bytes(self._frame_buffer[_FRAME.size + _CONTENT_HEADER.size : _FRAME.size + size_bytes])
+            return _FRAME.size + size_bytes + 1, frame.Header(channel, body_bytes, UnreadableProperties(error, encoded))
         return read

@@ -5,6 +5,10 @@ from __future__ import annotations
 
 def main() -> None:
     """The entry point of the `autotag` command."""
-    from worker.cli.app import app
+    from worker.cli.standard_streams import failures_in_one_line, prepare
 
-    app()
+    prepare()
+    with failures_in_one_line():
+        from worker.cli.app import app
+
+        app()

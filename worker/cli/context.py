@@ -35,7 +35,7 @@ class CliContext:
             raise typer.Exit(ExitCode.USAGE) from None
         if loaded.found_files:
             print_error(f"settings from {', '.join(map(str, loaded.found_files))}")
-        for ignored in loaded.ignored_files:
+        for ignored in (*loaded.ignored_files, *loaded.ignored_variables):
             print_error(ignored)
         return loaded
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import stat
 import time
 import uuid
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ from worker.amqp.topology import Lane
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
 from worker.cli.output import cell, print_error, print_json, print_line, print_note
+from worker.messages.fields import MAXIMUM_ID_CHARACTERS, why_no_path
+from worker.operations.printable import printable
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -61,8 +64,8 @@ def publish(
         key = str(uuid.uuid4())
         try:
             bodies[key] = (file, _event(key, file, _content(file, by), instance))
-        except OSError as error:
-            print_note(f"{file}: cannot be read: {error.strerror}")
+        except _NotPublishableError as error:
+            print_note(f"{file}: {error}")
             unreadable += 1
     if not bodies:
         raise typer.Exit(ExitCode.FAILED)
@@ -74,26 +77,44 @@ def publish(
     raise typer.Exit(status or (ExitCode.FAILED if unreadable else ExitCode.OK))
 
 
+class _NotPublishableError(Exception):
+    """Why no event can be made of a file."""
+
+
 def _content(file: Path, by: By) -> dict[str, str]:
-    if by is By.PATH:
-        file.stat()
-        return {"path": str(file.absolute())}
-    return {"base64": base64.b64encode(file.read_bytes()).decode()}
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise _NotPublishableError("is no file")  # a named pipe would be waited for
+        if by is By.INLINE:
+            return {"base64": base64.b64encode(file.read_bytes()).decode()}
+        path = str(file.absolute())
+    except OSError as error:
+        raise _NotPublishableError(f"cannot be read: {error.strerror}") from error
+    if (why := why_no_path(path)) is not None:
+        raise _NotPublishableError(f"cannot be published by its path: {why}; publish it with `--by inline`")
+    return {"path": path}
 
 
 def _event(key: str, file: Path, content: dict[str, str], instance: str) -> bytes:
+    """The event for a file. Its ids are made here: a name may be no text, or not be one that an id may be."""
     from worker.messages import EVENT_TYPE
 
+    data = {
+        "asset_id": key,
+        "instance": instance,
+        "content": content,
+        "file_name": printable(file.name, maximum=MAXIMUM_ID_CHARACTERS) or None,
+    }
     return json.dumps(
         {
             "specversion": "1.0",
             "id": key,
             "source": "autotag publish",
             "type": EVENT_TYPE,
-            "subject": file.name,
+            "subject": key,
             "time": datetime.now(UTC).isoformat(),
             "datacontenttype": "application/json",
-            "data": {"asset_id": file.name, "instance": instance, "content": content, "file_name": file.name},
+            "data": data,
         }
     ).encode()
 

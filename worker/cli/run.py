@@ -65,3 +65,5 @@ def _log_files(loaded: LoadedSettings) -> None:
         log.info("settings of the working directory", files=[str(path.absolute()) for path in loaded.found_files])
     for ignored in loaded.ignored_files:
         log.warning("settings file is not read", file=ignored.key, why=ignored.message)
+    for ignored in loaded.ignored_variables:
+        log.warning("variable is not a setting", variable=ignored.key)

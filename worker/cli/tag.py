@@ -15,6 +15,8 @@ from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
 from worker.cli.output import print_error, print_json, print_line, print_note
 from worker.messages import DEFAULT_INSTANCE
+from worker.messages.fields import MAXIMUM_ID_CHARACTERS
+from worker.operations.printable import printable
 
 if TYPE_CHECKING:
     from worker.engine import Engine
@@ -46,6 +48,7 @@ def tag(
 
     Ends with status 1 if a file could not be tagged, and prints which and why.
     """
+    from worker.diagnostics.first_starts import REASON
     from worker.errors import Misconfigured
     from worker.operations import logs
 
@@ -56,7 +59,7 @@ def tag(
         failed = asyncio.run(_tag_all(settings, instance, files, explain=explain, as_json=as_json))
     except Misconfigured as error:
         print_error(error)
-        raise typer.Exit(ExitCode.MODEL) from None
+        raise typer.Exit(ExitCode.FAILED if error.reason == REASON else ExitCode.MODEL) from None
     if failed:
         raise typer.Exit(ExitCode.FAILED)
 
@@ -80,19 +83,29 @@ def _settings_for(settings: Settings, instance: str, model: str | None, threshol
 
 async def _tag_all(settings: Settings, instance: str, files: list[Path], *, explain: bool, as_json: bool) -> int:
     from worker.cli.progress import model_progress
+    from worker.diagnostics.first_starts import FirstStarts
     from worker.engine import open_engine
     from worker.operations.metrics import Metrics
 
+    starts = FirstStarts()
     with model_progress(settings.tensorflow.model) as progress:
-        engine = await open_engine(settings, Metrics(), progress=progress)
-    failed = 0
+        engine = await open_engine(settings, Metrics(), starts.observe, progress)
     try:
-        show = _show_json if as_json else _show
-        async for file, explanation in _in_order(engine, settings, instance, files, explain):
-            show(file, explanation, explain)
-            failed += explanation.result.status == "failed"
+        showing = _show_all(engine, settings, instance, files, explain=explain, as_json=as_json)
+        return await starts.while_one_can_start(showing)
     finally:
         await engine.close()
+
+
+async def _show_all(
+    engine: Engine, settings: Settings, instance: str, files: list[Path], *, explain: bool, as_json: bool
+) -> int:
+    """Print what became of each file, and return how many could not be tagged."""
+    show = _show_json if as_json else _show
+    failed = 0
+    async for file, explanation in _in_order(engine, settings, instance, files, explain):
+        show(file, explanation, explain)
+        failed += explanation.result.status == "failed"
     return failed
 
 
@@ -107,15 +120,20 @@ async def _in_order(
             return str(file), await _tag_one(engine, settings, instance, file, explain)
 
     tasks = [asyncio.create_task(tag_in_slot(file)) for file in files]
-    for task in tasks:
-        yield await task
+    try:
+        for task in tasks:
+            yield await task
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _tag_one(engine: Engine, settings: Settings, instance: str, file: Path, all_labels: bool) -> Explanation:
-    from worker.errors import AutotagError
+    from worker.errors import AutotagError, CannotBeDone
     from worker.tagging.explain import explain, failure
 
-    name = str(file)
+    # A name can be bytes that are no text, longer than an id, or hold what a terminal obeys.
+    name = printable(str(file), maximum=MAXIMUM_ID_CHARACTERS)
     started_s = time.monotonic()
     try:
         with await asyncio.to_thread(_open, file, settings) as content:
@@ -123,8 +141,11 @@ async def _tag_one(engine: Engine, settings: Settings, instance: str, file: Path
                 engine.tagger, settings, content, asset_id=name, event_id=name, instance=instance, all_labels=all_labels
             )
     except AutotagError as error:
-        took_s = time.monotonic() - started_s
-        return failure(error, asset_id=name, event_id=name, instance=instance, took_s=took_s)
+        why = error
+    except Exception as error:  # noqa: BLE001 - one odd file must not stop the others
+        why = CannotBeDone(f"unexpected {type(error).__name__}: {error}", reason="internal_error")
+    took_s = time.monotonic() - started_s
+    return failure(why, asset_id=name, event_id=name, instance=instance, took_s=took_s)
 
 
 def _open(file: Path, settings: Settings) -> Content:

@@ -16,10 +16,12 @@ from worker.amqp.connection import connected
 from worker.amqp.declare import declare, find_missing, levels
 from worker.amqp.mark import is_guessable
 from worker.amqp.topology import topology
+from worker.diagnostics.first_starts import FirstStarts
 from worker.engine import Engine, review_providers, wants_model
 from worker.errors import AutotagError
 from worker.models.catalogue import BUILT_IN, find_package
 from worker.models.manifest import ModelMissing
+from worker.operations.control import why_not_listening, why_not_writable
 from worker.operations.descriptors import make_room
 from worker.operations.metrics import Metrics
 from worker.providers.checks import Checkable, Severity
@@ -50,6 +52,7 @@ async def check_service(settings: Settings) -> AsyncIterator[CheckResult]:
     checks: tuple[tuple[str, Callable[[Settings], Awaitable[CheckResult]]], ...] = (
         ("switches", _switches),
         ("sources", _sources),
+        ("directories", _directories),
         ("rabbitmq", _rabbitmq),
         ("bindings", _bindings),
         ("descriptors", _descriptors),
@@ -125,6 +128,17 @@ async def _sources(settings: Settings) -> CheckResult:
     return CheckResult("sources", "ok", f"paths below: {roots or 'none'}; hosts: {hosts or 'none'}; inline: always")
 
 
+async def _directories(settings: Settings) -> CheckResult:
+    problems = []
+    if (why := why_not_writable(settings.state_dir)) is not None:
+        problems.append(f"counters cannot be kept in {settings.state_dir}: {why}; set `state_dir`")
+    if (why := why_not_listening(settings.control_socket)) is not None:
+        problems.append(f"no control socket at {settings.control_socket}: {why}; set `control_socket`")
+    if problems:
+        return CheckResult("directories", "failed", ". ".join(problems))
+    return CheckResult("directories", "ok", f"state {settings.state_dir}; control socket {settings.control_socket}")
+
+
 async def _rabbitmq(settings: Settings) -> CheckResult:
     layout = topology(settings.amqp.queue_prefix, settings.retry.delays_s)
     async with connected(settings.amqp, "autotag-check") as connection:
@@ -181,11 +195,12 @@ async def _headers(settings: Settings) -> CheckResult:
 
 
 async def _decoder(settings: Settings) -> CheckResult:
-    engine = Engine(settings, None, Metrics())
+    starts = FirstStarts()
+    engine = Engine(settings, None, Metrics(), starts.observe)
     try:
         pool: DecoderPool = engine.decoders
         await pool.start()
-        await asyncio.wait_for(pool.wait_ready(), 60)
+        await asyncio.wait_for(starts.while_one_can_start(pool.wait_ready()), 60)
         hello = next(state.hello for state in pool.states() if state.hello)
     except TimeoutError:
         return CheckResult("decoder", "failed", "no decoder child became ready within 60 s; run with log.level = debug")
@@ -228,6 +243,9 @@ async def _model(settings: Settings) -> CheckResult:
         package = await asyncio.to_thread(find_package, name, settings.cache_dir)
         await asyncio.to_thread(package.verify)
     except ModelMissing:
+        if name in BUILT_IN and (why := why_not_writable(settings.cache_dir)) is not None:
+            message = f"{name} is not built yet, and cannot be in {settings.cache_dir}: {why}; set `cache_dir`"
+            return CheckResult("model", "failed", message)
         if name in BUILT_IN:
             return CheckResult(
                 "model", "warning", f"{name} is not built yet: `autotag model build`, or the first start does it"

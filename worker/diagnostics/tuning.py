@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from worker.diagnostics.first_starts import FirstStarts
 from worker.engine import Engine, open_engine
 from worker.errors import Misconfigured, Unavailable
 from worker.images.content import Content
@@ -145,10 +146,11 @@ async def rate(
 ) -> float:
     """Images per second under the given settings, without RabbitMQ. Raises Misconfigured, Unavailable."""
     settings = _only_the_local_model(settings)
-    engine = await open_engine(settings, Metrics(), progress=on_progress)
+    starts = FirstStarts()
+    engine = await open_engine(settings, Metrics(), starts.observe, on_progress)
     try:
         assert engine.model is not None  # noqa: S101 - the settings enable it
-        await asyncio.gather(engine.decoders.wait_ready(), engine.model.wait_ready())
+        await asyncio.gather(starts.while_one_can_start(engine.decoders.wait_ready()), engine.model.wait_ready())
         return await _measure_rate(engine, settings, contents, seconds)
     finally:
         await engine.close()
@@ -165,7 +167,9 @@ async def web_size_photographs(stack: ExitStack) -> list[Content]:
             "there are no photographs: pip install scikit-image, or name a directory", reason="photographs"
         )
     photographs = []
-    async with DecoderPool(DecoderOptions()) as decoders:
+    starts = FirstStarts()
+    async with DecoderPool(DecoderOptions(), observe=starts.observe) as decoders:
+        await starts.while_one_can_start(decoders.wait_ready())
         for name in PHOTOGRAPHS:
             with open_file(Path(spec.origin).with_name("data") / name) as original:
                 jpeg = await decoders.shrink(original, WEB_SIZE, name)

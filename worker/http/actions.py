@@ -41,7 +41,7 @@ def _endpoint(name: str) -> Callable[[Request], Awaitable[Response]]:
         await perform(service_of(request))
         if "application/json" in request.headers.get("accept", ""):
             return JsonResponse({"said": confirmation})
-        return RedirectResponse("/", 303)
+        return RedirectResponse("./", 303)
 
     return act
 

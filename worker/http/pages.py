@@ -79,7 +79,7 @@ async def sign_in(request: Request) -> Response:
     if is_cross_site(request):
         return PlainTextResponse("The request did not come from this page\n", 403)
     form = await read_form(request)
-    response = RedirectResponse("/", 303)
+    response = RedirectResponse("./", 303)
     if await sessions_of(request).sign_in(form.get("token", ""), request, response):
         return response
     return HTMLResponse(document.sign_in("That is not the token."), 403)
@@ -92,7 +92,7 @@ async def sign_out(request: Request) -> Response:
     refusal_reason = sessions.refusal_reason(request, sessions.identify(request), form.get(CSRF_FIELD, ""))
     if refusal_reason is not None:
         return PlainTextResponse(f"{refusal_reason}\n", 403)
-    response = RedirectResponse("/", 303)
+    response = RedirectResponse("./", 303)
     sessions.sign_out(request, response)
     return response
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
@@ -39,6 +39,13 @@ class Deadlines:
     body_s: float = 10.0
     reading_s: float = 10.0
     body_by_path_s: Mapping[str, float] = field(default_factory=dict)
+
+    def below(self, root_path: str) -> Deadlines:
+        """The same, also for requests whose path begins with `root_path`."""
+        return replace(
+            self,
+            body_by_path_s={**self.body_by_path_s, **{root_path + path: s for path, s in self.body_by_path_s.items()}},
+        )
 
 
 class LimitedProtocol(H11Protocol):

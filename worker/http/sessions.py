@@ -168,12 +168,15 @@ def _cookie_name(request: Request) -> str:
 
 
 def _set_cookie(request: Request, response: Response, value: str, max_age_s: int) -> None:
+    is_https = request.url.scheme == "https"
     response.set_cookie(
         _cookie_name(request),
         value,
         max_age=max_age_s,
-        path="/",
-        secure=request.url.scheme == "https",
+        # Without a path, the cookie is for where the browser sees the page: below whatever path a proxy serves it
+        # (RFC 6265 section 5.1.4). The prefix of its name for HTTPS demands the whole host.
+        path="/" if is_https else None,
+        secure=is_https,
         httponly=True,
         samesite="strict",
     )

@@ -5,20 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from worker.messages.fields import (
-    AssetId,
-    Base64Bytes,
-    FilePath,
-    InstanceName,
+    Flag,
+    GivenAssetId,
+    GivenBase64,
+    GivenEventId,
+    GivenInstance,
+    GivenPath,
+    GivenUrl,
+    Moment,
+    Note,
     ShortText,
-    TagName,
+    Tags,
     TraceParent,
     TraceState,
-    Url,
-    null_is,
 )
+from worker.messages.oddities import CONTENT_FIELDS, OddField, absent_is, is_empty, note
 
 CLOUDEVENTS_JSON: Final = "application/cloudevents+json"
 """The content type of a CloudEvent in structured mode: of every result, and of most events."""
@@ -36,17 +40,18 @@ class _Model(BaseModel):
 class ContentRef(_Model):
     """Where the image is: exactly one of `path`, `url` and `base64`."""
 
-    path: FilePath | None = None
+    path: GivenPath = None
     """A file below one of the configured roots (`sources.path_roots`)."""
-    url: Url | None = None
+    url: GivenUrl = None
     """An http or https address on one of the allowed hosts (`sources.url_allowed_hosts`)."""
-    base64: Base64Bytes | None = Field(default=None, repr=False)
+    base64: GivenBase64 = Field(default=None, repr=False)
     """The image itself, for small ones."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "oneOf": [
-                {"required": [kind], "properties": {kind: {"type": "string"}}} for kind in ("path", "url", "base64")
+                {"required": [kind], "properties": {kind: {"type": "string", "pattern": r"\S"}}}
+                for kind in CONTENT_FIELDS
             ]
         }
     )
@@ -67,11 +72,18 @@ class ContentRef(_Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _exactly_one(cls, value: object) -> object:
+    def _exactly_one(cls, value: object, info: ValidationInfo) -> object:
         # Applies to untrusted input only, which is a dict: IN_THE_BODY passes unchecked.
-        if isinstance(value, dict) and sum(value.get(kind) is not None for kind in ("path", "url", "base64")) != 1:
+        if not isinstance(value, dict):
+            return value
+        given = [kind for kind in CONTENT_FIELDS if value.get(kind) is not None]
+        used = [kind for kind in given if not is_empty(value[kind])] or given
+        if len(used) != 1:
             raise ValueError("must have exactly one of path, url and base64")
-        return value
+        for kind in given:
+            if kind not in used:
+                note(info, "empty", kind)
+        return {used[0]: value[used[0]]}
 
 
 IN_THE_BODY = ContentRef.model_construct()
@@ -81,23 +93,23 @@ IN_THE_BODY = ContentRef.model_construct()
 class EventData(_Model):
     """What the DMS knows about an uploaded image. Fields that are not listed here are ignored."""
 
-    asset_id: AssetId
-    """The DMS's id of the asset; repeated in the result."""
-    instance: Annotated[InstanceName, null_is(DEFAULT_INSTANCE)] = DEFAULT_INSTANCE
+    asset_id: GivenAssetId
+    """The DMS's id of the asset; repeated in the result, as text."""
+    instance: Annotated[GivenInstance, absent_is(DEFAULT_INSTANCE)] = DEFAULT_INSTANCE
     """The virtual instance (tenant) whose settings apply."""
     content: ContentRef
     """Where the image is."""
-    file_name: ShortText | None = None
+    file_name: Note = None
     """For people and logs; the image format is detected from the bytes."""
-    mime_type: ShortText | None = None
+    mime_type: Note = None
     """The type the DMS has recorded; informative only."""
-    existing_tags: Annotated[tuple[TagName, ...], Field(strict=False), null_is(())] = ()
+    existing_tags: Tags = ()
     """Tags that the asset already has. By default an asset with tags is skipped."""
-    temporary: Annotated[bool, null_is(default=False)] = False
+    temporary: Flag = False
     """Whether the asset is a temporary file; temporary files are not tagged."""
-    site: ShortText | None = None
+    site: Note = None
     """The site within the instance."""
-    locale: ShortText | None = None
+    locale: Note = None
     """The language of the asset, such as `en-GB`."""
 
 
@@ -105,13 +117,13 @@ class Attributes(_Model):
     """The CloudEvents context attributes that matter here. Extension attributes of other names are ignored."""
 
     specversion: Literal["1.0"]
-    id: ShortText
+    id: GivenEventId
     """Identifies the event together with `source`: an event that is sent again has the same two."""
     source: ShortText
     """The publisher of the event."""
     type: Literal["dms.image.uploaded.v1"]
-    time: Annotated[AwareDatetime | None, Field(strict=False)] = None
-    """When the image was uploaded."""
+    time: Moment = None
+    """When the image was uploaded, with the time zone; informative only."""
     traceparent: TraceParent = None
     """W3C trace context; copied to the result, ignored when malformed."""
     tracestate: TraceState = None
@@ -134,3 +146,5 @@ class ReadEvent:
 
     event: Event
     image_bytes: bytes | None = field(repr=False)
+    oddities: tuple[OddField, ...] = ()
+    """What was not as described in the message, and no reason to refuse it."""

@@ -7,19 +7,22 @@ for publishers):
 - CloudEvents in binary mode: the attributes are headers, the body is the JSON `data` or the image itself;
 - plain: the body is the JSON `data` alone or the image itself.
 
-A message that cannot be parsed raises `UnreadableEvent` and nothing else.
+A message that cannot be parsed raises `UnreadableEvent` and nothing else. What only informs stops no event
+(`oddities`): neither a field of data, nor a byte order mark, nor bytes in a text that are not the text they should be.
 """
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from worker.messages.events import (
     CLOUDEVENTS_JSON,
@@ -30,7 +33,8 @@ from worker.messages.events import (
     EventData,
     ReadEvent,
 )
-from worker.messages.fields import AssetId, InstanceName, decode_base64, trace_parent, trace_state
+from worker.messages.fields import GivenAssetId, GivenEventId, GivenInstance, decode_base64, trace_parent, trace_state
+from worker.messages.oddities import OddField
 from worker.messages.unreadable import FieldError, UnreadableEvent, explain
 
 PLAIN_SOURCE = "plain"
@@ -45,9 +49,24 @@ _ANY_JSON: TypeAdapter[object] = TypeAdapter(object)
 _TAG_LIST: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[str, ...])
 
 
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+_Oddities = list[OddField]
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
 @dataclass(frozen=True, slots=True)
 class _Message:
-    """An AMQP message; `attributes` are those headers that are CloudEvents attributes, as text."""
+    """An AMQP message; `attributes` are those headers that are CloudEvents attributes, as text.
+
+    JSON in `body` is UTF-8 without a byte order mark, whatever arrived.
+    """
 
     body: bytes
     media_type: str
@@ -69,24 +88,27 @@ def read_event(
     """
     media_type = (content_type or "").partition(";")[0].strip().lower()
     message = _Message(body, media_type, headers, _attributes(headers), message_id)
+    odd: _Oddities = []
+    if not message.is_image:
+        message = replace(message, body=_without_mark(body, odd))
     try:
-        read = _read(message)
+        read = _read(message, odd)
     except (ValidationError, FieldError) as error:
         raise _unreadable(message, error) from None
-    return _with_trace_of(message, read)
+    return replace(_with_trace_of(message, read), oddities=tuple(dict.fromkeys(odd)))
 
 
-def _read(message: _Message) -> ReadEvent:
+def _read(message: _Message, odd: _Oddities) -> ReadEvent:
     if message.media_type.startswith("application/cloudevents"):
         if message.media_type != CLOUDEVENTS_JSON:
             raise FieldError(f"content type: of the CloudEvents formats only {CLOUDEVENTS_JSON} is read")
-        return _structured(message.body)
+        return _structured(message.body, odd)
     if message.attributes:
         # The attributes are validated first: an event of another type is refused for its type, whatever its data is.
-        attributes = Attributes.model_validate_strings(message.attributes)
-        return _with_data(attributes, message.body, message.is_image, message.attributes)
+        attributes = Attributes.model_validate_strings(message.attributes, context=odd)
+        return _with_data(attributes, message.body, message.is_image, message.attributes, odd)
     if not message.is_image and b'"specversion"' in message.body and "specversion" in _object(message.body):
-        return _structured(message.body)  # sent with a generic JSON content type, or none
+        return _structured(message.body, odd)  # sent with a generic JSON content type, or none
     attributes = Attributes(
         specversion="1.0",
         id=message.message_id or str(uuid.uuid5(_PLAIN_ID_NAMESPACE, hashlib.sha256(message.body).hexdigest())),
@@ -94,68 +116,134 @@ def _read(message: _Message) -> ReadEvent:
         type=EVENT_TYPE,
     )
     fields = _fields_of_image(message) if message.is_image else {}
-    return _with_data(attributes, message.body, message.is_image, fields)
+    return _with_data(attributes, message.body, message.is_image, fields, odd)
 
 
-def _structured(body: bytes) -> ReadEvent:
+def _structured(body: bytes, odd: _Oddities) -> ReadEvent:
     if b'"data_base64"' in body and "data_base64" in (event := _object(body)):
-        attributes = Attributes.model_validate(event)
+        attributes = Attributes.model_validate(event, context=odd)
         try:
             data = decode_base64(event["data_base64"])
         except ValueError as error:
             raise FieldError(f"data_base64: {error}") from None
         is_image = str(event.get("datacontenttype")).startswith("image/")
-        return _with_data(attributes, data, is_image, {name: _text(value) for name, value in event.items()})
-    read = Event.model_validate_json(body)
+        data = data if is_image else _without_mark(data, odd)
+        return _with_data(attributes, data, is_image, _as_text(event), odd)
+    read = _validated(Event, body, odd)
     return ReadEvent(read, read.data.content.base64)
 
 
-def _with_data(attributes: Attributes, body: bytes, is_image: bool, fields: Mapping[str, str]) -> ReadEvent:
+def _with_data(
+    attributes: Attributes, body: bytes, is_image: bool, fields: Mapping[str, str], odd: _Oddities
+) -> ReadEvent:
     """An event whose data is `body`: JSON, or an image that `fields` describe."""
     if is_image:
-        return ReadEvent(_join(attributes, _data_of_image(fields)), body)
-    data = EventData.model_validate_json(body)
+        return ReadEvent(_join(attributes, _data_of_image(fields, odd)), body)
+    data = _validated(EventData, body, odd)
     return ReadEvent(_join(attributes, data), data.content.base64)
+
+
+def _validated(model: type[_Model], body: bytes, odd: _Oddities) -> _Model:
+    """The model in a JSON body. Raises ValidationError."""
+    try:
+        return model.model_validate_json(body, context=odd)
+    except ValidationError as error:
+        if not _is_not_json(error):
+            raise
+    return model.model_validate(_json(body), context=odd)
+
+
+def _json(body: bytes) -> object:
+    """The value in a JSON body. Raises ValidationError if it is not JSON.
+
+    A text in it may hold what is none: a file name of another encoding, half of a pair of surrogates, a line break that
+    is not escaped. pydantic refuses the body for it, whichever field that is in; here such a text is kept, for the
+    field's own type to judge.
+    """
+    try:
+        return _ANY_JSON.validate_json(body)
+    except ValidationError as error:
+        if not any(sign in error.errors(include_url=False)[0]["msg"] for sign in _SIGNS_OF_BAD_TEXT):
+            raise
+        try:
+            return json.loads(body.decode("utf-8", "surrogateescape"), strict=False)
+        except (ValueError, RecursionError):
+            pass
+        raise
+
+
+_SIGNS_OF_BAD_TEXT = ("invalid unicode code point", "surrogate", "hex escape", "control character")
+"""In the messages of pydantic's parser, jiter."""
+
+
+def _is_not_json(error: ValidationError) -> bool:
+    return error.errors(include_url=False)[0]["type"] == "json_invalid"
+
+
+def _without_mark(body: bytes, odd: _Oddities) -> bytes:
+    """JSON without the byte order mark that some systems begin every text with, and in UTF-8, as JSON has to be."""
+    for mark, encoding in _MARKS:
+        if body.startswith(mark):
+            odd.append(OddField("body", "byte_order_mark"))
+            if encoding == "utf-8":
+                return body.removeprefix(mark)
+            try:
+                return body.decode(encoding).encode()
+            except UnicodeDecodeError:
+                return body
+    return body
 
 
 def _join(attributes: Attributes, data: EventData) -> Event:
     return Event.model_construct(**dict(attributes), data=data)
 
 
-def _data_of_image(fields: Mapping[str, str]) -> EventData:
+def _data_of_image(fields: Mapping[str, str], odd: _Oddities) -> EventData:
     """The data of an image that is a message body. Attribute names have no underscores in CloudEvents: `assetid`."""
     data: dict[str, Any] = {
         name: text for name in EventData.model_fields if (text := fields.get(name.replace("_", ""))) is not None
     }
-    data.setdefault("asset_id", fields.get("subject"))
+    data["asset_id"] = _asset_in(fields)
     if data["asset_id"] is None:
         raise FieldError("assetid: field required, as an attribute of that name or as `subject`")
-    if "existing_tags" in data:
+    if data.get("existing_tags", "").strip():
         try:
             data["existing_tags"] = _TAG_LIST.validate_json(data["existing_tags"])
         except ValidationError:
             raise FieldError('existingtags: must be a JSON array of names, such as ["cat","sofa"]') from None
-    return EventData.model_validate(data | {"content": IN_THE_BODY}, strict=False)
+    return EventData.model_validate(data | {"content": IN_THE_BODY}, strict=False, context=odd)
+
+
+def _asset_in(fields: Mapping[str, Any]) -> Any:
+    """The asset that attributes name."""
+    return fields.get("assetid") or fields.get("subject")
 
 
 def _object(body: bytes) -> dict[str, Any]:
     """The body as a JSON object; an empty one for JSON of another type. Raises ValidationError if it is not JSON."""
-    value = _ANY_JSON.validate_json(body)
+    value = _json(body)
     return value if isinstance(value, dict) else {}
 
 
 def _attributes(headers: Mapping[str, object]) -> dict[str, str]:
-    return {
-        name[len(prefix) :].lower(): _text(value)
-        for name, value in headers.items()
-        for prefix in _PREFIXES
-        if name[: len(prefix)].lower() == prefix
-    }
+    return _as_text(
+        {
+            name[len(prefix) :].lower(): value
+            for name, value in headers.items()
+            for prefix in _PREFIXES
+            if name[: len(prefix)].lower() == prefix
+        }
+    )
+
+
+def _as_text(fields: Mapping[str, object]) -> dict[str, str]:
+    """Fields as text, as in headers; one without a value is no field."""
+    return {name: _text(value) for name, value in fields.items() if value is not None}
 
 
 def _fields_of_image(message: _Message) -> Mapping[str, str]:
     """What describes an image body: the attributes or, in a plain message, headers named like the data's fields."""
-    return message.attributes or {name.replace("_", ""): _text(value) for name, value in message.headers.items()}
+    return message.attributes or _as_text({name.replace("_", ""): value for name, value in message.headers.items()})
 
 
 def _text(value: object) -> str:
@@ -184,8 +272,9 @@ def _with_trace_of(message: _Message, read: ReadEvent) -> ReadEvent:
     return ReadEvent(read.event.model_copy(update={"traceparent": parent, "tracestate": state}), read.image_bytes)
 
 
-_ASSET_ID: TypeAdapter[str] = TypeAdapter(AssetId)
-_INSTANCE: TypeAdapter[str] = TypeAdapter(InstanceName)
+_ASSET_ID: TypeAdapter[str] = TypeAdapter(GivenAssetId)
+_EVENT_ID: TypeAdapter[str] = TypeAdapter(GivenEventId)
+_INSTANCE: TypeAdapter[str] = TypeAdapter(GivenInstance)
 
 
 def _unreadable(message: _Message, error: ValidationError | FieldError) -> UnreadableEvent:
@@ -198,10 +287,9 @@ def _unreadable(message: _Message, error: ValidationError | FieldError) -> Unrea
     fields: Mapping[str, object] = data if isinstance(data, dict) else {}
     if message.is_image or "data_base64" in event:  # then the attributes name the asset and the instance
         attributes = _fields_of_image(message) if message.is_image else event
-        asset = attributes.get("assetid", attributes.get("subject"))
-        fields = {"asset_id": asset, "instance": attributes.get("instance")}
+        fields = {"asset_id": _asset_in(attributes), "instance": attributes.get("instance")}
     asset_id = _valid(_ASSET_ID, fields.get("asset_id"))
-    event_id = _valid(_ASSET_ID, message.attributes.get("id") or event.get("id")) or message.message_id
+    event_id = _valid(_EVENT_ID, message.attributes.get("id") or event.get("id")) or message.message_id
     ids = ", ".join(f"{what} {which}" for what, which in (("event", event_id), ("asset", asset_id)) if which)
     return UnreadableEvent(
         f"an event cannot be read ({ids or 'it has no id'}): {faults}. docs/messages.md describes the format",

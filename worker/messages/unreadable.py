@@ -11,6 +11,9 @@ from worker.messages.results import Result
 _MAXIMUM_FAULTS = 3
 _MAXIMUM_FAULT_LENGTH = 300
 
+_MESSAGES = {"string_unicode": "holds what is not text in UTF-8"}
+"""In place of pydantic's, by its type of error."""
+
 
 class UnreadableEvent(CannotBeDone):
     """No event could be read from a message. The attributes hold what could still be recovered from it."""
@@ -58,7 +61,8 @@ def explain(error: ValidationError | FieldError, expected_type: str) -> tuple[st
         if fault["loc"] == ("type",) and fault["type"] == "literal_error":
             return "event_type_unknown", f"type: {str(fault['input'])[:100]!r} is not known, only {expected_type!r}"
     lines = [
-        f"{'.'.join(map(str, fault['loc'])) or 'event'}: {fault['msg'].removeprefix('Value error, ')}"
+        f"{'.'.join(map(str, fault['loc'])) or 'event'}: "
+        f"{_MESSAGES.get(fault['type']) or fault['msg'].removeprefix('Value error, ')}"
         for fault in faults[:_MAXIMUM_FAULTS]
     ]
     shown = [line[:_MAXIMUM_FAULT_LENGTH] for line in lines]

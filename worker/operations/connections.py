@@ -191,6 +191,12 @@ class ListeningSocket(socket.socket):
         # kernel's queue would wake the event loop again and again.
         self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
+    def beside(self, family: int) -> ListeningSocket:
+        """Another listening socket of the same server, whose connections count together with those of this one."""
+        other = ListeningSocket(family, self._what, self.maximum, request_within_s=math.inf)
+        other._limit, other._by_descriptor = self._limit, self._by_descriptor
+        return other
+
     @property
     def maximum(self) -> int:
         """The most connections at a time."""

@@ -26,6 +26,8 @@ _log = structlog.get_logger(__name__)
 _MAXIMUM_LINE_BYTES = 1 << 20
 _TIMEOUT_S = 10.0
 _MAXIMUM_CONNECTIONS = 32
+_MAXIMUM_PATH_BYTES = 107
+"""Of a Unix socket: 108 bytes of `sockaddr_un` with the NUL at its end (unix(7))."""
 
 Command = Callable[[], Awaitable[object]]
 
@@ -40,6 +42,8 @@ class ControlServer:
 
     async def start(self) -> None:
         """Listen. Raises Misconfigured if another service listens there already, or the path can't be used."""
+        if (why := why_unusable(self._path)) is not None:
+            raise Misconfigured(f"no control socket at {self._path}: {why}; set `control_socket`")
         if await _is_in_use(self._path):
             raise Misconfigured(
                 f"another Autotag listens on {self._path}; stop it, or give this one its own `control_socket`"
@@ -100,11 +104,38 @@ class ControlServer:
             return {"ok": False, "error": str(error)}
 
 
+def why_unusable(path: Path) -> str | None:
+    """Why no socket can be at this path, whatever the rights, in words; None when one can."""
+    if (size := len(os.fsencode(path))) > _MAXIMUM_PATH_BYTES:
+        return f"its path has {size} bytes, and that of a socket at most {_MAXIMUM_PATH_BYTES}"
+    return None
+
+
+def why_not_listening(path: Path) -> str | None:
+    """Why a service that is started now by this user could not listen at this path; None when it could, or does."""
+    if (why := why_unusable(path)) is not None:
+        return why
+    return why_not_writable(path.parent)
+
+
+def why_not_writable(directory: Path) -> str | None:
+    """Why this user cannot write there, or make the directory where it is not there yet; None when it can."""
+    try:
+        there = next(each for each in (directory, *directory.absolute().parents) if each.exists())
+    except OSError as error:
+        return error.strerror
+    if not there.is_dir():
+        return f"{there} is no directory"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"this user may not write to {there}"
+
+
 async def send_command(path: Path, command: str, *, within_s: float = _TIMEOUT_S) -> object:
     """Send a command to the service that listens on `path`. Returns its answer, a JSON value, within `within_s`.
 
     Raises TryLater with advice if no service can be reached or it refuses the command.
     """
+    if (why := why_unusable(path)) is not None:
+        raise TryLater(f"no service can listen on {path}: {why}; set `control_socket`", reason="service_unreachable")
     try:
         async with asyncio.timeout(within_s):
             reader, writer = await asyncio.open_unix_connection(path, limit=_MAXIMUM_LINE_BYTES)

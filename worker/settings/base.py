@@ -5,10 +5,14 @@ Also the annotated types that several tables share.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, SecretStr, ValidationInfo, field_validator
+
+_SYNONYMS = {"warn": "warning"}
+_BINARY_UNIT = re.compile(r"(?<=[\d\s])([KMGTPE])i$")
 
 
 class Section(BaseModel):
@@ -28,6 +32,20 @@ class Section(BaseModel):
         """Pydantic reads `true` as 1, which would turn a typing mistake into a limit of one."""
         if isinstance(value, bool) and info.field_name and cls.model_fields[info.field_name].annotation is not bool:
             raise ValueError("true and false are not numbers or texts")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_people_write_it(cls, value: Any, info: ValidationInfo) -> Any:
+        """A choice in capitals, such as INFO, and a size with the units of Kubernetes, such as 64Mi."""
+        if not isinstance(value, str) or info.field_name is None:
+            return value
+        kind = cls.model_fields[info.field_name].annotation
+        if get_origin(kind) is Literal:
+            written = value.strip().lower()
+            return next((choice for choice in get_args(kind) if choice == _SYNONYMS.get(written, written)), value)
+        if kind is ByteSize:
+            return _BINARY_UNIT.sub(r"\1iB", value.strip())
         return value
 
 

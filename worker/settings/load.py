@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 
 from worker.settings.consistency import contradictions
 from worker.settings.names import CONFIG_VARIABLE, ENV_FILE_VARIABLE, SECRETS_VARIABLE
 from worker.settings.problems import Problem, SettingValue, misconfigured, refused
 from worker.settings.root import Settings
-from worker.settings.schema import INSTANCE, MASK, SYSTEM, SettingKey, allowed, dotted, find_field
+from worker.settings.schema import INSTANCE, MASK, SYSTEM, SettingKey, allowed, dotted, find_field, unit
 from worker.settings.sources import SettingsReader
 from worker.settings.system import AMQP_URL
 from worker.settings.trust import why_not_read
@@ -50,6 +51,8 @@ class LoadedSettings:
     """Files of the current directory that were read although nobody named them."""
     ignored_files: tuple[Problem, ...] = ()
     """Files of the current directory that were not read, with the reason."""
+    ignored_variables: tuple[Problem, ...] = ()
+    """Variables with our prefix that are no settings, and resemble none: another program's, or of another version."""
 
     def origin(self, key: SettingKey) -> str:
         """Where the value of a setting came from, in words; for an instance's setting, also which table it is in."""
@@ -117,7 +120,9 @@ def load_settings(
     if settings is None:
         raise misconfigured([*reader.problems, *problems])
     origins = {key: each.origin for key, each in reader.values.items()}
-    loaded = LoadedSettings(settings, origins, config_file, tuple(implicit.read), tuple(implicit.ignored))
+    loaded = LoadedSettings(
+        settings, origins, config_file, tuple(implicit.read), tuple(implicit.ignored), tuple(reader.ignored)
+    )
     problems = [
         Problem(dotted(each.key), each.message, loaded.origin(each.because)) for each in contradictions(settings)
     ]
@@ -203,8 +208,20 @@ def _problems_of(error: ValidationError, values: Mapping[SettingKey, SettingValu
             continue  # inherited from the defaults, where it is reported
         field = find_field(key)
         own = detail.get("ctx", {}).get("error")
+        value = values.get(key)
         hint = f" ({own})" if own else ""
-        yield refused(key, values.get(key), f"must be {allowed(field)}{hint}" if field else detail["msg"])
+        if value is not None and _is_in_quotes(value.value):
+            hint += "; the quotes are a part of the value: leave them out"
+        message = f"must be {allowed(field)}{_in_unit(key, field)}{hint}" if field else detail["msg"]
+        yield refused(key, value, message)
+
+
+def _in_unit(key: SettingKey, field: FieldInfo) -> str:
+    return " (in seconds, without a unit)" if unit(key[-1], field) == "seconds" else ""
+
+
+def _is_in_quotes(value: object) -> bool:
+    return isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
 
 
 def _setting_at(location: SettingKey) -> SettingKey:

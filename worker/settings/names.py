@@ -10,7 +10,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from worker.settings.root import ENV_PREFIX, NESTING
-from worker.settings.schema import INSTANCE, SYSTEM, SettingKey, is_list, is_map, nearest
+from worker.settings.schema import INSTANCE, SYSTEM, SettingKey, is_list, is_map, is_path_list, nearest
 
 CONFIG_VARIABLE = "AUTOTAG_CONFIG"
 """The environment variable that names the TOML file."""
@@ -24,6 +24,7 @@ SECRETS_VARIABLE = "AUTOTAG_SECRETS_DIR"
 _NOT_SETTINGS = re.compile(
     rf"""
     {CONFIG_VARIABLE} | {ENV_FILE_VARIABLE} | {SECRETS_VARIABLE} | AUTOTAG_TEST_\w+
+    | AUTOTAG_IMAGES  # of deploy/compose.yaml, which docker compose reads from the same environment and .env
     # What Kubernetes sets in every pod when a service is called autotag or autotag-something.
     | AUTOTAG_(\w+_)?SERVICE_(HOST | PORT(_\w+)?) | AUTOTAG_(\w+_)?PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?
     """,
@@ -89,11 +90,19 @@ def nearest_to(name: str) -> SettingKey | None:
 def value_of(field: FieldInfo, text: str) -> Any:
     """Parse a list (commas or JSON) or a map (JSON); everything else is left to validation.
 
+    White space around it is left out, as is a byte order mark: an editor, a shell or a secret's file has added it.
+
     Raises:
         ValueError: the text is not JSON where it has to be.
     """
-    if is_map(field) or (is_list(field) and text.lstrip().startswith("[")):
+    text = text.strip().removeprefix("\ufeff").strip()
+    if is_map(field) or (is_list(field) and text.startswith("[")):
         return json.loads(text)
     if is_list(field):
-        return [part.strip() for part in text.split(",") if part.strip()]
+        parts = text.split(":" if is_path_list(field) and _SEARCH_PATH.fullmatch(text) else ",")
+        return [part.strip() for part in parts if part.strip()]
     return text
+
+
+_SEARCH_PATH = re.compile(r"[/~][^:,]*(:[/~][^:,]*)+")
+"""Absolute paths with colons between them, as in PATH. None of them holds a comma: that would be ambiguous."""

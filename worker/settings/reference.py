@@ -42,8 +42,13 @@ not and why, stands on standard error, and for `autotag run` in the log.
 
 A key that does not exist, a value out of its range, and settings that contradict each other are refused at start, each
 with the key, the value (unless it is a secret) and where it was written. So is a variable that begins with `AUTOTAG_`
-and is not a setting, except `AUTOTAG_CONFIG`, `AUTOTAG_ENV_FILE`, `AUTOTAG_SECRETS_DIR`, `AUTOTAG_TEST_…` and the
-addresses that Kubernetes sets for a service named `autotag`.
+and looks like a setting but is none: it holds `__`, or resembles one. Others are reported and ignored, and silently
+`AUTOTAG_CONFIG`, `AUTOTAG_ENV_FILE`, `AUTOTAG_SECRETS_DIR`, `AUTOTAG_TEST_…`, `AUTOTAG_IMAGES` of
+`deploy/compose.yaml`, and the addresses that Kubernetes sets for a service named `autotag`.
+
+White space around a value and a byte order mark before it or before a file do not count; choices, true and false may
+be in capitals. Numbers are in the unit of the setting, without a unit, except sizes: `64MiB`, `64Mi`, `64MB`, `64M`.
+Where a list is expected, a text is one as in the environment, and paths may have colons between them as in `PATH`.
 
 SIGHUP or `autotag reload` reads all sources again. Wrong settings change nothing, and neither do those under which the
 model or the decoders do not start; `autotag reload` ends with 1 and the reason. `[amqp]`, `[http]`, `[log]`,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 from platformdirs import user_cache_path, user_state_path
@@ -30,6 +32,18 @@ DEFAULTS = "defaults"
 """The key under which `Settings.by_instance` has the settings of every instance without a table of its own."""
 
 
+def _user_path(of_user: Callable[[str], Path], without_home: str) -> Callable[[], Path]:
+    """The user's directory, or `without_home`, which says by its error what to set: not every command needs it."""
+
+    def find() -> Path:
+        try:
+            return of_user("autotag")
+        except RuntimeError:  # neither HOME nor an entry in /etc/passwd, as for an arbitrary user id of a container
+            return Path(without_home)
+
+    return find
+
+
 class Settings(Section, BaseSettings):
     """The service as a whole.
 
@@ -52,14 +66,14 @@ class Settings(Section, BaseSettings):
     )
     shutdown_grace_s: float = Field(25, gt=0, description="Time to finish deliveries in progress after SIGTERM.")
     cache_dir: LocalPath = Field(
-        default_factory=lambda: user_cache_path("autotag"),
+        default_factory=_user_path(user_cache_path, "/var/cache/autotag"),
         description="Where built models are kept; they can be built again.",
-        json_schema_extra={"default_text": "the user's cache directory"},
+        json_schema_extra={"default_text": "the user's cache directory; without a home, `/var/cache/autotag`"},
     )
     state_dir: LocalPath = Field(
-        default_factory=lambda: user_state_path("autotag"),
+        default_factory=_user_path(user_state_path, "/var/lib/autotag"),
         description="Where counters that outlive a restart are kept.",
-        json_schema_extra={"default_text": "the user's state directory"},
+        json_schema_extra={"default_text": "the user's state directory; without a home, `/var/lib/autotag`"},
     )
     state_dir_is_temporary: bool = Field(
         False,

@@ -90,6 +90,11 @@ def is_list(field: FieldInfo) -> bool:
     return get_origin(_bare(field.annotation)) is tuple
 
 
+def is_path_list(field: FieldInfo) -> bool:
+    """Whether the value is a list of paths."""
+    return is_list(field) and _bare(get_args(_bare(field.annotation))[0]) is Path
+
+
 def is_map(field: FieldInfo) -> bool:
     """Whether the value is a map with the operator's own keys."""
     return get_origin(_bare(field.annotation)) is dict

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic.fields import FieldInfo
 from pydantic_settings import DotEnvSettingsSource, NestedSecretsSettingsSource, SecretsSettingsSource, SettingsError
 
 from worker.messages.fields import is_instance_name
@@ -19,7 +20,16 @@ from worker.settings.instance import InstanceSettings
 from worker.settings.names import AmbiguousInstanceError, is_setting, key_of, nearest_to, value_of
 from worker.settings.problems import Problem, SettingValue, refused
 from worker.settings.root import ENV_PREFIX, NESTING, Settings
-from worker.settings.schema import SettingKey, dotted, environment_name, find_field, nearest, secret_name, table_of
+from worker.settings.schema import (
+    SettingKey,
+    dotted,
+    environment_name,
+    find_field,
+    is_list,
+    nearest,
+    secret_name,
+    table_of,
+)
 
 SECRETS_MAXIMUM_BYTES = 1024**2
 
@@ -35,12 +45,13 @@ class SettingsReader:
         self.values: dict[SettingKey, SettingValue] = {}
         self.instances: set[str] = set()
         self.problems: list[Problem] = []
+        self.ignored: list[Problem] = []
 
     def read_toml(self, path: Path) -> None:
         """Read a TOML file."""
         origin = f"file {path}"
         try:
-            tree = tomllib.loads(path.read_text("utf-8"))
+            tree = tomllib.loads(path.read_text("utf-8-sig"))  # Windows' editors begin with a mark
         except tomllib.TOMLDecodeError as error:
             self.problems.append(Problem(str(path), f"not valid TOML: {error}"))
         except UnicodeDecodeError:
@@ -60,8 +71,16 @@ class SettingsReader:
                 self._take_instances(value, origin)
             elif inner := table_of(field):
                 self._take_inner(inner, value, key, origin)
+            elif is_list(field) and isinstance(value, str):
+                self._take_text(key, field, value, origin)
             else:
                 self.values[key] = SettingValue(value, origin)
+
+    def _take_text(self, key: SettingKey, field: FieldInfo, text: str, origin: str) -> None:
+        try:
+            self.values[key] = SettingValue(value_of(field, text), origin)
+        except ValueError as error:
+            self.problems.append(refused(key, SettingValue(text, origin), f"is not JSON: {error}"))
 
     def _take_instances(self, value: Any, origin: str) -> None:
         if not isinstance(value, Mapping):
@@ -147,14 +166,15 @@ class SettingsReader:
                 continue
             field = find_field(key) if key else None
             if not key or not field:
-                self.problems.append(_unknown(origin, nearest_to(name), spelled))
+                meant = nearest_to(name)
+                if meant is None and NESTING not in name:  # not ours by its form, and no misspelling of one of ours
+                    self.ignored.append(Problem(origin, "is not a setting, and is ignored"))
+                else:
+                    self.problems.append(_unknown(origin, meant, spelled))
                 continue
             if key[0] == "instances":
                 self.instances.add(key[1])
-            try:
-                self.values[key] = SettingValue(value_of(field, text), origin)
-            except ValueError as error:
-                self.problems.append(refused(key, SettingValue(text, origin), f"is not JSON: {error}"))
+            self._take_text(key, field, text, origin)
 
 
 def _links_out_of(directory: Path) -> list[Path]:

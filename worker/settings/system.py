@@ -33,8 +33,16 @@ could end up in a log.
 """
 
 
+_LAST_PORT = 65_535
+
+
 def _amqp_url(value: SecretStr) -> SecretStr:
-    if not AMQP_URL.fullmatch(value.get_secret_value()):
+    address = value.get_secret_value()
+    if AMQP_URL.fullmatch(address):
+        hosts = address.partition("://")[2].rpartition("@")[2].partition("/")[0]
+        if not all(0 < int(port) <= _LAST_PORT for port in re.findall(r":(\d+)(?:,|$)", hosts)):
+            raise ValueError(f"its port must be from 1 to {_LAST_PORT}")
+    else:
         raise ValueError(
             "such as amqps://user:password@host:5671/virtual-host; special characters in user, password and "
             "virtual host are written %40 (@), %2F (/), %3A (:), %23 (#), %3F (?)"
@@ -46,6 +54,13 @@ def _host_pattern(value: str) -> str:
     if not re.fullmatch(r"(\*\.)?[^\s/:*@]+", value):
         raise ValueError("write example.org, or *.example.org for every host below it, without scheme and port")
     return value.lower()
+
+
+def _root_path(value: str) -> str:
+    path = value.strip("/")
+    if path and not re.fullmatch(r"(?!\.)[\w.~-]+(/(?!\.)[\w.~-]+)*", path, re.ASCII):
+        raise ValueError("such as /autotag")
+    return f"/{path}" if path else ""
 
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -258,7 +273,12 @@ class HttpSettings(Section):
     """Health, metrics and the status page."""
 
     enabled: bool = Field(True, description="Listen at all.")
-    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on. Anyone who reaches it can read.")
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="Address to listen on, or a name such as `localhost`, for all of whose addresses here. Anyone who "
+        "reaches it can read.",
+    )
     port: int = Field(9464, ge=0, le=65535, description="Port to listen on; 0: any free one.")
     token: HeaderSecret | None = Field(
         None, description="Bearer token that a request must carry; unset: none is asked."
@@ -266,6 +286,12 @@ class HttpSettings(Section):
     certificate_file: LocalPath | None = Field(None, description="Certificate chain (PEM); set: HTTPS.")
     key_file: LocalPath | None = Field(
         None, description="Private key (PEM) of `certificate_file`; unset: in the same file."
+    )
+    root_path: Annotated[str, AfterValidator(_root_path)] = Field(
+        "",
+        description="Path below which a reverse proxy serves the page, such as `/autotag`; needed only where the proxy "
+        "does not remove it from requests.",
+        json_schema_extra={"allowed": "a path of letters, digits, dots, dashes and underscores"},
     )
     thumbnails: bool | None = Field(
         None, description="Show thumbnails of the last images on the status page; unset: when a token is asked for."

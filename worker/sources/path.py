@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -35,7 +36,7 @@ def open_path(path: str, settings: SourcesSettings) -> Content:
         raise CannotBeDone(
             f"the file {path!r} may not be read: no directory is open to events; {_SET_ROOTS}", reason="path_no_roots"
         )
-    for candidate in _candidates(path, roots):
+    for candidate in (each for spelling in _spellings(path) for each in _candidates(spelling, roots)):
         if (pinned := _pin(candidate, path)) is not None:
             try:
                 return _open_pinned(pinned, path, settings)
@@ -46,6 +47,11 @@ def open_path(path: str, settings: SourcesSettings) -> Content:
         f"the file {path!r} is not there (looked below {below}); is the store mounted, has the file been moved?",
         reason="content_missing",
     )
+
+
+def _spellings(path: str) -> list[str]:
+    """The path, then with its accents composed, and decomposed: a copy by way of macOS changes one into the other."""
+    return list(dict.fromkeys((path, unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path))))
 
 
 def _candidates(path: str, roots: Sequence[Path]) -> Iterator[str]:
@@ -65,7 +71,8 @@ def _pin(candidate: str, path: str) -> int | None:
     try:
         return os.open(candidate, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno in _MISSING:
+        # Another spelling of the name can be too long, where the name itself is not.
+        if error.errno in _MISSING or (error.errno == errno.ENAMETOOLONG and not candidate.endswith(path)):
             return None
         _raise_for(error, path)
 

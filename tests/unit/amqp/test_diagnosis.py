@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import pytest
 from pika import exceptions
 
@@ -195,3 +197,25 @@ def test_which_differences_of_a_queue_are_harmless(
     difference = difference_in(text)
     assert difference is not None
     assert difference.is_harmless is harmless
+
+
+@pytest.mark.parametrize(
+    ("code", "what", "advice", "not_advice"),
+    [
+        (10, "certificate has expired", "renew the broker's certificate", "ca_file"),
+        (9, "certificate is not yet valid", "clock", "ca_file"),
+        (62, "Hostname mismatch", "host name that the certificate names", "ca_file"),
+        (64, "IP address mismatch", "not an address", "ca_file"),
+        (20, "unable to get local issuer certificate", "amqp.ca_file must hold the authority", "renew"),
+    ],
+)
+def test_the_advice_about_a_certificate_fits_what_is_wrong_with_it(
+    code: int, what: str, advice: str, not_advice: str
+) -> None:
+    refused = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    refused.verify_code, refused.verify_message = code, what
+    found = connect_error(exceptions.AMQPConnectionError(refused), BROKER)
+    assert isinstance(found, Misconfigured)
+    assert what in str(found)
+    assert advice in str(found)
+    assert not_advice not in str(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,3 +33,33 @@ async def test_a_header_key_made_of_a_password_that_everybody_knows_is_a_warning
     assert check.status == status
     assert ("amqp.header_key" in check.message) == ("header_key" in amqp or status == "warning")
     assert KEY not in check.message
+
+
+async def test_directories_that_can_be_made_are_no_problem(tmp_path: Path) -> None:
+    check = await preflight._directories(Settings(state_dir=tmp_path / "not" / "there" / "yet"))
+    assert check.status == "ok"
+    assert not os.listdir(tmp_path)
+
+
+async def test_a_socket_whose_path_is_too_long_is_reported_before_anything_is_started(tmp_path: Path) -> None:
+    check = await preflight._directories(Settings(state_dir=tmp_path / ("ü" * 60)))
+    assert check.status == "failed"
+    assert "that of a socket at most 107; set `control_socket`" in check.message
+
+
+async def test_a_state_directory_below_a_file_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    check = await preflight._directories(Settings(state_dir=tmp_path / "file" / "state"))
+    assert check.status == "failed"
+    assert f"{tmp_path / 'file'} is no directory; set `state_dir`" in check.message
+    assert "set `control_socket`" in check.message
+
+
+async def test_a_model_that_is_not_built_and_cannot_be_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    settings = Settings.model_validate(
+        {"cache_dir": tmp_path / "file" / "cache", "defaults": {"tensorflow": {"enabled": True}}}
+    )
+    check = await preflight._model(settings)
+    assert check.status == "failed"
+    assert "set `cache_dir`" in check.message

@@ -20,6 +20,7 @@ from worker.http.app import build_app
 from worker.http.json_response import JsonResponse
 from worker.http.page.formatting import ago, duration, number, percentage, period
 from worker.http.page.markup import Html, h, join
+from worker.http.root_path import below
 from worker.messages import Result, Tag
 from worker.operations.health.readiness import status_of
 from worker.operations.health.status import Health, Status
@@ -110,7 +111,7 @@ async def test_on_this_machine_everything_can_be_seen_and_nothing_done(visit: Vi
     async with visit() as client:
         page = (await client.get("/")).text
         assert "asset-1" in page
-        assert "/thumbnail?n=1" in page
+        assert 'src="thumbnail?n=1"' in page
         assert (await client.get("/thumbnail?n=1")).content == b"\xff\xd8jpeg"
         assert "<form" not in page.partition('id="timeline"')[0]
         for action in ("pause", "resume", "reset"):
@@ -157,7 +158,7 @@ async def test_without_it_there_is_only_the_form(visit: Visit, service: FakeServ
     service.answered()
     async with visit(TOKEN) as client:
         page = await client.get("/")
-        assert 'action="/sign-in"' in page.text
+        assert 'action="sign-in"' in page.text
         assert "asset-1" not in page.text
         assert (await client.get("/live")).status_code == 401
         assert (await client.get("/status.json")).status_code == 401
@@ -175,6 +176,64 @@ async def test_signing_in_sets_a_cookie_that_neither_is_the_token_nor_can_be_rea
         assert TOKEN not in cookie
         assert {"httponly", "samesite=strict"} <= {part.strip().lower() for part in cookie.split(";")}
         assert "What went wrong" in (await client.get("/")).text
+
+
+@pytest.mark.parametrize(
+    ("root_path", "scheme", "expected"),
+    [
+        ("", "http", ("autotag_", "")),  # no Path: where the page is, below whatever path of a proxy
+        ("", "https", ("__Host-autotag_", "Path=/")),
+        ("/ops/autotag", "http", ("autotag_", "")),
+        ("/ops/autotag", "https", ("__Host-autotag_", "Path=/")),
+    ],
+)
+async def test_the_cookie_is_for_the_page_alone(
+    service: FakeService, root_path: str, scheme: str, expected: tuple[str, str]
+) -> None:
+    transport = httpx.ASGITransport(below(build_app(service, SecretStr(TOKEN)), root_path), client=(HERE, 50000))
+    async with httpx.AsyncClient(transport=transport, base_url=f"{scheme}://ops.example") as client:
+        headers = FROM_THE_PAGE | {"X-Forwarded-Prefix": "/elsewhere", "X-Forwarded-Proto": "ftp"}
+        answer = await client.post(f"{root_path}/sign-in", data={"token": TOKEN}, headers=headers)
+        name, _, rest = answer.headers["set-cookie"].partition("=")
+        assert name.startswith(expected[0])
+        assert [part.strip() for part in rest.split(";") if part.strip().startswith("Path")] == [
+            *filter(None, expected[1:])
+        ]
+        assert answer.headers["location"] == "./"
+        assert "What went wrong" in (await client.get(f"{root_path}/")).text
+
+
+@pytest.mark.parametrize("path", ["/ops/autotag/", "/ops/autotag/sign-in", "/", "/sign-in"])
+async def test_no_address_on_the_page_begins_at_the_root_of_the_host(service: FakeService, path: str) -> None:
+    transport = httpx.ASGITransport(below(build_app(service, SecretStr(TOKEN)), "/ops/autotag"), client=(HERE, 50000))
+    async with httpx.AsyncClient(transport=transport, base_url="http://ops.example") as client:
+        headers = FROM_THE_PAGE | {"Authorization": f"Bearer {TOKEN}"}
+        answer = await (client.post if "sign-in" in path else client.get)(path, headers=headers)
+        found = re.findall(r'(?:href|src|action)="([^"]*)"', answer.text)
+        assert "page/autotag.css" in found
+        assert [each for each in found if each.startswith("/") or ":" in each] == []
+        script = (await client.get("/page/autotag.js")).text
+        assert re.findall(r"""fetch\(["'`]/""", script) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/ops/autotag", 308),
+        ("/ops/autotag/livez", 200),
+        ("/livez", 200),
+        ("/ops/autotag/metrics", 401),
+        ("/ops/autotagger/livez", 401),
+        ("/ops/autotag//livez", 401),
+        ("/ops/autotag/ops/autotag/livez", 401),
+    ],
+)
+async def test_the_path_of_the_proxy_opens_nothing_that_was_closed(
+    service: FakeService, path: str, status: int
+) -> None:
+    transport = httpx.ASGITransport(below(build_app(service, SecretStr(TOKEN)), "/ops/autotag"), client=(HERE, 50000))
+    async with httpx.AsyncClient(transport=transport, base_url="http://ops.example") as client:
+        assert (await client.get(path)).status_code == status
 
 
 async def test_a_wrong_token_is_refused_and_costs_a_moment(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +275,7 @@ async def test_a_request_from_elsewhere_does_nothing_even_with_cookie_and_csrf_t
             assert answer.status_code == 403
         tried = await client.post("/try", content=b"x", headers=headers | {"X-Autotag-File": "a"})
         assert tried.status_code == 403
-        assert 'action="/sign-in"' not in (await client.get("/")).text
+        assert 'action="sign-in"' not in (await client.get("/")).text
     assert service.done == []
 
 
@@ -266,7 +325,7 @@ async def test_a_session_that_was_signed_out_stays_invalid(visit: Visit) -> None
         ).status_code == 303
         client.cookies.clear()
         client.cookies.update(cookies)
-        assert 'action="/sign-in"' in (await client.get("/")).text
+        assert 'action="sign-in"' in (await client.get("/")).text
 
 
 async def test_sessions_are_few_and_end(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,13 +334,13 @@ async def test_sessions_are_few_and_end(visit: Visit, monkeypatch: pytest.Monkey
         first = dict(client.cookies)
         for _ in range(32):
             await client.post("/sign-in", data={"token": TOKEN}, headers=FROM_THE_PAGE)
-        assert 'action="/sign-in"' not in (await client.get("/")).text
+        assert 'action="sign-in"' not in (await client.get("/")).text
         monkeypatch.setattr("worker.http.sessions.time.monotonic", lambda: 1e12)
-        assert 'action="/sign-in"' in (await client.get("/")).text
+        assert 'action="sign-in"' in (await client.get("/")).text
         monkeypatch.undo()
         client.cookies.clear()
         client.cookies.update(first)
-        assert 'action="/sign-in"' in (await client.get("/")).text
+        assert 'action="sign-in"' in (await client.get("/")).text
 
 
 # ── what every answer carries, and trying an image ───────────────────────────────────────────────────────────────────

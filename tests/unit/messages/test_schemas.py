@@ -82,7 +82,7 @@ def test_the_examples_of_the_documentation_are_valid() -> None:
         {"asset_id": "1", "content": {}},
         {"asset_id": "1", "content": {"path": "a", "url": "http://b/"}},
         {"asset_id": "1"},
-        {"asset_id": 1, "content": {"path": "a"}},
+        {"asset_id": True, "content": {"path": "a"}},
         {"asset_id": "1", "content": {"path": "a"}, "instance": "two words"},
     ],
 )

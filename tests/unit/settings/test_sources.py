@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from tests.support.settings_sources import SourceFiles
 from worker.errors import Misconfigured
 from worker.settings import Settings, load_settings
+from worker.settings.names import is_setting
+from worker.settings.schema import SYSTEM, environment_name
 
 PREFETCH = ("amqp", "prefetch")
 
@@ -71,7 +74,15 @@ def test_the_dotenv_file_may_name_the_configuration_and_the_secrets(sources: Sou
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("/srv/a,/srv/b", ("/srv/a", "/srv/b")), (' ["/srv/a, b"]', ("/srv/a, b",)), (",", ())],
+    [
+        ("/srv/a,/srv/b", ("/srv/a", "/srv/b")),
+        (' ["/srv/a, b"]', ("/srv/a, b",)),
+        (",", ()),
+        ("/srv/a:/srv/b", ("/srv/a", "/srv/b")),
+        ("/srv/a:b", ("/srv/a:b",)),
+        ("/srv/a:/b,/srv/c", ("/srv/a:/b", "/srv/c")),
+        ("/srv/a/\n", ("/srv/a",)),
+    ],
 )
 def test_a_list_in_the_environment_is_written_with_commas_or_as_json(
     sources: SourceFiles, text: str, expected: tuple[str, ...]
@@ -126,6 +137,48 @@ def test_a_variable_that_stands_for_nothing_is_refused_with_what_was_meant(
     assert meant + "?" in complaint
 
 
+@pytest.mark.parametrize("variable", ["AUTOTAG_VERSION_OF_IMAGE", "AUTOTAG_XYZZY"])
+def test_a_variable_that_resembles_no_setting_is_reported_and_ignored(sources: SourceFiles, variable: str) -> None:
+    sources.dotenv(f"{variable}=1")
+    assert [each.key for each in sources.load().ignored_variables] == [f".env {variable}"]
+    assert variable in sources.load({variable: "2"}).ignored_variables[1].key
+
+
+def test_the_variable_of_our_own_compose_file_is_no_setting_and_none_is_meant(sources: SourceFiles) -> None:
+    sources.dotenv("AUTOTAG_IMAGES=/srv/dms/images")
+    assert sources.load({"AUTOTAG_IMAGES": "/srv/dms/images"}).ignored_variables == ()
+
+
+def test_every_variable_that_our_own_files_name_is_known() -> None:
+    root = Path(__file__).resolve().parents[3]
+    files = [
+        root / "README.md",
+        *root.glob("docs/*.md"),
+        *(each for each in root.glob("deploy/**/*") if each.is_file()),
+    ]
+    named = {name for file in files for name in re.findall(r"\bAUTOTAG_[A-Z]+(?:_[A-Z]+)*\b", file.read_text("utf-8"))}
+    assert "AUTOTAG_IMAGES" in named
+    settings = {environment_name(key) for key in SYSTEM}
+    assert {name for name in named - settings if is_setting(name, "x")} == set()
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(sources: SourceFiles) -> None:
+    sources.toml("\ufeffamqp.prefetch = 9\r\n")
+    sources.dotenv("\ufeffAUTOTAG_LOG__LEVEL=debug\r\n")
+    sources.secret("http__token", "\ufeffabcdef\r\n")
+    settings = sources.load().settings
+    assert (settings.amqp.prefetch, settings.log.level) == (9, "debug")
+    assert settings.http.token is not None
+    assert settings.http.token.get_secret_value() == "abcdef"
+
+
+def test_a_text_in_the_file_is_a_list_as_in_the_environment(sources: SourceFiles) -> None:
+    sources.toml('[sources]\npath_roots = "/srv/a"\nurl_allowed_hosts = "a.example, b.example"')
+    found = sources.load().settings.sources
+    assert found.path_roots == (Path("/srv/a"),)
+    assert found.url_allowed_hosts == ("a.example", "b.example")
+
+
 def test_an_unknown_key_in_the_file_is_refused_with_what_was_meant(sources: SourceFiles) -> None:
     sources.toml('[amqp]\nprefech = 1\n[instances."a.b".tensorflow]\nconfidence = 0.5\n[nonsense]\nqqq = 1')
     complaint = sources.complaint()
@@ -163,7 +216,7 @@ def test_a_dotenv_file_that_is_not_a_text_is_refused(sources: SourceFiles) -> No
 def test_every_problem_of_every_source_is_reported_at_once(sources: SourceFiles) -> None:
     sources.toml("amqp.prefetch = 0\nhttp.port = 70000")
     sources.dotenv("AUTOTAG_LOG__LEVEL=loud")
-    complaint = sources.complaint({"AUTOTAG_RETRY__DELAYS_S": "1,-1", "AUTOTAG_NONSENSE_X": "1"})
+    complaint = sources.complaint({"AUTOTAG_RETRY__DELAYS_S": "1,-1", "AUTOTAG_NONSENSE__X": "1"})
     lines = complaint.splitlines()
     assert len(lines) == 1 + 5
     assert any("amqp.prefetch = 0: must be a whole number from 1 to 1000 (file " in line for line in lines)

@@ -91,12 +91,67 @@ def test_addresses_of_a_broker(sources: SourceFiles, address: str) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["http://h", "amqp://", "amqp://u:p@ss@h", "amqp://u:p/ss@h", "amqp://h?heartbeat=1", "h:5672", "amqp://h\n"],
+    ["http://h", "amqp://", "amqp://u:p@ss@h", "amqp://u:p/ss@h", "amqp://h?heartbeat=1", "h:5672", "amqp://h\nx"],
 )
 def test_what_is_not_an_address_of_a_broker_is_refused_without_being_shown(sources: SourceFiles, address: str) -> None:
     assert "amqp.url = ********: must be an amqp:// or amqps:// address" in sources.complaint(
         {"AUTOTAG_AMQP__URL": address}
     )
+
+
+def test_white_space_around_an_address_is_no_part_of_it(sources: SourceFiles) -> None:
+    assert sources.load({"AUTOTAG_AMQP__URL": " amqp://h\n"}).settings.amqp.url.get_secret_value() == "amqp://h"
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "99999"])
+def test_a_port_that_is_none_is_refused_without_showing_the_address(sources: SourceFiles, port: str) -> None:
+    complaint = sources.complaint({"AUTOTAG_AMQP__URL": f"amqp://user:s3cret@h:{port}/"})
+    assert "amqp.url = ********" in complaint
+    assert "its port must be from 1 to 65535" in complaint
+    assert "s3cret" not in complaint
+
+
+@pytest.mark.parametrize("level", ["INFO", "Info", " info ", "WARN", "warning"])
+def test_a_choice_may_be_written_in_capitals(sources: SourceFiles, level: str) -> None:
+    sources.toml(f'log.level = "{level}"')
+    assert sources.load({"AUTOTAG_LOG__FORMAT": "JSON"}).settings.log.format == "json"
+    assert sources.load().settings.log.level in ("info", "warning")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("64Mi", 64 << 20), ("64 Mi", 64 << 20), ("2Gi", 2 << 30), ("64MiB", 64 << 20), ("64M", 64e6)],
+)
+def test_a_size_may_have_the_units_of_kubernetes(sources: SourceFiles, text: str, expected: float) -> None:
+    assert sources.load({"AUTOTAG_SOURCES__MAXIMUM_BYTES": text}).settings.sources.maximum_bytes == expected
+
+
+@pytest.mark.parametrize("yes", ["yes", "TRUE", "On", "1", " true "])
+def test_a_switch_may_be_written_in_many_ways(sources: SourceFiles, yes: str) -> None:
+    assert sources.load({"AUTOTAG_SOURCES__URL_REQUIRE_HTTPS": yes}).settings.sources.url_require_https is True
+
+
+def test_a_number_with_a_unit_is_refused_with_the_unit_that_is_meant(sources: SourceFiles) -> None:
+    assert "seconds" in sources.complaint({"AUTOTAG_SHUTDOWN_GRACE_S": "30s"})
+
+
+def test_quotes_that_have_become_a_part_of_a_value_are_named(sources: SourceFiles) -> None:
+    complaint = sources.complaint({"AUTOTAG_AMQP__URL": '"amqp://u:s3cret@h/"', "AUTOTAG_LOG__LEVEL": "'info'"})
+    assert complaint.count("leave them out") == 2
+    assert "s3cret" not in complaint
+
+
+def test_without_a_home_the_directories_are_those_of_the_system(
+    sources: SourceFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given an arbitrary user id of a container: no HOME, no entry in /etc/passwd
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 123_456)
+    # Then the settings are read, and a path with ~ is refused by its name
+    settings = sources.load().settings
+    assert (settings.cache_dir, settings.state_dir) == (Path("/var/cache/autotag"), Path("/var/lib/autotag"))
+    assert "sources.path_roots" in sources.complaint({"AUTOTAG_SOURCES__PATH_ROOTS": "~/images"})
 
 
 CONTRADICTIONS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,23 @@ def test_without_a_descriptor_for_a_file_the_machine_is_blamed_and_not_the_file(
     with all_descriptors_taken(), pytest.raises(ResourceExhausted) as caught:
         opened("photos/a.jpg", root)
     assert caught.value.reason == "resources_exhausted"
+
+
+@pytest.mark.parametrize(("stored", "published"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_may_be_composed_or_decomposed(root: Path, stored: str, published: str) -> None:
+    name = "Übung é.jpg"
+    (root / unicodedata.normalize(stored, name)).write_bytes(b"image")  # type: ignore[arg-type]
+    with opened(unicodedata.normalize(published, name), root) as content:  # type: ignore[arg-type]
+        assert content.read() == b"image"
+    # And the exact name comes first
+    (root / unicodedata.normalize(published, name)).write_bytes(b"exact")  # type: ignore[arg-type]
+    with opened(unicodedata.normalize(published, name), root) as content:  # type: ignore[arg-type]
+        assert content.read() == b"exact"
+
+
+def test_a_missing_file_whose_other_spelling_is_too_long_is_missing(root: Path) -> None:
+    assert refused("é" * 120 + ".jpg", root).reason == "content_missing"
+    assert refused("é" * 130 + ".jpg", root).reason == "path_invalid"
 
 
 def test_a_relative_path_is_looked_for_below_each_root_in_order(root: Path, tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ def page(view: View) -> str:
             h("p", "Renews itself every two seconds. Times are those of the machine it runs on."),
             h(
                 "p",
-                h("a", "metrics", href="/metrics"),
-                h("a", "readiness", href="/readyz"),
-                h("a", "as JSON", href="/status.json"),
+                h("a", "metrics", href="metrics"),
+                h("a", "readiness", href="readyz"),
+                h("a", "as JSON", href="status.json"),
             ),
         ),
         script=True,
@@ -71,7 +71,7 @@ def sign_in(error: str = "") -> str:
                 ),
                 h("p", "The value of ", h("code", "http.token"), " in the settings.", id="hint", class_="note"),
                 h("button", "Sign in", type="submit", class_="primary"),
-                action="/sign-in",
+                action="sign-in",
                 method="post",
                 class_="sign-in",
             ),
@@ -86,7 +86,7 @@ def _top(view: View) -> Html:
         "form",
         h("input", type="hidden", name=CSRF_FIELD, value=view.csrf_token or ""),
         h("button", "Sign out", type="submit", class_="plain"),
-        action="/sign-out",
+        action="sign-out",
         method="post",
     )
     return h(
@@ -131,8 +131,8 @@ def _document(title: str, *body: Child, script: bool) -> str:
         h("meta", name="viewport", content="width=device-width, initial-scale=1"),
         h("meta", name="color-scheme", content="light dark"),
         h("title", title),
-        h("link", rel="icon", href="/page/mark.svg", type="image/svg+xml"),
-        h("link", rel="stylesheet", href="/page/autotag.css"),
-        h("script", src="/page/autotag.js", type="module") if script else None,
+        h("link", rel="icon", href="page/mark.svg", type="image/svg+xml"),
+        h("link", rel="stylesheet", href="page/autotag.css"),
+        h("script", src="page/autotag.js", type="module") if script else None,
     )
     return f"<!doctype html>\n{h('html', head, h('body', *body), lang='en')}\n"

@@ -68,7 +68,7 @@ def _form(view: View) -> Html:
             ),
         ),
         id="try-form",
-        action="/try",
+        action="try",
         method="post",
     )
 

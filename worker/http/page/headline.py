@@ -93,7 +93,7 @@ def _button(action: str, label: str, csrf_token: str, *, primary: bool) -> Html:
         "form",
         h("input", type="hidden", name=CSRF_FIELD, value=csrf_token),
         h("button", label, type="submit", class_="primary" if primary else None, title=_TOOLTIPS[action]),
-        action=f"/{action}",
+        action=action,
         method="post",
         class_="action",
         data_action=action,

@@ -113,7 +113,7 @@ def _breakable(name: str) -> Html:
 
 def _thumbnail(each: RecentResult) -> Html:
     if each.thumbnail is not None and each.thumbnail.jpeg is not None:
-        return h("img", src=f"/thumbnail?n={each.thumbnail.number}", alt="", class_="thumb", width=80, height=80)
+        return h("img", src=f"thumbnail?n={each.thumbnail.number}", alt="", class_="thumb", width=80, height=80)
     return h("div", each.image.format if each.image else formatting.UNKNOWN, class_="thumb none", aria_hidden="true")
 
 

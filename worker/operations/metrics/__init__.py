@@ -8,5 +8,6 @@ from __future__ import annotations
 
 from worker.operations.metrics.events import EventMetrics
 from worker.operations.metrics.metrics import Metrics
+from worker.operations.metrics.queue_wait import queue_wait
 
-__all__ = ["EventMetrics", "Metrics"]
+__all__ = ["EventMetrics", "Metrics", "queue_wait"]

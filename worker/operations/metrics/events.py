@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import get_args
 
@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from worker.amqp.delivery import Ending
 from worker.amqp.topology import Lane
 from worker.messages import DEFAULT_INSTANCE, ProviderStatus, Result, ResultStatus
+from worker.messages.oddities import CONTENT_FIELDS, INFORMATIVE_FIELDS, NUMERIC_FIELDS, OPTIONAL_FIELDS, OddField
 from worker.operations import tracing
 from worker.operations.metrics.labels import Instances, Reasons
 from worker.operations.tracing import Trace
@@ -25,6 +26,15 @@ STAGE_OF_PROVIDER = {TENSORFLOW: "model"}
 
 STATUSES: tuple[ResultStatus, ...] = get_args(ResultStatus)
 REPLY_STATUSES: tuple[ProviderStatus, ...] = get_args(ProviderStatus)
+
+POSSIBLE_ODDITIES = (
+    *(OddField(field, "empty") for field in (*INFORMATIVE_FIELDS, *OPTIONAL_FIELDS, *CONTENT_FIELDS)),
+    *(OddField(field, "unusable") for field in (*INFORMATIVE_FIELDS, "properties")),
+    *(OddField(field, "number") for field in NUMERIC_FIELDS),
+    *(OddField(field, "implausible") for field in ("time", "timestamp")),
+    OddField("body", "byte_order_mark"),
+)
+"""Series that exist from the start, so that the first of each kind is an increase."""
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
@@ -51,6 +61,12 @@ class EventMetrics:
             "autotag_results", "Results that RabbitMQ has confirmed", ["status", "reason"], registry=registry
         )
         self._tags = Counter("autotag_tags", "Tags in confirmed results that are complete", registry=registry)
+        self._odd_fields = Counter(
+            "autotag_odd_event_fields",
+            "Fields of events that were not as described, and ignored or read all the same",
+            ["field", "why"],
+            registry=registry,
+        )
         self._unroutable = Counter(
             "autotag_unroutable_results", "Results that came back: no queue is bound for them", registry=registry
         )
@@ -89,6 +105,8 @@ class EventMetrics:
         for ending in Ending:
             self._events.labels(ending, "")
             self._whole.labels(ending)
+        for each in POSSIBLE_ODDITIES:
+            self._odd_fields.labels(each.field, each.why)
         for status in STATUSES:
             self._results.labels(status, "")
         for stage in (*STAGES, *(name for name in BUILT_IN_PROVIDERS if name not in STAGE_OF_PROVIDER)):
@@ -104,6 +122,11 @@ class EventMetrics:
     def deferred(self, lane: Lane, instance: str) -> None:
         """An event was over its instance's share of what is in hand, and waits in a retry queue."""
         self._deferred.labels(lane.value, self._instance(instance)).inc()
+
+    def odd_fields(self, odd: Iterable[OddField]) -> None:
+        """What was not as described in an event that was read all the same."""
+        for each in odd:
+            self._odd_fields.labels(each.field, each.why).inc()
 
     def observe_queue_wait(self, seconds: float) -> None:
         """An event arrived `seconds` after it was published."""

@@ -11,7 +11,7 @@ let disconnected = false;
 
 async function refresh() {
   try {
-    const response = await fetch("/live", { headers: { Accept: "text/html" } });
+    const response = await fetch("live", { headers: { Accept: "text/html" } });
     if (response.status === 401) return location.reload();
     if (!response.ok) throw new Error(String(response.status));
     mergeSections(await response.text());
@@ -123,7 +123,7 @@ async function upload(image) {
   tried.setAttribute("aria-busy", "true");
   try {
     const instance = document.getElementById("instance").value;
-    const response = await fetch(`/try?instance=${encodeURIComponent(instance)}`, {
+    const response = await fetch(`try?instance=${encodeURIComponent(instance)}`, {
       method: "POST",
       headers: {
         Accept: "text/html",
