@@ -68,6 +68,7 @@ class DeliveryContext:
     tags: int = 0
     settled_providers: frozenset[str] = frozenset()
     """The providers whose final reply is in a result that has been published already."""
+    published_in_this_attempt: frozenset[str] = frozenset()
     answered: ProviderReplies = field(init=False)
     """The final replies about the image so far: of earlier attempts, carried by the event, and of this one."""
     result: Result | None = None
@@ -103,7 +104,14 @@ class DeliveryContext:
 
     def keep(self, replies: ProviderReplies) -> None:
         """Keep the final replies, so that their providers are not asked again, whatever becomes of this attempt."""
+        known = self.answered.facts
+        if known is not None and replies.facts is not None and known.sha256 != replies.facts.sha256:
+            self.settled_providers &= self.published_in_this_attempt  # what was published before is of another image
         self.answered = replies.settled_only.after(self.answered)
+
+    def on_published(self, replies: ProviderReplies) -> None:
+        """A result with these replies has been published, and another one is to follow."""
+        self.settled_providers = self.published_in_this_attempt = replies.settled
 
     async def forget_answers_about_another(self, content: Content) -> None:
         """Forget what was answered if the image has changed since, as one has that can no longer be decoded."""
@@ -255,7 +263,7 @@ class Pipeline:
 
         async def publish_partial(result: Result, replies: ProviderReplies) -> None:
             await self._publish(context, result)
-            context.settled_providers = replies.settled
+            context.on_published(replies)
 
         waiting = engine.tagger.who_waits(subject, instance, context.answered)
         with self._metrics.stage("fetch"):
@@ -280,6 +288,7 @@ class Pipeline:
             except CannotBeDone:
                 await context.forget_answers_about_another(content)
                 raise
+            context.keep(tagged.replies)
             context.thumbnail = self._thumbnails.request(content, engine.decoders, subject.asset_id)
 
         result = tagged.result
@@ -333,10 +342,8 @@ class Pipeline:
 
     async def _ask_pending_later(self, context: DeliveryContext, result: Result, replies: ProviderReplies) -> Ending:
         """Publish the tags that are there at once, and retry the event for the pending providers alone."""
-        of_another_image = context.answered.facts is not None and context.answered.facts != replies.facts
-        context.keep(replies)
-        if replies.answered and (of_another_image or replies.settled - context.settled_providers):
-            await self._publish(context, result)  # else all of it has been published
+        if replies.answered and replies.settled - context.settled_providers:  # else all of it has been published
+            await self._publish(context, result)
         pending = replies.pending
         context.reason, context.message = pending[0].reason, pending[0].message
         counted = any(reply.counted for reply in pending)
@@ -359,7 +366,7 @@ class Pipeline:
         delivery, (_, instance) = context.delivery, context.asset_and_instance()
         if not isinstance(error, Deferred):
             error = self._in_hand.deferred(delivery.lane, instance or "", context.deferrals)
-        headers = {DEFERRALS_HEADER: error.deferrals}
+        headers = _headers(context, error.deferrals)
         await self._broker.retry_later(delivery, exactly_s=error.after_s, counted=False, headers=headers)
         delivery.ack()
         return Ending.RETRIED
@@ -367,25 +374,35 @@ class Pipeline:
     async def _wait(self, context: DeliveryContext, error: Unavailable | ResourceExhausted) -> Ending:
         """The event waits for an operator, or for a machine that has more, however long: this is no attempt."""
         context.record(error)
-        # While no events are taken this one waits where the others are, unless RabbitMQ has counted it too often there.
-        if await self._intake.is_closed() and context.delivery.delivery_count < DELIVERY_LIMIT // 2:
+        # While its lane is not consumed this one waits where the others are, unless RabbitMQ has counted it too often.
+        if (
+            await self._intake.is_closed(context.delivery.lane)
+            and context.delivery.delivery_count < DELIVERY_LIMIT // 2
+        ):
             context.delivery.requeue()
             return Ending.REQUEUED
         after_s = error.after_s if isinstance(error, Unavailable) else 0.0
         return await self._retry(context, max(_SHORTEST_WAIT_S, after_s), counted=False)
 
     async def _hold(self, context: DeliveryContext, error: Unroutable) -> Ending:
-        """No queue is bound for this result. That is no fault of the event, which is retried without being counted."""
+        """No queue is bound for this message. That is no fault of the event, which waits without being counted.
+
+        In a retry queue, or, where none of its lane is bound, in hand.
+        """
         context.record(error)
         self._metrics.unroutable()
-        _log.error("result is unroutable; the event is kept and comes back", error=str(error), **context.log_fields())
-        return await self._retry(context, 0.0, counted=False)
+        _log.error("unroutable; the event is kept and comes back", error=str(error), **context.log_fields())
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                return await self._retry(context, _SHORTEST_WAIT_S, counted=False)
+            except Unroutable:
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _retry(self, context: DeliveryContext, after_s: float, *, counted: bool) -> Ending:
         """Put the event into a retry queue, with everything that has been answered about its image so far."""
-        headers: dict[str, object] = {ANSWERS_HEADER: pack(context.answered)} if context.answered.replies else {}
-        if context.deferrals:
-            headers[DEFERRALS_HEADER] = 0  # it has had its turn
+        headers = _headers(context, 0)  # it has had its turn
         await self._broker.retry_later(context.delivery, at_least_s=after_s, counted=counted, headers=headers)
         context.delivery.ack()
         return Ending.RETRIED
@@ -475,6 +492,14 @@ class Pipeline:
             stages_s={stage: round(spent_s, 4) for stage, spent_s in context.trace.stages_s.items()},
             **context.log_fields(),
         )
+
+
+def _headers(context: DeliveryContext, deferrals: int) -> dict[str, object]:
+    """What an event carries to its next delivery: all that has been answered, and how often it was put off."""
+    headers: dict[str, object] = {ANSWERS_HEADER: pack(context.answered)} if context.answered.replies else {}
+    if deferrals or context.deferrals:
+        headers[DEFERRALS_HEADER] = deferrals
+    return headers
 
 
 def _result_of_answers(context: DeliveryContext, reason: str, message: str) -> Result | None:

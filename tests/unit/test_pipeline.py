@@ -17,7 +17,7 @@ import pytest
 
 from worker.amqp.broker import Broker
 from worker.amqp.delivery import ATTEMPT_HEADER, Delivery, Ending
-from worker.amqp.errors import Unpublishable
+from worker.amqp.errors import Unpublishable, Unroutable
 from worker.amqp.in_hand import DEFERRALS_HEADER, InHand, lane_prefetch
 from worker.amqp.topology import Lane
 from worker.engine import Active, Engine
@@ -86,8 +86,8 @@ class FakeIntake:
 
     closed = False
 
-    async def is_closed(self) -> bool:
-        return self.closed
+    async def is_closed(self, lane: Lane) -> bool:
+        return self.closed and lane is Lane.LIVE
 
 
 class FakeSettler:
@@ -516,6 +516,38 @@ async def test_a_gate_that_has_closed_since_does_not_take_tags_back(it: Reloadin
     assert json.loads(message.body)["data"]["status"] == "tagged"
 
 
+async def test_answers_of_this_attempt_travel_with_an_event_that_is_put_off(
+    it: Reloading, no_pause: list[float]
+) -> None:
+    # Given a provider that has answered, and another that could not be asked at once
+    unasked = Reply("slow", "unavailable", message="Too many open files", ask_again=AskAgain.SOON)
+    attempts = iter([NotAllAsked(ProviderReplies((TAGS, unasked), SEEN)), TryLater("full", reason=OVER_SHARE)])
+
+    async def outcome(*_: object, **__: object) -> Tagged:
+        raise next(attempts)
+
+    it.outcome = outcome
+    # When the instance is over its share at the next try
+    assert await it.handle() is Ending.RETRIED
+    # Then the answer is not lost
+    (retry,) = it.broker.retried
+    assert unpack(cast("dict[str, object]", retry["headers"])[ANSWERS_HEADER]) == ProviderReplies((TAGS,), SEEN)
+
+
+async def test_a_result_without_a_queue_keeps_its_answers_and_does_not_come_back_at_once(it: Reloading) -> None:
+    it.broker.fails = {"publish_result": [Unroutable("no queue")]}
+
+    async def tagged(subject: Subject, **_: object) -> Tagged:
+        return made(subject, TAGS)
+
+    it.outcome = tagged
+    assert await it.handle(attempt=2) is Ending.RETRIED
+    (retry,) = it.broker.retried
+    assert (retry["counted"], retry["at_least_s"]) == (False, 60)
+    carried = unpack(cast("dict[str, object]", retry["headers"])[ANSWERS_HEADER])
+    assert [reply.provider for reply in carried.replies] == ["tensorflow"]
+
+
 # ── no delivery is left unsettled ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -554,6 +586,19 @@ async def test_an_event_that_is_too_large_for_a_retry_is_answered_as_failed_once
     data = json.loads(message.body)["data"]
     assert (data["status"], data["reason"]) == ("failed", "message_too_large")
     assert it.broker.dead == ["message_too_large"]
+
+
+async def test_an_event_whose_lane_has_no_retry_queue_is_held_until_it_has_one(
+    it: Reloading, no_pause: list[float]
+) -> None:
+    it.broker.fails = {"retry_later": [Unroutable("no retry queue is bound") for _ in range(4)]}
+
+    async def fails(*_: object, **__: object) -> Tagged:
+        raise TryLater("the disk is slow", reason="content_unreachable")
+
+    it.outcome = fails
+    assert await it.handle() is Ending.RETRIED
+    assert (no_pause, it.settler.settled, it.broker.dead) == ([1, 2, 4], ["ack"], [])
 
 
 async def test_where_not_even_a_dead_letter_can_be_published_rabbitmq_is_asked_to_move_the_event(it: Reloading) -> None:

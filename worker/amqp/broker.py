@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 from worker.amqp.connection import Connection
-from worker.amqp.declare import levels
+from worker.amqp.declare import QueueLevel, levels
 from worker.amqp.delivery import Delivery
 from worker.amqp.errors import TOO_LARGE, BrokerUnreachable, NotConfirmed, Unpublishable, Unroutable
 from worker.amqp.in_hand import lane_prefetch
@@ -292,13 +292,15 @@ class Broker:
         found = await levels(self._connection_that_is_read(), (queue.name for queue in self._topology.queues))
         return {queue: level.messages for queue, level in found.items()}
 
-    async def consumers_of_others(self) -> dict[Lane, int]:
-        """How many consumers other workers have on each lane's queue. Raises BrokerUnreachable."""
+    async def lane_levels(self) -> dict[Lane, QueueLevel]:
+        """Each lane's queue: messages ready, and the consumers that other workers have. Raises BrokerUnreachable."""
         queues = {lane: self._topology.lane_queue(lane) for lane in self._lanes}
         found = await levels(self._connection_that_is_read(), queues.values())
         ours = self.state.lanes
         return {
-            lane: max(0, found[queue].consumers - (lane in ours)) for lane, queue in queues.items() if queue in found
+            lane: replace(found[queue], consumers=max(0, found[queue].consumers - (lane in ours)))
+            for lane, queue in queues.items()
+            if queue in found
         }
 
     def _connection_that_is_read(self) -> Connection:

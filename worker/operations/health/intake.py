@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from worker.amqp.broker import Broker
+from worker.amqp.topology import Lane
 from worker.engine import Active
 from worker.errors import AutotagError
 from worker.operations.health.status import Pause
@@ -26,6 +27,10 @@ START_S = 10.0
 """For so long after an engine was opened what is missing is starting; nothing is wrong yet."""
 
 _UPDATE_EVERY_S = 1.0
+_HELP_AFTER_S = 60.0
+_HELP_FOR_S = 600.0
+"""Where what waits has not become less in the first while this worker left it to others, it helps for the second:
+they may lack the same, or be too few."""
 _ASK_ABOUT_OTHERS_EVERY_S = 10.0
 
 
@@ -82,6 +87,10 @@ class Intake:
         """When a ready child of the kind was last seen (monotonic)."""
         self._opened_at_s: float | None = None
         self._other_consumers = 0
+        self._left_at_s: float | None = None
+        """Since when events are left to others, or when was last looked at what came of it."""
+        self._waiting_then = 0
+        self._helps_until_s = -math.inf
         self._ask_about_others_at_s = 0.0
         self._updating = asyncio.Lock()
 
@@ -115,10 +124,13 @@ class Intake:
                 await self._broker.resume_consuming(pause)
             self._pauses = found
 
-    async def is_closed(self) -> bool:
-        """Look again, and return whether no events are taken, for whatever reason."""
+    async def is_closed(self, lane: Lane) -> bool:
+        """Look again, and return whether a lane is not consumed, for whatever reason.
+
+        What is given back to its queue then does not return at once.
+        """
         await self.update()
-        return bool(self._broker.state.pauses)
+        return lane not in self._broker.state.lanes
 
     async def _situation(self, active: Active, now_s: float) -> Situation:
         engine = active.engine
@@ -136,10 +148,23 @@ class Intake:
         )
 
     async def _count_others(self, now_s: float) -> int:
-        """Ask RabbitMQ now and then, at irregular times: of two workers that lack the same, one goes on first."""
+        """How many others there are to leave events to; none while they have to be helped.
+
+        RabbitMQ is asked now and then, at irregular times: of two workers that lack the same, one goes on first.
+        """
         if now_s >= self._ask_about_others_at_s:
             self._ask_about_others_at_s = now_s + _ASK_ABOUT_OTHERS_EVERY_S * random.uniform(1, 1.5)  # noqa: S311
             with suppress(AutotagError):  # not connected: then nothing is taken in any case
-                others = await self._broker.consumers_of_others()
-                self._other_consumers = max(others.values(), default=0)
-        return self._other_consumers
+                found = (await self._broker.lane_levels()).values()
+                self._other_consumers = max((level.consumers for level in found), default=0)
+                self._look_what_becomes_of_it(sum(level.messages for level in found), now_s)
+        return 0 if now_s < self._helps_until_s else self._other_consumers
+
+    def _look_what_becomes_of_it(self, waiting: int, now_s: float) -> None:
+        """Help the others for a while if what waits has not become less since it was left to them."""
+        if not self._other_consumers or now_s < self._helps_until_s:
+            self._left_at_s = None
+        elif self._left_at_s is None or now_s >= self._left_at_s + _HELP_AFTER_S:
+            if self._left_at_s is not None and waiting >= self._waiting_then > 0:
+                self._helps_until_s = now_s + _HELP_FOR_S
+            self._left_at_s, self._waiting_then = now_s, waiting

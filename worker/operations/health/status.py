@@ -38,7 +38,7 @@ _PAUSE_MESSAGES: dict[str, str] = {
     Pause.NOBODY_CAN_TAG: "no provider can answer",
     Pause.NO_DECODER: "no decoder is running; they are started again and again, and the log says why they end",
     Pause.MODEL_NOT_READY: "the model is not ready",
-    Pause.LEFT_TO_OTHERS: "events are left to other workers, which have what this one lacks",
+    Pause.LEFT_TO_OTHERS: "events are left to other workers, which may have what this one lacks",
 }
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from worker.amqp.broker import Broker
+from worker.amqp.declare import QueueLevel
 from worker.amqp.topology import Lane
 from worker.engine import Active
 from worker.operations.health.intake import PATIENCE_S, START_S, Intake, Situation, reasons_to_pause
@@ -52,6 +54,8 @@ class FakeBroker:
         self.pauses: dict[str, str | None] = {}
         self.changes = 0
         self.others = 0
+        self.waiting = 0
+        self.state = SimpleNamespace(lanes=frozenset(Lane))
         self.asked = 0
 
     async def stop_consuming(self, reason: str, message: str | None = None) -> None:
@@ -62,9 +66,9 @@ class FakeBroker:
         self.changes += 1
         del self.pauses[reason]
 
-    async def consumers_of_others(self) -> dict[Lane, int]:
+    async def lane_levels(self) -> dict[Lane, QueueLevel]:
         self.asked += 1
-        return {Lane.LIVE: self.others, Lane.BULK: 0}
+        return {Lane.LIVE: QueueLevel(self.waiting, self.others), Lane.BULK: QueueLevel(0, 0)}
 
 
 def reasons(active: FakeActive, situation: Situation = ALL_WELL) -> dict[Pause, str]:
@@ -198,3 +202,33 @@ async def test_others_are_counted_now_and_then_and_only_where_something_is_lacki
     clock.append(clock[-1] + 20)
     await it.update()
     assert broker.pauses == {}
+
+
+async def test_where_what_waits_does_not_become_less_it_helps_for_a_while(clock: list[float]) -> None:
+    """The others may lack the same, or be too few."""
+    it, broker = gate(FakeActive(lacks={"acme": "the model is disabled"}))
+    broker.others = 9
+    for waiting, left in ((500, True), (400, True), (300, True), (300, False), (900, False)):
+        broker.waiting = waiting
+        clock.append(clock[-1] + 61)
+        await it.update()
+        assert (broker.pauses != {}) is left, waiting
+    # And after that it leaves them to the others again
+    clock.append(clock[-1] + 600)
+    await it.update()
+    assert set(broker.pauses) == {Pause.LEFT_TO_OTHERS}
+
+
+async def test_with_nothing_waiting_there_is_nothing_to_help_with(clock: list[float]) -> None:
+    it, broker = gate(FakeActive(lacks={"acme": "the model is disabled"}))
+    broker.others = 1
+    for _ in range(5):
+        clock.append(clock[-1] + 61)
+        await it.update()
+        assert set(broker.pauses) == {Pause.LEFT_TO_OTHERS}
+
+
+async def test_one_lane_may_be_closed_while_the_other_is_consumed(clock: list[float]) -> None:
+    it, broker = gate(FakeActive())
+    broker.state.lanes = frozenset({Lane.LIVE})
+    assert [await it.is_closed(lane) for lane in (Lane.LIVE, Lane.BULK)] == [False, True]
