@@ -41,11 +41,21 @@ hypothesis.settings.load_profile("autotag")
 BROKER_FIXTURES = {"broker", "private_broker", "node", "one_node"}
 """Fixtures that start or name a RabbitMQ. A test that asks for one, however indirectly, gets the marker `broker`."""
 
+OTHER_SUBJECTS = (
+    *("test_children_", "test_decoder_", "test_image_", "test_images_", "test_model_", "test_poison_"),
+    *("test_bulk_", "test_file_server_", "test_one_instance_", "test_service_cloud", "test_sockets_"),
+    *("test_clock_", "test_container_", "test_descriptors_", "test_disk_", "test_nobody_", "test_reload_"),
+    *("test_http", "test_printable_", "test_prometheus", "test_status_page", "test_tracing"),
+)
+"""How modules begin whose tests need some broker and are about something else: which version it is decides nothing."""
+
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what `-m` does not want
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use a broker."""
+    """Mark the tests that use a broker and are about what it does."""
     for item in items:
+        if item.path.name.startswith(OTHER_SUBJECTS):
+            continue
         if BROKER_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("broker")
 

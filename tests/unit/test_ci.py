@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BROKER_FIXTURES
+from tests.conftest import BROKER_FIXTURES, OTHER_SUBJECTS
 
 ROOT = Path(__file__).resolve().parents[2]
 # A stand-in for make, which records its arguments, and fails with status 2 where they hold $FAILING, as make does.
@@ -80,3 +80,19 @@ def test_whatever_starts_a_broker_is_a_fixture_that_gives_the_marker_or_in_a_mod
     }
     assert {name for _, name in found} >= {"private_broker", "node", "one_node"}, "the starters are found"
     assert {(file, name) for file, name in found if name not in BROKER_FIXTURES} == set()
+
+
+def test_every_subject_that_is_left_out_beside_the_other_version_is_one_of_some_test() -> None:
+    modules = [file.name for file in (ROOT / "tests").rglob("test_*.py")]
+    assert [subject for subject in OTHER_SUBJECTS if not any(name.startswith(subject) for name in modules)] == []
+    # And what RabbitMQ does is left in
+    about_it = (
+        "test_amqp",
+        "test_broker",
+        "test_consumer",
+        "test_operator",
+        "test_outage",
+        "test_service.py",
+        "test_network",
+    )
+    assert not [name for name in modules if name.startswith(about_it) and name.startswith(OTHER_SUBJECTS)]
