@@ -50,7 +50,7 @@ def test_with_one_instances_host_hung_anothers_events_take_at_most_three_times_a
             assert hung.accepted, "the host was asked, and hangs"
             _log.warning(f"usual {usual_s:.3f} s, first {first_s:.3f} s, beside the hung host {beside_s:.3f} s")
             # Then it takes hardly longer
-            assert beside_s < 3 * usual_s + 0.3
+            assert beside_s < 3 * usual_s + 1.5
             assert first_s < 3 * usual_s + 1.0
 
 
@@ -69,7 +69,7 @@ def test_with_eight_instances_hosts_hung_a_ninths_events_are_fetched_as_ever(it:
         until(lambda: all(each.accepted for each in hung), "each of the hosts was asked and hangs")
         beside_s = watch.median_s(publish, 15)
         _log.warning(f"usual {usual_s:.3f} s, beside eight hung hosts {beside_s:.3f} s")
-        assert beside_s < 3 * usual_s + 0.3
+        assert beside_s < 3 * usual_s + 1.5
 
 
 def test_a_hung_host_is_left_alone_and_its_events_use_up_no_attempts(

@@ -64,8 +64,8 @@ def test_a_backlog_of_one_instance_hardly_delays_anothers_events_and_is_worked_o
             *(usual_s, BACKLOG, first_s, beside_s, max(took), alone_per_s, per_s, deferred, rates),
         )
         # Then the other's events take hardly longer, and the backlog is worked off in not much more time
-        assert beside_s < 3 * usual_s + 0.3
-        assert first_s < BACKLOG / alone_per_s / 4, "it waited only while the backlog was looked through"
+        assert beside_s < 3 * usual_s + 1.5
+        assert first_s < BACKLOG / alone_per_s / 2, "it waited only while the backlog was looked through"
         assert per_s > alone_per_s / 2
         assert deferred < 3 * BACKLOG
         assert it.dms.depth("dead-letters") == 0

@@ -5,6 +5,7 @@ A line is written where it is logged, as that is fastest, and without waiting fo
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -18,6 +19,8 @@ import structlog
 from worker.operations import tracing
 from worker.operations.line_writer import LineWriter
 from worker.operations.printable import printable, printable_json, printable_lines
+
+_STANDARD_ERROR = 2
 
 
 def configure(level: str, form: Literal["console", "json"]) -> None:
@@ -92,7 +95,7 @@ def _write_line(message: str) -> None:
     stream = sys.stderr
     if stream is None:  # closed before we were started
         return
-    writer = _line_writer() if stream is sys.__stderr__ else None
+    writer = _line_writer() if _is_standard_error(stream) else None
     if writer is not None:
         writer.write_line(f"{message}\n".encode(stream.encoding, "backslashreplace"))
         return
@@ -101,11 +104,21 @@ def _write_line(message: str) -> None:
         stream.flush()
 
 
+def _is_standard_error(stream: TextIO) -> bool:
+    """Whether it writes to the descriptor itself, and is not what a display or a test has put in its place."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return False
+    try:
+        return stream.fileno() == _STANDARD_ERROR
+    except (OSError, ValueError):
+        return False
+
+
 @lru_cache(maxsize=1)
 def _line_writer() -> LineWriter | None:
-    """The writer to standard error; None where it has no descriptor."""
+    """The writer to standard error; None where it cannot be written to."""
     try:
-        return LineWriter(sys.__stderr__.fileno(), _report_lost) if sys.__stderr__ is not None else None
+        return LineWriter(_STANDARD_ERROR, _report_lost)
     except (OSError, ValueError):
         return None
 
