@@ -78,7 +78,7 @@ class Broker:
         self._mark = HeaderMark.of(settings)
         self._header_check = HeaderCheck(self._mark)
         self._pauses: dict[str, BrokerPause] = {}
-        self._outbox = Outbox(topology, self._on_change, self._retry_probe)
+        self._outbox = Outbox(topology, self._on_change, self._probe)
         where = addresses(settings)
         longest_s = settings.reconnect_max_s
         self._consuming: Upkeep[ConsumingSession] = Upkeep(
@@ -282,7 +282,7 @@ class Broker:
                 body = without_image(delivery.body, maximum_bytes=self._outbox.maximum_bytes)
                 await publish(body, left_out=left_out)
 
-    def _retry_probe(self, key: str) -> Message:
+    def _probe(self, key: str) -> Message:
         return Message(key, b"", probe_properties(self._mark))
 
     # Looking at the queues

@@ -218,7 +218,7 @@ class _Scan:
             method, properties, body = message
             if PROBE_HEADER in (properties.headers or {}) and self._mark.is_on(properties, body):
                 self._delivery_tag = method.delivery_tag
-                self.remove()  # of `autotag check`: no letter
+                self.remove()  # a worker's, or of `autotag check`: no letter
                 continue
             letter = _read(method.routing_key, properties, body, self._mark)
             if self._selection.matches(letter):

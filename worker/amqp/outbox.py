@@ -139,16 +139,14 @@ class _Way:
 class Outbox:
     """All ways out, over one publishing session after another.
 
-    `on_change` is called when `pauses` or `open` may have changed. `make_retry_probe` makes a message for the routing
-    key of a retry queue that workers drop when it comes back: it finds out whether retries can be published again when
-    no event is left in hand that waits for it.
+    `on_change` is called when `pauses` or `open` may have changed. `make_probe` makes an empty message for a routing
+    key that expires at once, and that is dropped by whoever of us gets it all the same: it finds out whether retries
+    and dead letters can be published again when no event is left in hand that waits for it.
     """
 
-    def __init__(
-        self, topology: Topology, on_change: Callable[[], None], make_retry_probe: Callable[[str], Message]
-    ) -> None:
+    def __init__(self, topology: Topology, on_change: Callable[[], None], make_probe: Callable[[str], Message]) -> None:
         self._on_change = on_change
-        self._make_retry_probe = make_retry_probe
+        self._make_probe = make_probe
         self._session: PublishingSession | None = None
         self._reading: asyncio.Task[None] | None = None
         self._is_read = False
@@ -386,9 +384,9 @@ class Outbox:
             return None
         if way.kept is not None:
             return way.kept
-        if way.name is WayOut.RETRIES and way.last_key is not None:
-            return self._make_retry_probe(way.last_key)
-        return None
+        if way.name is not WayOut.RESULTS and way.last_key is not None:
+            return self._make_probe(way.last_key)
+        return None  # nothing can stand for a result: its readers are not ours
 
     def _fail_unroutable(self, way: _Way, unroutable: Mapping[str, Unroutable]) -> None:
         """Another routing key was confirmed: those without a queue are no fault of the way."""

@@ -154,6 +154,21 @@ async def test_a_result_whose_caller_is_gone_stays_the_probe_and_a_retry_does_no
     await it.open()
 
 
+async def test_dead_letters_are_free_again_only_once_one_or_a_probe_was_confirmed(it: Setup) -> None:
+    await it.open()
+    it.session.verdict = lambda key, _body: PublishRefused("full") if key == "live" else None
+    letter = it.publish(b"letter", "live", WayOut.DEAD_LETTERS)
+    await it.shut(WayOut.DEAD_LETTERS)
+    letter.cancel()
+    await asyncio.gather(letter, return_exceptions=True)
+    it.session.attempts.clear()
+    await eventually(lambda: it.session.bodies.count(b"probe") > 3, "it is probed")
+    assert not it.outbox.open
+    assert b"letter" not in it.session.bodies
+    it.session.verdict = lambda _key, _body: None
+    await it.open()
+
+
 async def test_while_blocked_nothing_is_sent_and_all_go_on_when_it_ends(it: Setup) -> None:
     await it.open()
     it.outbox.on_blocked("low on memory")
