@@ -37,6 +37,9 @@ _LONGEST_PAUSE_S = 30.0
 _RECENTLY_S = 600.0
 """A message that was confirmed longer ago than this proves nothing about a way."""
 
+_JUST_NOW_S = 60.0
+"""A message that was confirmed longer ago does not show that a binding which was there is missing for one key alone."""
+
 _MAXIMUM_KEYS = 4096
 """Of how many routing keys the last outcome is remembered."""
 
@@ -124,16 +127,19 @@ class _Way:
         self.confirmed_at_s[key] = time.monotonic()
 
     def is_keys_own_fault(self, key: str) -> bool:
-        """Whether only this routing key has no queue: it was never confirmed, and another one recently was.
+        """Whether only this routing key, which has just been unroutable, has no queue, since another one recently had.
 
-        A retry can take another key, so there it does not matter that this one was confirmed before.
+        Where this key had one itself, the other was confirmed after it, and just now: a way that is broken as a whole
+        is found by a few keys, one after the other. A retry can take another key, so there it does not matter that this
+        one was confirmed before.
         """
-        if self.name is WayOut.RETRIES:
-            self.confirmed_at_s.pop(key, None)
-        if self.name is WayOut.DEAD_LETTERS or key in self.confirmed_at_s:  # dead letters go everywhere, by any key
+        if self.name is WayOut.DEAD_LETTERS:  # they go everywhere, by any key
             return False
-        recent_s = time.monotonic() - _RECENTLY_S
-        return any(at_s > recent_s for at_s in self.confirmed_at_s.values())
+        now_s, own_s = time.monotonic(), self.confirmed_at_s.pop(key, None)
+        since_s = now_s - _RECENTLY_S
+        if own_s is not None and self.name is WayOut.RESULTS:
+            since_s = max(own_s, now_s - _JUST_NOW_S)
+        return any(at_s > since_s for at_s in self.confirmed_at_s.values())
 
 
 class Outbox:
@@ -289,8 +295,6 @@ class Outbox:
         connected = session is not None and not session.connection.lost.done()
         if way.shut is None:
             way.shut = _Shut(time.monotonic(), error, own_fault=connected)
-        if isinstance(error, Unroutable):
-            way.confirmed_at_s.pop(key, None)
         if connected:
             _log.warning("not taken by RabbitMQ", way=way.name.value, error=str(error), held=len(way.held) + 1)
         if way.probing is None and self._is_read:

@@ -224,6 +224,35 @@ async def test_a_key_that_never_had_a_queue_fails_alone_and_one_that_had_shuts_t
     held.cancel()
 
 
+async def test_a_tenants_binding_that_is_removed_stops_nobody_else_and_a_way_that_is_broken_is_found(it: Setup) -> None:
+    await it.open()
+    for key in ("acme.tagged", "other.tagged", "third.tagged"):
+        await it.publish(b"1", key)
+    it.session.verdict = lambda key, _body: Unroutable("no queue") if key == "acme.tagged" else None
+    for _ in range(2):
+        with pytest.raises(Unroutable):
+            await asyncio.wait_for(it.publish(b"2", "acme.tagged"), 5)
+    assert it.outbox.open
+    it.session.verdict = lambda _key, _body: Unroutable("no queue")
+    with pytest.raises(Unroutable):
+        await asyncio.wait_for(it.publish(b"3", "other.tagged"), 5)
+    held = it.publish(b"4", "third.tagged")
+    await it.shut()
+    held.cancel()
+
+
+async def test_a_key_that_had_a_queue_is_not_alone_at_fault_where_the_others_were_confirmed_before_it(
+    it: Setup,
+) -> None:
+    await it.open()
+    await it.publish(b"1", "other.tagged")
+    await it.publish(b"2", "acme.tagged")
+    it.session.verdict = lambda _key, _body: Unroutable("no queue")
+    held = it.publish(b"3", "acme.tagged")
+    await it.shut()
+    held.cancel()
+
+
 async def test_a_message_that_is_too_large_is_its_callers_and_the_next_probe_goes_on(it: Setup) -> None:
     await it.open()
     it.session.verdict = refused
