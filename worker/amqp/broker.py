@@ -202,7 +202,9 @@ class Broker:
         properties = message_properties(
             content_type=result.content_type, headers=result.headers, message_id=result.message_id
         )
-        message = Message(result.routing_key, result.body, properties, publishable_late=True)
+        # Where it failed, the same event may come again and be tagged: then `failed` must not be the later answer.
+        late = not result.routing_key.endswith(".failed")
+        message = Message(result.routing_key, result.body, properties, publishable_late=late)
         await self._outbox.publish(WayOut.RESULTS, message)
 
     async def retry_later(

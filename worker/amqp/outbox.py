@@ -112,7 +112,7 @@ class _Way:
     shut: _Shut | None = None
     held: dict[Message, None] = field(default_factory=dict)
     kept: Message | None = None
-    """The probe of a caller that was cancelled, while no other message is held."""
+    """What a caller that was cancelled leaves: the probe while no message is held."""
     confirmed_at_s: dict[str, float] = field(default_factory=dict)
     """By routing key: when a message was last confirmed. A key whose last message was unroutable is not in it."""
     last_key: str | None = None
@@ -275,11 +275,10 @@ class Outbox:
         """Wait until the message was confirmed as the probe (True), or the way is free again (False)."""
         message.released = asyncio.get_running_loop().create_future()
         way.held[message] = None
-        way.kept = None
         try:
             return await message.released
         except asyncio.CancelledError:
-            if message.publishable_late and len(way.held) == 1:
+            if message.publishable_late:
                 way.kept = message
             raise
         finally:

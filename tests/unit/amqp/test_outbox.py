@@ -79,7 +79,8 @@ class Setup:
         await eventually(lambda: self.outbox.open, "every way is free")
 
     def publish(self, body: bytes, key: str = "acme.tagged", way: WayOut = WayOut.RESULTS) -> asyncio.Task[None]:
-        return asyncio.create_task(self.outbox.publish(way, message(body, key, late=way is WayOut.RESULTS)))
+        late = way is WayOut.RESULTS and not key.endswith(".failed")
+        return asyncio.create_task(self.outbox.publish(way, message(body, key, late=late)))
 
     async def shut(self, way: WayOut = WayOut.RESULTS) -> None:
         await eventually(lambda: way.pause in self.outbox.pauses, "the way is shut")
@@ -152,6 +153,20 @@ async def test_a_result_whose_caller_is_gone_stays_the_probe_and_a_retry_does_no
     assert b"event" not in it.session.bodies
     it.session.verdict = lambda _key, _body: None
     await it.open()
+
+
+async def test_the_last_message_that_is_given_up_need_not_be_the_one_that_stays_the_probe(it: Setup) -> None:
+    await it.open()
+    it.session.verdict = refused
+    results = [it.publish(b"tagged"), it.publish(b"failed", "acme.failed")]
+    await eventually(lambda: it.outbox.held == 2, "both are held")
+    for task in results:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    it.session.attempts.clear()
+    await eventually(lambda: it.session.bodies.count(b"tagged") > 3, "it is tried again")
+    assert b"failed" not in it.session.bodies
+    assert not it.outbox.open
 
 
 async def test_dead_letters_are_free_again_only_once_one_or_a_probe_was_confirmed(it: Setup) -> None:
