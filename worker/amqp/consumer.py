@@ -66,6 +66,8 @@ class Consumer:
         self._receiver = receiver
         self._on_cancelled = on_cancelled
         self._tag: str | None = None
+        """From the request to RabbitMQ on."""
+        self._confirmed = False
         self._consumers = 0
         self._unsettled: dict[int, Delivery] = {}
         """In the order of their arrival."""
@@ -88,6 +90,11 @@ class Consumer:
     @property
     def consuming(self) -> bool:
         """Whether RabbitMQ delivers the lane's messages to it."""
+        return self._tag is not None and self._confirmed and self._channel.is_open
+
+    @property
+    def begun(self) -> bool:
+        """Whether RabbitMQ delivers to it, or will once it has read the request."""
         return self._tag is not None and self._channel.is_open
 
     @property
@@ -111,23 +118,34 @@ class Consumer:
         return len(self._unsettled) <= self._room_at
 
     async def consume(self, queue: str, prefetch: int) -> None:
-        """Start consuming, with at most `prefetch` unsettled deliveries. Raises what `Channel.wait` raises."""
+        """Start consuming, with at most `prefetch` unsettled deliveries.
+
+        Raises what `Channel.wait` raises, and then the channel is given up with all that is in hand: RabbitMQ may have
+        a consumer there, or get one yet, that nobody would end.
+        """
         raw = self._channel.raw
         self._consumers += 1
         tag = f"{self.lane}.{self._consumers}.{connection_name()}"
-        await self._channel.call(raw.basic_qos, prefetch_count=prefetch, action="setting the prefetch")
 
         def on_message(_channel: object, method: Any, properties: Any, body: bytes) -> None:
             self._receive(method, properties, body)
 
         action = f"consuming from queue {queue}"
-        await self._channel.call(raw.basic_consume, queue, on_message, consumer_tag=tag, action=action)
-        self._tag = tag
+        try:
+            await self._channel.call(raw.basic_qos, prefetch_count=prefetch, action="setting the prefetch")
+            self._tag = tag  # first: RabbitMQ's cancel may be read together with its reply
+            await self._channel.call(raw.basic_consume, queue, on_message, consumer_tag=tag, action=action)
+        except BaseException:
+            self._tag = None
+            self._channel.abandon()
+            self.lose_all()
+            raise
+        self._confirmed = self._tag == tag
 
     async def cancel(self) -> None:
         """Stop consuming. Deliveries in hand stay in hand. Raises what `Channel.wait` raises."""
         raw, tag = self._channel.raw, self._tag
-        self._tag = None
+        self._tag, self._confirmed = None, False
 
         def basic_cancel(**options: Any) -> None:
             raw.basic_cancel(tag, **options)
@@ -193,6 +211,8 @@ class Consumer:
             self._on_room()
 
     def _receive(self, method: Any, properties: Any, body: bytes) -> None:
+        if not self._channel.is_open:  # given up, and RabbitMQ does not know it yet: it requeues this
+            return
         tag = int(method.delivery_tag)
         self._check.on_arrival(properties, body)  # before anything reads a header
         if properties.headers and PROBE_HEADER in properties.headers:
@@ -228,5 +248,5 @@ class Consumer:
 
     def _on_cancel(self, frame: Any) -> None:
         if self._tag == frame.method.consumer_tag:
-            self._tag = None
+            self._tag, self._confirmed = None, False
             self._on_cancelled()

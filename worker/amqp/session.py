@@ -148,7 +148,7 @@ class ConsumingSession:
         """
         ending = []
         for it in self._states.values():
-            if it.consumer is not None and it.consumer.consuming:
+            if it.consumer is not None and it.consumer.begun:
                 if it.consumer.unsettled:
                     it.prefetch, it.prefetch_since_s = it.consumer.unsettled, time.monotonic()
                 ending.append(asyncio.create_task(it.consumer.cancel()))
@@ -178,7 +178,7 @@ class ConsumingSession:
         for consumer in self.consumers:
             if consumer.oldest_s is None or consumer.oldest_s >= received_before_s:
                 continue
-            ending = asyncio.create_task(consumer.cancel()) if consumer.consuming else None
+            ending = asyncio.create_task(consumer.cancel()) if consumer.begun else None
             # RabbitMQ does what is written in its order: it has ended the consumer before it requeues.
             await asyncio.sleep(0)
             number = consumer.give_back(received_before_s)

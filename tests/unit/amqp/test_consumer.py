@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,10 +14,12 @@ import pytest
 from worker.amqp import session as session_module
 from worker.amqp.consumer import Consumer
 from worker.amqp.delivery import Delivery
+from worker.amqp.errors import BrokerUnreachable
 from worker.amqp.mark import HeaderCheck, HeaderMark
 from worker.amqp.republish import probe_properties
 from worker.amqp.session import ConsumingSession
 from worker.amqp.topology import Lane, topology
+from worker.errors import AutotagError
 from worker.settings import AmqpSettings
 
 MARK = HeaderMark(b"key")
@@ -32,8 +35,26 @@ class FakeChannel:
         self.raw = self
         self.verbs: list[tuple[str, int]] = []
 
-    def add_on_cancel_callback(self, _callback: Any) -> None:
-        """Nothing is cancelled by itself."""
+        self.on_cancel: Any = None
+        self.during_consume: Callable[[str], None] = lambda _tag: None
+        self.refusal: AutotagError | None = None
+
+    def add_on_cancel_callback(self, callback: Any) -> None:
+        self.on_cancel = callback
+
+    def basic_qos(self, **_options: Any) -> None:
+        """Nothing is delivered by itself."""
+
+    def basic_consume(self, _queue: str, _on_message: Any, *, consumer_tag: str) -> None:
+        self.during_consume(consumer_tag)
+
+    async def call(self, method: Any, *args: Any, action: str, **options: Any) -> None:
+        method(*args, **options)
+        if action.startswith("consuming") and self.refusal is not None:
+            raise self.refusal
+
+    def abandon(self) -> None:
+        self.is_open = False
 
     def basic_ack(self, tag: int) -> None:
         self.verbs.append(("ack", tag))
@@ -71,13 +92,17 @@ class Setup:
     def __init__(self) -> None:
         self.channel = FakeChannel()
         self.receiver = FakeReceiver()
+        self.cancelled = 0
         self.consumer = Consumer(
             Lane.LIVE,
             self.channel,  # type: ignore[arg-type]
             HeaderCheck(MARK),
             self.receiver,
-            lambda: None,
+            self.on_cancelled,
         )
+
+    def on_cancelled(self) -> None:
+        self.cancelled += 1
 
     def arrive(self, tag: int, body: bytes = b"body", properties: pika.BasicProperties | None = None) -> None:
         method = SimpleNamespace(delivery_tag=tag, redelivered=False)
@@ -166,6 +191,32 @@ async def test_room_is_reported_once_half_of_the_prefetch_is_settled() -> None:
         delivery.ack()
     assert called == [None]
     assert it.consumer.has_room(4, lambda: None)
+
+
+async def test_a_consumer_that_rabbitmq_has_not_confirmed_is_given_up_with_its_channel_and_all_in_hand() -> None:
+    it = Setup()
+    it.arrive(1)
+    it.channel.refusal = BrokerUnreachable("no answer", reason="broker_silent")
+    with pytest.raises(BrokerUnreachable):
+        await it.consumer.consume("queue", 4)
+    assert not it.consumer.is_open
+    assert it.receiver.lost == it.receiver.deliveries
+    it.arrive(2)  # what RabbitMQ sends before it has read that
+    assert [each.tag for each in it.receiver.deliveries] == [1]
+    assert it.consumer.unsettled == 0
+    assert it.channel.verbs == []
+
+
+async def test_a_cancel_that_is_read_together_with_the_reply_is_noticed() -> None:
+    it = Setup()
+    cancel = it.channel.on_cancel
+    it.channel.during_consume = lambda tag: cancel(SimpleNamespace(method=SimpleNamespace(consumer_tag=tag)))
+    await it.consumer.consume("queue", 4)
+    assert it.cancelled == 1
+    assert not it.consumer.consuming
+    it.channel.during_consume = lambda _tag: None
+    await it.consumer.consume("queue", 4)
+    assert it.consumer.consuming
 
 
 @pytest.mark.parametrize(
