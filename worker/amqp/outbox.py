@@ -22,7 +22,7 @@ from worker.amqp.errors import BrokerUnreachable, NotPublished, Unpublishable, U
 from worker.amqp.publisher import Publisher
 from worker.amqp.session import PublishingSession
 from worker.amqp.state import BrokerPause
-from worker.amqp.topology import Topology
+from worker.amqp.topology import Lane, Topology
 from worker.errors import AutotagError
 
 _log = structlog.get_logger(__name__)
@@ -153,6 +153,7 @@ class Outbox:
     def __init__(self, topology: Topology, on_change: Callable[[], None], make_probe: Callable[[str], Message]) -> None:
         self._on_change = on_change
         self._make_probe = make_probe
+        self._retry_key = topology.retry_key(Lane.LIVE, topology.delays_s[0])
         self._session: PublishingSession | None = None
         self._reading: asyncio.Task[None] | None = None
         self._is_read = False
@@ -254,6 +255,8 @@ class Outbox:
         if not await session.is_read() or session is not self._session:
             return
         self._is_read = True
+        if session.refusal is not None:
+            self._shut_by_refusal(self._ways[WayOut.RETRIES], session.refusal)
         if self._blocked is not None and session.connection.blocked is None:
             self._unblock()
         for way in self._ways.values():
@@ -299,6 +302,12 @@ class Outbox:
         if way.probing is None and self._is_read:
             way.probing = asyncio.create_task(self._open(way, _FIRST_PAUSE_S), name=f"amqp {way.name}")
         self._on_change()
+
+    def _shut_by_refusal(self, way: _Way, refusal: AutotagError) -> None:
+        """Nothing may be published on the new connection: that is known before an event is taken for it."""
+        if way.last_key is None:
+            way.last_key = self._retry_key
+        self._note_failure(way, refusal, own_fault=True)
 
     def _reopen(self, way: _Way, publisher: Publisher) -> None:
         """RabbitMQ has closed the channel over one message: that is no fault of the way."""

@@ -17,7 +17,7 @@ import structlog
 from worker.amqp.connection import Connection
 from worker.amqp.consumer import Consumer, Receiver
 from worker.amqp.declare import declare, exists, find_missing
-from worker.amqp.diagnosis import channel_end
+from worker.amqp.diagnosis import PERMISSION_REFUSED, channel_end, refusal_error
 from worker.amqp.errors import NotPublished
 from worker.amqp.mark import HeaderCheck
 from worker.amqp.publisher import Publisher
@@ -298,6 +298,8 @@ class PublishingSession:
     ) -> None:
         self.at_large: Publisher | None = None
         """For whatever has no way out of its own, and for `is_read`."""
+        self.refusal: Misconfigured | None = None
+        """Why nothing may be published on this connection, if `is_read` has found that."""
         self._connection = connection
         self._settings = settings
         self._topology = topology
@@ -349,9 +351,13 @@ class PublishingSession:
             except NotPublished:
                 if publisher.is_open:
                     continue  # not confirmed in time
-                return (
-                    not self._connection.lost.done()
-                )  # refused, as there is no exchange, or no right: then it was read
+                if self._connection.lost.done():
+                    return False
+                # Refused, so it was read. An exchange that is missing may be declared yet, a missing right may not.
+                action = f"publishing to exchange {self._topology.retry_exchange}"
+                error = refusal_error(publisher.closed.result(), self._connection.broker, action)
+                if isinstance(error, Misconfigured) and error.reason == PERMISSION_REFUSED:
+                    self.refusal = error
             return True
         return False
 

@@ -45,6 +45,7 @@ class FakeSession:
         self.connection = SimpleNamespace(lost=lost, blocked=None)
         self.attempts: list[tuple[str, str, bytes]] = []
         self.verdict: Callable[[str, bytes], Exception | None] = lambda _key, _body: None
+        self.refusal: Misconfigured | None = None
         self.topology_fault: Misconfigured | None = None
         self.read = asyncio.Event()
         self.read.set()
@@ -291,6 +292,19 @@ async def test_what_is_missing_on_the_broker_shuts_a_way_before_anything_is_publ
     assert "no queue test.results" in it.outbox.pauses["results_cannot_be_published"].message
     fresh.topology_fault = None
     await it.open()
+
+
+async def test_a_worker_that_may_not_publish_is_shut_before_it_has_published_anything(it: Setup) -> None:
+    fresh = FakeSession()
+    fresh.refusal = Misconfigured("no right", reason="permission_refused")
+    fresh.verdict = lambda key, _body: NotConfirmed("no right") if key == "live.1s" else None
+    it.connect(fresh)
+    await eventually(lambda: fresh.bodies.count(b"probe") > 3, "it is probed", within_s=10)
+    assert not it.outbox.open
+    assert set(it.outbox.pauses) == {"retries_cannot_be_published"}
+    fresh.verdict = lambda _key, _body: None
+    await it.open()
+    assert it.outbox.pauses == {}
 
 
 async def test_a_refused_probe_in_an_alarm_does_not_end_the_block(it: Setup) -> None:
