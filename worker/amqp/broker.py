@@ -167,7 +167,9 @@ class Broker:
 
     async def _reconcile(self) -> None:
         self._on_change()
-        await self._consuming.reconcile(self._settings.connection_timeout_s)
+        if (session := self._consuming.session) is not None:  # without a connection there is nothing to wait for
+            await session.settle(self._settings.connection_timeout_s)
+            self._on_change()
 
     # Publishing
 
@@ -360,6 +362,7 @@ class Broker:
             self,
             gives_back=lambda: bool(self._pauses),
             on_change=self._consuming.wake,
+            on_reconciled=self._on_change,
         )
 
     async def _open_publishing(self, where: Address) -> PublishingSession:
@@ -441,7 +444,7 @@ class Broker:
             reconnects=self._reconnects,
             unmarked=self._header_check.unmarked,
         )
-        if now.ready or (now.connected and self._pauses):
+        if now.ready or (now.connected and self._pauses and session is not None and session.looked_at):
             self._started.set()
         if now == before:
             return

@@ -33,6 +33,7 @@ class FakeChannel:
     def __init__(self) -> None:
         self.closed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self.raw = self
+        self._cancelled: set[str] = set()
         self.verbs: list[tuple[str, int]] = []
 
         self.on_cancel: Any = None
@@ -47,6 +48,9 @@ class FakeChannel:
 
     def basic_consume(self, _queue: str, _on_message: Any, *, consumer_tag: str) -> None:
         self.during_consume(consumer_tag)
+
+    def basic_cancel(self, _tag: str) -> None:
+        """It is ended at once."""
 
     async def call(self, method: Any, *args: Any, action: str, **options: Any) -> None:
         method(*args, **options)
@@ -245,6 +249,7 @@ async def test_after_a_cancel_by_the_broker_what_it_took_back_is_lost_and_what_c
         it.receiver,
         gives_back=lambda: False,
         on_change=lambda: None,
+        on_reconciled=lambda: None,
     )
     state = consuming._states[Lane.LIVE]
     state.consumer = it.consumer
