@@ -297,7 +297,7 @@ async def test_a_dead_letter_that_is_too_large_is_moved_by_rabbitmq_or_kept_with
                 properties = message_properties(content_type="application/json", headers={}, message_id="large")
                 await publisher.publish(it.topology.images_exchange, "live", body, properties)
                 delivery = await it.next()
-                assert it.broker.can_reject
+                assert it.broker.can_reject(Lane.LIVE)
                 with pytest.raises(Unpublishable):
                     await it.broker.dead_letter(delivery, "message_too_large", "too large")
                 delivery.reject()
@@ -309,7 +309,7 @@ async def test_a_dead_letter_that_is_too_large_is_moved_by_rabbitmq_or_kept_with
                 await ready(it)
                 # Where the topology is an administrator's, nobody knows where a rejected message goes
                 it.broker._settings = settings.model_copy(update={"declare": False})
-                assert not it.broker.can_reject
+                assert not it.broker.can_reject(Lane.LIVE)
                 await asyncio.wait_for(it.broker.dead_letter(delivery, "message_too_large", "too large", asset="a"), 20)
                 await it.depth_becomes(it.topology.dead_letters_queue, 1)
                 replayed = await DeadLetters(settings, it.topology).replay(Selection())

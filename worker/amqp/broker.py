@@ -109,11 +109,10 @@ class Broker:
         """The prefix of the names of all our queues."""
         return self._topology.prefix
 
-    @property
-    def can_reject(self) -> bool:
-        """Whether `Delivery.reject` leads to the dead letters: the lanes' queues are declared as we declare them."""
+    def can_reject(self, lane: Lane) -> bool:
+        """Whether `Delivery.reject` leads to the dead letters: the lane's queue is declared as we declare it."""
         session = self._consuming.session
-        return self._settings.declare and session is not None and session.declared
+        return self._settings.declare and session is not None and lane in session.declared
 
     @property
     def state(self) -> BrokerState:
@@ -279,7 +278,7 @@ class Broker:
         except Unpublishable as error:
             if error.reason != TOO_LARGE:
                 await publish(delivery.body, without_publishers=True)
-            elif self.can_reject:
+            elif self.can_reject(delivery.lane):
                 raise
             else:
                 left_out = f"{len(delivery.body)} bytes, SHA-256 {hashlib.sha256(delivery.body).hexdigest()}"

@@ -117,9 +117,9 @@ class ConsumingSession:
         return {lane: it.fault for lane, it in self._states.items() if it.fault is not None}
 
     @property
-    def declared(self) -> bool:
-        """Whether all lanes' queues are known to be as they should be."""
-        return all(it.declared for it in self._states.values())
+    def declared(self) -> frozenset[Lane]:
+        """The lanes whose queues are known to be as they should be."""
+        return frozenset(lane for lane, it in self._states.items() if it.declared)
 
     @property
     def looked_at(self) -> bool:

@@ -88,6 +88,7 @@ async def test_a_lane_that_hangs_leaves_the_other_to_be_consumed_paused_and_resu
     it.declaring[Lane.LIVE].set()
     it.upkeep.start()
     await eventually(lambda: it.session.lanes == {Lane.LIVE}, "live is consumed")
+    assert it.session.declared == {Lane.LIVE}
     assert it.upkeep.session is it.session
     assert not it.session.looked_at
     it.receiver.is_paused = True
