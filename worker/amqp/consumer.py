@@ -72,6 +72,8 @@ class Consumer:
         self._unsettled: dict[int, Delivery] = {}
         """In the order of their arrival."""
         self._held: list[Delivery] = []
+        self.prefetch = 0
+        """The consumer's own, when it was last begun."""
         self._room_at = -1
         self._on_room: Callable[[], None] = lambda: None
         channel.raw.add_on_cancel_callback(self._on_cancel)
@@ -107,15 +109,18 @@ class Consumer:
         """When the oldest delivery in hand arrived (monotonic)."""
         return next((each.received_at_s for each in self._unsettled.values()), None)
 
-    def has_room(self, prefetch: int, on_room: Callable[[], None]) -> bool:
-        """Whether no more than half of the prefetch is in hand; if not, `on_room` is called once that is so.
+    def room(self, prefetch: int, on_room: Callable[[], None]) -> int:
+        """The prefetch that a new consumer may have: all of it, or less while more than half of it is in hand already.
 
         RabbitMQ counts a prefetch for each consumer: without this, in hand could be twice the prefetch after a pause,
-        three times after the next.
+        three times after the next. Where it is less, `on_room` is called once a further consumer may have all.
         """
-        self._room_at = prefetch // 2
-        self._on_room = on_room
-        return len(self._unsettled) <= self._room_at
+        in_hand, half = len(self._unsettled), prefetch // 2
+        if in_hand <= half:
+            self._room_at = -1
+            return prefetch
+        self._room_at, self._on_room = half, on_room
+        return max(1, prefetch - in_hand)
 
     async def consume(self, queue: str, prefetch: int) -> None:
         """Start consuming, with at most `prefetch` unsettled deliveries.
@@ -124,6 +129,7 @@ class Consumer:
         a consumer there, or get one yet, that nobody would end.
         """
         raw = self._channel.raw
+        self.prefetch = prefetch
         self._consumers += 1
         tag = f"{self.lane}.{self._consumers}.{connection_name()}"
 
@@ -207,7 +213,7 @@ class Consumer:
         except (pika_errors.ChannelWrongStateError, pika_errors.ConnectionWrongStateError):
             _log.info("a delivery was not settled, its channel is gone; it comes again", verb=verb, delivery_tag=tag)
         self._receiver.on_bytes(-len(delivery.body))
-        if len(self._unsettled) == self._room_at and self._tag is None:
+        if len(self._unsettled) == self._room_at:
             self._on_room()
 
     def _receive(self, method: Any, properties: Any, body: bytes) -> None:

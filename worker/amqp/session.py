@@ -252,10 +252,11 @@ class ConsumingSession:
     async def _consume(self, lane: Lane, it: _LaneState) -> None:
         if it.consumer is None or not it.consumer.is_open:
             it.consumer = await self._new_consumer(lane, it)
+        room = it.consumer.room(it.prefetch, self._on_change)
+        if it.consumer.consuming and it.consumer.prefetch < room == it.prefetch:
+            await it.consumer.cancel()  # begun while much was in hand: now it may have more
         if not it.consumer.consuming:
-            if not it.consumer.has_room(it.prefetch, self._on_change):
-                return
-            await it.consumer.consume(self._topology.lane_queue(lane), it.prefetch)
+            await it.consumer.consume(self._topology.lane_queue(lane), room)
         if it.fault is not None:
             _log.info(
                 "a lane is consumed again", lane=lane.value, after_s=round(time.monotonic() - it.fault.since_s, 1)

@@ -34,6 +34,7 @@ class FakeChannel:
         self.closed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self.raw = self
         self._cancelled: set[str] = set()
+        self.prefetches: list[int] = []
         self.verbs: list[tuple[str, int]] = []
 
         self.on_cancel: Any = None
@@ -43,8 +44,8 @@ class FakeChannel:
     def add_on_cancel_callback(self, callback: Any) -> None:
         self.on_cancel = callback
 
-    def basic_qos(self, **_options: Any) -> None:
-        """Nothing is delivered by itself."""
+    def basic_qos(self, *, prefetch_count: int) -> None:
+        self.prefetches.append(prefetch_count)
 
     def basic_consume(self, _queue: str, _on_message: Any, *, consumer_tag: str) -> None:
         self.during_consume(consumer_tag)
@@ -185,16 +186,17 @@ async def test_a_rejected_delivery_is_not_requeued() -> None:
     assert it.channel.verbs == [("reject requeue=False", 1)]
 
 
-async def test_room_is_reported_once_half_of_the_prefetch_is_settled() -> None:
+async def test_a_new_consumer_has_what_is_left_of_the_prefetch_and_room_is_reported_once_half_is_settled() -> None:
     it = Setup()
     called: list[None] = []
     for tag in range(1, 5):
         it.arrive(tag)
-    assert not it.consumer.has_room(4, lambda: called.append(None))
+    assert it.consumer.room(5, lambda: called.append(None)) == 1
+    assert it.consumer.room(4, lambda: called.append(None)) == 1
     for delivery in it.receiver.deliveries:
         delivery.ack()
     assert called == [None]
-    assert it.consumer.has_room(4, lambda: None)
+    assert it.consumer.room(4, lambda: None) == 4
 
 
 async def test_a_consumer_that_rabbitmq_has_not_confirmed_is_given_up_with_its_channel_and_all_in_hand() -> None:

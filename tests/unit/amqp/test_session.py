@@ -113,3 +113,29 @@ async def test_a_change_while_a_lane_is_at_it_is_seen_to_afterwards(it: Setup) -
     it.receiver.is_paused = False
     await it.session.settle(10)
     assert it.session.lanes == {Lane.LIVE, Lane.BULK}
+
+
+async def test_after_a_pause_a_lane_is_consumed_at_once_with_what_is_left_of_its_prefetch_and_later_with_all(
+    it: Setup,
+) -> None:
+    for event in it.declaring.values():
+        event.set()
+    it.upkeep.start()
+    await eventually(lambda: it.session.looked_at, "both lanes are consumed")
+    live = next(each for each in it.session.consumers if each.lane is Lane.LIVE)
+    for tag in range(1, 4):
+        it.arrive(tag)
+    it.receiver.is_paused = True
+    await it.session.settle(10)
+    it.receiver.is_paused = False
+    await it.session.settle(10)
+    assert it.session.lanes == {Lane.LIVE, Lane.BULK}
+    assert live.prefetch == 1
+    it.receiver.deliveries[0].ack()
+    await eventually(lambda: live.consuming and live.prefetch == 4, "it may have all")
+    assert it.session.lanes == {Lane.LIVE, Lane.BULK}
+    for delivery in it.receiver.deliveries[1:]:
+        delivery.ack()
+    await it.session.settle(10)
+    prefetches = [channel.prefetches for channel in it.connection.channels]
+    assert sorted(prefetches) == [[1, 1], [4, 1, 4]]
