@@ -13,6 +13,7 @@ from typing import Any
 
 import pika
 import pytest
+from pydantic import SecretStr
 from rabbitmq_node import PrivateBroker
 from structlog.testing import capture_logs
 
@@ -397,6 +398,14 @@ async def test_a_missing_binding_is_found_and_looking_for_it_leaves_nothing_behi
             await operator.call("queue_unbind", **where)
         found = await find_bindings(operator.connection, settings, topology)
         assert found.missing == topology.bindings
+        assert it.deliveries.empty()
+        # Nor does one with another key cost a worker an event, or an operator a letter
+        await declare(operator.connection, topology)
+        other = settings.model_copy(update={"header_key": SecretStr("another key of at least so many characters")})
+        found = await find_bindings(operator.connection, other, topology)
+        assert (found.missing, found.unknown) == ((), ())
+        for queue in topology.queues:
+            await it.depth_becomes(queue.name, 0)
         assert it.deliveries.empty()
         # A queue in use is left alone
         await operator.publish("", topology.results_queue)

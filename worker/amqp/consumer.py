@@ -18,7 +18,7 @@ from worker.amqp.connection import Channel
 from worker.amqp.delivery import Delivery
 from worker.amqp.mark import HeaderCheck
 from worker.amqp.parameters import connection_name
-from worker.amqp.republish import PROBE_HEADER
+from worker.amqp.republish import is_probe
 from worker.amqp.topology import Lane
 
 _log = structlog.get_logger(__name__)
@@ -220,10 +220,10 @@ class Consumer:
         if not self._channel.is_open:  # given up, and RabbitMQ does not know it yet: it requeues this
             return
         tag = int(method.delivery_tag)
-        self._check.on_arrival(properties, body)  # before anything reads a header
-        if properties.headers and PROBE_HEADER in properties.headers:
-            self._channel.raw.basic_ack(tag)  # a worker's probe of the retry queues, which has served its purpose
+        if is_probe(properties, body):
+            self._channel.raw.basic_ack(tag)  # a worker's of the retry queues, or of `autotag check`: it was routed
             return
+        self._check.on_arrival(properties, body)  # before anything reads a header
         if self._receiver.is_full:
             self._channel.raw.basic_nack(tag)
             return

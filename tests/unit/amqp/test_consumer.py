@@ -145,12 +145,14 @@ async def test_what_arrives_while_there_is_no_room_goes_back_unseen() -> None:
     assert (it.receiver.bytes, it.consumer.unsettled) == (0, 0)
 
 
-async def test_a_probe_with_our_mark_is_dropped_and_one_without_is_a_message_like_others() -> None:
+async def test_an_empty_probe_is_dropped_whoevers_mark_it_has_and_an_event_that_claims_to_be_one_is_not() -> None:
     it = Setup()
     it.arrive(1, b"", probe_properties(MARK))
-    it.arrive(2, b"", probe_properties(HeaderMark(b"another key")))
-    assert it.channel.verbs == [("ack", 1)]
-    assert [each.tag for each in it.receiver.deliveries] == [2]
+    it.arrive(2, b"", probe_properties(HeaderMark(b"of a check with another password")))
+    it.arrive(3, b"an event", probe_properties(HeaderMark(b"of a publisher")))
+    it.arrive(4, b"")
+    assert it.channel.verbs == [("ack", 1), ("ack", 2)]
+    assert [each.tag for each in it.receiver.deliveries] == [3, 4]
 
 
 async def test_only_what_is_too_old_is_given_back_and_nothing_is_sent_for_it_again() -> None:
