@@ -210,6 +210,37 @@ async def test_retries_are_probed_without_an_event_and_no_worker_sees_the_probe(
             assert (await it.broker.depths())[it.topology.dead_letters_queue] == 0
 
 
+async def test_dead_letters_are_probed_without_a_letter_and_no_operator_sees_the_probe(node: PrivateBroker) -> None:
+    settings = settings_for(node.url)
+    async with open_operator(settings) as operator, serving(settings) as first:
+        queue = first.topology.dead_letters_queue
+        await operator.publish("", queue)
+        where = {"queue": queue, "exchange": first.topology.dead_exchange, "routing_key": ""}
+        await first.broker.stop_consuming("the test")
+        closed = settings_for(node.url, declare=False, queue_prefix=settings.queue_prefix)
+        async with watching(closed, first) as it:
+            await operator.call("queue_unbind", **where)
+            await it.publish_event()
+            dead_lettering = asyncio.create_task(it.broker.dead_letter(await it.next(), "unreadable", "no event"))
+            await shut(it, "dead_letters_cannot_be_published")
+            dead_lettering.cancel()
+            await asyncio.gather(dead_lettering, return_exceptions=True)
+            # While it cannot be published, no event is taken to find that out
+            looks: list[bool] = []
+
+            def look() -> bool:
+                looks.append(it.broker.state.ready or bool(it.broker.state.lanes))
+                return len(looks) == 200
+
+            await eventually(look, "it was looked at often", within_s=60)
+            assert not any(looks)
+            await operator.call("queue_bind", **where)
+            await ready(it)
+            letters = await DeadLetters(settings, it.topology).browse(Selection())
+            assert [letter.key for letter in letters] == ["of-the-operator"]
+            await it.depth_becomes(queue, 1)
+
+
 async def test_in_an_alarm_acks_and_cancels_go_on_and_nothing_in_hand_is_lost(node: PrivateBroker) -> None:
     async with serving(settings_for(node.url, blocked_timeout_s=1)) as it:
         await asyncio.gather(*(it.publish_event(str(number)) for number in range(3)))

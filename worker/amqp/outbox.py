@@ -146,7 +146,7 @@ class Outbox:
     """All ways out, over one publishing session after another.
 
     `on_change` is called when `pauses` or `open` may have changed. `make_probe` makes an empty message for a routing
-    key that expires at once, and that is dropped by whoever of us gets it all the same: it finds out whether retries
+    key that expires at once, and that is dropped where one of us gets it all the same: it finds out whether retries
     and dead letters can be published again when no event is left in hand that waits for it.
     """
 

@@ -145,7 +145,7 @@ async def test_what_arrives_while_there_is_no_room_goes_back_unseen() -> None:
     assert (it.receiver.bytes, it.consumer.unsettled) == (0, 0)
 
 
-async def test_an_empty_probe_is_dropped_whoevers_mark_it_has_and_an_event_that_claims_to_be_one_is_not() -> None:
+async def test_an_empty_probe_is_dropped_whatever_its_mark_and_an_event_that_claims_to_be_one_is_not() -> None:
     it = Setup()
     it.arrive(1, b"", probe_properties(MARK))
     it.arrive(2, b"", probe_properties(HeaderMark(b"of a check with another password")))
