@@ -454,7 +454,8 @@ class Pipeline:
                 _log.error("nor could it be ended with its reason", error=str(another), **context.log_fields())
         context.record(fault)
         pause_s = _FIRST_PAUSE_S
-        while not self._broker.can_reject:  # its queue may have no dead-letter exchange: RabbitMQ would drop the event
+        # Its queue may have no dead-letter exchange: RabbitMQ would drop the event.
+        while not self._broker.can_reject(context.delivery.lane):
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             with suppress(Exception):

@@ -43,7 +43,7 @@ def test_64_messages_of_6_mb_leave_the_parent_small_and_its_connection_alive(
         model = it.child("model")
         send(model, signal.SIGSTOP)
         until(
-            lambda: "bytes_in_hand" in str((it.service.status() or {})["broker"]["paused"]), "it says so", within_s=60
+            lambda: "bytes_in_hand" in str((it.service.status() or {})["broker"]["pauses"]), "it says so", within_s=60
         )
         # Then a few are in hand, for many heartbeats (of 2 s), and the connection is alive
         ends_at_s = time.monotonic() + 30

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rabbitmq_node import PrivateBroker
 
+from tests.support.fault_injection import FaultInjector
+from tests.support.ledger import Ledger
 from tests.support.polling import until
 from tests.support.processes import send
-from tests.support.scene import Scene, scene
+from tests.support.scene import QUICK, Scene, scene
+from tests.support.service import Dms, running_service
 from worker.amqp.connection import connected
 from worker.amqp.declare import declare
 from worker.amqp.topology import topology
@@ -98,6 +103,45 @@ def test_without_a_permission_it_is_not_ready_and_reports_why_and_resumes_when_i
     until(lambda: (far.service.status() or {}).get("ready"), "ready again", within_s=10)
     far.ledger.settle()
     assert far.ledger.statuses() == {"tagged"}
+
+
+def test_a_worker_that_starts_without_the_right_to_publish_is_never_ready_and_takes_no_event(
+    node: PrivateBroker, tmp_path: Path, photographs: dict[str, Path]
+) -> None:
+    # Given a queue with events, and a user who may consume them and publish nothing
+    prefix = "silent"
+    asyncio.run(declared(node.url, prefix))
+    node.ctl("add_user", "silent", "secret")
+    node.ctl("set_permissions", "silent", "^$", "^$", ".*")
+    roots = json.dumps([str(next(iter(photographs.values())).parent)])
+    options = QUICK | {"SOURCES__PATH_ROOTS": roots, "AMQP__DECLARE": "false"}
+    dms = Dms(node.url, prefix)
+    url = node.url_of("/", "silent", "secret")
+    with running_service(url, prefix, tmp_path, **options) as service:
+        it = Scene(service, Ledger(dms), photographs, tmp_path, FaultInjector(tmp_path / "fault-injection"))
+        it.load(10)
+        looks: list[bool] = []
+
+        def look() -> dict[str, Any]:
+            status = service.status() or {}
+            if status:
+                looks.append(bool(status["ready"]))
+            return status
+
+        until(lambda: "retries_cannot_be_published" in str(look().get("broker")), "it has found out")
+        until(lambda: look() and it.children("model"), "its model is ready")
+        # When it is looked at a hundred times
+        until(lambda: look() and len(looks) >= 100, "it was looked at a hundred times")
+        # Then it was never ready, and has taken nothing
+        assert not any(looks)
+        assert dms.depth("images.live") == 10
+        # And answers all once it may publish
+        node.ctl("set_permissions", "silent", "^$", ".*", ".*")
+        it.ledger.settle()
+        assert it.ledger.statuses() == {"tagged"}
+        assert it.ledger.dead == {}
+        assert service.stop() == 0
+    dms.close()
 
 
 @pytest.mark.slow_fault

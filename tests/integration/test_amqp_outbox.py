@@ -13,6 +13,7 @@ from typing import Any
 
 import pika
 import pytest
+from pydantic import SecretStr
 from rabbitmq_node import PrivateBroker
 from structlog.testing import capture_logs
 
@@ -209,6 +210,37 @@ async def test_retries_are_probed_without_an_event_and_no_worker_sees_the_probe(
             assert (await it.broker.depths())[it.topology.dead_letters_queue] == 0
 
 
+async def test_dead_letters_are_probed_without_a_letter_and_no_operator_sees_the_probe(node: PrivateBroker) -> None:
+    settings = settings_for(node.url)
+    async with open_operator(settings) as operator, serving(settings) as first:
+        queue = first.topology.dead_letters_queue
+        await operator.publish("", queue)
+        where = {"queue": queue, "exchange": first.topology.dead_exchange, "routing_key": ""}
+        await first.broker.stop_consuming("the test")
+        closed = settings_for(node.url, declare=False, queue_prefix=settings.queue_prefix)
+        async with watching(closed, first) as it:
+            await operator.call("queue_unbind", **where)
+            await it.publish_event()
+            dead_lettering = asyncio.create_task(it.broker.dead_letter(await it.next(), "unreadable", "no event"))
+            await shut(it, "dead_letters_cannot_be_published")
+            dead_lettering.cancel()
+            await asyncio.gather(dead_lettering, return_exceptions=True)
+            # While it cannot be published, no event is taken to find that out
+            looks: list[bool] = []
+
+            def look() -> bool:
+                looks.append(it.broker.state.ready or bool(it.broker.state.lanes))
+                return len(looks) == 200
+
+            await eventually(look, "it was looked at often", within_s=60)
+            assert not any(looks)
+            await operator.call("queue_bind", **where)
+            await ready(it)
+            letters = await DeadLetters(settings, it.topology).browse(Selection())
+            assert [letter.key for letter in letters] == ["of-the-operator"]
+            await it.depth_becomes(queue, 1)
+
+
 async def test_in_an_alarm_acks_and_cancels_go_on_and_nothing_in_hand_is_lost(node: PrivateBroker) -> None:
     async with serving(settings_for(node.url, blocked_timeout_s=1)) as it:
         await asyncio.gather(*(it.publish_event(str(number)) for number in range(3)))
@@ -297,7 +329,7 @@ async def test_a_dead_letter_that_is_too_large_is_moved_by_rabbitmq_or_kept_with
                 properties = message_properties(content_type="application/json", headers={}, message_id="large")
                 await publisher.publish(it.topology.images_exchange, "live", body, properties)
                 delivery = await it.next()
-                assert it.broker.can_reject
+                assert it.broker.can_reject(Lane.LIVE)
                 with pytest.raises(Unpublishable):
                     await it.broker.dead_letter(delivery, "message_too_large", "too large")
                 delivery.reject()
@@ -309,7 +341,7 @@ async def test_a_dead_letter_that_is_too_large_is_moved_by_rabbitmq_or_kept_with
                 await ready(it)
                 # Where the topology is an administrator's, nobody knows where a rejected message goes
                 it.broker._settings = settings.model_copy(update={"declare": False})
-                assert not it.broker.can_reject
+                assert not it.broker.can_reject(Lane.LIVE)
                 await asyncio.wait_for(it.broker.dead_letter(delivery, "message_too_large", "too large", asset="a"), 20)
                 await it.depth_becomes(it.topology.dead_letters_queue, 1)
                 replayed = await DeadLetters(settings, it.topology).replay(Selection())
@@ -397,6 +429,14 @@ async def test_a_missing_binding_is_found_and_looking_for_it_leaves_nothing_behi
             await operator.call("queue_unbind", **where)
         found = await find_bindings(operator.connection, settings, topology)
         assert found.missing == topology.bindings
+        assert it.deliveries.empty()
+        # Nor does one with another key cost a worker an event, or an operator a letter
+        await declare(operator.connection, topology)
+        other = settings.model_copy(update={"header_key": SecretStr("another key of at least so many characters")})
+        found = await find_bindings(operator.connection, other, topology)
+        assert (found.missing, found.unknown) == ((), ())
+        for queue in topology.queues:
+            await it.depth_becomes(queue.name, 0)
         assert it.deliveries.empty()
         # A queue in use is left alone
         await operator.publish("", topology.results_queue)

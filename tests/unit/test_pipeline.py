@@ -59,13 +59,16 @@ class FakeBroker:
     published: list[OutgoingMessage] = field(default_factory=list)
     retried: list[dict[str, object]] = field(default_factory=list)
     dead: list[str] = field(default_factory=list)
-    can_reject: bool = True
+    lanes_to_reject: frozenset[Lane] = frozenset({Lane.LIVE})
     fails: dict[str, list[Exception]] = field(default_factory=dict)
     """What its methods raise at their next calls, by name."""
 
     def _fail(self, method: str) -> None:
         if self.fails.get(method):
             raise self.fails[method].pop(0)
+
+    def can_reject(self, lane: Lane) -> bool:
+        return lane in self.lanes_to_reject
 
     async def publish_result(self, message: OutgoingMessage) -> None:
         self._fail("publish_result")
@@ -617,7 +620,7 @@ async def test_where_rabbitmq_would_drop_the_event_it_is_held_until_it_can_be_se
     it: Reloading, no_pause: list[float]
 ) -> None:
     fault = RecursionError("headers within headers")
-    it.broker.can_reject = False
+    it.broker.lanes_to_reject = frozenset({Lane.BULK})
     it.broker.fails = {"publish_result": [fault] * 2, "dead_letter": [fault] * 5}
 
     async def tagged(subject: Subject, **_: object) -> Tagged:

@@ -78,7 +78,7 @@ class Broker:
         self._mark = HeaderMark.of(settings)
         self._header_check = HeaderCheck(self._mark)
         self._pauses: dict[str, BrokerPause] = {}
-        self._outbox = Outbox(topology, self._on_change, self._retry_probe)
+        self._outbox = Outbox(topology, self._on_change, self._probe)
         where = addresses(settings)
         longest_s = settings.reconnect_max_s
         self._consuming: Upkeep[ConsumingSession] = Upkeep(
@@ -109,11 +109,10 @@ class Broker:
         """The prefix of the names of all our queues."""
         return self._topology.prefix
 
-    @property
-    def can_reject(self) -> bool:
-        """Whether `Delivery.reject` leads to the dead letters: the lanes' queues are declared as we declare them."""
+    def can_reject(self, lane: Lane) -> bool:
+        """Whether `Delivery.reject` leads to the dead letters: the lane's queue is declared as we declare it."""
         session = self._consuming.session
-        return self._settings.declare and session is not None and session.declared
+        return self._settings.declare and session is not None and lane in session.declared
 
     @property
     def state(self) -> BrokerState:
@@ -167,7 +166,9 @@ class Broker:
 
     async def _reconcile(self) -> None:
         self._on_change()
-        await self._consuming.reconcile(self._settings.connection_timeout_s)
+        if (session := self._consuming.session) is not None:  # without a connection there is nothing to wait for
+            await session.settle(self._settings.connection_timeout_s)
+            self._on_change()
 
     # Publishing
 
@@ -202,7 +203,9 @@ class Broker:
         properties = message_properties(
             content_type=result.content_type, headers=result.headers, message_id=result.message_id
         )
-        message = Message(result.routing_key, result.body, properties, publishable_late=True)
+        # Where it failed, the same event may come again and be tagged: then `failed` must not be the later answer.
+        late = not result.routing_key.endswith(".failed")
+        message = Message(result.routing_key, result.body, properties, publishable_late=late)
         await self._outbox.publish(WayOut.RESULTS, message)
 
     async def retry_later(
@@ -275,14 +278,14 @@ class Broker:
         except Unpublishable as error:
             if error.reason != TOO_LARGE:
                 await publish(delivery.body, without_publishers=True)
-            elif self.can_reject:
+            elif self.can_reject(delivery.lane):
                 raise
             else:
                 left_out = f"{len(delivery.body)} bytes, SHA-256 {hashlib.sha256(delivery.body).hexdigest()}"
                 body = without_image(delivery.body, maximum_bytes=self._outbox.maximum_bytes)
                 await publish(body, left_out=left_out)
 
-    def _retry_probe(self, key: str) -> Message:
+    def _probe(self, key: str) -> Message:
         return Message(key, b"", probe_properties(self._mark))
 
     # Looking at the queues
@@ -360,6 +363,7 @@ class Broker:
             self,
             gives_back=lambda: bool(self._pauses),
             on_change=self._consuming.wake,
+            on_reconciled=self._on_change,
         )
 
     async def _open_publishing(self, where: Address) -> PublishingSession:
@@ -441,7 +445,7 @@ class Broker:
             reconnects=self._reconnects,
             unmarked=self._header_check.unmarked,
         )
-        if now.ready or (now.connected and self._pauses):
+        if now.ready or (now.connected and self._pauses and session is not None and session.looked_at):
             self._started.set()
         if now == before:
             return

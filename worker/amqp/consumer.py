@@ -18,7 +18,7 @@ from worker.amqp.connection import Channel
 from worker.amqp.delivery import Delivery
 from worker.amqp.mark import HeaderCheck
 from worker.amqp.parameters import connection_name
-from worker.amqp.republish import PROBE_HEADER
+from worker.amqp.republish import is_probe
 from worker.amqp.topology import Lane
 
 _log = structlog.get_logger(__name__)
@@ -66,10 +66,14 @@ class Consumer:
         self._receiver = receiver
         self._on_cancelled = on_cancelled
         self._tag: str | None = None
+        """From the request to RabbitMQ on."""
+        self._confirmed = False
         self._consumers = 0
         self._unsettled: dict[int, Delivery] = {}
         """In the order of their arrival."""
         self._held: list[Delivery] = []
+        self.prefetch = 0
+        """The consumer's own, when it was last begun."""
         self._room_at = -1
         self._on_room: Callable[[], None] = lambda: None
         channel.raw.add_on_cancel_callback(self._on_cancel)
@@ -88,6 +92,11 @@ class Consumer:
     @property
     def consuming(self) -> bool:
         """Whether RabbitMQ delivers the lane's messages to it."""
+        return self._tag is not None and self._confirmed and self._channel.is_open
+
+    @property
+    def begun(self) -> bool:
+        """Whether RabbitMQ delivers to it, or will once it has read the request."""
         return self._tag is not None and self._channel.is_open
 
     @property
@@ -100,34 +109,49 @@ class Consumer:
         """When the oldest delivery in hand arrived (monotonic)."""
         return next((each.received_at_s for each in self._unsettled.values()), None)
 
-    def has_room(self, prefetch: int, on_room: Callable[[], None]) -> bool:
-        """Whether no more than half of the prefetch is in hand; if not, `on_room` is called once that is so.
+    def room(self, prefetch: int, on_room: Callable[[], None]) -> int:
+        """The prefetch that a new consumer may have: all of it, or less while more than half of it is in hand already.
 
         RabbitMQ counts a prefetch for each consumer: without this, in hand could be twice the prefetch after a pause,
-        three times after the next.
+        three times after the next. Where it is less, `on_room` is called once a further consumer may have all.
         """
-        self._room_at = prefetch // 2
-        self._on_room = on_room
-        return len(self._unsettled) <= self._room_at
+        in_hand, half = len(self._unsettled), prefetch // 2
+        if in_hand <= half:
+            self._room_at = -1
+            return prefetch
+        self._room_at, self._on_room = half, on_room
+        return max(1, prefetch - in_hand)
 
     async def consume(self, queue: str, prefetch: int) -> None:
-        """Start consuming, with at most `prefetch` unsettled deliveries. Raises what `Channel.wait` raises."""
+        """Start consuming, with at most `prefetch` unsettled deliveries.
+
+        Raises what `Channel.wait` raises, and then the channel is given up with all that is in hand: RabbitMQ may have
+        a consumer there, or get one yet, that nobody would end.
+        """
         raw = self._channel.raw
+        self.prefetch = prefetch
         self._consumers += 1
         tag = f"{self.lane}.{self._consumers}.{connection_name()}"
-        await self._channel.call(raw.basic_qos, prefetch_count=prefetch, action="setting the prefetch")
 
         def on_message(_channel: object, method: Any, properties: Any, body: bytes) -> None:
             self._receive(method, properties, body)
 
         action = f"consuming from queue {queue}"
-        await self._channel.call(raw.basic_consume, queue, on_message, consumer_tag=tag, action=action)
-        self._tag = tag
+        try:
+            await self._channel.call(raw.basic_qos, prefetch_count=prefetch, action="setting the prefetch")
+            self._tag = tag  # first: RabbitMQ's cancel may be read together with its reply
+            await self._channel.call(raw.basic_consume, queue, on_message, consumer_tag=tag, action=action)
+        except BaseException:
+            self._tag = None
+            self._channel.abandon()
+            self.lose_all()
+            raise
+        self._confirmed = self._tag == tag
 
     async def cancel(self) -> None:
         """Stop consuming. Deliveries in hand stay in hand. Raises what `Channel.wait` raises."""
         raw, tag = self._channel.raw, self._tag
-        self._tag = None
+        self._tag, self._confirmed = None, False
 
         def basic_cancel(**options: Any) -> None:
             raw.basic_cancel(tag, **options)
@@ -189,15 +213,17 @@ class Consumer:
         except (pika_errors.ChannelWrongStateError, pika_errors.ConnectionWrongStateError):
             _log.info("a delivery was not settled, its channel is gone; it comes again", verb=verb, delivery_tag=tag)
         self._receiver.on_bytes(-len(delivery.body))
-        if len(self._unsettled) == self._room_at and self._tag is None:
+        if len(self._unsettled) == self._room_at:
             self._on_room()
 
     def _receive(self, method: Any, properties: Any, body: bytes) -> None:
-        tag = int(method.delivery_tag)
-        self._check.on_arrival(properties, body)  # before anything reads a header
-        if properties.headers and PROBE_HEADER in properties.headers:
-            self._channel.raw.basic_ack(tag)  # a worker's probe of the retry queues, which has served its purpose
+        if not self._channel.is_open:  # given up, and RabbitMQ does not know it yet: it requeues this
             return
+        tag = int(method.delivery_tag)
+        if is_probe(properties, body):
+            self._channel.raw.basic_ack(tag)  # a worker's of the retry queues, or of `autotag check`: it was routed
+            return
+        self._check.on_arrival(properties, body)  # before anything reads a header
         if self._receiver.is_full:
             self._channel.raw.basic_nack(tag)
             return
@@ -228,5 +254,5 @@ class Consumer:
 
     def _on_cancel(self, frame: Any) -> None:
         if self._tag == frame.method.consumer_tag:
-            self._tag = None
+            self._tag, self._confirmed = None, False
             self._on_cancelled()

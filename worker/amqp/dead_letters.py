@@ -30,8 +30,8 @@ from worker.amqp.republish import (
     LEFT_OUT_HEADER,
     MAXIMUM_MESSAGE_CHARACTERS,
     MESSAGE_HEADER,
-    PROBE_HEADER,
     REASON_HEADER,
+    is_probe,
     replay_properties,
 )
 from worker.amqp.topology import Lane, Topology
@@ -216,9 +216,9 @@ class _Scan:
             if self._on_progress is not None:
                 self._on_progress(self._scanned, self._total)
             method, properties, body = message
-            if PROBE_HEADER in (properties.headers or {}) and self._mark.is_on(properties, body):
+            if is_probe(properties, body):
                 self._delivery_tag = method.delivery_tag
-                self.remove()  # of `autotag check`: no letter
+                self.remove()  # a worker's, or of `autotag check`: no letter
                 continue
             letter = _read(method.routing_key, properties, body, self._mark)
             if self._selection.matches(letter):

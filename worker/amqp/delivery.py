@@ -108,7 +108,7 @@ class Delivery:
     def reject(self) -> None:
         """Have RabbitMQ move the message to the dead letters as it is. Raises RuntimeError if settled.
 
-        Only while `Broker.can_reject`: a queue without a dead-letter exchange would drop it.
+        Only while its lane `Broker.can_reject`: a queue without a dead-letter exchange would drop it.
         """
         self._settle()
         self._settler.reject(self.tag)

@@ -15,6 +15,9 @@ from worker.amqp.errors import BrokerUnreachable
 from worker.amqp.parameters import Address
 from worker.errors import AutotagError, Misconfigured
 
+PERMISSION_REFUSED = "permission_refused"
+"""The reason where the user of `amqp.url` lacks a right."""
+
 _DIFFERS = re.compile(
     r"inequivalent arg '(?P<argument>[^']+)' for (?P<kind>\w+) '(?P<name>.+?)' in vhost '.*?': "
     r"received (?P<ours>.+?) but current is (?P<theirs>.+)"
@@ -75,7 +78,7 @@ def refusal_error(error: BaseException, broker: Address, action: str) -> Autotag
             return Misconfigured(
                 f"RabbitMQ does not allow {action}: {error.reply_text}; give the user {broker.user!r} the right "
                 "(rabbitmqctl set_permissions), or set amqp.declare = false if only declaring is refused",
-                reason="permission_refused",
+                reason=PERMISSION_REFUSED,
             )
         case 404:
             return Misconfigured(
@@ -133,7 +136,7 @@ _CHANNEL_ENDS = tuple(
         ),
         (
             r"^403 ",
-            "permission_refused",
+            PERMISSION_REFUSED,
             "give the user the right that is missing: rabbitmqctl set_permissions",
         ),
         (

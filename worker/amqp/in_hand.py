@@ -68,8 +68,9 @@ class Deferred(TryLater):
 class Timetable:
     """When the deferred events of one instance return. Pure: the time is an argument, in seconds."""
 
-    waiting: int = 0
-    """How many were deferred and have not returned yet."""
+    _waiting: int = 0
+    _seen_s: float = 0.0
+    """When the last one was deferred, or returned."""
     _ended_s: deque[float] = field(default_factory=lambda: deque(maxlen=2000))
     _begun_s: float | None = None
     _next_s: float = 0.0
@@ -83,9 +84,18 @@ class Timetable:
         """An event of the instance has ended."""
         self._ended_s.append(now_s)
 
-    def returned(self) -> None:
+    def returned(self, now_s: float) -> None:
         """A deferred event is back."""
-        self.waiting = max(0, self.waiting - 1)
+        self._waiting, self._seen_s = max(0, self._waiting - 1), now_s
+
+    def waiting(self, now_s: float) -> int:
+        """How many were deferred and have not returned yet.
+
+        They may return to another worker, which nobody reports here: once all must have returned, none waits.
+        """
+        if now_s > max(self._next_s, self._seen_s) + _LONGEST_TIMETABLE_S:
+            self._waiting = 0
+        return self._waiting
 
     def rate(self, now_s: float) -> float:
         """Events a second that could be done, by those that ended in the last ten seconds; rather too many."""
@@ -98,9 +108,9 @@ class Timetable:
 
     def defer(self, in_hand: int, now_s: float) -> float:
         """Give an event the next place; after how many seconds it returns. `in_hand`: how many the instance has."""
-        self.waiting += 1
+        self._waiting, self._seen_s = self.waiting(now_s) + 1, now_s
         rate = self.rate(now_s)
-        longest_s = min(max(_SHORTEST_TIMETABLE_S, self.waiting / _RETURNS_PER_S), _LONGEST_TIMETABLE_S)
+        longest_s = min(max(_SHORTEST_TIMETABLE_S, self._waiting / _RETURNS_PER_S), _LONGEST_TIMETABLE_S)
         at_s = max(self._next_s, now_s + max(_SHORTEST_DELAY_S, in_hand / rate / 2))
         if at_s - now_s >= longest_s:
             return longest_s
@@ -140,7 +150,7 @@ class InHand:
         for each in self._shares.values():  # an instance with work in one lane has claims in the other
             each.known.see(instance, self._clock())
         if deferrals:
-            timetable.returned()
+            timetable.returned(self._clock())
         if not self._has_room(lane, instance, deferrals):
             if lane is Lane.BULK:
                 await self._until_bulk_may_be_deferred()
@@ -155,7 +165,7 @@ class InHand:
             timetable.ended(self._clock())
 
     def _has_room(self, lane: Lane, instance: str, deferrals: int) -> bool:
-        new_beside_waiting = not deferrals and self._timetable(lane, instance).waiting > 0
+        new_beside_waiting = not deferrals and self._timetable(lane, instance).waiting(self._clock()) > 0
         return self._shares[lane].may_take(instance, self._clock(), part=0.5 if new_beside_waiting else 1.0)
 
     def deferred(self, lane: Lane, instance: str, deferrals: int) -> Deferred:
@@ -171,7 +181,7 @@ class InHand:
                 instance=instance,
                 lane=lane.value,
                 in_hand=in_hand,
-                waiting=timetable.waiting,
+                waiting=timetable.waiting(now_s),
             )
         return Deferred(
             f"{instance} has {in_hand} events in hand, which is its share of {self._shares[lane].total}",

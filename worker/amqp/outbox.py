@@ -22,7 +22,7 @@ from worker.amqp.errors import BrokerUnreachable, NotPublished, Unpublishable, U
 from worker.amqp.publisher import Publisher
 from worker.amqp.session import PublishingSession
 from worker.amqp.state import BrokerPause
-from worker.amqp.topology import Topology
+from worker.amqp.topology import Lane, Topology
 from worker.errors import AutotagError
 
 _log = structlog.get_logger(__name__)
@@ -36,6 +36,9 @@ _LONGEST_PAUSE_S = 30.0
 
 _RECENTLY_S = 600.0
 """A message that was confirmed longer ago than this proves nothing about a way."""
+
+_JUST_NOW_S = 60.0
+"""A message that was confirmed longer ago does not show that a binding which was there is missing for one key alone."""
 
 _MAXIMUM_KEYS = 4096
 """Of how many routing keys the last outcome is remembered."""
@@ -109,7 +112,7 @@ class _Way:
     shut: _Shut | None = None
     held: dict[Message, None] = field(default_factory=dict)
     kept: Message | None = None
-    """The probe of a caller that was cancelled, while no other message is held."""
+    """What a caller that was cancelled leaves: the probe while no message is held."""
     confirmed_at_s: dict[str, float] = field(default_factory=dict)
     """By routing key: when a message was last confirmed. A key whose last message was unroutable is not in it."""
     last_key: str | None = None
@@ -124,31 +127,33 @@ class _Way:
         self.confirmed_at_s[key] = time.monotonic()
 
     def is_keys_own_fault(self, key: str) -> bool:
-        """Whether only this routing key has no queue: it was never confirmed, and another one recently was.
+        """Whether only this routing key, which has just been unroutable, has no queue, since another one recently had.
 
-        A retry can take another key, so there it does not matter that this one was confirmed before.
+        Where this key had one itself, the other was confirmed after it, and just now: a way that is broken as a whole
+        is found by a few keys, one after the other. A retry can take another key, so there it does not matter that this
+        one was confirmed before.
         """
-        if self.name is WayOut.RETRIES:
-            self.confirmed_at_s.pop(key, None)
-        if self.name is WayOut.DEAD_LETTERS or key in self.confirmed_at_s:  # dead letters go everywhere, by any key
+        if self.name is WayOut.DEAD_LETTERS:  # they go everywhere, by any key
             return False
-        recent_s = time.monotonic() - _RECENTLY_S
-        return any(at_s > recent_s for at_s in self.confirmed_at_s.values())
+        now_s, own_s = time.monotonic(), self.confirmed_at_s.pop(key, None)
+        since_s = now_s - _RECENTLY_S
+        if own_s is not None and self.name is WayOut.RESULTS:
+            since_s = max(own_s, now_s - _JUST_NOW_S)
+        return any(at_s > since_s for at_s in self.confirmed_at_s.values())
 
 
 class Outbox:
     """All ways out, over one publishing session after another.
 
-    `on_change` is called when `pauses` or `open` may have changed. `make_retry_probe` makes a message for the routing
-    key of a retry queue that workers drop when it comes back: it finds out whether retries can be published again when
-    no event is left in hand that waits for it.
+    `on_change` is called when `pauses` or `open` may have changed. `make_probe` makes an empty message for a routing
+    key that expires at once, and that is dropped where one of us gets it all the same: it finds out whether retries
+    and dead letters can be published again when no event is left in hand that waits for it.
     """
 
-    def __init__(
-        self, topology: Topology, on_change: Callable[[], None], make_retry_probe: Callable[[str], Message]
-    ) -> None:
+    def __init__(self, topology: Topology, on_change: Callable[[], None], make_probe: Callable[[str], Message]) -> None:
         self._on_change = on_change
-        self._make_retry_probe = make_retry_probe
+        self._make_probe = make_probe
+        self._retry_key = topology.retry_key(Lane.LIVE, topology.delays_s[0])
         self._session: PublishingSession | None = None
         self._reading: asyncio.Task[None] | None = None
         self._is_read = False
@@ -250,6 +255,8 @@ class Outbox:
         if not await session.is_read() or session is not self._session:
             return
         self._is_read = True
+        if session.refusal is not None:
+            self._shut_by_refusal(self._ways[WayOut.RETRIES], session.refusal)
         if self._blocked is not None and session.connection.blocked is None:
             self._unblock()
         for way in self._ways.values():
@@ -271,11 +278,10 @@ class Outbox:
         """Wait until the message was confirmed as the probe (True), or the way is free again (False)."""
         message.released = asyncio.get_running_loop().create_future()
         way.held[message] = None
-        way.kept = None
         try:
             return await message.released
         except asyncio.CancelledError:
-            if message.publishable_late and len(way.held) == 1:
+            if message.publishable_late:
                 way.kept = message
             raise
         finally:
@@ -291,13 +297,17 @@ class Outbox:
         connected = session is not None and not session.connection.lost.done()
         if way.shut is None:
             way.shut = _Shut(time.monotonic(), error, own_fault=connected)
-        if isinstance(error, Unroutable):
-            way.confirmed_at_s.pop(key, None)
         if connected:
             _log.warning("not taken by RabbitMQ", way=way.name.value, error=str(error), held=len(way.held) + 1)
         if way.probing is None and self._is_read:
             way.probing = asyncio.create_task(self._open(way, _FIRST_PAUSE_S), name=f"amqp {way.name}")
         self._on_change()
+
+    def _shut_by_refusal(self, way: _Way, refusal: AutotagError) -> None:
+        """Nothing may be published on the new connection: that is known before an event is taken for it."""
+        if way.last_key is None:
+            way.last_key = self._retry_key
+        self._note_failure(way, refusal, own_fault=True)
 
     def _reopen(self, way: _Way, publisher: Publisher) -> None:
         """RabbitMQ has closed the channel over one message: that is no fault of the way."""
@@ -386,9 +396,9 @@ class Outbox:
             return None
         if way.kept is not None:
             return way.kept
-        if way.name is WayOut.RETRIES and way.last_key is not None:
-            return self._make_retry_probe(way.last_key)
-        return None
+        if way.name is not WayOut.RESULTS and way.last_key is not None:
+            return self._make_probe(way.last_key)
+        return None  # nothing can stand for a result: its readers are not ours
 
     def _fail_unroutable(self, way: _Way, unroutable: Mapping[str, Unroutable]) -> None:
         """Another routing key was confirmed: those without a queue are no fault of the way."""

@@ -121,6 +121,14 @@ def probe_properties(mark: HeaderMark, *, expires: bool = True) -> pika.BasicPro
     return made
 
 
+def is_probe(properties: pika.BasicProperties, body: bytes) -> bool:
+    """Whether a message is a probe of ours, with our mark or another's: of a worker, or of a check with another key.
+
+    One that somebody else wrote is no loss, since it is empty: no event and no letter is.
+    """
+    return not body and PROBE_HEADER in (properties.headers or {})
+
+
 def replay_properties(properties: pika.BasicProperties) -> pika.BasicProperties:
     """Properties of a dead letter's event that is published again as if for the first time."""
     made = _carried_over(properties, {})

@@ -17,8 +17,8 @@ import structlog
 from worker.amqp.connection import Connection
 from worker.amqp.consumer import Consumer, Receiver
 from worker.amqp.declare import declare, exists, find_missing
-from worker.amqp.diagnosis import channel_end
-from worker.amqp.errors import NotPublished
+from worker.amqp.diagnosis import PERMISSION_REFUSED, channel_end, refusal_error
+from worker.amqp.errors import BrokerUnreachable, NotPublished
 from worker.amqp.mark import HeaderCheck
 from worker.amqp.publisher import Publisher
 from worker.amqp.state import BrokerPause
@@ -45,7 +45,14 @@ class _LaneState:
         self.prefetch = prefetch
         self.prefetch_since_s = time.monotonic()
         self.consumer: Consumer | None = None
+        self.work: asyncio.Task[None] | None = None
+        """While it is being reconciled."""
+        self.again = False
+        """Whether it is to be reconciled once more after that."""
+        self.looked_at = False
         self.declared = False
+        self.losses = 0
+        """How often its queue may have been lost."""
         self.failures = 0
         self.try_again_at_s = 0.0
         self.fault: BrokerPause | None = None
@@ -57,7 +64,7 @@ class ConsumingSession:
 
     `prefetch` has the lanes to consume; `check` drops headers that only look like ours. `is_paused` returns whether
     nothing is to be consumed, `gives_back` whether what arrives meanwhile is for other workers. `on_change` is called
-    when `reconcile` may have work to do.
+    when `reconcile` may have work to do, `on_reconciled` when it has done what it could for a lane.
     """
 
     def __init__(
@@ -71,6 +78,7 @@ class ConsumingSession:
         *,
         gives_back: Callable[[], bool],
         on_change: Callable[[], None],
+        on_reconciled: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._settings = settings
@@ -80,6 +88,7 @@ class ConsumingSession:
         self._receiver = receiver
         self._gives_back = gives_back
         self._on_change = on_change
+        self._on_reconciled = on_reconciled
         self._states = {lane: _LaneState(number) for lane, number in prefetch.items()}
 
     @property
@@ -108,18 +117,49 @@ class ConsumingSession:
         return {lane: it.fault for lane, it in self._states.items() if it.fault is not None}
 
     @property
-    def declared(self) -> bool:
-        """Whether all lanes' queues are known to be as they should be."""
-        return all(it.declared for it in self._states.values())
+    def declared(self) -> frozenset[Lane]:
+        """The lanes whose queues are known to be as they should be."""
+        return frozenset(lane for lane, it in self._states.items() if it.declared)
+
+    @property
+    def looked_at(self) -> bool:
+        """Whether each lane has been reconciled, or has failed to be."""
+        return all(it.looked_at for it in self._states.values())
 
     async def reconcile(self) -> None:
-        """Declare, open, consume and cancel until everything is as wanted. A lane that fails leaves the other alone.
+        """Have each lane declared, opened, consumed and cancelled as wanted. No lane waits for another, nor does this.
 
         Raises BrokerUnreachable when the connection is lost; the session cannot be used after that.
         """
-        await asyncio.gather(*(self._reconcile_lane(lane, it) for lane, it in self._states.items()))
         if self._connection.lost.done():
             raise self._connection.lost.result()
+        self._begin()
+
+    async def settle(self, timeout_s: float) -> None:
+        """`reconcile`, and wait until it is done for all lanes."""
+        await asyncio.wait(self._begin(), timeout=timeout_s)
+
+    def _begin(self) -> list[asyncio.Task[None]]:
+        tasks = []
+        for lane, it in self._states.items():
+            it.again = True
+            if it.work is None:
+                it.work = asyncio.create_task(self._work(lane, it), name=f"amqp lane {lane}")
+            tasks.append(it.work)
+        return tasks
+
+    async def _work(self, lane: Lane, it: _LaneState) -> None:
+        try:
+            while it.again:
+                it.again = False
+                await self._reconcile_lane(lane, it)
+        except Exception as error:  # noqa: BLE001 - a bug of ours must not leave a lane that is never consumed again
+            _log.exception("unexpected error while a lane was reconciled", lane=lane.value)
+            text = f"unexpected {type(error).__name__}: {error}"
+            self._on_fault(lane, it, BrokerUnreachable(text, reason="internal_error"))
+        finally:
+            it.looked_at, it.work = True, None
+        self._on_reconciled()
 
     async def _reconcile_lane(self, lane: Lane, it: _LaneState) -> None:
         if self._connection.lost.done():
@@ -148,49 +188,51 @@ class ConsumingSession:
         """
         ending = []
         for it in self._states.values():
-            if it.consumer is not None and it.consumer.consuming:
+            if it.consumer is not None and it.consumer.begun:
                 if it.consumer.unsettled:
                     it.prefetch, it.prefetch_since_s = it.consumer.unsettled, time.monotonic()
                 ending.append(asyncio.create_task(it.consumer.cancel()))
         await asyncio.sleep(0)  # RabbitMQ does what is written in its order: it sends nothing again that is requeued
         self._connection.resume_reading()
-        for task in ending:
-            await asyncio.wait({task})
-            task.exception()  # a failure is the connection's, which is noticed there
+        await asyncio.gather(*ending, return_exceptions=True)  # a failure is the connection's, which is noticed there
 
     async def widen(self) -> None:
         """Double a prefetch that `shed` has lowered, where that was a minute ago."""
-        for lane, it in self._states.items():
-            lowered = it.prefetch < self._prefetch[lane]
-            if not lowered or it.consumer is None or time.monotonic() - it.prefetch_since_s < _WIDENED_AFTER_S:
-                continue
-            it.prefetch, it.prefetch_since_s = min(2 * it.prefetch, self._prefetch[lane]), time.monotonic()
-            if it.consumer.consuming:
-                with suppress(AutotagError):  # the connection's failure, which is noticed there
-                    await it.consumer.cancel()
-                self._on_change()
+        await asyncio.gather(*(self._widen(lane, it) for lane, it in self._states.items()))
+
+    async def _widen(self, lane: Lane, it: _LaneState) -> None:
+        lowered = it.prefetch < self._prefetch[lane]
+        if not lowered or it.consumer is None or time.monotonic() - it.prefetch_since_s < _WIDENED_AFTER_S:
+            return
+        it.prefetch, it.prefetch_since_s = min(2 * it.prefetch, self._prefetch[lane]), time.monotonic()
+        if it.consumer.consuming:
+            with suppress(AutotagError):  # the connection's failure, which is noticed there
+                await it.consumer.cancel()
+            self._on_change()
 
     async def give_back(self, received_before_s: float) -> None:
         """Requeue what has been in hand since before this time (monotonic), after ending its consumer.
 
         If nothing is paused, `reconcile` consumes again: the event comes back at once, to whichever worker is free.
         """
-        for consumer in self.consumers:
-            if consumer.oldest_s is None or consumer.oldest_s >= received_before_s:
-                continue
-            ending = asyncio.create_task(consumer.cancel()) if consumer.consuming else None
-            # RabbitMQ does what is written in its order: it has ended the consumer before it requeues.
-            await asyncio.sleep(0)
-            number = consumer.give_back(received_before_s)
-            _log.warning(
-                "events were in hand for longer than amqp.hold_s without an end; they go back to their queue",
-                lane=consumer.lane.value,
-                events=number,
-            )
-            if ending is not None:
-                await asyncio.wait({ending})
-                ending.exception()  # a failure is the connection's, which is noticed there
-            self._on_change()
+        await asyncio.gather(*(self._give_back(consumer, received_before_s) for consumer in self.consumers))
+
+    async def _give_back(self, consumer: Consumer, received_before_s: float) -> None:
+        if consumer.oldest_s is None or consumer.oldest_s >= received_before_s:
+            return
+        ending = asyncio.create_task(consumer.cancel()) if consumer.begun else None
+        # RabbitMQ does what is written in its order: it has ended the consumer before it requeues.
+        await asyncio.sleep(0)
+        number = consumer.give_back(received_before_s)
+        _log.warning(
+            "events were in hand for longer than amqp.hold_s without an end; they go back to their queue",
+            lane=consumer.lane.value,
+            events=number,
+        )
+        if ending is not None:
+            await asyncio.wait({ending})
+            ending.exception()  # a failure is the connection's, which is noticed there
+        self._on_change()
 
     async def _stop(self, it: _LaneState) -> None:
         if it.consumer is None or not it.consumer.is_open:
@@ -203,21 +245,18 @@ class ConsumingSession:
     async def _declare(self, lane: Lane, it: _LaneState) -> None:
         if it.declared:
             return
-        it.declared = True  # first, so that a loss of the queue during the await is not overwritten
-        try:
-            part = self._topology.of_lane(lane)
-            await _prepare(self._connection, self._settings, part)
-        except AutotagError:
-            it.declared = False
-            raise
+        losses = it.losses
+        await _prepare(self._connection, self._settings, self._topology.of_lane(lane))
+        it.declared = it.losses == losses
 
     async def _consume(self, lane: Lane, it: _LaneState) -> None:
         if it.consumer is None or not it.consumer.is_open:
             it.consumer = await self._new_consumer(lane, it)
+        room = it.consumer.room(it.prefetch, self._on_change)
+        if it.consumer.consuming and it.consumer.prefetch < room == it.prefetch:
+            await it.consumer.cancel()  # begun while much was in hand: now it may have more
         if not it.consumer.consuming:
-            if not it.consumer.has_room(it.prefetch, self._on_change):
-                return
-            await it.consumer.consume(self._topology.lane_queue(lane), it.prefetch)
+            await it.consumer.consume(self._topology.lane_queue(lane), room)
         if it.fault is not None:
             _log.info(
                 "a lane is consumed again", lane=lane.value, after_s=round(time.monotonic() - it.fault.since_s, 1)
@@ -227,13 +266,17 @@ class ConsumingSession:
     async def _new_consumer(self, lane: Lane, it: _LaneState) -> Consumer:
         channel = await self._connection.channel()
 
+        def lose() -> None:
+            it.declared = False
+            it.losses += 1
+
         def on_cancelled() -> None:
             it.cancelled_by_broker = True
-            it.declared = False
+            lose()
             self._on_change()
 
         def on_closed(closed: asyncio.Future[BaseException]) -> None:
-            it.declared = False
+            lose()
             _explain_end(closed, lane=lane.value)
             self._on_change()
 
@@ -283,6 +326,9 @@ class ConsumingSession:
     async def close(self) -> None:
         """Disconnect; RabbitMQ requeues what is not settled."""
         await self._connection.close()
+        for task in [it.work for it in self._states.values() if it.work is not None]:
+            task.cancel()
+            await asyncio.wait({task})
         for it in self._states.values():
             if it.consumer is not None:
                 it.consumer.lose_all()
@@ -298,6 +344,8 @@ class PublishingSession:
     ) -> None:
         self.at_large: Publisher | None = None
         """For whatever has no way out of its own, and for `is_read`."""
+        self.refusal: Misconfigured | None = None
+        """Why nothing may be published on this connection, if `is_read` has found that."""
         self._connection = connection
         self._settings = settings
         self._topology = topology
@@ -349,9 +397,13 @@ class PublishingSession:
             except NotPublished:
                 if publisher.is_open:
                     continue  # not confirmed in time
-                return (
-                    not self._connection.lost.done()
-                )  # refused, as there is no exchange, or no right: then it was read
+                if self._connection.lost.done():
+                    return False
+                # Refused, so it was read. An exchange that is missing may be declared yet, a missing right may not.
+                action = f"publishing to exchange {self._topology.retry_exchange}"
+                error = refusal_error(publisher.closed.result(), self._connection.broker, action)
+                if isinstance(error, Misconfigured) and error.reason == PERMISSION_REFUSED:
+                    self.refusal = error
             return True
         return False
 

@@ -80,7 +80,6 @@ class Upkeep(Generic[S]):
         self._reconnect_max_s = reconnect_max_s
         self._on_change = on_change
         self._wake = asyncio.Event()
-        self._waiters: list[asyncio.Future[None]] = []
         self._connected_at_s = math.inf
         self._task: asyncio.Task[None] | None = None
 
@@ -103,15 +102,6 @@ class Upkeep(Generic[S]):
     def wake(self) -> None:
         """Have the session reconciled."""
         self._wake.set()
-
-    async def reconcile(self, timeout_s: float) -> None:
-        """Have the session reconciled, and wait until it is; without a connection there is nothing to wait for."""
-        if self.session is None:
-            return
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(done)
-        self.wake()
-        await asyncio.wait({done}, timeout=timeout_s)
 
     async def _run(self) -> None:
         failures = 0
@@ -149,20 +139,15 @@ class Upkeep(Generic[S]):
             await self._serve(session)
         finally:
             self.session = None
-            self._release(self._waiters)
             await session.close()
 
     async def _serve(self, session: S) -> None:
         session.connection.on_change = self._on_connection_change
         while True:
             self._wake.clear()
-            waiters, self._waiters = self._waiters, []
-            try:
-                if session.connection.lost.done():
-                    raise session.connection.lost.result()
-                await session.reconcile()
-            finally:
-                self._release(waiters)
+            if session.connection.lost.done():
+                raise session.connection.lost.result()
+            await session.reconcile()
             if self.session is None:
                 self.session = session
                 self._connected_at_s = time.monotonic()
@@ -180,10 +165,3 @@ class Upkeep(Generic[S]):
     def _set_phase(self, phase: UpkeepPhase) -> None:
         self.phase = phase
         self._on_change()
-
-    @staticmethod
-    def _release(waiters: list[asyncio.Future[None]]) -> None:
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        waiters.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,10 +14,12 @@ import pytest
 from worker.amqp import session as session_module
 from worker.amqp.consumer import Consumer
 from worker.amqp.delivery import Delivery
+from worker.amqp.errors import BrokerUnreachable
 from worker.amqp.mark import HeaderCheck, HeaderMark
 from worker.amqp.republish import probe_properties
 from worker.amqp.session import ConsumingSession
 from worker.amqp.topology import Lane, topology
+from worker.errors import AutotagError
 from worker.settings import AmqpSettings
 
 MARK = HeaderMark(b"key")
@@ -30,10 +33,33 @@ class FakeChannel:
     def __init__(self) -> None:
         self.closed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self.raw = self
+        self._cancelled: set[str] = set()
+        self.prefetches: list[int] = []
         self.verbs: list[tuple[str, int]] = []
 
-    def add_on_cancel_callback(self, _callback: Any) -> None:
-        """Nothing is cancelled by itself."""
+        self.on_cancel: Any = None
+        self.during_consume: Callable[[str], None] = lambda _tag: None
+        self.refusal: AutotagError | None = None
+
+    def add_on_cancel_callback(self, callback: Any) -> None:
+        self.on_cancel = callback
+
+    def basic_qos(self, *, prefetch_count: int) -> None:
+        self.prefetches.append(prefetch_count)
+
+    def basic_consume(self, _queue: str, _on_message: Any, *, consumer_tag: str) -> None:
+        self.during_consume(consumer_tag)
+
+    def basic_cancel(self, _tag: str) -> None:
+        """It is ended at once."""
+
+    async def call(self, method: Any, *args: Any, action: str, **options: Any) -> None:
+        method(*args, **options)
+        if action.startswith("consuming") and self.refusal is not None:
+            raise self.refusal
+
+    def abandon(self) -> None:
+        self.is_open = False
 
     def basic_ack(self, tag: int) -> None:
         self.verbs.append(("ack", tag))
@@ -71,13 +97,17 @@ class Setup:
     def __init__(self) -> None:
         self.channel = FakeChannel()
         self.receiver = FakeReceiver()
+        self.cancelled = 0
         self.consumer = Consumer(
             Lane.LIVE,
             self.channel,  # type: ignore[arg-type]
             HeaderCheck(MARK),
             self.receiver,
-            lambda: None,
+            self.on_cancelled,
         )
+
+    def on_cancelled(self) -> None:
+        self.cancelled += 1
 
     def arrive(self, tag: int, body: bytes = b"body", properties: pika.BasicProperties | None = None) -> None:
         method = SimpleNamespace(delivery_tag=tag, redelivered=False)
@@ -115,12 +145,14 @@ async def test_what_arrives_while_there_is_no_room_goes_back_unseen() -> None:
     assert (it.receiver.bytes, it.consumer.unsettled) == (0, 0)
 
 
-async def test_a_probe_with_our_mark_is_dropped_and_one_without_is_a_message_like_others() -> None:
+async def test_an_empty_probe_is_dropped_whatever_its_mark_and_an_event_that_claims_to_be_one_is_not() -> None:
     it = Setup()
     it.arrive(1, b"", probe_properties(MARK))
-    it.arrive(2, b"", probe_properties(HeaderMark(b"another key")))
-    assert it.channel.verbs == [("ack", 1)]
-    assert [each.tag for each in it.receiver.deliveries] == [2]
+    it.arrive(2, b"", probe_properties(HeaderMark(b"of a check with another password")))
+    it.arrive(3, b"an event", probe_properties(HeaderMark(b"of a publisher")))
+    it.arrive(4, b"")
+    assert it.channel.verbs == [("ack", 1), ("ack", 2)]
+    assert [each.tag for each in it.receiver.deliveries] == [3, 4]
 
 
 async def test_only_what_is_too_old_is_given_back_and_nothing_is_sent_for_it_again() -> None:
@@ -156,16 +188,43 @@ async def test_a_rejected_delivery_is_not_requeued() -> None:
     assert it.channel.verbs == [("reject requeue=False", 1)]
 
 
-async def test_room_is_reported_once_half_of_the_prefetch_is_settled() -> None:
+async def test_a_new_consumer_has_what_is_left_of_the_prefetch_and_room_is_reported_once_half_is_settled() -> None:
     it = Setup()
     called: list[None] = []
     for tag in range(1, 5):
         it.arrive(tag)
-    assert not it.consumer.has_room(4, lambda: called.append(None))
+    assert it.consumer.room(5, lambda: called.append(None)) == 1
+    assert it.consumer.room(4, lambda: called.append(None)) == 1
     for delivery in it.receiver.deliveries:
         delivery.ack()
     assert called == [None]
-    assert it.consumer.has_room(4, lambda: None)
+    assert it.consumer.room(4, lambda: None) == 4
+
+
+async def test_a_consumer_that_rabbitmq_has_not_confirmed_is_given_up_with_its_channel_and_all_in_hand() -> None:
+    it = Setup()
+    it.arrive(1)
+    it.channel.refusal = BrokerUnreachable("no answer", reason="broker_silent")
+    with pytest.raises(BrokerUnreachable):
+        await it.consumer.consume("queue", 4)
+    assert not it.consumer.is_open
+    assert it.receiver.lost == it.receiver.deliveries
+    it.arrive(2)  # what RabbitMQ sends before it has read that
+    assert [each.tag for each in it.receiver.deliveries] == [1]
+    assert it.consumer.unsettled == 0
+    assert it.channel.verbs == []
+
+
+async def test_a_cancel_that_is_read_together_with_the_reply_is_noticed() -> None:
+    it = Setup()
+    cancel = it.channel.on_cancel
+    it.channel.during_consume = lambda tag: cancel(SimpleNamespace(method=SimpleNamespace(consumer_tag=tag)))
+    await it.consumer.consume("queue", 4)
+    assert it.cancelled == 1
+    assert not it.consumer.consuming
+    it.channel.during_consume = lambda _tag: None
+    await it.consumer.consume("queue", 4)
+    assert it.consumer.consuming
 
 
 @pytest.mark.parametrize(
@@ -194,6 +253,7 @@ async def test_after_a_cancel_by_the_broker_what_it_took_back_is_lost_and_what_c
         it.receiver,
         gives_back=lambda: False,
         on_change=lambda: None,
+        on_reconciled=lambda: None,
     )
     state = consuming._states[Lane.LIVE]
     state.consumer = it.consumer

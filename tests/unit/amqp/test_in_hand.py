@@ -68,6 +68,20 @@ async def test_what_comes_back_goes_before_what_is_new() -> None:
         await stack.enter_async_context(in_hand.hold(Lane.LIVE, "acme", 1))
 
 
+async def test_what_has_come_back_to_another_worker_is_not_waited_for_any_longer() -> None:
+    clock = Clock()
+    in_hand = InHand(lane_prefetch(64), clock=clock)
+    in_hand.know(["acme", "other"])
+    async with AsyncExitStack() as stack:
+        await fill(in_hand, stack, "acme")
+    clock.now_s += 599
+    async with AsyncExitStack() as stack:
+        assert await fill(in_hand, stack, "acme") < 32, "it may come back yet"
+    clock.now_s += 700
+    async with AsyncExitStack() as stack:
+        assert await fill(in_hand, stack, "acme") == 32
+
+
 async def test_an_event_that_has_ended_makes_room() -> None:
     in_hand = InHand(lane_prefetch(4), clock=Clock())
     in_hand.know(["acme", "other"])
@@ -112,7 +126,7 @@ def worked_off(backlog: int, per_s: float, share: int = 32) -> tuple[float, floa
             continue
         now_s, before = heapq.heappop(arriving)
         if before:
-            timetable.returned()
+            timetable.returned(now_s)
         if in_hand < share:
             if not in_hand:
                 next_end_s = now_s + 1 / per_s

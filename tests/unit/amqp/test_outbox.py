@@ -45,6 +45,7 @@ class FakeSession:
         self.connection = SimpleNamespace(lost=lost, blocked=None)
         self.attempts: list[tuple[str, str, bytes]] = []
         self.verdict: Callable[[str, bytes], Exception | None] = lambda _key, _body: None
+        self.refusal: Misconfigured | None = None
         self.topology_fault: Misconfigured | None = None
         self.read = asyncio.Event()
         self.read.set()
@@ -79,7 +80,8 @@ class Setup:
         await eventually(lambda: self.outbox.open, "every way is free")
 
     def publish(self, body: bytes, key: str = "acme.tagged", way: WayOut = WayOut.RESULTS) -> asyncio.Task[None]:
-        return asyncio.create_task(self.outbox.publish(way, message(body, key, late=way is WayOut.RESULTS)))
+        late = way is WayOut.RESULTS and not key.endswith(".failed")
+        return asyncio.create_task(self.outbox.publish(way, message(body, key, late=late)))
 
     async def shut(self, way: WayOut = WayOut.RESULTS) -> None:
         await eventually(lambda: way.pause in self.outbox.pauses, "the way is shut")
@@ -154,6 +156,35 @@ async def test_a_result_whose_caller_is_gone_stays_the_probe_and_a_retry_does_no
     await it.open()
 
 
+async def test_the_last_message_that_is_given_up_need_not_be_the_one_that_stays_the_probe(it: Setup) -> None:
+    await it.open()
+    it.session.verdict = refused
+    results = [it.publish(b"tagged"), it.publish(b"failed", "acme.failed")]
+    await eventually(lambda: it.outbox.held == 2, "both are held")
+    for task in results:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    it.session.attempts.clear()
+    await eventually(lambda: it.session.bodies.count(b"tagged") > 3, "it is tried again")
+    assert b"failed" not in it.session.bodies
+    assert not it.outbox.open
+
+
+async def test_dead_letters_are_free_again_only_once_one_or_a_probe_was_confirmed(it: Setup) -> None:
+    await it.open()
+    it.session.verdict = lambda key, _body: PublishRefused("full") if key == "live" else None
+    letter = it.publish(b"letter", "live", WayOut.DEAD_LETTERS)
+    await it.shut(WayOut.DEAD_LETTERS)
+    letter.cancel()
+    await asyncio.gather(letter, return_exceptions=True)
+    it.session.attempts.clear()
+    await eventually(lambda: it.session.bodies.count(b"probe") > 3, "it is probed")
+    assert not it.outbox.open
+    assert b"letter" not in it.session.bodies
+    it.session.verdict = lambda _key, _body: None
+    await it.open()
+
+
 async def test_while_blocked_nothing_is_sent_and_all_go_on_when_it_ends(it: Setup) -> None:
     await it.open()
     it.outbox.on_blocked("low on memory")
@@ -209,6 +240,35 @@ async def test_a_key_that_never_had_a_queue_fails_alone_and_one_that_had_shuts_t
     held.cancel()
 
 
+async def test_a_tenants_binding_that_is_removed_stops_nobody_else_and_a_way_that_is_broken_is_found(it: Setup) -> None:
+    await it.open()
+    for key in ("acme.tagged", "other.tagged", "third.tagged"):
+        await it.publish(b"1", key)
+    it.session.verdict = lambda key, _body: Unroutable("no queue") if key == "acme.tagged" else None
+    for _ in range(2):
+        with pytest.raises(Unroutable):
+            await asyncio.wait_for(it.publish(b"2", "acme.tagged"), 5)
+    assert it.outbox.open
+    it.session.verdict = lambda _key, _body: Unroutable("no queue")
+    with pytest.raises(Unroutable):
+        await asyncio.wait_for(it.publish(b"3", "other.tagged"), 5)
+    held = it.publish(b"4", "third.tagged")
+    await it.shut()
+    held.cancel()
+
+
+async def test_a_key_that_had_a_queue_is_not_alone_at_fault_where_the_others_were_confirmed_before_it(
+    it: Setup,
+) -> None:
+    await it.open()
+    await it.publish(b"1", "other.tagged")
+    await it.publish(b"2", "acme.tagged")
+    it.session.verdict = lambda _key, _body: Unroutable("no queue")
+    held = it.publish(b"3", "acme.tagged")
+    await it.shut()
+    held.cancel()
+
+
 async def test_a_message_that_is_too_large_is_its_callers_and_the_next_probe_goes_on(it: Setup) -> None:
     await it.open()
     it.session.verdict = refused
@@ -232,6 +292,19 @@ async def test_what_is_missing_on_the_broker_shuts_a_way_before_anything_is_publ
     assert "no queue test.results" in it.outbox.pauses["results_cannot_be_published"].message
     fresh.topology_fault = None
     await it.open()
+
+
+async def test_a_worker_that_may_not_publish_is_shut_before_it_has_published_anything(it: Setup) -> None:
+    fresh = FakeSession()
+    fresh.refusal = Misconfigured("no right", reason="permission_refused")
+    fresh.verdict = lambda key, _body: NotConfirmed("no right") if key == "live.1s" else None
+    it.connect(fresh)
+    await eventually(lambda: fresh.bodies.count(b"probe") > 3, "it is probed", within_s=10)
+    assert not it.outbox.open
+    assert set(it.outbox.pauses) == {"retries_cannot_be_published"}
+    fresh.verdict = lambda _key, _body: None
+    await it.open()
+    assert it.outbox.pauses == {}
 
 
 async def test_a_refused_probe_in_an_alarm_does_not_end_the_block(it: Setup) -> None:
