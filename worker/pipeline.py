@@ -280,7 +280,7 @@ class Pipeline:
             except CannotBeDone:
                 await context.forget_answers_about_another(content)
                 raise
-            context.thumbnail = self._thumbnails.request(content, engine.decoders, subject.asset_id)
+            context.thumbnail = self._thumbnails.request(content, engine.decoders, subject.asset_id, subject.instance)
 
         result = tagged.result
         if tagged.replies.pending:
