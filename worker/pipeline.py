@@ -289,7 +289,7 @@ class Pipeline:
                 await context.forget_answers_about_another(content)
                 raise
             context.keep(tagged.replies)
-            context.thumbnail = self._thumbnails.request(content, engine.decoders, subject.asset_id)
+            context.thumbnail = self._thumbnails.request(content, engine.decoders, subject.asset_id, subject.instance)
 
         result = tagged.result
         if tagged.replies.pending:

@@ -1,4 +1,4 @@
-"""The image host of one instance, or of many, accepts connections and never answers."""
+"""The image host of one instance, or of many, accepts connections and never answers, or answers 503."""
 
 from __future__ import annotations
 
@@ -72,8 +72,9 @@ def test_with_eight_instances_hosts_hung_a_ninths_events_are_fetched_as_ever(it:
         assert beside_s < 3 * usual_s + 1.5
 
 
-def test_a_hung_host_is_left_alone_and_its_events_use_up_no_attempts(
-    broker: str, queue_prefix: str, photographs: dict[str, Path], tmp_path: Path
+@pytest.mark.parametrize("unavailable", [False, True], ids=["hangs", "answers 503"])
+def test_a_host_that_fails_is_left_alone_and_its_events_use_up_no_attempts(
+    broker: str, queue_prefix: str, photographs: dict[str, Path], tmp_path: Path, unavailable: bool
 ) -> None:
     short = {
         "SOURCES__READ_TIMEOUT_S": "0.5",
@@ -81,8 +82,11 @@ def test_a_hung_host_is_left_alone_and_its_events_use_up_no_attempts(
         "SOURCES__CIRCUIT_OPEN_S": "2",
         "RETRY__MAXIMUM_NUMBER_OF_ATTEMPTS": "4",
     }
-    with scene(broker, queue_prefix, tmp_path, photographs, **URLS, **short) as it, ImageHost() as host:
-        # Given 100 events whose host hangs, each of which is failed after four attempts
+    with (
+        scene(broker, queue_prefix, tmp_path, photographs, **URLS, **short) as it,
+        ImageHost(unavailable=unavailable) as host,
+    ):
+        # Given 100 events whose host fails, each of which is failed after four attempts
         ids = {it.dms.publish({"url": host.url}, instance="hung") for _ in range(100)}
         until(lambda: it.logged("event ended", reason="source_circuit_open"), "the circuit has opened")
         asked = host.accepted

@@ -17,14 +17,22 @@ from tests.support.polling import eventually, until
 from tests.support.processes import alive, open_descriptors
 from worker.errors import CannotBeDone, TryLater, Unavailable
 from worker.images.content import Content
+from worker.images.requests import JpegLimits
 from worker.messages import ImageFacts
 from worker.supervision.decoder_pool import DecoderPool, ImageKilledDecoder
+from worker.supervision.kills_from_outside import EVIDENT_ROUNDS, OTHERS
 
 
 async def inspect(pool: DecoderPool, word: str) -> ImageFacts:
     """Inspect an image that makes a scripted child do `word`."""
     with instruction(word) as content:
         return await pool.inspect(content, word)
+
+
+async def shrink(pool: DecoderPool, word: str) -> None:
+    """The same, and make a smaller image of it."""
+    with instruction(word) as content:
+        await pool.shrink(content, JpegLimits(1000, 100, 100), word)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +151,28 @@ async def test_an_image_whose_decoders_are_always_killed_from_outside_waits_with
         await inspect(pool, "well")
     assert jobs(tmp_path) == ["SIGKILL", "SIGKILL", "SIGKILL", "well"]
     assert open_descriptors() == before
+
+
+async def test_an_image_whose_decoders_alone_are_always_killed_from_outside_comes_back_rarely_and_then_fails(
+    tmp_path: Path,
+) -> None:
+    waits_s = []
+    async with decoder_pool(tmp_path, NoticeRecorder(), {}) as pool:
+        for _ in range(EVIDENT_ROUNDS):
+            # Given an image whose decoders are killed from outside, and others that come through meanwhile
+            with pytest.raises(TryLater) as caught:
+                await shrink(pool, "SIGKILL")
+            assert not caught.value.counted
+            waits_s.append(caught.value.after_s)
+            for _ in range(OTHERS):
+                await shrink(pool, "well")
+        # When it has come back often enough, then it fails by name
+        with pytest.raises(ImageKilledDecoder, match="killed from outside in 4 rounds") as failed:
+            await shrink(pool, "SIGKILL")
+    assert failed.value.sha256 == hashlib.sha256(b"SIGKILL\0").hexdigest()
+    assert (failed.value.reason, failed.value.stage) == ("image_killed_decoder", "shrink")
+    assert waits_s == [60, 120, 240]
+    assert jobs(tmp_path).count("SIGKILL+") == 3 + EVIDENT_ROUNDS, "later rounds cost one decoder each"
 
 
 async def test_a_death_by_its_own_fault_counts_also_after_one_from_outside(tmp_path: Path) -> None:

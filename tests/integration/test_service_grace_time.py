@@ -54,7 +54,7 @@ def test_it_ends_with_status_0_within_its_grace_time(tmp_path: Path, hang: str) 
             env=os.environ | {"PYTHONPATH": os.getcwd()},
         )
     try:
-        until(lambda: "ready to take events" in log.read_text(), "it runs")
+        until(lambda: "engine is open" in log.read_text(), "it runs")
         process.send_signal(signal.SIGTERM)
         asked_at_s = time.monotonic()
         assert process.wait(GRACE_S) == 0

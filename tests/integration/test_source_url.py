@@ -417,7 +417,20 @@ async def test_a_transient_failure_is_retried_at_once(server: Server, failure: b
 async def test_a_lasting_failure_is_left_to_the_delayed_retry(server: Server) -> None:
     error = await refused(server.serve_at("/a", response("503 Busy", b"")), retries=1)
 
-    assert (type(error), error.reason) == (TryLater, "content_http_status")
+    assert (type(error), error.reason) == (SourceFailed, "content_http_status")
+    assert len(server.seen) == 2
+
+
+async def test_a_host_that_answers_503_is_left_alone_and_what_was_asked_of_it_was_an_attempt(server: Server) -> None:
+    url, sources = server.serve_at("/a", response("503 Busy", b"")), Sources(4, failures=2)
+
+    first = await refused(url, sources, retries=5)
+    second = await refused(url, sources, retries=5)
+
+    assert (first.reason, second.reason) == ("content_http_status", "source_circuit_open")
+    assert isinstance(first, TryLater)
+    assert isinstance(second, TryLater)
+    assert (first.counted, second.counted) == (True, False)
     assert len(server.seen) == 2
 
 

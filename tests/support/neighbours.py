@@ -93,10 +93,11 @@ def watching(url: str, prefix: str) -> Iterator[ResultsWatch]:
 
 
 class ImageHost:
-    """An HTTP server on loopback that serves one image to everybody or, `hung`, accepts and never answers."""
+    """An HTTP server on loopback that serves one image to everybody, answers 503, or accepts and never answers."""
 
-    def __init__(self, image: bytes | None = None) -> None:
+    def __init__(self, image: bytes | None = None, *, unavailable: bool = False) -> None:
         self._image = image
+        self._unavailable = unavailable
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=1000)
         self._held: list[socket.socket] = []
         self.accepted = 0
@@ -111,6 +112,7 @@ class ImageHost:
     def answer_with(self, image: bytes) -> None:
         """Serve an image from now on; the connections that hang are closed."""
         self._image = image
+        self._unavailable = False
         while self._held:
             self._held.pop().close()
 
@@ -129,14 +131,16 @@ class ImageHost:
             while True:
                 connection, _ = self._socket.accept()
                 self.accepted += 1
-                if self._image is None:
+                if self._unavailable:
+                    threading.Thread(target=self._serve, args=(connection, "503 Busy", b""), daemon=True).start()
+                elif self._image is None:
                     self._held.append(connection)
                 else:
-                    threading.Thread(target=self._serve, args=(connection, self._image), daemon=True).start()
+                    threading.Thread(target=self._serve, args=(connection, "200 OK", self._image), daemon=True).start()
 
     @staticmethod
-    def _serve(connection: socket.socket, image: bytes) -> None:
-        head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(image)}\r\nconnection: close\r\n\r\n"
+    def _serve(connection: socket.socket, status: str, image: bytes) -> None:
+        head = f"HTTP/1.1 {status}\r\ncontent-length: {len(image)}\r\nconnection: close\r\n\r\n"
         with suppress(OSError), connection:
             connection.recv(65536)
             connection.sendall(head.encode() + image)

@@ -52,8 +52,9 @@ def chaos(
     """Kill services, their children and their connections at random under load, then judge the end of every event.
 
     Works in queues of its own, and takes them away at the end. Several tenants take part; cloud services and URLs only
-    where the options name a stand-in. The broker is not killed. Ends with status 0 only if every event ended once and
-    as it had to, and every kind of fault happened; with 1 if not, and with 3 if the broker cannot be reached.
+    where the options name a stand-in. Ends with status 0 only if every event ended once and as it had to, and every
+    kind of fault happened; with 1 if not, and with 3 if the broker cannot be reached. The broker is not killed, which
+    is a complaint too: only `make chaos`, with a broker of its own, can be sound.
     """
     from worker.diagnostics.chaos.run import ChaosOptions
     from worker.errors import AutotagError, TryLater
@@ -96,6 +97,8 @@ def run(options: ChaosOptions) -> ChaosReport:
     logs.configure("error", "console")
     if options.missing:
         print_note(f"Not taking part: {'; '.join(options.missing)}. In `make chaos` all of it does.")
+    for kind, why in options.not_asked_for.items():
+        print_note(f"No faults of the kind {kind.value.replace('_', ' ')}: {why}. So the run cannot be sound.")
 
     async def run_and_clean_up(on_progress: Callable[[ChaosProgress], None]) -> ChaosReport:
         chaos_run = ChaosRun(options, on_progress)
@@ -137,8 +140,16 @@ def show(report: ChaosReport, *, as_json: bool) -> None:
     for flaw, ids in report.examples.items():
         for event_id in ids:
             console.print(cell(f"{flaw.replace('_', ' ')}: {event_id}"), soft_wrap=True)
+    for line in _judgement(report):
+        console.print(cell(line), soft_wrap=True)
+
+
+def _judgement(report: ChaosReport) -> Iterator[str]:
     for complaint in report.complaints:
-        console.print(cell(f"not sound: {complaint}"), soft_wrap=True)
+        yield f"not sound: {complaint}"
+    if not report.complete:
+        kind = "sound, but not complete" if report.sound else "not complete"
+        yield f"{kind}: no part was taken by {', '.join(report.missing)}"
 
 
 @contextmanager

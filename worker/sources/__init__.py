@@ -6,20 +6,20 @@ reading.
 
 from __future__ import annotations
 
-import os
 import ssl
 from functools import partial
 from types import TracebackType
 from typing import Self
 
+from worker.errors import TryLater
 from worker.images.content import Content
 from worker.messages import Event
 from worker.settings import SourcesSettings
 from worker.sources.blocking import BlockingCalls
-from worker.sources.breaker import SourceBreakers, SourceFailed
+from worker.sources.breaker import SOURCE_CIRCUIT_OPEN, SourceBreakers, SourceFailed
 from worker.sources.inline import open_inline
 from worker.sources.network import Resolver, system_resolver
-from worker.sources.path import open_path
+from worker.sources.path import missing, open_below, roots_of
 from worker.sources.slots import FairSlots
 from worker.sources.url import UrlFetcher, without_secrets
 from worker.supervision.turns import Turn
@@ -27,6 +27,12 @@ from worker.supervision.turns import Turn
 __all__ = ["Sources"]
 
 _DEFAULTS = SourcesSettings()
+
+_PROBE_BESIDE_HUNG_S = 600.0
+"""A root is not probed while a younger call to it hangs: that shows enough, and each probe would take a thread more.
+
+Not for ever, because calls to a file system that was detached never come back though another is mounted in its place.
+"""
 
 
 class Sources:
@@ -51,6 +57,7 @@ class Sources:
         self._url_slots = {bulk: FairSlots(concurrency) for bulk in (False, True)}
         self._file_calls = BlockingCalls(4 * concurrency)
         name_calls = BlockingCalls(4 * concurrency)
+        self._circuit_open_s = circuit_open_s
         self._breakers = SourceBreakers(failures, circuit_open_s)
         self._urls = UrlFetcher(resolve or system_resolver(name_calls), self._breakers, tls=tls)
 
@@ -93,12 +100,31 @@ class Sources:
         await self.close()
 
     async def _open_path(self, path: str, settings: SourcesSettings, instance: str) -> Content:
-        limit_s = settings.total_timeout_s
+        """Ask the roots in turn, each through its own circuit: none is asked before one that comes first has answered.
 
-        async def open_in_thread() -> Content:
+        So a root that hangs holds up what is below it, and the relative paths that a root before it does not have.
+        """
+        for root in roots_of(path, settings):
+            if (content := await self._open_below(root, path, settings, instance)) is not None:
+                return content
+        raise missing(path, settings)
+
+    async def _open_below(self, root: str, path: str, settings: SourcesSettings, instance: str) -> Content | None:
+        limit_s, holder = settings.total_timeout_s, f"{root} (for {instance})"
+        breaker = self._breakers.of(instance, root)
+        hangs_for_s = self._file_calls.hangs_for_s(holder)
+        if breaker.half_open and hangs_for_s is not None and hangs_for_s < _PROBE_BESIDE_HUNG_S:
+            raise TryLater(
+                f"the file {path!r} waits: a call to {holder} has not come back for {hangs_for_s:.0f} s",
+                reason=SOURCE_CIRCUIT_OPEN,
+                after_s=self._circuit_open_s,
+                counted=False,
+            )
+
+        async def open_in_thread() -> Content | None:
             try:
                 return await self._file_calls.call(
-                    partial(open_path, path, settings), timeout_s=limit_s, discard=Content.close, holder=instance
+                    partial(open_below, root, path, settings), timeout_s=limit_s, discard=_close, holder=holder
                 )
             except TimeoutError as error:
                 raise SourceFailed(
@@ -106,10 +132,9 @@ class Sources:
                     reason="content_unreachable",
                 ) from error
 
-        return await self._breakers.of(instance, _root_of(path, settings)).call(open_in_thread)
+        return await breaker.call(open_in_thread)
 
 
-def _root_of(path: str, settings: SourcesSettings) -> str:
-    """The directory that a path's circuit is named after: the root that it is in, or all of them."""
-    roots = [str(root) for root in settings.path_roots]
-    return next((root for root in roots if os.path.isabs(path) and path.startswith(root)), ", ".join(roots))
+def _close(content: Content | None) -> None:
+    if content is not None:
+        content.close()

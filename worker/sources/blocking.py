@@ -15,10 +15,21 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from worker.errors import exhausted
-from worker.supervision.shares import Shares
+from worker.errors import TryLater, exhausted
+from worker.supervision.shares import OVER_SHARE, Shares
 
 T = TypeVar("T")
+
+
+class NoThreadFree(TryLater):
+    """The call was not made: that says nothing about what it would have reached, and is no attempt."""
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(
+            f"every thread that calls to {holder or 'it'} may have is taken by one that has not come back",
+            reason=OVER_SHARE,
+            counted=False,
+        )
 
 
 class BlockingCalls:
@@ -32,30 +43,42 @@ class BlockingCalls:
         self._busy = 0
         self._started = 0
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._abandoned_s: dict[str, list[float]] = {}
+        """By holder, when the calls began that were given up and have not come back."""
 
     def is_full_for(self, holder: str = "") -> bool:
         """Whether a call made now for this holder would be refused at once."""
         return not self._share.may_take(holder, time.monotonic())
+
+    def hangs_for_s(self, holder: str) -> float | None:
+        """How long the latest of the holder's calls takes that were given up and have not come back; None without."""
+        began_s = self._abandoned_s.get(holder)
+        return time.monotonic() - max(began_s) if began_s else None
 
     async def call(
         self, function: Callable[[], T], *, timeout_s: float, discard: Callable[[T], None], holder: str = ""
     ) -> T:
         """Call `function` in a thread and return its result. Raises what it raises.
 
-        Raises TimeoutError when the call takes too long, or at once when the threads, or the holder's share of them,
-        are busy. `discard` gets a result that arrives after the timeout. Raises ResourceExhausted when no thread can be
-        started.
+        Raises TimeoutError when the call takes too long, and NoThreadFree at once when the threads, or the holder's
+        share of them, are busy. `discard` gets a result that arrives after the timeout. Raises ResourceExhausted when
+        no thread can be started.
         """
-        self._share.known.see(holder, time.monotonic())
+        began_s = time.monotonic()
+        self._share.known.see(holder, began_s)
         if self.is_full_for(holder):
-            raise TimeoutError("every thread is taken by a call that has not come back")
+            raise NoThreadFree(holder)
         self._have_thread()
         loop = asyncio.get_running_loop()
+        returned = False
         outcome: asyncio.Future[T] = loop.create_future()
 
         def finish(value: T | None, error: BaseException | None) -> None:
+            nonlocal returned
+            returned = True
             self._busy -= 1
             self._share.give_back(holder)
+            self._forget_abandoned(holder, began_s)
             if outcome.done():
                 if error is None:
                     discard(value)  # type: ignore[arg-type]  # without an error there is a value
@@ -74,8 +97,20 @@ class BlockingCalls:
 
         self._share.take(holder)
         self._run_in_thread(work)
-        async with asyncio.timeout(timeout_s):
-            return await outcome
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await outcome
+        finally:
+            if not returned:
+                self._abandoned_s.setdefault(holder, []).append(began_s)
+
+    def _forget_abandoned(self, holder: str, began_s: float) -> None:
+        """A call has come back; if it had been given up, it hangs no longer."""
+        began = self._abandoned_s.get(holder, [])
+        if began_s in began:
+            began.remove(began_s)
+            if not began:
+                del self._abandoned_s[holder]
 
     def _run_in_thread(self, work: Callable[[], None]) -> None:
         """Give `work` to a free thread: no call ever queues behind a hung one."""

@@ -13,11 +13,13 @@ from typing import Generic, Protocol, TypeVar
 from circuitbreaker import STATE_HALF_OPEN, CircuitBreaker  # type: ignore[import-untyped]  # it ships no types
 
 from worker.errors import ResourceExhausted, TryLater
+from worker.sources.blocking import NoThreadFree
 
 _T = TypeVar("_T")
 _E = TypeVar("_E", bound=TryLater)
 _E_co = TypeVar("_E_co", bound=TryLater, covariant=True)
 
+SOURCE_CIRCUIT_OPEN = "source_circuit_open"
 _MAXIMUM_BREAKERS = 1000
 
 _PROBE_EXPECTED_S = 10.0
@@ -63,7 +65,7 @@ class Breaker(Generic[_E]):
 
     def raise_if_open(self) -> None:
         """Raise the error of a call that is not made if one made now would not go through."""
-        if self._breaker.opened or (self._half_open and self._probing):
+        if self._breaker.opened or (self.half_open and self._probing):
             raise self._open()
 
     def why_wait(self, now_s: float) -> _E | None:
@@ -71,9 +73,9 @@ class Breaker(Generic[_E]):
 
         None while the circuit is half open is given once: the event that gets it is expected to be the probe.
         """
-        if self._breaker.opened or (self._half_open and (self._probing or now_s < self._probe_expected_until_s)):
+        if self._breaker.opened or (self.half_open and (self._probing or now_s < self._probe_expected_until_s)):
             return self._open()
-        if self._half_open:
+        if self.half_open:
             self._probe_expected_until_s = now_s + _PROBE_EXPECTED_S
         return None
 
@@ -85,7 +87,7 @@ class Breaker(Generic[_E]):
     async def call(self, request: Callable[[], Awaitable[_T]]) -> _T:
         """Make a request and record its outcome. Raises what `request` raises, or `not_made` without calling it."""
         self.raise_if_open()
-        probe = self._half_open
+        probe = self.half_open
         self._probing = self._probing or probe
         self._probe_expected_until_s = 0.0
         try:
@@ -110,13 +112,16 @@ class Breaker(Generic[_E]):
         return str(self._breaker.state)
 
     @property
-    def _half_open(self) -> bool:
+    def half_open(self) -> bool:
+        """Whether the next call that goes through is a probe."""
         return bool(self._breaker.state == STATE_HALF_OPEN)
 
 
 class SourceFailed(TryLater):
-    """An image host or a file server did not answer: it counts towards the circuit. `at_once`: worth another attempt
-    in place."""
+    """An image host or a file server did not answer, or with an error of its own: it counts towards the circuit.
+
+    `at_once`: worth another attempt in place.
+    """
 
     def __init__(self, message: str, *, reason: str, after_s: float = 0.0, at_once: bool = True) -> None:
         super().__init__(message, reason=reason, after_s=after_s)
@@ -146,7 +151,8 @@ class SourceBreakers:
                 open_s=self._open_s,
                 counted=SourceFailed,
                 not_made=_not_fetched,
-                reason="source_circuit_open",
+                reason=SOURCE_CIRCUIT_OPEN,
+                no_evidence=(ResourceExhausted, NoThreadFree),
             )
             if len(self._breakers) > _MAXIMUM_BREAKERS:
                 self._breakers.popitem(last=False)

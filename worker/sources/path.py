@@ -11,14 +11,13 @@ import errno
 import os
 import stat
 import unicodedata
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from worker.errors import CannotBeDone, TryLater, exhausted
 from worker.images.content import Content
 from worker.images.format import HEAD_BYTES
 from worker.settings import SourcesSettings
+from worker.sources.breaker import SourceFailed
 
 _SET_ROOTS = "add the directory to `sources.path_roots` in the settings if its files may be read"
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
@@ -28,22 +27,53 @@ _MALFORMED = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 def open_path(path: str, settings: SourcesSettings) -> Content:
     """The file at `path`: absolute, or relative to the first root that has it. Blocks; run it in a thread.
 
-    Raises CannotBeDone for what must not be read or is not a regular file of an allowed size, TryLater for what is
-    missing or not readable, ResourceExhausted when this machine has no descriptor left for it.
+    Raises the errors of `roots_of` and `open_below`, and TryLater for what is missing.
     """
-    roots = settings.path_roots
-    if not roots:
+    for root in roots_of(path, settings):
+        if (content := open_below(root, path, settings)) is not None:
+            return content
+    raise missing(path, settings)
+
+
+def roots_of(path: str, settings: SourcesSettings) -> list[str]:
+    """Where the file may be: the innermost root around an absolute path, or each in turn for a relative one.
+
+    Touches no file. Raises CannotBeDone for a path whose text alone leads out of the roots.
+    """
+    if not settings.path_roots:
         raise CannotBeDone(
             f"the file {path!r} may not be read: no directory is open to events; {_SET_ROOTS}", reason="path_no_roots"
         )
-    for candidate in (each for spelling in _spellings(path) for each in _candidates(spelling, roots)):
+    roots = list(dict.fromkeys(os.path.abspath(root) for root in settings.path_roots))
+    inside = [root for root in roots if _is_below(os.path.abspath(os.path.join(root, path)), root)]
+    if not inside:
+        _raise_outside(path)
+    return [max(inside, key=len)] if os.path.isabs(path) else inside
+
+
+def open_below(root: str, path: str, settings: SourcesSettings) -> Content | None:
+    """The file at `path` in one of `roots_of` it; None where it is missing there. Blocks; run it in a thread.
+
+    No other root is touched, unless a link leads there. Raises CannotBeDone for what must not be read or is not a
+    regular file of an allowed size, SourceFailed when the file server cannot read it, TryLater for what this service
+    may not read, ResourceExhausted when this machine has no descriptor left for it.
+    """
+    for spelling in _spellings(path):
+        candidate = spelling if os.path.isabs(spelling) else os.path.join(root, spelling)
         if (pinned := _pin(candidate, path)) is not None:
             try:
-                return _open_pinned(pinned, path, settings)
+                return _open_pinned(pinned, root, path, settings)
+            except OSError as error:
+                _raise_for(error, path)
             finally:
                 os.close(pinned)
-    below = ", ".join(map(str, roots))
-    raise TryLater(
+    return None
+
+
+def missing(path: str, settings: SourcesSettings) -> TryLater:
+    """The error of a file that is in none of the roots."""
+    below = ", ".join(map(str, settings.path_roots))
+    return TryLater(
         f"the file {path!r} is not there (looked below {below}); is the store mounted, has the file been moved?",
         reason="content_missing",
     )
@@ -52,18 +82,6 @@ def open_path(path: str, settings: SourcesSettings) -> Content:
 def _spellings(path: str) -> list[str]:
     """The path, then with its accents composed, and decomposed: a copy by way of macOS changes one into the other."""
     return list(dict.fromkeys((path, unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path))))
-
-
-def _candidates(path: str, roots: Sequence[Path]) -> Iterator[str]:
-    """The paths at which the file may be. A path whose text alone leads out of a root is never looked up."""
-    absolute = [os.path.abspath(root) for root in roots]
-    inside = [root for root in absolute if _is_below(os.path.abspath(os.path.join(root, path)), root)]
-    if not inside:
-        _raise_outside(path)
-    if os.path.isabs(path):
-        yield path
-    else:
-        yield from (os.path.join(root, path) for root in inside)
 
 
 def _pin(candidate: str, path: str) -> int | None:
@@ -77,9 +95,10 @@ def _pin(candidate: str, path: str) -> int | None:
         _raise_for(error, path)
 
 
-def _open_pinned(pinned: int, path: str, settings: SourcesSettings) -> Content:
+def _open_pinned(pinned: int, root: str, path: str, settings: SourcesSettings) -> Content:
     real = os.readlink(f"/proc/self/fd/{pinned}")
-    if not any(_is_below(real, os.path.realpath(root)) for root in settings.path_roots):
+    # Its own root first: looking at another would take a file down with that one's server.
+    if not any(_is_below(real, os.path.realpath(each)) for each in (root, *map(str, settings.path_roots))):
         _raise_outside(path)
     status = os.fstat(pinned)
     if not stat.S_ISREG(status.st_mode):
@@ -95,15 +114,12 @@ def _open_pinned(pinned: int, path: str, settings: SourcesSettings) -> Content:
             "(`sources.maximum_bytes`)",
             reason="content_too_large",
         )
+    fd = os.open(f"/proc/self/fd/{pinned}", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fd = os.open(f"/proc/self/fd/{pinned}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            head = os.pread(fd, HEAD_BYTES, 0)
-        except OSError:
-            os.close(fd)
-            raise
-    except OSError as error:
-        _raise_for(error, path)
+        head = os.pread(fd, HEAD_BYTES, 0)
+    except OSError:
+        os.close(fd)
+        raise
     return Content(fd, status.st_size, f"path {path}", head)
 
 
@@ -139,4 +155,5 @@ def _raise_for(error: OSError, path: str) -> NoReturn:
             f"the file {path!r} may not be read by this service's user: {error.strerror}; grant it read access",
             reason="content_refused",
         ) from error
-    raise TryLater(f"the file {path!r} cannot be read: {error.strerror}", reason="content_unreachable") from error
+    # EIO, ESTALE, ENOTCONN, EHOSTDOWN and the like: this says more of the file server than of the file.
+    raise SourceFailed(f"the file {path!r} cannot be read: {error.strerror}", reason="content_unreachable") from error

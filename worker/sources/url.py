@@ -61,7 +61,22 @@ class UrlFetcher:
             reraise=True,
         )
         deadline_s = asyncio.get_running_loop().time() + settings.total_timeout_s
-        return await retrying(self._fetch, url, settings, instance, deadline_s)
+        failed: SourceFailed | None = None
+
+        async def fetch() -> Content:
+            nonlocal failed
+            try:
+                return await self._fetch(url, settings, instance, deadline_s)
+            except SourceFailed as error:
+                failed = error
+                raise
+
+        try:
+            return await retrying(fetch)
+        except TryLater as error:
+            if failed is not None and not error.counted:
+                raise failed from None  # the circuit has opened meanwhile, but this URL was tried: that is an attempt
+            raise
 
     async def close(self) -> None:
         """Close every connection."""
@@ -195,8 +210,11 @@ def _check_status(status: int, headers: Mapping[str, str], url: httpx.URL) -> No
             f"{answer}: access refused; the url must hold all that is needed to fetch it, and must not have expired",
             reason="content_refused",
         )
-    if status in _TRANSIENT or status >= httpx.codes.INTERNAL_SERVER_ERROR:
-        raise TryLater(answer, reason=_STATUS, after_s=_retry_after_s(headers))
+    after_s = _retry_after_s(headers)
+    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        raise SourceFailed(answer, reason=_STATUS, after_s=after_s, at_once=after_s <= _MAXIMUM_PAUSE_S)
+    if status in _TRANSIENT:
+        raise TryLater(answer, reason=_STATUS, after_s=after_s)
     raise CannotBeDone(f"{answer}, which is no image", reason=_STATUS)
 
 

@@ -2,7 +2,8 @@
 
 A decoder works on one image at a time, so when it dies or hangs, that image is to blame. The image is tried once more,
 in a fresh decoder, and then fails by name; other images are not affected. A decoder that was killed from outside, by
-the kernel because a container had run out of memory for instance, shows nothing about its image, which is done again.
+the kernel because a container had run out of memory for instance, shows nothing about its image, which is done again;
+one that is always killed while others are done is to blame all the same (`kills_from_outside`).
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from worker.errors import CannotBeDone, TryLater, Unavailable
+from worker.errors import AutotagError, CannotBeDone, TryLater, Unavailable
 from worker.messages import ImageFacts
 from worker.operations import tracing
 from worker.settings import DecoderSettings, SourcesSettings
 from worker.supervision import packets
 from worker.supervision.child_handle import KILLED_FROM_OUTSIDE, ChildSpec
+from worker.supervision.kills_from_outside import KillsFromOutside
 from worker.supervision.lifecycle import Cause, Policy
 from worker.supervision.packets import Packet, ProtocolError
 from worker.supervision.pool import Observer, Pool, Recycling
@@ -44,9 +46,9 @@ _REASON = re.compile(r"image_[a-z_]{1,60}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAXIMUM_DEATHS = 2
 _MAXIMUM_KILLS_FROM_OUTSIDE = 3
-"""After as many an image waits: it may be what takes the memory that the container does not have."""
+"""After as many an image waits: it may be what takes the memory that the container does not have. After the wait, one
+more is enough."""
 
-_AFTER_KILLS_S = 60.0
 _RULE = RelaunchRule(maximum_number_of_relaunches=None, interval_s=60.0)
 """While decoders cannot start they are not ready and the delay grows, but they are never disabled: the next image may
 be a harmless one."""
@@ -83,9 +85,10 @@ class Decoded:
 
 
 class ImageKilledDecoder(CannotBeDone):
-    """The image killed its decoder twice. The attributes are evidence for the dead letter and for finding the file.
+    """The image killed its decoder twice, or its decoders alone are always killed from outside.
 
-    `stage` is what the decoder was doing: `inspect`, `decode` or `shrink`. `sha256` is the digest of the file.
+    The attributes are evidence for the dead letter and for finding the file. `stage` is what the decoder was doing:
+    `inspect`, `decode` or `shrink`. `sha256` is the digest of the file.
     """
 
     def __init__(self, message: str, *, cause: Cause, stage: str, sha256: str) -> None:
@@ -113,6 +116,7 @@ class DecoderPool(Pool):
         self._precedence = precedence or Precedence()
         self._waiting: FairQueue[_DecoderJob] = FairQueue(self._precedence, self._dispatch)
         self._suspects: deque[_DecoderJob] = deque()
+        self._killed = KillsFromOutside()
         settings = {
             name: getattr(options, name)
             for name in ("maximum_pixels", "maximum_bytes", "maximum_memory_bytes", "maximum_cpu_s", "sandbox")
@@ -199,11 +203,15 @@ class DecoderPool(Pool):
             raise CannotBeDone(message, reason="image_too_large_bytes")
         fds = [content.fd] if out_fd is None else [content.fd, out_fd]
         job = _DecoderJob(self._put_back, kind, packet, fds, self._options.timeout_s, image, turn)
+        job.kills_allowed = 1 if self._killed.knows(image) else _MAXIMUM_KILLS_FROM_OUTSIDE
         try:
             with self._precedence.present(job):
                 self._waiting.append(job)
                 self._dispatch_or_fail()
-                return await job.answer
+                facts = await job.answer
+                if kind != "inspect":  # that takes hardly any memory
+                    self._killed.on_done(image, job.kills)
+                return facts
         except asyncio.CancelledError:
             if job in self._suspects:
                 self._suspects.remove(job)
@@ -216,12 +224,35 @@ class DecoderPool(Pool):
             sha256 = await asyncio.to_thread(content.sha256)
             message = f"{image} killed its decoder twice ({kind}): {cause.message}; SHA-256 {sha256}"
             raise ImageKilledDecoder(message, cause=cause, stage=kind, sha256=sha256) from None
+        except _KilledFromOutsideError as error:
+            raise await self._after_kills(error.cause, kind, content, image) from None
+
+    async def _after_kills(self, cause: Cause, kind: str, content: Content, image: str) -> AutotagError:
+        """The image waits, or is to blame if only its own decoders are killed from outside, and always."""
+        this = self._killed.on_round(image)
+        if not this.to_blame:
+            message = f"{image}: its decoder was killed from outside (round {this.number}); the last: {cause.message}"
+            return TryLater(message, reason="decoder_killed_from_outside", after_s=this.wait_s, counted=False)
+        sha256 = await asyncio.to_thread(content.sha256)
+        message = (
+            f"{image} had its decoder killed from outside in {this.number} rounds ({kind}), while other images were "
+            f"done, {this.others} of them since the last: {cause.message}; SHA-256 {sha256}"
+        )
+        return ImageKilledDecoder(message, cause=cause, stage=kind, sha256=sha256)
 
 
-class _KilledTwiceError(Exception):
+class _DecoderKilledError(Exception):
     def __init__(self, cause: Cause) -> None:
         super().__init__(cause.message)
         self.cause = cause
+
+
+class _KilledTwiceError(_DecoderKilledError):
+    """By its image."""
+
+
+class _KilledFromOutsideError(_DecoderKilledError):
+    """As often as the image may have it done again at once."""
 
 
 class _DecoderJob:
@@ -246,7 +277,9 @@ class _DecoderJob:
         self.deaths = 0
         self.turn = turn
         self.queued_at_s = time.monotonic()
-        self._kills_from_outside = 0
+        self.kills = 0
+        """From outside."""
+        self.kills_allowed = _MAXIMUM_KILLS_FROM_OUTSIDE
         self._put_back = put_back
         self._kind = kind
         self._image = image
@@ -295,15 +328,11 @@ class _DecoderJob:
 
     def _on_child_killed_from_outside(self, cause: Cause) -> None:
         """Do the image again, but not for ever: at some point it waits."""
-        self._kills_from_outside += 1
-        if self._kills_from_outside < _MAXIMUM_KILLS_FROM_OUTSIDE:
+        self.kills += 1
+        if self.kills < self.kills_allowed:
             self.on_returned()
-            return
-        message = (
-            f"{self._image}: its decoder was killed from outside {self._kills_from_outside} times; the last: "
-            f"{cause.message}"
-        )
-        self.fail(TryLater(message, reason="decoder_killed_from_outside", after_s=_AFTER_KILLS_S, counted=False))
+        else:
+            self.fail(_KilledFromOutsideError(cause))
 
     def on_returned(self) -> None:
         """The decoder never began the image."""

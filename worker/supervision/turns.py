@@ -178,6 +178,10 @@ class TakingTurns(Generic[_T]):
         self._queues = {owner: queue} | self._queues
         self._number += 1
 
+    def bring_forward(self, owner: str) -> None:
+        """Make it the turn of an owner who has items here."""
+        self._queues = {owner: self._queues.pop(owner)} | self._queues
+
     def head(self) -> _T:
         """The next item. Raises StopIteration when there is none."""
         return next(iter(self._queues.values()))[0]
@@ -231,6 +235,7 @@ class FairQueue(Generic[_W]):
         self._live: TakingTurns[_W] = TakingTurns()
         self._bulk: TakingTurns[_W] = TakingTurns()
         self._overdue_from_s = 0.0
+        self._for_being_overdue = False
         self._known = Known()
 
     def __len__(self) -> int:
@@ -268,9 +273,12 @@ class FairQueue(Generic[_W]):
 
         Ask again after each `take`.
         """
+        self._for_being_overdue = False
         if not self._bulk:
             return (self._live, len(self._live)) if self._live else (None, 0)
-        if self._bulk_is_overdue():
+        if (overdue := self._overdue_owner()) is not None:
+            self._bulk.bring_forward(overdue)
+            self._for_being_overdue = True
             return self._bulk, 1
         if self._live:
             return self._live, len(self._live)
@@ -285,15 +293,18 @@ class FairQueue(Generic[_W]):
         item = lane.pop()
         if lane is self._bulk:
             self._precedence.bulk_begins(item)
-            if self._clock() - item.queued_at_s > OVERDUE_S:
+            if self._for_being_overdue or self._clock() - item.queued_at_s > OVERDUE_S:
+                self._for_being_overdue = False
                 self._overdue_from_s = self._clock() + _OVERDUE_INTERVAL_S
         return item
 
-    def _bulk_is_overdue(self) -> bool:
+    def _overdue_owner(self) -> str | None:
+        """Whose bulk image has waited for very long, if one may go before the live ones now."""
         now_s = self._clock()
-        return now_s >= self._overdue_from_s and any(
-            now_s - item.queued_at_s > OVERDUE_S for item in self._bulk.heads()
-        )
+        if now_s < self._overdue_from_s:
+            return None
+        oldest = min(self._bulk.heads(), key=lambda item: item.queued_at_s)
+        return oldest.turn.instance if now_s - oldest.queued_at_s > OVERDUE_S else None
 
     def _lane(self, item: _W) -> TakingTurns[_W]:
         return self._bulk if item.turn.bulk else self._live

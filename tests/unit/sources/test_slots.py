@@ -11,7 +11,7 @@ import pytest
 from tests.support.polling import eventually
 from worker.errors import CannotBeDone, TryLater
 from worker.sources import slots
-from worker.sources.blocking import BlockingCalls
+from worker.sources.blocking import BlockingCalls, NoThreadFree
 from worker.sources.breaker import SourceBreakers, SourceFailed
 from worker.sources.slots import FairSlots
 
@@ -174,9 +174,11 @@ async def test_calls_of_one_that_never_return_leave_threads_for_others() -> None
 
     try:
         await call("other")
-        for _ in range(10):
+        for _ in range(4):
             with pytest.raises(TimeoutError):
                 await call("hung")
+        with pytest.raises(NoThreadFree):
+            await call("hung")
         assert calls._busy == 4
         await call("other")
     finally:

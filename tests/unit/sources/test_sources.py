@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import gc
 import json
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,11 +19,12 @@ from tests.support.processes import open_descriptors
 from worker import sources
 from worker.errors import CannotBeDone, TryLater
 from worker.images.content import Content
-from worker.messages import read_event
+from worker.messages import Event, read_event
 from worker.settings import SourcesSettings
 from worker.sources import Sources
-from worker.sources.blocking import BlockingCalls
-from worker.sources.path import open_path
+from worker.sources.blocking import BlockingCalls, NoThreadFree
+from worker.sources.network import CheckedNetwork, system_resolver
+from worker.sources.path import open_below
 
 
 def descriptors() -> int:
@@ -79,11 +82,11 @@ async def test_a_file_server_that_hangs_delays_one_event_and_no_other(
     released = threading.Event()
     (tmp_path / "a").write_bytes(b"image")
 
-    def open_slowly(path: str, settings: SourcesSettings) -> Content:
+    def open_slowly(root: str, path: str, settings: SourcesSettings) -> Content | None:
         released.wait(20)
-        return open_path(path, settings)
+        return open_below(root, path, settings)
 
-    monkeypatch.setattr(sources, "open_path", open_slowly)
+    monkeypatch.setattr(sources, "open_below", open_slowly)
     before = descriptors()
     # When it is opened, then the call ends with the timeout
     with pytest.raises(TryLater, match="does the file server answer") as caught:
@@ -94,6 +97,128 @@ async def test_a_file_server_that_hangs_delays_one_event_and_no_other(
     await eventually(lambda: descriptors() <= before, "the descriptor is closed")
 
 
+def event_for(path: Path | str) -> Event:
+    return read_event(in_json({"path": str(path)}), "application/json", {"asset_id": "1"}, None).event
+
+
+class HungServer:
+    """What opens files: below the directory `hung` that lasts until the test lets go, and `opened` counts there."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.hangs = threading.Event()
+        self.opened = 0
+        self.hung, self.healthy, self.beside = (tmp_path / name for name in ("hung", "healthy", "hung-archive"))
+        for root in (self.hung, self.healthy, self.beside):
+            root.mkdir()
+            (root / f"in {root.name}").write_bytes(b"image")
+        self.sources = Sources(2, failures=3, circuit_open_s=0.01)
+        self.settings = SourcesSettings(path_roots=(self.hung, self.healthy, self.beside), total_timeout_s=0.2)
+        monkeypatch.setattr(sources, "open_below", self._open)
+
+    def _open(self, root: str, path: str, settings: SourcesSettings) -> Content | None:
+        if root == str(self.hung):
+            self.opened += 1
+            self.hangs.wait(30)
+        return open_below(root, path, settings)
+
+    async def read(self, path: Path | str, *, relative_to_hung: bool = True) -> bytes:
+        roots = self.settings.path_roots
+        settings = self.settings.model_copy(
+            update={"path_roots": roots if relative_to_hung else (*roots[1:], roots[0])}
+        )
+        with await self.sources.open_content(event_for(path), None, settings) as content:
+            return content.read()
+
+    async def may_be_probed(self) -> None:
+        circuit = self.sources._breakers.of("default", str(self.hung))
+        await eventually(lambda: circuit.half_open, "its circuit is half open")
+
+    async def fail(self, path: Path | str) -> TryLater:
+        with pytest.raises(TryLater) as caught:
+            await self.read(path)
+        return caught.value
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HungServer]:
+    server = HungServer(tmp_path, monkeypatch)
+    yield server
+    server.hangs.set()
+
+
+async def test_a_root_that_hangs_leaves_the_other_roots_of_the_same_instance_alone(server: HungServer) -> None:
+    # Given a root that hangs, and far more events for it than there are threads
+    errors = [await server.fail(server.hung / "a") for _ in range(15)]
+    await server.may_be_probed()
+    errors += [await server.fail(server.hung / "a") for _ in range(15)]
+    # Then the first ones are counted, and no more: the others are not tried
+    assert [error.counted for error in errors] == [True] * 3 + [False] * 27
+    assert {error.reason for error in errors[3:]} == {"source_circuit_open"}
+    assert server.opened == 3, "a call that hangs shows enough, and no probe takes one more thread"
+    # And other roots are as they were, also the one whose name begins with the same letters
+    assert await server.read(server.healthy / "in healthy") == b"image"
+    assert await server.read(server.beside / "in hung-archive") == b"image"
+    # When the server answers again, then its files are opened again
+    server.hangs.set()
+    await eventually(lambda: not server.sources._file_calls._busy, "the calls have come back")
+    assert await server.read(server.hung / "in hung") == b"image"
+
+
+async def test_a_relative_path_asks_the_roots_in_turn_and_none_that_comes_later(server: HungServer) -> None:
+    assert await server.read("in healthy", relative_to_hung=False) == b"image"
+    assert server.opened == 0
+    # A root that comes first may have the file: nobody knows while it hangs
+    assert [(await server.fail("in healthy")).counted for _ in range(4)] == [True, True, True, False]
+    assert await server.read("in healthy", relative_to_hung=False) == b"image"
+
+
+async def test_a_root_is_probed_beside_an_old_call_that_hangs(
+    server: HungServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(4):
+        await server.fail(server.hung / "a")
+    await server.may_be_probed()
+    monkeypatch.setattr(sources, "_PROBE_BESIDE_HUNG_S", 0.0)
+    await server.fail(server.hung / "a")
+    assert server.opened == 4, "what was detached never comes back, and another may be mounted in its place"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN])
+async def test_a_file_server_that_answers_with_errors_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    (tmp_path / "a").write_bytes(b"image")
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("worker.sources.path.os.readlink", fail)
+    errors = []
+    async with Sources(2, failures=3) as some:
+        for _ in range(5):
+            with pytest.raises(TryLater) as caught:
+                await some.open_content(event_for("a"), None, SourcesSettings(path_roots=(tmp_path,)))
+            errors.append(caught.value)
+    assert [(error.reason, error.counted) for error in errors] == [
+        *[("content_unreachable", True)] * 3,
+        *[("source_circuit_open", False)] * 2,
+    ]
+
+
+async def test_names_are_looked_up_again_when_threads_are_free_and_nobody_is_blamed_meanwhile() -> None:
+    released = threading.Event()
+    calls = BlockingCalls(1)
+    with pytest.raises(TimeoutError):
+        await calls.call(released.wait, timeout_s=0.01, discard=lambda _: None, holder="images.test")
+    with pytest.raises(TimeoutError):
+        await calls.call(released.wait, timeout_s=0.01, discard=lambda _: None, holder="images.test")
+    network = CheckedNetwork(system_resolver(calls), allow_private=True)
+    with pytest.raises(NoThreadFree) as caught:
+        await network.connect_tcp("images.test", 80)
+    released.set()
+    assert not caught.value.counted
+
+
 async def test_calls_that_never_come_back_are_bounded() -> None:
     # Given as many hung calls as are allowed
     released = threading.Event()
@@ -102,7 +227,7 @@ async def test_calls_that_never_come_back_are_bounded() -> None:
         with pytest.raises(TimeoutError):
             await calls.call(released.wait, timeout_s=0.01, discard=lambda _: None)
     # Then another one is refused at once
-    with pytest.raises(TimeoutError, match="every thread is taken"):
+    with pytest.raises(NoThreadFree, match="every thread"):
         await calls.call(lambda: True, timeout_s=60, discard=lambda _: None)
     # Until they come back
     released.set()
@@ -111,7 +236,7 @@ async def test_calls_that_never_come_back_are_bounded() -> None:
             try:
                 assert await calls.call(lambda: True, timeout_s=5, discard=lambda _: None)
                 break
-            except TimeoutError:
+            except NoThreadFree:
                 await asyncio.sleep(0.01)
 
 

@@ -121,6 +121,30 @@ async def test_a_bulk_image_that_has_waited_for_very_long_goes_first_but_only_on
     assert it.take() == "bulk2"
 
 
+async def test_one_instances_overdue_image_lets_no_fresh_bulk_of_others_go_before_live_ones() -> None:
+    it = Scenario()
+    it.add("old1", "old2", instance="old", bulk=True)
+    it.now_s += OVERDUE_S + 1
+    for number in range(50):
+        it.add("fresh", instance=f"other-{number}", bulk=True)
+    it.queue.put_back(it.add("put back", instance="another", bulk=True))
+    it.add("live1", "live2")
+    assert [it.take(), it.take()] == ["old1", "live1"]
+    it.now_s += 1.1
+    assert [it.take(), it.take()] == ["old2", "live2"]
+
+
+async def test_an_overdue_image_that_went_without_having_been_taken_holds_up_no_live_one() -> None:
+    it = Scenario()
+    it.add("old", instance="old", bulk=True)
+    it.now_s += OVERDUE_S + 1
+    it.add("live")
+    lane, number = it.queue.next_lane()  # as a child asks that turns out to have its hands full
+    assert lane is not None
+    assert (lane.head().name, number) == ("old", 1)
+    assert [it.take(), it.take()] == ["old", "live"]
+
+
 @pytest.mark.parametrize("bulk", [False, True])
 def test_images_that_are_put_back_go_first_and_in_their_order(bulk: bool) -> None:
     it = Scenario()

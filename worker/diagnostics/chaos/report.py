@@ -38,11 +38,11 @@ class ChaosReport:
     kills: dict[str, int] = field(default_factory=dict)
     kills_planned: dict[str, int] = field(default_factory=dict)
     impossible: dict[str, str] = field(default_factory=dict)
-    """Why a kind of fault that was asked for could not be injected here."""
+    """Why a kind of fault was not injected: it was left out, or that could not be done here."""
     took_part: dict[str, int] = field(default_factory=dict)
     """Events by tenant, lane, and how they carried their image."""
     missing: list[str] = field(default_factory=list)
-    """What took no part because it was not asked for, or nobody named it."""
+    """Who took no part because nobody named it: the run shows nothing about these."""
     longest_pause_s: float = 0.0
     exit_statuses: list[int | None] = field(default_factory=list)
     """Of the workers when they were stopped at the end; None: it did not stop in time and was killed."""
@@ -54,8 +54,13 @@ class ChaosReport:
 
     @property
     def sound(self) -> bool:
-        """Whether every event ended exactly once and as expected, and every fault that was asked for happened."""
+        """Whether every event ended exactly once and as expected, and every kind of fault happened as planned."""
         return not self.complaints
+
+    @property
+    def complete(self) -> bool:
+        """Whether everybody took part."""
+        return not self.missing
 
     @property
     def complaints(self) -> list[str]:
@@ -74,8 +79,8 @@ class ChaosReport:
         return found
 
     def as_json(self) -> dict[str, object]:
-        """Every field, `sound`, and why not."""
-        return asdict(self) | {"sound": self.sound, "complaints": self.complaints}
+        """Every field, `sound`, and why not, and `complete`."""
+        return asdict(self) | {"sound": self.sound, "complaints": self.complaints, "complete": self.complete}
 
 
 def report_of(
@@ -105,8 +110,8 @@ def report_of(
         without_model=ledger.without_model,
         waited_while_disabled=waited_while_disabled,
         flaws={flaw.value: len(flaws[flaw]) for flaw in Flaw},
-        kills={kind.value: kills.get(kind, 0) for kind in kills_planned},
-        kills_planned={kind.value: number for kind, number in kills_planned.items()},
+        kills={kind.value: kills.get(kind, 0) for kind in FaultKind},
+        kills_planned={kind.value: kills_planned.get(kind, 0) for kind in FaultKind},
         impossible={kind.value: why for kind, why in impossible.items()},
         took_part=_took_part(planned),
         missing=list(missing),

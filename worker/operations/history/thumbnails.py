@@ -18,6 +18,7 @@ from worker.errors import AutotagError
 from worker.images.content import Content
 from worker.images.requests import JpegLimits
 from worker.operations.history import History, Thumbnail
+from worker.supervision.turns import Turn
 
 if TYPE_CHECKING:
     from worker.supervision.decoder_pool import DecoderPool
@@ -30,6 +31,9 @@ THUMBNAIL = JpegLimits(maximum_bytes=24 << 10, maximum_width=192, maximum_height
 _CHECKS = 10
 _CHECK_INTERVAL_S = 0.2
 """Checks whether any image waits for a decoder; if so at the last one too, no thumbnail is made."""
+
+_LONGEST_S = 10.0
+"""For the decoder's turn and its work: less than what would let bulk work go before live images (`OVERDUE_S`)."""
 
 _MAXIMUM_PENDING = 12
 _MAXIMUM_PENDING_BYTES = 32 << 20
@@ -45,8 +49,11 @@ class Thumbnails:
         self._tasks: set[asyncio.Task[None]] = set()
         self._pending_bytes = 0
 
-    def request(self, content: Content, decoders: DecoderPool, asset: str) -> Thumbnail | None:
-        """The thumbnail of an image that has been tagged; None if results come too fast for people to follow."""
+    def request(self, content: Content, decoders: DecoderPool, asset: str, instance: str) -> Thumbnail | None:
+        """The thumbnail of an image that has been tagged; None if results come too fast for people to follow.
+
+        For the decoders it is bulk work of the event's instance, whether the image was live or not.
+        """
         thumbnail = self._history.results.admit(time.monotonic())
         if thumbnail is None or not self._enabled:
             return thumbnail
@@ -56,7 +63,8 @@ class Thumbnails:
             copy = replace(content, fd=os.dup(content.fd))
         except OSError:  # no descriptor left; the event that has just been tagged must not suffer for its thumbnail
             return thumbnail
-        task = asyncio.create_task(self._make(thumbnail, copy, decoders, asset), name="thumbnail")
+        turn = Turn(instance, bulk=True)
+        task = asyncio.create_task(self._make(thumbnail, copy, decoders, asset, turn), name="thumbnail")
         self._tasks.add(task)
         self._pending_bytes += copy.size_bytes
 
@@ -75,7 +83,9 @@ class Thumbnails:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _make(self, thumbnail: Thumbnail, content: Content, decoders: DecoderPool, asset: str) -> None:
+    async def _make(
+        self, thumbnail: Thumbnail, content: Content, decoders: DecoderPool, asset: str, turn: Turn
+    ) -> None:
         async with self._lock:
             for _ in range(_CHECKS):
                 if not decoders.waiting:
@@ -84,6 +94,7 @@ class Thumbnails:
             else:
                 return
             try:
-                thumbnail.jpeg = await decoders.shrink(content, THUMBNAIL, asset)
-            except (AutotagError, OSError) as error:
+                async with asyncio.timeout(_LONGEST_S):
+                    thumbnail.jpeg = await decoders.shrink(content, THUMBNAIL, asset, turn)
+            except (AutotagError, OSError) as error:  # a TimeoutError is an OSError
                 _log.debug("no thumbnail", asset_id=asset, error=str(error))

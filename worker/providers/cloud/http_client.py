@@ -181,7 +181,7 @@ def _patient_resolver(calls: BlockingCalls) -> Resolver:
         except ValueError:
             pass  # a name
         deadline_s = time.monotonic() + timeout_s / 2
-        while calls.is_full_for():
+        while calls.is_full_for(host):
             if time.monotonic() > deadline_s:
                 raise CallNotMade(f"too many names are being looked up to call {host}", reason="lookups_at_once")
             await asyncio.sleep(_LOOKUP_POLL_S)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from worker.cli.chaos import show
 from worker.diagnostics.chaos.judge import Flaw
 from worker.diagnostics.chaos.ledger import Ledger
 from worker.diagnostics.chaos.report import ChaosReport, report_of
@@ -340,6 +341,29 @@ def test_a_kind_of_kill_that_was_left_out_or_happened_less_than_asked_is_not_sou
     assert not found.sound
     (complaint,) = found.complaints
     assert f"{happened} of 2 faults of the kind {kind.value.replace('_', ' ')}" in complaint
+
+
+@pytest.mark.parametrize("kind", list(FaultKind))
+def test_a_kind_of_kill_that_was_not_planned_is_not_sound_and_says_why(scene: Scene, kind: FaultKind) -> None:
+    scene.end_all_but()
+    del scene.planned[kind], scene.kills[kind]
+    found = scene.report(impossible={kind: "it was left out on request"})
+    assert not found.sound
+    (complaint,) = found.complaints
+    assert complaint.startswith("0 of 0 faults")
+    assert complaint.endswith("it was left out on request")
+
+
+def test_somebody_who_took_no_part_leaves_the_run_sound_but_not_complete(
+    scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = scene.end_all_but().report(missing=["Google Cloud Vision", "images fetched by URL"])
+    assert (found.sound, found.complete, found.as_json()["complete"]) == (True, False, False)
+    show(found, as_json=False)
+    line = "sound, but not complete: no part was taken by Google Cloud Vision, images fetched by URL"
+    assert line in capsys.readouterr().out
+    show(scene.report(), as_json=False)
+    assert "complete" not in capsys.readouterr().out
 
 
 def test_a_kind_of_kill_that_cannot_be_injected_here_is_not_sound_and_says_why(scene: Scene) -> None:

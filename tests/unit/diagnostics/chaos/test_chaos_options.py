@@ -27,8 +27,9 @@ async def restart(_pause_s: float) -> bool:
 
 
 def test_what_is_not_named_takes_no_part_and_is_reported() -> None:
-    assert len(options().missing) == 4
+    assert len(options().missing) == 3
     assert FaultKind.BROKER not in options().kinds
+    assert "make chaos" in options().not_asked_for[FaultKind.BROKER]
     assert {tenant.name for tenant in options().tenants} == {"local", "strict", "switched-off"}
 
 
@@ -36,14 +37,14 @@ def test_with_everything_named_nothing_is_missing_and_every_kind_of_fault_is_ask
     named = options(
         google_endpoint="http://g", microsoft_endpoint="http://m", served="http://s", restart_broker=restart
     )
-    assert (named.missing, named.kinds) == ([], list(FaultKind))
+    assert (named.missing, named.not_asked_for, named.kinds) == ([], {}, list(FaultKind))
     assert {tenant.name for tenant in named.tenants} == {"local", "strict", "switched-off", "both", "cloud"}
 
 
 def test_a_kind_of_fault_that_is_left_out_is_not_asked_for_and_reported() -> None:
     without = options(left_out=frozenset({FaultKind.CONNECTION}))
     assert FaultKind.CONNECTION not in without.kinds
-    assert "faults of the kind connection" in without.missing
+    assert set(without.not_asked_for) == {FaultKind.CONNECTION, FaultKind.BROKER}
 
 
 def test_a_photograph_that_one_of_a_tenants_providers_does_not_tag_is_not_used_for_that_tenant() -> None:
