@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
@@ -88,11 +88,12 @@ class Batcher(Generic[_Item, _Result]):
             return await queued.future
         finally:
             queued.future.cancel()
+            if not queued.taken:
+                with suppress(ValueError):  # all of the queue may have been failed at once
+                    self._queue.remove(queued)
 
     def waited_s(self, now_s: float) -> float:
         """How long the first item has waited for a call."""
-        while self._queue and self._queue[0].future.done():
-            self._queue.popleft()
         return now_s - self._queue[0].since_s if self._queue else 0.0
 
     async def close(self) -> None:
@@ -126,10 +127,11 @@ class Batcher(Generic[_Item, _Result]):
             self._workers.discard(asyncio.current_task())
 
     async def _choose(self, held: AsyncExitStack) -> list[_Queued[_Item, _Result]]:
-        """The next batch, once there are a place for it, put into `held`, and a turn; empty if nobody waits."""
+        """The next batch, once there are a place for it, put into `held`, and a turn; if nobody waits, both are empty."""
         await held.enter_async_context(self._client.place(None))  # each item bounds its own wait
         await self._linger()
-        if not self._waiting():
+        self._drop_those_who_have_gone()
+        if not self._queue:
             return []
         try:
             await self._client.wait_for_turn()
@@ -158,8 +160,9 @@ class Batcher(Generic[_Item, _Result]):
             await asyncio.sleep(_LINGER_STEP_S)
             now_s = time.monotonic()
 
-    def _waiting(self) -> bool:
-        return any(not queued.future.done() for queued in self._queue)
+    def _drop_those_who_have_gone(self) -> None:
+        """Without this a worker would go round for items whose `submit` has not run since they were given up."""
+        self._queue = deque(queued for queued in self._queue if not queued.future.done())
 
     async def _send_batch(self, batch: list[_Queued[_Item, _Result]]) -> None:
         with ExitStack() as sending:
