@@ -109,11 +109,23 @@ class AccountClient:
             return self._paused(self._paused_until_s - now_s)
         if self.line_waited_s(now_s) > self.rules.longest_wait_s / 4:
             return self._share.no_place()
-        if (waiting := self._circuit.why_wait(now_s)) is not None:
-            return waiting
+        # The turn first: the circuit promises its only probe to nobody who would not get a turn.
         if self.turns is not None and not self.turns.promise(now_s):
             return self._no_turn(now_s)
+        if (waiting := self._circuit.why_wait(now_s)) is not None:
+            self.keep_promise()
+            return waiting
         return None
+
+    def let_in(self) -> None:
+        """An image may come in any case, since its answer may be there already; if not, it is expected at its turn."""
+        if self.turns is not None:
+            self.turns.promise(time.monotonic())
+
+    def keep_promise(self) -> None:
+        """One image that was promised a call has had its turn, or does not need it."""
+        if self.turns is not None:
+            self.turns.keep_promises(1)
 
     def line_waited_s(self, now_s: float) -> float:
         """How long the first of those who wait for a place has waited, or a call that others wait for has hung."""
@@ -178,18 +190,15 @@ class AccountClient:
     async def call(self, request: Callable[[], Awaitable[_T]], interest: Interest) -> _T:
         """All steps for one call with one image."""
         self.raise_if_blocked()
-        try:
-            async with self.place(self.rules.longest_wait_s / 2):
-                await self.wait_for_turn()
-                with interest.sending():
-                    reservation = await self.reserve(1)
-                    if not interest.wanted:
-                        await self.release(reservation)
-                        raise self.not_wanted()
-                    return await self.send(request, reservation)
-        finally:
-            if self.turns is not None:
-                self.turns.keep_promises(1)
+        async with self.place(self.rules.longest_wait_s / 2):
+            await self.wait_for_turn()
+            interest.turn_came()
+            with interest.sending():
+                reservation = await self.reserve(1)
+                if not interest.wanted:
+                    await self.release(reservation)
+                    raise self.not_wanted()
+                return await self.send(request, reservation)
 
     def too_long_in_line(self) -> CallNotMade:
         """The error for an image that has waited here for too long without a call."""

@@ -127,7 +127,7 @@ class Batcher(Generic[_Item, _Result]):
             self._workers.discard(asyncio.current_task())
 
     async def _choose(self, held: AsyncExitStack) -> list[_Queued[_Item, _Result]]:
-        """The next batch, once there are a place for it, put into `held`, and a turn; if nobody waits, both are empty."""
+        """The next batch, once there are a place for it, put into `held`, and a turn; without one, nobody waits."""
         await held.enter_async_context(self._client.place(None))  # each item bounds its own wait
         await self._linger()
         self._drop_those_who_have_gone()
@@ -138,17 +138,13 @@ class Batcher(Generic[_Item, _Result]):
         except AutotagError as error:
             everything = self._take_all()
             self._fail(everything, error)
-            self._keep_promises(len(everything))
             return []
         batch = self._next_batch()
-        self._keep_promises(len(batch))
+        for queued in batch:
+            queued.interest.turn_came()
         if not batch and self._client.turns is not None:  # who was there has gone during the wait
             self._client.turns.give_back()
         return batch
-
-    def _keep_promises(self, items: int) -> None:
-        if self._client.turns is not None:
-            self._client.turns.keep_promises(items)
 
     async def _linger(self) -> None:
         """Where turns are scarce, wait for the items that have been promised this one and are on their way."""

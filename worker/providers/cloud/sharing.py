@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
 
@@ -26,12 +26,18 @@ KEPT_S = 600.0
 3 KB."""
 
 
+def _nothing() -> None:
+    pass
+
+
 class Interest:
     """Who waits for the answer about one image, and whether a call for it is being made. This one is always wanted."""
 
     def __init__(self) -> None:
         self._sending = 0
         self._failed = False
+        self.turn_came: Callable[[], None] = _nothing
+        """Called when a call with the image has its turn, at each retry too."""
 
     @property
     def wanted(self) -> bool:
@@ -63,8 +69,9 @@ class Interest:
 class SharedCall(Interest):
     """The work on one image's answer, in a task of its own, and those who wait for it."""
 
-    def __init__(self, work: Callable[[Interest], Awaitable[Answer]]) -> None:
+    def __init__(self, work: Callable[[Interest], Awaitable[Answer]], whom: Hashable = None) -> None:
         super().__init__()
+        self.whom = whom
         self._callers = 0
         self._task = asyncio.create_task(self._run(work))
 
@@ -75,6 +82,11 @@ class SharedCall(Interest):
     def wanted(self) -> bool:
         """Whether anybody still waits."""
         return self._callers > 0
+
+    @property
+    def done(self) -> bool:
+        """Whether its task has ended."""
+        return self._task.done()
 
     @property
     def ended(self) -> bool:
@@ -119,21 +131,29 @@ class SharedCalls:
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
         self._calls: dict[Hashable, SharedCall] = {}
-        self._kept: OrderedDict[Hashable, tuple[Answer, float]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, tuple[Answer, float, Hashable]] = OrderedDict()
+        self._kept_for: Counter[Hashable] = Counter()
+        """How many answers are kept for whom: see `begin`."""
 
     def kept(self, key: Hashable) -> Answer | None:
         """An answer that has been paid for already."""
-        answer, until_s = self._kept.get(key, (None, 0.0))
+        if (call := self._calls.get(key)) is not None and call.done:
+            self._on_end(key, call)  # asked between the end of its task and the callbacks, which the loop runs later
+        answer, until_s, _ = self._kept.get(key, (None, 0.0, None))
         return answer if self._now_s() < until_s else None
+
+    def has_for(self, whom: Hashable) -> bool:
+        """Whether there may be an answer for `whom`, who can find out its key only at some expense."""
+        return whom in self._kept_for or any(call.whom == whom for call in self._calls.values())
 
     def running(self, key: Hashable) -> SharedCall | None:
         """The call to join, if there is one."""
         call = self._calls.get(key)
         return None if call is None or call.ended else call
 
-    def begin(self, key: Hashable, work: Callable[[Interest], Awaitable[Answer]]) -> SharedCall:
-        """Begin a call; others who ask for the same key meanwhile join it."""
-        call = self._calls[key] = SharedCall(work)
+    def begin(self, key: Hashable, work: Callable[[Interest], Awaitable[Answer]], whom: Hashable = None) -> SharedCall:
+        """Begin a call, for `whom`; others who ask for the same key meanwhile join it."""
+        call = self._calls[key] = SharedCall(work, whom)
         call.on_end(lambda: self._on_end(key, call))
         return call
 
@@ -142,13 +162,22 @@ class SharedCalls:
         await asyncio.gather(*(call.close() for call in tuple(self._calls.values())))
 
     def _on_end(self, key: Hashable, call: SharedCall) -> None:
-        if self._calls.get(key) is call:
-            del self._calls[key]
+        if self._calls.get(key) is not call:
+            return
+        del self._calls[key]
         if (answer := call.answer_to_keep()) is None:
             return
         if not call.wanted:
             _log.info("an answer came when nobody waited any more; it is kept for a redelivery", for_s=KEPT_S)
-        self._kept[key] = (answer, self._now_s() + KEPT_S)
-        self._kept.move_to_end(key)
-        if len(self._kept) > KEPT_ANSWERS:
-            self._kept.popitem(last=False)
+        now_s = self._now_s()
+        self._forget(key)
+        self._kept[key] = (answer, now_s + KEPT_S, call.whom)
+        self._kept_for[call.whom] += 1
+        while len(self._kept) > KEPT_ANSWERS or next(iter(self._kept.values()))[1] <= now_s:
+            self._forget(next(iter(self._kept)))
+
+    def _forget(self, key: Hashable) -> None:
+        if (kept := self._kept.pop(key, None)) is not None:
+            self._kept_for[kept[2]] -= 1
+            if not self._kept_for[kept[2]]:
+                del self._kept_for[kept[2]]

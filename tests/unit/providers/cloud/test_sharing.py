@@ -84,6 +84,22 @@ async def test_an_answer_that_came_when_nobody_waited_is_there_for_the_redeliver
     assert service.called == 1
 
 
+async def test_an_answer_is_there_from_the_moment_the_call_has_ended() -> None:
+    calls, service = SharedCalls(), Service()
+    first = ask(calls, service)
+    await eventually(lambda: service.called == 1, "it is called")
+    running = calls.running("k")
+    assert running is not None
+    await lost(first)
+    service.go_on.set()
+    # When the redelivery asks in the very step of the loop in which the call ends
+    while not running.ended:
+        await asyncio.sleep(0)
+    assert calls.kept("k") == ANSWER
+    assert await ask(calls, service) == ANSWER
+    assert service.called == 1
+
+
 async def test_no_further_attempt_is_begun_for_nobody() -> None:
     calls, service = SharedCalls(), Service(*[ServiceFailed("503", reason="service_failed")] * 4)
     first = ask(calls, service)
