@@ -18,6 +18,7 @@ from tests.support.fake_service import FakeService, Fault
 from tests.support.polling import eventually
 from worker.errors import AutotagError, TryLater, Unavailable
 from worker.images.content import Content
+from worker.images.requests import JpegLimits
 from worker.providers.base import Answer, Image
 from worker.providers.google_cloud_vision import GoogleCloudVision
 from worker.providers.microsoft_vision import MicrosoftVision
@@ -164,6 +165,28 @@ class TestEachImageIsPaidForOnce:
             assert (await first).suggestions
             assert len(service.calls) == 1
             assert await provider.calls_used("acme") == 1
+
+    async def test_an_answer_that_came_while_the_image_was_being_shrunk_is_taken(
+        self, service: FakeMicrosoft, tmp_path: Path
+    ) -> None:
+        jpeg, shrinking, go_on = picture(3, form="JPEG"), asyncio.Event(), asyncio.Event()
+
+        async def at_once(_limits: JpegLimits) -> bytes:
+            return jpeg
+
+        async def slowly(_limits: JpegLimits) -> bytes:
+            shrinking.set()
+            await go_on.wait()
+            return jpeg
+
+        data, instance = picture(3, (20, 20)), microsoft(service.url)
+        async with started(MicrosoftVision, tmp_path) as provider:
+            slow = asyncio.create_task(provider.tag(image_of(data, shrink=slowly), instance))
+            await shrinking.wait()
+            await provider.tag(image_of(data, shrink=at_once), instance)
+            go_on.set()
+            assert (await slow).suggestions
+        assert len(service.calls) == 1
 
     async def test_another_account_never_gets_the_answer(self, tmp_path: Path) -> None:
         with FakeMicrosoft("key-a", "key-b") as service:

@@ -20,7 +20,7 @@ from worker.errors import AutotagError, Misconfigured, TryLater, Unavailable
 from worker.providers.checks import CircuitState
 from worker.providers.cloud.budget import CallBudget, Reservation
 from worker.providers.cloud.circuit import Circuit
-from worker.providers.cloud.errors import MAY_HAVE_BEEN_BILLED, CallNotMade, RateLimited, ServiceFailed
+from worker.providers.cloud.errors import MAY_HAVE_BEEN_BILLED, NOT_WANTED, CallNotMade, RateLimited, ServiceFailed
 from worker.providers.cloud.observer import NO_OBSERVER, CallObserver
 from worker.providers.cloud.places import Places
 from worker.providers.cloud.sharing import Interest
@@ -207,7 +207,7 @@ class AccountClient:
 
     def not_wanted(self) -> CallNotMade:
         """The error for a call that nobody waits for any more."""
-        return CallNotMade(f"nobody waits for the answer of {self._name} any more", reason="not_wanted")
+        return CallNotMade(f"nobody waits for the answer of {self._name} any more", reason=NOT_WANTED)
 
     async def close(self) -> None:
         """Cancel the client's own tasks; this class has none."""

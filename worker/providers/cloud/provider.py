@@ -29,7 +29,7 @@ from worker.providers.cloud.account_client import Account, AccountClient, Accoun
 from worker.providers.cloud.budget import CallBudget, make_budget
 from worker.providers.cloud.cache import AnswerCache
 from worker.providers.cloud.check_image import GREY_SIDE, grey_png
-from worker.providers.cloud.errors import TIMED_OUT
+from worker.providers.cloud.errors import NOT_WANTED, TIMED_OUT
 from worker.providers.cloud.http_client import HttpClient, silence_http_libraries
 from worker.providers.cloud.payload import Payload, ServiceLimits, prepare_payload
 from worker.providers.cloud.places import Places
@@ -191,12 +191,16 @@ class CloudProvider(ABC, Generic[S, C]):
             return cached
         client = self._account_client(image.instance, section, endpoint)
         shared_as = (client.account, key)
-        if (kept := self._shared.kept(shared_as)) is not None:
-            return kept
-        call = self._shared.running(shared_as)
-        if call is None:
-            payload = await prepare_payload(image, endpoint.limits, resize=section.resize)
-            call = self._shared.running(shared_as)  # another may have begun it meanwhile
+        while True:
+            if (kept := self._shared.kept(shared_as)) is not None:
+                return kept
+            call = self._shared.running(shared_as)
+            if call is None:
+                payload = await prepare_payload(image, endpoint.limits, resize=section.resize)
+                # Another may have begun it, or even ended it, meanwhile.
+                if (kept := self._shared.kept(shared_as)) is not None:
+                    return kept
+                call = self._shared.running(shared_as)
             if call is None:
                 owned = payload.owned()
                 call = self._shared.begin(
@@ -207,13 +211,15 @@ class CloudProvider(ABC, Generic[S, C]):
                 call.on_end(owned.close)
                 call.turn_came = promised.pop_all().close  # does something once only
                 call.on_end(call.turn_came)
-        promised.close()  # who joins a call needs none
-        try:
-            return await call.answer()
-        except TryLater as error:
-            if not error.counted:
-                self._rules.observer.put_off(self.name, image.instance, error.reason)
-            raise
+            promised.close()  # who joins a call needs none
+            try:
+                return await call.answer()
+            except TryLater as error:
+                if error.reason == NOT_WANTED:  # it was joined at the moment when it was given up for want of anybody
+                    continue
+                if not error.counted:
+                    self._rules.observer.put_off(self.name, image.instance, error.reason)
+                raise
 
     async def _call(
         self, client: C, endpoint: Endpoint, section: S, payload: Payload, key: str, interest: Interest

@@ -73,6 +73,8 @@ class SharedCall(Interest):
         super().__init__()
         self.whom = whom
         self._callers = 0
+        self._called_off = False
+        """Not `Task.cancelling()`: timeouts and anyio's scopes, as while connecting, cancel a task that goes on."""
         self._task = asyncio.create_task(self._run(work))
 
     async def _run(self, work: Callable[[Interest], Awaitable[Answer]]) -> Answer:
@@ -91,7 +93,7 @@ class SharedCall(Interest):
     @property
     def ended(self) -> bool:
         """Whether there is nothing to join any more."""
-        return self._task.done() or self._task.cancelling() > 0
+        return self._task.done() or self._called_off
 
     async def answer(self) -> Answer:
         """Wait for the answer. Raises the error of the call. When the last who waits is cancelled, no call is begun."""
@@ -101,7 +103,7 @@ class SharedCall(Interest):
         finally:
             self._callers -= 1
             if not self.wanted and not self._sending:
-                self._task.cancel()
+                self._call_off()
         if self._task.cancelled():
             raise stopping()
         if (error := self._task.exception()) is not None:
@@ -121,8 +123,12 @@ class SharedCall(Interest):
 
     async def close(self) -> None:
         """Break the call off; those who wait get TryLater."""
-        self._task.cancel()
+        self._call_off()
         await asyncio.wait({self._task})
+
+    def _call_off(self) -> None:
+        self._called_off = True
+        self._task.cancel()
 
 
 class SharedCalls:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -97,6 +98,28 @@ async def test_an_answer_is_there_from_the_moment_the_call_has_ended() -> None:
         await asyncio.sleep(0)
     assert calls.kept("k") == ANSWER
     assert await ask(calls, service) == ANSWER
+    assert service.called == 1
+
+
+async def test_a_call_is_joined_while_a_timeout_or_a_scope_within_it_ends_by_cancelling() -> None:
+    calls, service = SharedCalls(), Service()
+
+    async def work(interest: Interest) -> Answer:
+        task = asyncio.current_task()
+        assert task is not None
+        with interest.sending():
+            task.cancel()  # as anyio does at the end of a task group
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+            answer = await service.call(interest)
+            task.uncancel()
+        return answer
+
+    calls.begin("k", work)
+    await eventually(lambda: service.called == 1, "it is called")
+    again = ask(calls, service)
+    service.go_on.set()
+    assert await again == ANSWER
     assert service.called == 1
 
 
