@@ -21,6 +21,10 @@ from worker.supervision.shares import Shares
 T = TypeVar("T")
 
 
+class ThreadsTaken(TimeoutError):
+    """The call was not made: the threads, or the holder's share of them, are busy."""
+
+
 class BlockingCalls:
     """Runs at most `limit` blocking calls at once, including abandoned ones.
 
@@ -42,13 +46,13 @@ class BlockingCalls:
     ) -> T:
         """Call `function` in a thread and return its result. Raises what it raises.
 
-        Raises TimeoutError when the call takes too long, or at once when the threads, or the holder's share of them,
-        are busy. `discard` gets a result that arrives after the timeout. Raises ResourceExhausted when no thread can be
-        started.
+        Raises TimeoutError when the call takes too long, or ThreadsTaken, at once, when the threads, or the holder's
+        share of them, are busy. `discard` gets a result that arrives after the timeout. Raises ResourceExhausted when
+        no thread can be started.
         """
         self._share.known.see(holder, time.monotonic())
         if self.is_full_for(holder):
-            raise TimeoutError("every thread is taken by a call that has not come back")
+            raise ThreadsTaken("every thread is taken by a call that has not come back")
         self._have_thread()
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[T] = loop.create_future()
