@@ -34,7 +34,7 @@ from worker.providers.cloud.http_client import HttpClient, silence_http_librarie
 from worker.providers.cloud.payload import Payload, ServiceLimits, prepare_payload
 from worker.providers.cloud.places import Places
 from worker.providers.cloud.retries import RetryPolicy, call_with_retries
-from worker.providers.cloud.sharing import Interest, SharedCalls
+from worker.providers.cloud.sharing import Interest, SharedCalls, kept_s
 from worker.providers.registry import ProviderContext
 from worker.settings import DEFAULTS, InstanceSettings
 from worker.settings.instance import CloudSettings
@@ -100,7 +100,7 @@ class CloudProvider(ABC, Generic[S, C]):
         )
         self._budget = make_budget(context.settings)
         self._places = Places(shared=cloud.maximum_connections, each=cloud.maximum_calls_at_once)
-        self._shared = SharedCalls()
+        self._shared = SharedCalls(kept_s(context.settings))
         self._cache_dir = context.cache_dir / "cloud-answers" / self.name
         self._cache: AnswerCache | None = None
         self._http_client: HttpClient | None = None

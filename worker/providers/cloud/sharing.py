@@ -17,13 +17,20 @@ import structlog
 
 from worker.providers.base import Answer
 from worker.providers.cloud.errors import NotTried, copy_of, stopping
+from worker.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
 KEPT_ANSWERS = 1024
-KEPT_S = 600.0
-"""How many answers of one service are kept, and how long. A lost delivery is back in seconds; each answer takes about
-3 KB."""
+"""How many answers of one service are kept; each takes about 3 KB."""
+
+_MARGIN_S = 300.0
+"""An event that comes back also waits in its queue, and its image is fetched."""
+
+
+def kept_s(settings: Settings) -> float:
+    """How long answers are kept, in seconds: for longer than an event may be away that comes back for one."""
+    return max(*settings.retry.delays_s, settings.amqp.hold_s) + _MARGIN_S
 
 
 def _nothing() -> None:
@@ -134,7 +141,8 @@ class SharedCall(Interest):
 class SharedCalls:
     """The calls to one service that are being worked on, and its latest answers, by account and content."""
 
-    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, kept_s: float, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._kept_s = kept_s
         self._now_s = now_s
         self._calls: dict[Hashable, SharedCall] = {}
         self._kept: OrderedDict[Hashable, tuple[Answer, float, Hashable]] = OrderedDict()
@@ -174,10 +182,10 @@ class SharedCalls:
         if (answer := call.answer_to_keep()) is None:
             return
         if not call.wanted:
-            _log.info("an answer came when nobody waited any more; it is kept for a redelivery", for_s=KEPT_S)
+            _log.info("an answer came when nobody waited any more; it is kept for a redelivery", for_s=self._kept_s)
         now_s = self._now_s()
         self._forget(key)
-        self._kept[key] = (answer, now_s + KEPT_S, call.whom)
+        self._kept[key] = (answer, now_s + self._kept_s, call.whom)
         self._kept_for[call.whom] += 1
         while len(self._kept) > KEPT_ANSWERS or next(iter(self._kept.values()))[1] <= now_s:
             self._forget(next(iter(self._kept)))
