@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 import structlog
 from pydantic import SecretStr
 
-from worker.errors import AutotagError, Misconfigured, TryLater, Unavailable
+from worker.errors import AutotagError, Misconfigured, ResourceExhausted, TryLater, Unavailable
 from worker.providers.checks import CircuitState
 from worker.providers.cloud.budget import CallBudget, Reservation
 from worker.providers.cloud.circuit import Circuit
@@ -65,8 +65,15 @@ class AccountRules:
     observer: CallObserver = NO_OBSERVER
 
 
+@dataclass(slots=True)
+class HeldTurn:
+    """A turn for a call, and whether the call has been made."""
+
+    used: bool = False
+
+
 class AccountClient:
-    """Makes the calls of one account. The steps, in this order: `place`, `wait_for_turn`, `reserve`, `send`."""
+    """Makes the calls of one account. The steps, in this order: `place`, `turn`, `reserve`, `send`."""
 
     images_per_call: ClassVar[int] = 1
 
@@ -141,31 +148,34 @@ class AccountClient:
             raise type(self._refusal)(str(self._refusal), reason=self._refusal.reason)
         self._circuit.raise_if_open()
 
-    async def wait_for_turn(self) -> None:
-        """Wait until pause and rate allow a call.
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[HeldTurn]:
+        """Wait until pause and rate allow a call, and hold this turn during the block; unused, it is given back.
 
         Raises CallNotMade while the circuit is open, or for a pause or a turn that is too long to wait for here, and
         the recent Misconfigured or Unavailable for a refused account.
         """
         self.raise_if_blocked()
+        await self._wait_while_paused()
+        now_s = time.monotonic()
+        wait_s = 0.0 if self.turns is None else self.turns.take(now_s)
+        if wait_s is None:
+            raise self._no_turn(now_s)
+        held = HeldTurn()
+        try:
+            await asyncio.sleep(wait_s)
+            await self._wait_while_paused()  # one may have begun meanwhile
+            self.raise_if_blocked()
+            yield held
+        finally:
+            if self.turns is not None and not held.used:
+                self.turns.give_back()
+
+    async def _wait_while_paused(self) -> None:
         while (left_s := self._paused_until_s - time.monotonic()) > 0:  # another call may extend the pause meanwhile
             if left_s > self.rules.longest_pause_s:
                 raise self._paused(left_s)
             await asyncio.sleep(left_s)
-        if self.turns is not None:
-            await self._take_turn(self.turns)
-        self.raise_if_blocked()  # the state may have changed while waiting
-
-    async def _take_turn(self, turns: Turns) -> None:
-        now_s = time.monotonic()
-        wait_s = turns.take(now_s)
-        if wait_s is None:
-            raise self._no_turn(now_s)
-        try:
-            await asyncio.sleep(wait_s)
-        except asyncio.CancelledError:
-            turns.give_back()
-            raise
 
     async def reserve(self, calls: int) -> Reservation | None:
         """Reserve up to `calls` calls of this month; None without a limit. Raises Unavailable if none is left."""
@@ -187,18 +197,23 @@ class AccountClient:
             after_s=self._budget.renews_in_s(),
         )
 
-    async def call(self, request: Callable[[], Awaitable[_T]], interest: Interest) -> _T:
-        """All steps for one call with one image."""
+    async def call(
+        self,
+        read: Callable[[], Awaitable[bytes]],
+        request: Callable[[bytes], Awaitable[_T]],
+        interest: Interest,
+    ) -> _T:
+        """All steps for one call with one image, which is read when it has its turn. Raises what `read` raises too."""
         self.raise_if_blocked()
-        async with self.place(self.rules.longest_wait_s / 2):
-            await self.wait_for_turn()
+        async with self.place(self.rules.longest_wait_s / 2), self.turn() as turn:
             interest.turn_came()
+            data = await read()
             with interest.sending():
                 reservation = await self.reserve(1)
                 if not interest.wanted:
                     await self.release(reservation)
                     raise self.not_wanted()
-                return await self.send(request, reservation)
+                return await self.send(lambda: request(data), reservation, turn)
 
     def too_long_in_line(self) -> CallNotMade:
         """The error for an image that has waited here for too long without a call."""
@@ -212,15 +227,17 @@ class AccountClient:
     async def close(self) -> None:
         """Cancel the client's own tasks; this class has none."""
 
-    async def send(self, request: Callable[[], Awaitable[_T]], reservation: Reservation | None) -> _T:
+    async def send(self, request: Callable[[], Awaitable[_T]], reservation: Reservation | None, turn: HeldTurn) -> _T:
         """Make the call. Its outcome updates the pause and the circuit; calls that were not billed are released.
 
         Raises what `request` raises, or CallNotMade while the circuit is open.
         """
         started_s = time.monotonic()
+        turn.used = True
         try:
             result = await self._circuit.call(request)
         except AutotagError as error:
+            turn.used = not isinstance(error, CallNotMade | ResourceExhausted)
             if not isinstance(error, CallNotMade):
                 self._notify_observer(error.reason, started_s)
                 self._share.answered(not isinstance(error, ServiceFailed))

@@ -21,14 +21,26 @@ from worker.providers.cloud.sharing import Interest
 
 pytestmark = pytest.mark.timeout(20)  # one that goes round in the loop would not come to an end
 
-Send = Callable[[list[str]], Awaitable[list[str | AutotagError]]]
+Send = Callable[[list[tuple[str, bytes]]], Awaitable[list[str | AutotagError]]]
 
 
-def batcher(send: Send, *, calls: int = 1, items: int = 16, longest_wait_s: float = 0.2) -> Batcher[str, str]:
-    rules = AccountRules(calls, longest_wait_s, (1.0,), 5, 10, 10, 10)
-    account = Account("google", "acme", "https://it", SecretStr("k"), None, 100)
-    client = AccountClient(account, rules, CountingBudget(), Places(shared=32, each=4))
-    return Batcher(client, send, BatchLimits(items, 1_000_000), maximum_calls=calls)
+async def read(item: str) -> bytes:
+    if item == "bad":
+        raise OSError(5, "Input/output error")
+    return item.encode()
+
+
+def client_of(
+    budget: CountingBudget, *, calls: int = 1, rate: float | None = None, wait_s: float = 0.2
+) -> AccountClient:
+    rules = AccountRules(calls, wait_s, (1.0,), 5, 10, 10, 10)
+    account = Account("google", "acme", "https://it", SecretStr("k"), rate, 100)
+    return AccountClient(account, rules, budget, Places(shared=32, each=4))
+
+
+def batcher(send: Send, *, calls: int = 1, items: int = 16) -> Batcher[str, str]:
+    client = client_of(CountingBudget(), calls=calls)
+    return Batcher(client, read, send, BatchLimits(items, 1_000_000), maximum_calls=calls)
 
 
 async def submit(it: Batcher[str, str], item: str) -> Any:
@@ -51,7 +63,7 @@ class Hung:
     def __init__(self) -> None:
         self.go_on = asyncio.Event()
 
-    async def send(self, items: list[str]) -> list[str | AutotagError]:
+    async def send(self, items: list[tuple[str, bytes]]) -> list[str | AutotagError]:
         await self.go_on.wait()
         return [ServiceFailed("no answer", reason="timed_out") for _ in items]
 
@@ -82,3 +94,89 @@ async def test_after_a_hung_call_and_a_few_events_there_is_silence(calls: int, e
     hung.go_on.set()
     await asyncio.wait(submitted)
     await has_ended(it)
+
+
+async def answer(items: list[tuple[str, bytes]]) -> list[str | AutotagError]:
+    return [f"{item}: {data.decode()}" for item, data in items]
+
+
+async def test_one_that_cannot_be_read_fails_alone_and_books_nothing() -> None:
+    budget = CountingBudget()
+    client = client_of(budget, rate=1000)
+    it: Batcher[str, str] = Batcher(client, read, answer, BatchLimits(16, 1_000_000), maximum_calls=1)
+    interests = {name: Interest() for name in ("a", "bad", "b")}
+    outcomes = await asyncio.gather(
+        *(it.submit(name, 1, interest) for name, interest in interests.items()), return_exceptions=True
+    )
+    assert outcomes[::2] == ["a: a", "b: b"]
+    assert isinstance(outcomes[1], OSError)
+    assert budget.calls == 2
+    assert [interest.tried for interest in interests.values()] == [False, True, False]
+    # And where there is no other, no call is made at all
+    with pytest.raises(OSError, match="Input/output"):
+        await it.submit("bad", 1, Interest())
+    assert budget.calls == 2
+
+
+class Gone(Interest):
+    """Nobody waits any more."""
+
+    @property
+    def wanted(self) -> bool:
+        return False
+
+
+def turns_taken(client: AccountClient) -> bool:
+    assert client.turns is not None
+    return client.turns.wait_s(time.monotonic()) > 0
+
+
+async def fail_to_read() -> bytes:
+    raise OSError(5, "Input/output error")
+
+
+async def read_well() -> bytes:
+    return b"an image"
+
+
+async def request(_data: bytes) -> str:
+    return "an answer"
+
+
+@pytest.mark.parametrize("why", ["unreadable", "not wanted", "no budget", "cancelled"])
+async def test_a_turn_without_a_call_is_given_back(why: str) -> None:
+    budget = CountingBudget()
+    budget.broken = why == "no budget"
+    client = client_of(budget, rate=0.01, wait_s=500)
+    interest = Gone() if why == "not wanted" else Interest()
+    hang = asyncio.Event()
+
+    async def hangs() -> bytes:
+        await hang.wait()
+        return b""
+
+    how = {"unreadable": fail_to_read, "cancelled": hangs}.get(why, read_well)
+    call = asyncio.create_task(client.call(how, request, interest))
+    if why == "cancelled":
+        await eventually(lambda: turns_taken(client), "the turn is taken")
+        call.cancel()
+    await asyncio.wait({call})
+    assert call.cancelled() or call.exception() is not None
+    assert not turns_taken(client)
+    assert budget.calls == 0
+    # While a call that is made uses its turn
+    budget.broken = False
+    assert await client_of(budget, rate=0.01).call(read_well, request, Interest()) == "an answer"
+
+
+async def test_a_turn_for_a_batch_that_cannot_be_read_or_booked_is_given_back() -> None:
+    budget = CountingBudget()
+    client = client_of(budget, rate=0.01)
+    it: Batcher[str, str] = Batcher(client, read, answer, BatchLimits(16, 1_000_000), maximum_calls=1)
+    with pytest.raises(OSError, match="Input/output"):
+        await it.submit("bad", 1, Interest())
+    budget.broken = True
+    with pytest.raises(AutotagError):
+        await it.submit("a", 1, Interest())
+    await eventually(lambda: not it._workers, "the worker has ended")
+    assert not turns_taken(client)

@@ -32,7 +32,7 @@ async def test_a_lookup_waits_for_its_hosts_share_of_the_threads(name_server: th
     calls = BlockingCalls(4)
     resolve = _patient_resolver(calls)
     # Given more lookups of one name than it may have threads, and another name that is known
-    lookups = [asyncio.create_task(resolve(host, 443, 20)) for host in ["other.example"] + ["vision.example"] * 8]
+    lookups = [asyncio.ensure_future(resolve(host, 443, 20)) for host in ["other.example"] + ["vision.example"] * 8]
     await eventually(lambda: calls.is_full_for("vision.example"), "its share is taken")
     await asyncio.sleep(0)
     assert not any(lookup.done() for lookup in lookups)
@@ -43,6 +43,6 @@ async def test_a_lookup_waits_for_its_hosts_share_of_the_threads(name_server: th
 @pytest.mark.usefixtures("name_server")
 async def test_one_that_found_no_thread_in_time_is_a_call_that_was_not_made() -> None:
     resolve = _patient_resolver(BlockingCalls(2))
-    lookups = [asyncio.create_task(resolve("vision.example", 443, 0.6)) for _ in range(4)]
+    lookups = [asyncio.ensure_future(resolve("vision.example", 443, 0.6)) for _ in range(4)]
     outcomes = await asyncio.gather(*lookups, return_exceptions=True)
     assert sorted(type(each).__name__ for each in outcomes) == [CallNotMade.__name__] * 2 + ["TimeoutError"] * 2
