@@ -29,6 +29,9 @@ from worker.providers.cloud.turns import Turns
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 
+_BUDGET_TRIED_AGAIN_S = 10.0
+"""A budget that could not be used costs each image that tries it some seconds, and a fetch before."""
+
 _BUDGET_LOOKED_AT_AGAIN_S = 60.0
 """A budget that was used up may be larger meanwhile: another process has released calls."""
 
@@ -95,10 +98,13 @@ class AccountClient:
             )
         )
         self._paused_until_s = 0.0
+        self._paused_because = ""
         self._rate_limits_in_a_row = 0
         self._refusal: Misconfigured | Unavailable | None = None
         self._refused_until_s = 0.0
         self._budget_used_up_until_s = 0.0
+        self._budget_failure: TryLater | None = None
+        self._budget_unusable_until_s = 0.0
 
     @property
     def circuit_state(self) -> CircuitState:
@@ -112,6 +118,8 @@ class AccountClient:
             return Unavailable(str(self._refusal), reason=self._refusal.reason, after_s=self._refused_until_s - now_s)
         if now_s < self._budget_used_up_until_s:
             return self.budget_exhausted()
+        if (unusable := self._budget_unusable(now_s)) is not None:
+            return unusable
         if self._paused_until_s - now_s > self.rules.longest_wait_s:
             return self._paused(self._paused_until_s - now_s)
         if self.line_waited_s(now_s) > self.rules.longest_wait_s / 4:
@@ -178,15 +186,31 @@ class AccountClient:
             await asyncio.sleep(left_s)
 
     async def reserve(self, calls: int) -> Reservation | None:
-        """Reserve up to `calls` calls of this month; None without a limit. Raises Unavailable if none is left."""
+        """Reserve up to `calls` calls of this month; None without a limit. Raises Unavailable if none is left.
+
+        Raises TryLater, uncounted, if calls can't be counted now, or could not be a moment ago.
+        """
         limit = self.account.calls_per_month
         if limit is None:
             return None
-        reservation = await self._budget.reserve(self.account.provider, self.account.instance, calls, limit)
+        if (unusable := self._budget_unusable(time.monotonic())) is not None:
+            raise unusable
+        try:
+            reservation = await self._budget.reserve(self.account.provider, self.account.instance, calls, limit)
+        except TryLater as error:
+            self._budget_failure = error
+            self._budget_unusable_until_s = time.monotonic() + _BUDGET_TRIED_AGAIN_S
+            raise
         if reservation.calls == 0:
             self._budget_used_up_until_s = time.monotonic() + min(_BUDGET_LOOKED_AT_AGAIN_S, self._budget.renews_in_s())
             raise self.budget_exhausted()
         return reservation
+
+    def _budget_unusable(self, now_s: float) -> TryLater | None:
+        error, left_s = self._budget_failure, self._budget_unusable_until_s - now_s
+        if error is None or left_s <= 0:
+            return None
+        return TryLater(str(error), reason=error.reason, after_s=left_s, counted=error.counted)
 
     def budget_exhausted(self) -> Unavailable:
         """The error for an image when no call is left this month."""
@@ -267,7 +291,9 @@ class AccountClient:
             # Without a wait that the service asks for, one of our own that grows: else each event would ask in vain.
             self._rate_limits_in_a_row += 1
             own_s = min(self.rules.longest_pause_s, 2.0 ** min(self._rate_limits_in_a_row, 16))
-            self._paused_until_s = max(self._paused_until_s, time.monotonic() + (error.after_s or own_s))
+            self._pause(error.after_s or own_s, error.reason)
+        elif isinstance(error, ServiceFailed) and error.after_s > 0:
+            self._pause(error.after_s, error.reason)
         elif isinstance(error, Misconfigured | Unavailable):
             # A whole library may be queued: one refused call now and then is enough to notice that the key works again.
             self._refusal = error
@@ -280,8 +306,13 @@ class AccountClient:
                 error=str(error),
             )
 
+    def _pause(self, for_s: float, reason: str) -> None:
+        until_s = time.monotonic() + for_s
+        if until_s > self._paused_until_s:
+            self._paused_until_s, self._paused_because = until_s, reason
+
     def _paused(self, left_s: float) -> CallNotMade:
-        return CallNotMade(f"{self._name} asked for a pause", reason="quota_exhausted", after_s=left_s)
+        return CallNotMade(f"{self._name} asked for a pause", reason=self._paused_because, after_s=left_s)
 
     def _no_turn(self, now_s: float) -> CallNotMade:
         assert self.turns is not None  # noqa: S101 - without a rate every call has its turn
