@@ -20,6 +20,7 @@ from worker.errors import AutotagError, TryLater, Unavailable
 from worker.images.content import Content
 from worker.images.requests import JpegLimits
 from worker.providers.base import Answer, Image
+from worker.providers.cloud.cache import AnswerCache
 from worker.providers.google_cloud_vision import GoogleCloudVision
 from worker.providers.microsoft_vision import MicrosoftVision
 from worker.settings import InstanceSettings
@@ -186,6 +187,25 @@ class TestEachImageIsPaidForOnce:
             await provider.tag(image_of(data, shrink=at_once), instance)
             go_on.set()
             assert (await slow).suggestions
+        assert len(service.calls) == 1
+
+    async def test_an_answer_is_kept_whose_caller_goes_while_it_is_written_to_the_cache(
+        self, service: FakeMicrosoft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        writing, go_on = asyncio.Event(), asyncio.Event()
+
+        async def never_ready(_cache: AnswerCache, _key: str, _answer: Answer) -> None:
+            writing.set()
+            await go_on.wait()
+
+        monkeypatch.setattr(AnswerCache, "put", never_ready)
+        async with started(MicrosoftVision, tmp_path, cache={"enabled": True}) as provider:
+            task = asyncio.create_task(provider.tag(image_of(picture()), microsoft(service.url)))
+            await writing.wait()
+            await lose(task)
+            again = asyncio.create_task(provider.tag(image_of(picture()), microsoft(service.url)))
+            go_on.set()
+            assert (await again).suggestions
         assert len(service.calls) == 1
 
     async def test_another_account_never_gets_the_answer(self, tmp_path: Path) -> None:

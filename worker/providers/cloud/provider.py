@@ -243,7 +243,8 @@ class CloudProvider(ABC, Generic[S, C]):
         if answer.note is not None:
             _log.warning("answer is not whole", provider=self.name, asset_id=image.asset_id, note=answer.note)
         elif self._cache is not None:
-            await self._cache.put(key, answer)
+            with interest.sending():  # what has been paid for is not called off while it is written
+                await self._cache.put(key, answer)
         return answer
 
     async def start(self) -> None:

@@ -1,4 +1,4 @@
-"""Batches: whoever gives up leaves the queue, and a failure costs only those whom it concerns."""
+"""Batches: those who give up leave the queue, and a failure costs only those whom it concerns."""
 
 from __future__ import annotations
 
