@@ -108,14 +108,9 @@ class Engine:
                 options, observe=observe, on_batch=metrics.children.on_batch, precedence=self._precedence
             )
             self._local = TensorFlow(package, self.model)
-        if (
-            beside is not None
-            and same("cloud", "models")
-            and enabled_names(beside._settings) == enabled_names(settings)
-        ):
-            self._others = beside._others
-        else:
-            self._others = tuple(make_enabled(settings, metrics.cloud))
+        # Each that goes on keeps its pauses, circuits and paid answers, also where another is switched on or off.
+        reuse = beside._others if beside is not None and same("cloud", "models") else ()
+        self._others = tuple(make_enabled(settings, metrics.cloud, reuse))
         local: tuple[Provider, ...] = () if self._local is None else (self._local,)
         self.providers: tuple[Provider, ...] = (*local, *self._others)
         self.tagger = Tagger(self.decoders, self.providers, metrics)

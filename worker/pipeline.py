@@ -266,10 +266,14 @@ class Pipeline:
             context.on_published(replies)
 
         waiting = engine.tagger.who_waits(subject, instance, context.answered)
-        with self._metrics.stage("fetch"):
-            content = await engine.sources.open_content(
-                context.event, context.image_bytes, settings.sources, subject.turn
-            )
+        try:
+            with self._metrics.stage("fetch"):
+                content = await engine.sources.open_content(
+                    context.event, context.image_bytes, settings.sources, subject.turn
+                )
+        except BaseException:
+            engine.tagger.not_asked(subject, instance, waiting, context.answered)
+            raise
         context.let_go_of_image()
         with content:
             context.settled_providers = context.answered.settled

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from tests.support.cloud import MARKER_KEY, image_of, microsoft, picture, started
 from tests.support.fake_microsoft import FakeMicrosoft
+from tests.support.polling import eventually
 from tests.support.redis_server import PASSWORD, RedisServer, redis_server
 from worker.diagnostics.preflight import check_service
 from worker.errors import Misconfigured, TryLater, Unavailable
@@ -92,8 +93,9 @@ async def test_it_renews_with_the_month_and_its_keys_expire_afterwards(server: R
 
 
 async def test_without_the_server_no_call_is_made_that_has_a_limit_and_that_is_no_attempt(
-    server: RedisServer, tmp_path: Path
+    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("worker.providers.cloud.account_client._BUDGET_TRIED_AGAIN_S", 2.0)
     with FakeMicrosoft(MARKER_KEY) as service:
         limited, unlimited = microsoft(service.url, calls_per_month=5), microsoft(service.url)
         async with started(MicrosoftVision, tmp_path, budget_url=server.url) as provider:
@@ -106,7 +108,9 @@ async def test_without_the_server_no_call_is_made_that_has_a_limit_and_that_is_n
             assert str(server.port) not in str(caught.value)
             assert len(service.calls) == 1
             assert (await provider.tag(image_of(picture(3), instance="free"), unlimited)).suggestions
+            assert provider.why_wait("asset-2", "acme", limited) is not None, "images are not even fetched"
             server.start()
+            await eventually(lambda: provider.why_wait("asset-2", "acme", limited) is None, "it is tried again")
             assert (await provider.tag(image_of(picture(2)), limited)).suggestions
             assert await provider.calls_used("acme") == 2
 

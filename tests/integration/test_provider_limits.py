@@ -18,7 +18,9 @@ from tests.support.fake_service import FakeService, Fault
 from tests.support.polling import eventually
 from worker.errors import AutotagError, TryLater, Unavailable
 from worker.images.content import Content
+from worker.images.requests import JpegLimits
 from worker.providers.base import Answer, Image
+from worker.providers.cloud.cache import AnswerCache
 from worker.providers.google_cloud_vision import GoogleCloudVision
 from worker.providers.microsoft_vision import MicrosoftVision
 from worker.settings import InstanceSettings
@@ -165,6 +167,47 @@ class TestEachImageIsPaidForOnce:
             assert len(service.calls) == 1
             assert await provider.calls_used("acme") == 1
 
+    async def test_an_answer_that_came_while_the_image_was_being_shrunk_is_taken(
+        self, service: FakeMicrosoft, tmp_path: Path
+    ) -> None:
+        jpeg, shrinking, go_on = picture(3, form="JPEG"), asyncio.Event(), asyncio.Event()
+
+        async def at_once(_limits: JpegLimits) -> bytes:
+            return jpeg
+
+        async def slowly(_limits: JpegLimits) -> bytes:
+            shrinking.set()
+            await go_on.wait()
+            return jpeg
+
+        data, instance = picture(3, (20, 20)), microsoft(service.url)
+        async with started(MicrosoftVision, tmp_path) as provider:
+            slow = asyncio.create_task(provider.tag(image_of(data, shrink=slowly), instance))
+            await shrinking.wait()
+            await provider.tag(image_of(data, shrink=at_once), instance)
+            go_on.set()
+            assert (await slow).suggestions
+        assert len(service.calls) == 1
+
+    async def test_an_answer_is_kept_whose_caller_goes_while_it_is_written_to_the_cache(
+        self, service: FakeMicrosoft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        writing, go_on = asyncio.Event(), asyncio.Event()
+
+        async def never_ready(_cache: AnswerCache, _key: str, _answer: Answer) -> None:
+            writing.set()
+            await go_on.wait()
+
+        monkeypatch.setattr(AnswerCache, "put", never_ready)
+        async with started(MicrosoftVision, tmp_path, cache={"enabled": True}) as provider:
+            task = asyncio.create_task(provider.tag(image_of(picture()), microsoft(service.url)))
+            await writing.wait()
+            await lose(task)
+            again = asyncio.create_task(provider.tag(image_of(picture()), microsoft(service.url)))
+            go_on.set()
+            assert (await again).suggestions
+        assert len(service.calls) == 1
+
     async def test_another_account_never_gets_the_answer(self, tmp_path: Path) -> None:
         with FakeMicrosoft("key-a", "key-b") as service:
             async with started(MicrosoftVision, tmp_path) as provider:
@@ -178,11 +221,11 @@ class TestItIsKnownBeforehandWhetherOneCanBeAsked:
     async def test_of_a_rate(self, service: FakeMicrosoft, tmp_path: Path) -> None:
         instance = microsoft(service.url, calls_per_second=0.1)
         async with started(MicrosoftVision, tmp_path, turn_maximum_wait_s=2) as provider:
-            assert provider.why_wait("acme", instance) is None, "there is one turn"
-            why = provider.why_wait("acme", instance)
+            assert provider.why_wait("asset-0", "acme", instance) is None, "there is one turn"
+            why = provider.why_wait("asset-0", "acme", instance)
             assert isinstance(why, TryLater)
             assert (why.reason, why.counted, why.after_s) == ("rate_limit", False, 10)
-            assert provider.why_wait("globex", instance) is None, "another instance has its own"
+            assert provider.why_wait("asset-0", "globex", instance) is None, "another instance has its own"
             assert (await provider.tag(image_of(picture()), instance)).suggestions
             # Who comes nevertheless is not kept either
             error = await error_of(provider, image_of(picture(2)), instance)
@@ -194,12 +237,12 @@ class TestItIsKnownBeforehandWhetherOneCanBeAsked:
         instance = microsoft(service.url, maximum_number_of_attempts=1)
         async with started(MicrosoftVision, tmp_path, failures_to_open_circuit=1, circuit_open_s=1) as provider:
             assert (await error_of(provider, image_of(picture()), instance)).counted, "the service has failed"
-            why = provider.why_wait("acme", instance)
+            why = provider.why_wait("asset-0", "acme", instance)
             assert isinstance(why, TryLater)
             assert (why.reason, why.counted) == ("circuit_open", False)
             await eventually(lambda: provider.circuits() == {"acme": "half_open"}, "a probe is due")
-            assert provider.why_wait("acme", instance) is None, "one event may come"
-            assert provider.why_wait("acme", instance) is not None, "and no other"
+            assert provider.why_wait("asset-0", "acme", instance) is None, "one event may come"
+            assert provider.why_wait("asset-0", "acme", instance) is not None, "and no other"
 
     async def test_of_a_pause_that_the_service_asked_for(self, service: FakeMicrosoft, tmp_path: Path) -> None:
         service.next(too_many("30"))
@@ -207,7 +250,7 @@ class TestItIsKnownBeforehandWhetherOneCanBeAsked:
         async with started(MicrosoftVision, tmp_path) as provider:
             error = await error_of(provider, image_of(picture()), instance)
             assert (error.reason, error.counted, error.after_s) == ("quota_exhausted", False, 30)
-            why = provider.why_wait("acme", instance)
+            why = provider.why_wait("asset-0", "acme", instance)
             assert isinstance(why, TryLater)
             assert (why.reason, why.counted) == ("quota_exhausted", False)
             assert 25 < why.after_s <= 30
@@ -219,7 +262,7 @@ class TestItIsKnownBeforehandWhetherOneCanBeAsked:
         instance = google(google_service.url, maximum_number_of_attempts=1)
         async with started(GoogleCloudVision, tmp_path, retry_maximum_wait_s=30, turn_maximum_wait_s=0) as provider:
             assert not (await error_of(provider, image_of(picture()), instance)).counted
-            why = provider.why_wait("acme", instance)
+            why = provider.why_wait("asset-0", "acme", instance)
             assert why is not None
             assert 0 < why.after_s <= 2
 
@@ -228,17 +271,19 @@ class TestItIsKnownBeforehandWhetherOneCanBeAsked:
         async with started(MicrosoftVision, tmp_path) as provider:
             await provider.tag(image_of(picture(1)), instance)
             assert isinstance(await error_of(provider, image_of(picture(2)), instance), Unavailable)
-            why = provider.why_wait("acme", instance)
+            why = provider.why_wait("asset-0", "acme", instance)
             assert isinstance(why, Unavailable)
             assert why.reason == "budget_exhausted"
-            assert provider.why_wait("acme", microsoft(service.url, calls_per_month=2)) is None, "it was raised"
+            assert provider.why_wait("asset-0", "acme", microsoft(service.url, calls_per_month=2)) is None, (
+                "it was raised"
+            )
 
     async def test_of_a_quota_that_is_used_up(self, service: FakeMicrosoft, tmp_path: Path) -> None:
         service.refusals[MARKER_KEY] = OUT_OF_QUOTA
         instance = microsoft(service.url)
         async with started(MicrosoftVision, tmp_path, refused_key_pause_s=60) as provider:
             await error_of(provider, image_of(picture()), instance)
-            why = provider.why_wait("acme", instance)
+            why = provider.why_wait("asset-0", "acme", instance)
             assert isinstance(why, Unavailable)
             assert why.reason == "quota_used_up"
 
@@ -246,19 +291,82 @@ class TestItIsKnownBeforehandWhetherOneCanBeAsked:
         service.always = Fault(delay_s=60)
         instance = microsoft(service.url, timeout_s=20)
         async with started(MicrosoftVision, tmp_path, turn_maximum_wait_s=2) as provider:
-            assert provider.why_wait("acme", instance) is None
+            assert provider.why_wait("asset-0", "acme", instance) is None
             task = asyncio.create_task(provider.tag(image_of(picture()), instance))
-            await eventually(lambda: provider.why_wait("acme", instance) is not None, "it does not answer")
-            why = provider.why_wait("acme", instance)
+            await eventually(lambda: provider.why_wait("asset-0", "acme", instance) is not None, "it does not answer")
+            why = provider.why_wait("asset-0", "acme", instance)
             assert isinstance(why, TryLater)
             assert (why.reason, why.counted) == ("calls_at_once", False)
-            assert provider.why_wait("globex", instance) is None
+            assert provider.why_wait("asset-0", "globex", instance) is None
             await lose(task)
 
     async def test_what_is_set_wrong_is_left_to_the_call(self, service: FakeMicrosoft, tmp_path: Path) -> None:
         async with started(MicrosoftVision, tmp_path) as provider:
-            assert provider.why_wait("acme", microsoft(service.url, "")) is None
-            assert provider.why_wait("acme", microsoft(None)) is None
+            assert provider.why_wait("asset-0", "acme", microsoft(service.url, "")) is None
+            assert provider.why_wait("asset-0", "acme", microsoft(None)) is None
+
+
+class TestWhatMakesNoCallNeedsNoTurn:
+    async def test_a_library_whose_answers_are_cached_is_not_held_up(
+        self, service: FakeMicrosoft, tmp_path: Path
+    ) -> None:
+        instance = microsoft(service.url, calls_per_second=1)
+        async with started(MicrosoftVision, tmp_path, turn_maximum_wait_s=2, cache={"enabled": True}) as provider:
+            await provider.tag(image_of(picture()), instance)
+            for number in range(50):
+                assert provider.why_wait(f"asset-{number}", "acme", instance) is None
+                assert (await provider.tag(image_of(picture()), instance)).suggestions
+            assert len(service.calls) == 1
+            # The limits of the calls still hold
+            errors = await asyncio.gather(
+                *(provider.tag(image_of(picture(seed)), instance) for seed in range(1, 9)), return_exceptions=True
+            )
+            assert {error.reason for error in errors if isinstance(error, AutotagError)} == {"rate_limit"}
+
+    async def test_an_image_that_makes_no_call_gives_its_promise_back(
+        self, service: FakeMicrosoft, tmp_path: Path
+    ) -> None:
+        instance = microsoft(service.url, calls_per_second=1)
+        async with started(MicrosoftVision, tmp_path, turn_maximum_wait_s=3) as provider:
+            await provider.tag(image_of(picture()), instance)
+            for number in range(1, 21):
+                # The same content as another asset's, whose answer is kept
+                assert provider.why_wait(f"asset-{number}", "acme", instance) is None
+                assert (await provider.tag(image_of(picture()), instance)).suggestions
+                # One that could not be fetched
+                assert provider.why_wait(f"missing-{number}", "acme", instance) is None
+                provider.not_asked("acme", instance)
+                # One that is refused before it is sent
+                assert provider.why_wait(f"small-{number}", "acme", instance) is None
+                await error_of(
+                    provider,
+                    image_of(picture(number, (20, 20))),
+                    microsoft(service.url, calls_per_second=1, resize=False),
+                )
+            assert len(service.calls) == 1
+
+    async def test_an_event_whose_answer_has_been_paid_for_is_not_refused(
+        self, service: FakeMicrosoft, tmp_path: Path
+    ) -> None:
+        instance = microsoft(service.url, calls_per_second=0.1)
+        async with started(MicrosoftVision, tmp_path, turn_maximum_wait_s=2) as provider:
+            await provider.tag(image_of(picture(), asset_id="paid"), instance)
+            assert provider.why_wait("another", "acme", instance) is not None
+            assert provider.why_wait("paid", "acme", instance) is None
+            assert (await provider.tag(image_of(picture(), asset_id="paid"), instance)).suggestions
+        assert len(service.calls) == 1
+
+    async def test_retries_in_place_keep_one_promise(self, service: FakeMicrosoft, tmp_path: Path) -> None:
+        service.next(unavailable(), unavailable())
+        instance = microsoft(service.url, calls_per_second=100)
+        async with started(MicrosoftVision, tmp_path) as provider:
+            for asset in ("a", "b", "c"):
+                assert provider.why_wait(asset, "acme", instance) is None
+            turns = provider._account_clients["acme"].turns
+            assert turns is not None
+            await provider.tag(image_of(picture()), instance)
+            assert len(service.calls) == 3
+            assert len(turns._promised) == 2
 
 
 class TestEqualCausesHaveEqualMessages:

@@ -80,6 +80,32 @@ def test_an_instance_none_of_whose_providers_can_answer_is_named() -> None:
     assert it.why_nothing_can_be_tagged() is None
 
 
+CLOUD = {"google_cloud_vision": {"enabled": True}, "microsoft_vision": {"enabled": False}}
+
+
+def test_a_service_that_is_switched_on_or_off_leaves_the_others_what_they_remember() -> None:
+    metrics = Metrics()
+    google = Settings.model_validate({"instances": {"acme": CLOUD}})
+    both = Settings.model_validate({"instances": {"acme": CLOUD | {"microsoft_vision": {"enabled": True}}}})
+    # When Microsoft is switched on
+    first = Engine(google, None, metrics)
+    second = Engine(both, None, metrics, beside=first)
+    assert [each.name for each in second.providers] == ["google_cloud_vision", "microsoft_vision"]
+    assert second.providers[0] is first.providers[0]
+    assert first.providers[0] not in second._owned
+    assert second.providers[1] in second._owned
+    # And off again
+    second.take_over()
+    third = Engine(google, None, metrics, beside=second)
+    third.take_over()
+    assert third.providers == first.providers
+    # Then the engine that ends closes only what is not used any more
+    assert second._owned == [second.providers[1]]
+    # While other settings of the calls need another client
+    other = Settings.model_validate({"instances": {"acme": CLOUD}, "cloud": {"circuit_open_s": 3}})
+    assert Engine(other, None, metrics, beside=third).providers[0] is not third.providers[0]
+
+
 @pytest.mark.parametrize(
     "without",
     [

@@ -120,10 +120,16 @@ class FakeEngine:
         )
         self.sources = SimpleNamespace(open_content=self._open)
         without_image = Tagger(cast("Any", None), cast("Any", self.providers), Metrics()).without_image
-        self.tagger = SimpleNamespace(tag=outcome, who_waits=self._who_waits, without_image=without_image)
+        self.tagger = SimpleNamespace(
+            tag=outcome, who_waits=self._who_waits, not_asked=self._not_asked, without_image=without_image
+        )
         self.decoders = SimpleNamespace(waiting=0)
         self.nobody_can_be_asked: TryLater | None = None
         self.opened = 0
+        self.not_asked = 0
+
+    def _not_asked(self, *_: object) -> None:
+        self.not_asked += 1
 
     def _who_waits(self, *_: object) -> tuple[Reply, ...]:
         if self.nobody_can_be_asked is not None:
@@ -447,6 +453,18 @@ async def test_an_event_over_its_instances_share_of_the_fetches_is_put_off_in_th
     (how,) = it.broker.retried
     assert (how["counted"], how["headers"]) == (False, {DEFERRALS_HEADER: 1})
     assert it.broker.dead == []
+
+
+async def test_when_an_image_cannot_be_fetched_the_providers_that_were_to_be_asked_learn_of_it() -> None:
+    it = Reloading()
+
+    async def missing(*_: object) -> Content:
+        raise TryLater("the host is away", reason="source_unreachable")
+
+    engine = cast("Any", it.active.engine)
+    engine.sources.open_content = missing
+    assert await it.handle(attempt=1) is Ending.RETRIED
+    assert engine.not_asked == 1
 
 
 # ── what has been answered is never lost ─────────────────────────────────────────────────────────────────────────────

@@ -106,10 +106,19 @@ class Provider(Protocol):
 class Waiting(Protocol):
     """The optional part of a provider that knows beforehand whether it can be asked: one with limits of its own."""
 
-    def why_wait(self, instance_name: str, instance: InstanceSettings) -> TryLater | Unavailable | None:
+    def why_wait(self, asset_id: str, instance_name: str, instance: InstanceSettings) -> TryLater | Unavailable | None:
         """Why the provider cannot be asked now for an instance, or None: asked now, it would not have to wait long.
 
         Called before an event's image is fetched; must be cheap and must not raise. None is a promise for one image,
         which is taken into account at the next calls. `after_s` of the error is when to come back.
         """
+        ...
+
+
+@runtime_checkable
+class Promising(Protocol):
+    """A provider for which the None of `Waiting.why_wait` is a promise that it can take back."""
+
+    def not_asked(self, instance_name: str, instance: InstanceSettings) -> None:
+        """`why_wait` gave None for an image that the provider was not asked about then: its promise is free again."""
         ...

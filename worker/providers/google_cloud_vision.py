@@ -76,11 +76,12 @@ class GoogleAccountClient(AccountClient):
         rules: AccountRules,
         budget: CallBudget,
         places: Places,
-        annotate: Callable[[Account, list[_Annotation]], Awaitable[list[Answer | AutotagError]]],
+        annotate: Callable[[Account, list[tuple[_Annotation, bytes]]], Awaitable[list[Answer | AutotagError]]],
     ) -> None:
         super().__init__(account, rules, budget, places)
         self.batcher: Batcher[_Annotation, Answer] = Batcher(
             self,
+            lambda annotation: annotation.payload.read(),
             lambda annotations: annotate(account, annotations),
             BatchLimits(MAXIMUM_IMAGES, MAXIMUM_JSON_BYTES - _REQUEST_BYTES),
             maximum_calls=rules.maximum_calls_at_once,
@@ -143,11 +144,16 @@ class GoogleCloudVision(CloudProvider[GoogleCloudVisionSettings, GoogleAccountCl
         annotation = _Annotation(payload, section.maximum_number_of_results, section.timeout_s)
         return await client.batcher.submit(annotation, _json_bytes(payload.size_bytes), interest)
 
-    async def _annotate(self, account: Account, annotations: list[_Annotation]) -> list[Answer | AutotagError]:
+    async def _annotate(
+        self, account: Account, annotations: list[tuple[_Annotation, bytes]]
+    ) -> list[Answer | AutotagError]:
         key = KeyHeader("X-Goog-Api-Key", account.key)
-        images = await asyncio.gather(*(each.payload.read() for each in annotations))
-        body = await asyncio.to_thread(_request_body, images, [each.maximum_number_of_results for each in annotations])
-        timeout_s = max(each.timeout_s for each in annotations)
+        body = await asyncio.to_thread(
+            _request_body,
+            [image for _, image in annotations],
+            [each.maximum_number_of_results for each, _ in annotations],
+        )
+        timeout_s = max(each.timeout_s for each, _ in annotations)
         response = await self.http_client.post(
             account.url, key, body, content_type="application/json", timeout_s=timeout_s
         )

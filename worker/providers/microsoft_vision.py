@@ -127,15 +127,15 @@ class MicrosoftVision(CloudProvider[MicrosoftVisionSettings, AccountClient]):
         interest: Interest,
     ) -> Answer:
         """Send the bytes of one image."""
-        return await client.call(lambda: self._analyze(client.account, section, payload), interest)
+        return await client.call(payload.read, lambda data: self._analyze(client.account, section, data), interest)
 
-    async def _analyze(self, account: Account, section: MicrosoftVisionSettings, payload: Payload) -> Answer:
+    async def _analyze(self, account: Account, section: MicrosoftVisionSettings, image: bytes) -> Answer:
         api = self._api(section)
         key = KeyHeader("Ocp-Apim-Subscription-Key", account.key)
         response = await self.http_client.post(
             account.url,
             key,
-            await payload.read(),
+            image,
             content_type="application/octet-stream",
             timeout_s=section.timeout_s,
         )

@@ -6,7 +6,7 @@ provider's; its object is called with a `ProviderContext` and returns a Provider
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -95,17 +95,20 @@ def enabled_names(settings: Settings) -> list[str]:
     return [name for name in BUILT_IN if any(getattr(each, name).enabled for each in instances)]
 
 
-def make_enabled(settings: Settings, call_observer: CallObserver = NO_OBSERVER) -> list[Provider]:
-    """Create the enabled built-in providers and all installed third-party ones.
+def make_enabled(
+    settings: Settings, call_observer: CallObserver = NO_OBSERVER, reuse: Iterable[Provider] = ()
+) -> list[Provider]:
+    """Create the enabled built-in providers and all installed third-party ones, but for those in `reuse`.
 
     A third-party provider that can't be created is logged and left out; only its own `enabled` could say whether any
     instance uses it. Raises Misconfigured for a built-in one.
     """
     context = ProviderContext(settings, call_observer)
-    providers = [make(name, context) for name in enabled_names(settings)]
+    there = {provider.name: provider for provider in reuse}
+    providers = [there.get(name) or make(name, context) for name in enabled_names(settings)]
     for name in sorted(installed()):
         try:
-            providers.append(make(name, context))
+            providers.append(there.get(name) or make(name, context))
         except Misconfigured as error:
             _log.error("provider left out", provider=name, reason=error.reason, error=str(error))
     return providers

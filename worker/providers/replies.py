@@ -215,11 +215,11 @@ async def ask(provider: Provider, image: Image, instance: InstanceSettings) -> R
     return Reply(provider.name, "ok", answer.suggestions, answer.model, message=note, duration_s=took_s)
 
 
-def why_not_now(provider: Provider, name: str, instance: InstanceSettings) -> Reply | None:
+def why_not_now(provider: Provider, asset_id: str, name: str, instance: InstanceSettings) -> Reply | None:
     """The reply of a provider that cannot be asked now for the instance `name`; None if it can, or does not know."""
     if not isinstance(provider, Waiting):
         return None
-    match provider.why_wait(name, instance):
+    match provider.why_wait(asset_id, name, instance):
         case None:
             return None
         case TryLater() as error:

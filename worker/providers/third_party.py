@@ -14,7 +14,7 @@ import structlog
 
 from worker.errors import TryLater, Unavailable
 from worker.images.requests import PixelRecipe
-from worker.providers.base import Answer, Image, Provider, Waiting
+from worker.providers.base import Answer, Image, Promising, Provider, Waiting
 from worker.settings import InstanceSettings
 
 _log = structlog.get_logger(__name__)
@@ -46,12 +46,18 @@ class ThirdPartyProvider:
         """The provider's value; None, usable, if it raises."""
         return self._call(lambda: self._provider.unusable(instance), "unusable", None)
 
-    def why_wait(self, instance_name: str, instance: InstanceSettings) -> TryLater | Unavailable | None:
+    def why_wait(self, asset_id: str, instance_name: str, instance: InstanceSettings) -> TryLater | Unavailable | None:
         """The provider's value if it has this optional method; None, it can be asked, if not, and if it raises."""
         if not isinstance(self._provider, Waiting):
             return None
         provider = self._provider
-        return self._call(lambda: provider.why_wait(instance_name, instance), "why_wait", None)
+        return self._call(lambda: provider.why_wait(asset_id, instance_name, instance), "why_wait", None)
+
+    def not_asked(self, instance_name: str, instance: InstanceSettings) -> None:
+        """Passed on to a provider that has this optional method."""
+        if isinstance(self._provider, Promising):
+            provider = self._provider
+            self._call(lambda: provider.not_asked(instance_name, instance), "not_asked", None)
 
     async def tag(self, image: Image, instance: InstanceSettings) -> Answer:
         """The provider's answer, or its exception."""

@@ -6,7 +6,7 @@ This is all of Autotag except the queues. The pipeline, `autotag tag`, the statu
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -19,7 +19,7 @@ from worker.images.format import sniff
 from worker.images.requests import JpegLimits, PixelRecipe
 from worker.messages import Result
 from worker.operations.metrics import EventMetrics
-from worker.providers.base import Image, Provider
+from worker.providers.base import Image, Promising, Provider
 from worker.providers.replies import AskAgain, ConcurrentRequests, ProviderReplies, Reply, ask, late_reply, why_not_now
 from worker.settings import InstanceSettings
 from worker.supervision.decoder_pool import Decoded
@@ -91,7 +91,9 @@ class Tagger:
         enabled = [provider for provider in self.providers if provider.enabled(instance)]
         asked = [provider for provider in enabled if earlier.of(provider.name) is None]
         waiting = [
-            reply for provider in asked if (reply := why_not_now(provider, subject.instance, instance)) is not None
+            reply
+            for provider in asked
+            if (reply := why_not_now(provider, subject.asset_id, subject.instance, instance)) is not None
         ]
         for reply in waiting:
             self._metrics.replied(reply)
@@ -102,6 +104,21 @@ class Tagger:
                 raise TryLater(first.message or "", reason=first.reason or "", after_s=first.after_s, counted=False)
             raise_if_suspended(ProviderReplies(tuple(waiting)).after(earlier), subject.asset_id)
         return tuple(waiting)
+
+    def not_asked(
+        self,
+        subject: Subject,
+        instance: InstanceSettings,
+        waiting: tuple[Reply, ...] = (),
+        earlier: ProviderReplies = NO_REPLIES,
+        asked: Collection[Provider] = (),
+    ) -> None:
+        """After `who_waits`: only those of `asked` were asked about the image; the others have their promises back."""
+        held_back = {reply.provider for reply in waiting}
+        for provider in self.providers:
+            promised = provider.name not in held_back and earlier.of(provider.name) is None
+            if promised and provider not in asked and isinstance(provider, Promising) and provider.enabled(instance):
+                provider.not_asked(subject.instance, instance)
 
     async def tag(
         self,
@@ -140,7 +157,11 @@ class Tagger:
                 await on_partial(finish(so_far).result, so_far)
 
         asked_as = instance if lowest_confidence is None else with_low_threshold(instance, lowest_confidence)
-        replies = await self._ask_providers(subject, content, asked_as, earlier, waiting, report_partial)
+        asked: list[Provider] = []
+        try:
+            replies = await self._ask_providers(subject, content, asked_as, earlier, waiting, report_partial, asked)
+        finally:
+            self.not_asked(subject, instance, waiting, earlier, asked)
         if replies.unasked:
             raise NotAllAsked(replies)
         if last_attempt:  # first: what is down counts as failed then, and does not keep a suspended one from waiting
@@ -167,7 +188,9 @@ class Tagger:
         earlier: ProviderReplies,
         waiting: tuple[Reply, ...],
         report_partial: Callable[[ProviderReplies], Awaitable[None]],
+        asked: list[Provider],
     ) -> ProviderReplies:
+        """The replies of all; those that are asked are put into `asked`."""
         asset = subject.asset_id
         enabled = [provider for provider in self.providers if provider.enabled(instance)]
         mime_type = sniff(content.head) or "application/octet-stream"
@@ -188,7 +211,7 @@ class Tagger:
                 os.close(decoded.pixels_fd)
             decoded = await self._decode(content, [each for each in enabled if each.name not in known], subject)
         known |= answered
-        asked = [provider for provider in enabled if provider.name not in known]
+        asked += (provider for provider in enabled if provider.name not in known)
         try:
             image = Image(
                 asset_id=asset,

@@ -334,13 +334,15 @@ def test_a_provider_can_say_before_an_image_is_there_that_it_cannot_be_asked(
     error: TryLater | Unavailable, ask_again: AskAgain
 ) -> None:
     class Limited(ScriptedProvider):
-        def why_wait(self, instance_name: str, instance: InstanceSettings) -> TryLater | Unavailable | None:
+        def why_wait(
+            self, asset_id: str, instance_name: str, instance: InstanceSettings
+        ) -> TryLater | Unavailable | None:
             return error if instance_name == "acme" else None
 
     limited = Limited("limited")
-    reply = why_not_now(limited, "acme", InstanceSettings())
+    reply = why_not_now(limited, "asset", "acme", InstanceSettings())
     assert reply is not None
     assert (reply.reason, reply.ask_again, reply.after_s) == (error.reason, ask_again, 3)
-    assert why_not_now(limited, "globex", InstanceSettings()) is None
+    assert why_not_now(limited, "asset", "globex", InstanceSettings()) is None
     # One that has no such method can be asked
-    assert why_not_now(ScriptedProvider("simple"), "acme", InstanceSettings()) is None
+    assert why_not_now(ScriptedProvider("simple"), "asset", "acme", InstanceSettings()) is None

@@ -48,12 +48,12 @@ def test_one_that_knows_of_limits_of_its_own_is_asked_beforehand_and_any_other_c
     waiting = TryLater("not its turn", reason="rate_limit", counted=False)
 
     class Limited(ScriptedProvider):
-        def why_wait(self, instance_name: str, instance: InstanceSettings) -> TryLater | None:
+        def why_wait(self, asset_id: str, instance_name: str, instance: InstanceSettings) -> TryLater | None:
             if instance_name == "broken":
                 raise RuntimeError("a bug")
             return waiting
 
     limited = ThirdPartyProvider(Limited("limited"))
-    assert limited.why_wait("acme", InstanceSettings()) is waiting
-    assert limited.why_wait("broken", InstanceSettings()) is None
-    assert ThirdPartyProvider(ScriptedProvider("simple")).why_wait("acme", InstanceSettings()) is None
+    assert limited.why_wait("asset", "acme", InstanceSettings()) is waiting
+    assert limited.why_wait("asset", "broken", InstanceSettings()) is None
+    assert ThirdPartyProvider(ScriptedProvider("simple")).why_wait("asset", "acme", InstanceSettings()) is None

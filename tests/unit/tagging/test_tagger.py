@@ -159,8 +159,14 @@ class Limited(ScriptedProvider):
 
     why: TryLater | Unavailable | None = None
 
-    def why_wait(self, instance_name: str, instance: InstanceSettings) -> TryLater | Unavailable | None:
+    promised = 0
+
+    def why_wait(self, asset_id: str, instance_name: str, instance: InstanceSettings) -> TryLater | Unavailable | None:
+        self.promised += self.why is None
         return self.why
+
+    def not_asked(self, instance_name: str, instance: InstanceSettings) -> None:
+        self.promised -= 1
 
 
 def limited(name: str, why: TryLater | Unavailable | None) -> Limited:
@@ -212,6 +218,24 @@ def test_who_has_answered_before_does_not_keep_the_event_from_waiting_for_a_limi
     # But a suspended provider does not hold up the answers that are there
     waiting = tagger(ScriptedProvider("done"), limited("off", USED_UP)).who_waits(SUBJECT, InstanceSettings(), done)
     assert [reply.provider for reply in waiting] == ["off"]
+
+
+async def test_a_provider_that_is_not_asked_after_all_has_its_promise_back(content: Content) -> None:
+    # Given one that can be asked, and one that cannot
+    free, full = limited("free", None), limited("full", NOT_ITS_TURN)
+    broken = tagger(free, full, decoders=FakeDecoders(CannotBeDone("no image", reason="image_unreadable")))
+    # When the image cannot be decoded
+    waiting = broken.who_waits(SUBJECT, InstanceSettings())
+    with pytest.raises(CannotBeDone):
+        await broken.tag(SUBJECT, content, InstanceSettings(), waiting=waiting)
+    assert (free.promised, full.promised) == (0, 0)
+    # And when it has been fetched in vain
+    both = tagger(free, full)
+    both.not_asked(SUBJECT, InstanceSettings(), both.who_waits(SUBJECT, InstanceSettings()))
+    assert (free.promised, full.promised) == (0, 0)
+    # But one that is asked knows itself
+    await both.tag(SUBJECT, content, InstanceSettings(), waiting=both.who_waits(SUBJECT, InstanceSettings()))
+    assert (free.promised, full.promised) == (1, 0)
 
 
 async def test_an_earlier_reply_of_a_provider_that_is_not_on_does_not_count(content: Content) -> None:

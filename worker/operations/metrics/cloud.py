@@ -65,6 +65,7 @@ class CloudMetrics:
         for account in accounts():
             self._calls.labels(account.provider, self._instance(account.instance), "ok")
             self._retries.labels(account.provider, self._instance(account.instance))
+            self._put_off.labels(account.provider, self._instance(account.instance), "calls_at_once")
             self._duration.labels(account.provider)
 
     def called(self, provider: str, instance: str, failure: str | None, took_s: float) -> None:

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 import structlog
 from pydantic import SecretStr
 
-from worker.errors import AutotagError, Misconfigured, TryLater, Unavailable
+from worker.errors import AutotagError, Misconfigured, ResourceExhausted, TryLater, Unavailable
 from worker.providers.checks import CircuitState
 from worker.providers.cloud.budget import CallBudget, Reservation
 from worker.providers.cloud.circuit import Circuit
-from worker.providers.cloud.errors import MAY_HAVE_BEEN_BILLED, CallNotMade, RateLimited, ServiceFailed
+from worker.providers.cloud.errors import MAY_HAVE_BEEN_BILLED, NOT_WANTED, CallNotMade, RateLimited, ServiceFailed
 from worker.providers.cloud.observer import NO_OBSERVER, CallObserver
 from worker.providers.cloud.places import Places
 from worker.providers.cloud.sharing import Interest
@@ -28,6 +28,9 @@ from worker.providers.cloud.turns import Turns
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
+
+_BUDGET_TRIED_AGAIN_S = 10.0
+"""A budget that could not be used costs each image that tries it some seconds, and a fetch before."""
 
 _BUDGET_LOOKED_AT_AGAIN_S = 60.0
 """A budget that was used up may be larger meanwhile: another process has released calls."""
@@ -65,8 +68,15 @@ class AccountRules:
     observer: CallObserver = NO_OBSERVER
 
 
+@dataclass(slots=True)
+class HeldTurn:
+    """A turn for a call, and whether the call has been made."""
+
+    used: bool = False
+
+
 class AccountClient:
-    """Makes the calls of one account. The steps, in this order: `place`, `wait_for_turn`, `reserve`, `send`."""
+    """Makes the calls of one account. The steps, in this order: `place`, `turn`, `reserve`, `send`."""
 
     images_per_call: ClassVar[int] = 1
 
@@ -88,10 +98,13 @@ class AccountClient:
             )
         )
         self._paused_until_s = 0.0
+        self._paused_because = ""
         self._rate_limits_in_a_row = 0
         self._refusal: Misconfigured | Unavailable | None = None
         self._refused_until_s = 0.0
         self._budget_used_up_until_s = 0.0
+        self._budget_failure: TryLater | None = None
+        self._budget_unusable_until_s = 0.0
 
     @property
     def circuit_state(self) -> CircuitState:
@@ -105,15 +118,29 @@ class AccountClient:
             return Unavailable(str(self._refusal), reason=self._refusal.reason, after_s=self._refused_until_s - now_s)
         if now_s < self._budget_used_up_until_s:
             return self.budget_exhausted()
+        if (unusable := self._budget_unusable(now_s)) is not None:
+            return unusable
         if self._paused_until_s - now_s > self.rules.longest_wait_s:
             return self._paused(self._paused_until_s - now_s)
         if self.line_waited_s(now_s) > self.rules.longest_wait_s / 4:
             return self._share.no_place()
-        if (waiting := self._circuit.why_wait(now_s)) is not None:
-            return waiting
+        # The turn first: the circuit promises its only probe to nobody who would not get a turn.
         if self.turns is not None and not self.turns.promise(now_s):
             return self._no_turn(now_s)
+        if (waiting := self._circuit.why_wait(now_s)) is not None:
+            self.keep_promise()
+            return waiting
         return None
+
+    def let_in(self) -> None:
+        """An image may come in any case, since its answer may be there already; if not, it is expected at its turn."""
+        if self.turns is not None:
+            self.turns.promise(time.monotonic())
+
+    def keep_promise(self) -> None:
+        """One image that was promised a call has had its turn, or does not need it."""
+        if self.turns is not None:
+            self.turns.keep_promises(1)
 
     def line_waited_s(self, now_s: float) -> float:
         """How long the first of those who wait for a place has waited, or a call that others wait for has hung."""
@@ -129,42 +156,61 @@ class AccountClient:
             raise type(self._refusal)(str(self._refusal), reason=self._refusal.reason)
         self._circuit.raise_if_open()
 
-    async def wait_for_turn(self) -> None:
-        """Wait until pause and rate allow a call.
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[HeldTurn]:
+        """Wait until pause and rate allow a call, and hold this turn during the block; unused, it is given back.
 
         Raises CallNotMade while the circuit is open, or for a pause or a turn that is too long to wait for here, and
         the recent Misconfigured or Unavailable for a refused account.
         """
         self.raise_if_blocked()
+        await self._wait_while_paused()
+        now_s = time.monotonic()
+        wait_s = 0.0 if self.turns is None else self.turns.take(now_s)
+        if wait_s is None:
+            raise self._no_turn(now_s)
+        held = HeldTurn()
+        try:
+            await asyncio.sleep(wait_s)
+            await self._wait_while_paused()  # one may have begun meanwhile
+            self.raise_if_blocked()
+            yield held
+        finally:
+            if self.turns is not None and not held.used:
+                self.turns.give_back()
+
+    async def _wait_while_paused(self) -> None:
         while (left_s := self._paused_until_s - time.monotonic()) > 0:  # another call may extend the pause meanwhile
             if left_s > self.rules.longest_pause_s:
                 raise self._paused(left_s)
             await asyncio.sleep(left_s)
-        if self.turns is not None:
-            await self._take_turn(self.turns)
-        self.raise_if_blocked()  # the state may have changed while waiting
-
-    async def _take_turn(self, turns: Turns) -> None:
-        now_s = time.monotonic()
-        wait_s = turns.take(now_s)
-        if wait_s is None:
-            raise self._no_turn(now_s)
-        try:
-            await asyncio.sleep(wait_s)
-        except asyncio.CancelledError:
-            turns.give_back()
-            raise
 
     async def reserve(self, calls: int) -> Reservation | None:
-        """Reserve up to `calls` calls of this month; None without a limit. Raises Unavailable if none is left."""
+        """Reserve up to `calls` calls of this month; None without a limit. Raises Unavailable if none is left.
+
+        Raises TryLater, uncounted, if calls can't be counted now, or could not be a moment ago.
+        """
         limit = self.account.calls_per_month
         if limit is None:
             return None
-        reservation = await self._budget.reserve(self.account.provider, self.account.instance, calls, limit)
+        if (unusable := self._budget_unusable(time.monotonic())) is not None:
+            raise unusable
+        try:
+            reservation = await self._budget.reserve(self.account.provider, self.account.instance, calls, limit)
+        except TryLater as error:
+            self._budget_failure = error
+            self._budget_unusable_until_s = time.monotonic() + _BUDGET_TRIED_AGAIN_S
+            raise
         if reservation.calls == 0:
             self._budget_used_up_until_s = time.monotonic() + min(_BUDGET_LOOKED_AT_AGAIN_S, self._budget.renews_in_s())
             raise self.budget_exhausted()
         return reservation
+
+    def _budget_unusable(self, now_s: float) -> TryLater | None:
+        error, left_s = self._budget_failure, self._budget_unusable_until_s - now_s
+        if error is None or left_s <= 0:
+            return None
+        return TryLater(str(error), reason=error.reason, after_s=left_s, counted=error.counted)
 
     def budget_exhausted(self) -> Unavailable:
         """The error for an image when no call is left this month."""
@@ -175,21 +221,23 @@ class AccountClient:
             after_s=self._budget.renews_in_s(),
         )
 
-    async def call(self, request: Callable[[], Awaitable[_T]], interest: Interest) -> _T:
-        """All steps for one call with one image."""
+    async def call(
+        self,
+        read: Callable[[], Awaitable[bytes]],
+        request: Callable[[bytes], Awaitable[_T]],
+        interest: Interest,
+    ) -> _T:
+        """All steps for one call with one image, which is read when it has its turn. Raises what `read` raises too."""
         self.raise_if_blocked()
-        try:
-            async with self.place(self.rules.longest_wait_s / 2):
-                await self.wait_for_turn()
-                with interest.sending():
-                    reservation = await self.reserve(1)
-                    if not interest.wanted:
-                        await self.release(reservation)
-                        raise self.not_wanted()
-                    return await self.send(request, reservation)
-        finally:
-            if self.turns is not None:
-                self.turns.keep_promises(1)
+        async with self.place(self.rules.longest_wait_s / 2), self.turn() as turn:
+            interest.turn_came()
+            data = await read()
+            with interest.sending():
+                reservation = await self.reserve(1)
+                if not interest.wanted:
+                    await self.release(reservation)
+                    raise self.not_wanted()
+                return await self.send(lambda: request(data), reservation, turn)
 
     def too_long_in_line(self) -> CallNotMade:
         """The error for an image that has waited here for too long without a call."""
@@ -198,20 +246,22 @@ class AccountClient:
 
     def not_wanted(self) -> CallNotMade:
         """The error for a call that nobody waits for any more."""
-        return CallNotMade(f"nobody waits for the answer of {self._name} any more", reason="not_wanted")
+        return CallNotMade(f"nobody waits for the answer of {self._name} any more", reason=NOT_WANTED)
 
     async def close(self) -> None:
         """Cancel the client's own tasks; this class has none."""
 
-    async def send(self, request: Callable[[], Awaitable[_T]], reservation: Reservation | None) -> _T:
+    async def send(self, request: Callable[[], Awaitable[_T]], reservation: Reservation | None, turn: HeldTurn) -> _T:
         """Make the call. Its outcome updates the pause and the circuit; calls that were not billed are released.
 
         Raises what `request` raises, or CallNotMade while the circuit is open.
         """
         started_s = time.monotonic()
+        turn.used = True
         try:
             result = await self._circuit.call(request)
         except AutotagError as error:
+            turn.used = not isinstance(error, CallNotMade | ResourceExhausted)
             if not isinstance(error, CallNotMade):
                 self._notify_observer(error.reason, started_s)
                 self._share.answered(not isinstance(error, ServiceFailed))
@@ -241,7 +291,9 @@ class AccountClient:
             # Without a wait that the service asks for, one of our own that grows: else each event would ask in vain.
             self._rate_limits_in_a_row += 1
             own_s = min(self.rules.longest_pause_s, 2.0 ** min(self._rate_limits_in_a_row, 16))
-            self._paused_until_s = max(self._paused_until_s, time.monotonic() + (error.after_s or own_s))
+            self._pause(error.after_s or own_s, error.reason)
+        elif isinstance(error, ServiceFailed) and error.after_s > 0:
+            self._pause(error.after_s, error.reason)
         elif isinstance(error, Misconfigured | Unavailable):
             # A whole library may be queued: one refused call now and then is enough to notice that the key works again.
             self._refusal = error
@@ -254,8 +306,13 @@ class AccountClient:
                 error=str(error),
             )
 
+    def _pause(self, for_s: float, reason: str) -> None:
+        until_s = time.monotonic() + for_s
+        if until_s > self._paused_until_s:
+            self._paused_until_s, self._paused_because = until_s, reason
+
     def _paused(self, left_s: float) -> CallNotMade:
-        return CallNotMade(f"{self._name} asked for a pause", reason="quota_exhausted", after_s=left_s)
+        return CallNotMade(f"{self._name} asked for a pause", reason=self._paused_because, after_s=left_s)
 
     def _no_turn(self, now_s: float) -> CallNotMade:
         assert self.turns is not None  # noqa: S101 - without a rate every call has its turn

@@ -11,12 +11,12 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from worker.errors import AutotagError, CannotBeDone
-from worker.providers.cloud.account_client import AccountClient
+from worker.providers.cloud.account_client import AccountClient, HeldTurn
 from worker.providers.cloud.budget import Reservation
 from worker.providers.cloud.errors import copy_of, stopping
 from worker.providers.cloud.sharing import Interest
@@ -49,17 +49,23 @@ class _Queued(Generic[_Item, _Result]):
 
 
 class Batcher(Generic[_Item, _Result]):
-    """Batches the items of one account. `send` takes a batch and returns a result or an error for each, in order."""
+    """Batches the items of one account.
+
+    `read` gives the bytes of an item; it is called when the item is in a batch. `send` takes those of a batch and
+    returns a result or an error for each, in order.
+    """
 
     def __init__(
         self,
         client: AccountClient,
-        send: Callable[[list[_Item]], Awaitable[list[_Result | AutotagError]]],
+        read: Callable[[_Item], Awaitable[bytes]],
+        send: Callable[[list[tuple[_Item, bytes]]], Awaitable[list[_Result | AutotagError]]],
         limits: BatchLimits,
         *,
         maximum_calls: int,
     ) -> None:
         self._client = client
+        self._read = read
         self._send = send
         self._limits = limits
         self._maximum_calls = maximum_calls
@@ -88,11 +94,12 @@ class Batcher(Generic[_Item, _Result]):
             return await queued.future
         finally:
             queued.future.cancel()
+            if not queued.taken:
+                with suppress(ValueError):  # all of the queue may have been failed at once
+                    self._queue.remove(queued)
 
     def waited_s(self, now_s: float) -> float:
         """How long the first item has waited for a call."""
-        while self._queue and self._queue[0].future.done():
-            self._queue.popleft()
         return now_s - self._queue[0].since_s if self._queue else 0.0
 
     async def close(self) -> None:
@@ -114,39 +121,34 @@ class Batcher(Generic[_Item, _Result]):
             while self._queue:
                 async with AsyncExitStack() as held:
                     async with self._choosing:
-                        batch = await self._choose(held)
-                    if batch:
+                        chosen = await self._choose(held)
+                    if chosen is not None:
                         self._sending += 1
                         try:
-                            await self._send_batch(batch)
+                            await self._send_batch(*chosen)
                         finally:
                             self._sending -= 1
         finally:
             # Here, not in a done callback: an item submitted in between would count on a worker that has ended.
             self._workers.discard(asyncio.current_task())
 
-    async def _choose(self, held: AsyncExitStack) -> list[_Queued[_Item, _Result]]:
-        """The next batch, once there are a place for it, put into `held`, and a turn; empty if nobody waits."""
+    async def _choose(self, held: AsyncExitStack) -> tuple[list[_Queued[_Item, _Result]], HeldTurn] | None:
+        """The next batch, once there are a place and a turn for it, put into `held`; None if nobody waits."""
         await held.enter_async_context(self._client.place(None))  # each item bounds its own wait
         await self._linger()
-        if not self._waiting():
-            return []
+        self._drop_those_who_have_gone()
+        if not self._queue:
+            return None
         try:
-            await self._client.wait_for_turn()
+            turn = await held.enter_async_context(self._client.turn())
         except AutotagError as error:
             everything = self._take_all()
             self._fail(everything, error)
-            self._keep_promises(len(everything))
-            return []
+            return None
         batch = self._next_batch()
-        self._keep_promises(len(batch))
-        if not batch and self._client.turns is not None:  # who was there has gone during the wait
-            self._client.turns.give_back()
-        return batch
-
-    def _keep_promises(self, items: int) -> None:
-        if self._client.turns is not None:
-            self._client.turns.keep_promises(items)
+        for queued in batch:
+            queued.interest.turn_came()
+        return (batch, turn) if batch else None  # who was there may have gone during the wait
 
     async def _linger(self) -> None:
         """Where turns are scarce, wait for the items that have been promised this one and are on their way."""
@@ -158,21 +160,27 @@ class Batcher(Generic[_Item, _Result]):
             await asyncio.sleep(_LINGER_STEP_S)
             now_s = time.monotonic()
 
-    def _waiting(self) -> bool:
-        return any(not queued.future.done() for queued in self._queue)
+    def _drop_those_who_have_gone(self) -> None:
+        """Without this a worker would go round for items whose `submit` has not run since they were given up."""
+        self._queue = deque(queued for queued in self._queue if not queued.future.done())
 
-    async def _send_batch(self, batch: list[_Queued[_Item, _Result]]) -> None:
+    async def _send_batch(self, batch: list[_Queued[_Item, _Result]], turn: HeldTurn) -> None:
         with ExitStack() as sending:
             for queued in batch:
                 sending.enter_context(queued.interest.sending())
-            await self._send_taken(batch)
+            await self._send_taken(batch, turn)
 
-    async def _send_taken(self, batch: list[_Queued[_Item, _Result]]) -> None:
+    async def _send_taken(self, batch: list[_Queued[_Item, _Result]], turn: HeldTurn) -> None:
         try:
+            data = await self._read_all(batch)
+            if not batch:
+                return
             reservation = await self._reserve(batch)
             if not batch:
                 return
-            results = await self._client.send(lambda: self._send([queued.item for queued in batch]), reservation)
+            results = await self._client.send(
+                lambda: self._send([(queued.item, data[queued]) for queued in batch]), reservation, turn
+            )
         except CannotBeDone as error:
             self._fail_or_send_alone(batch, error)
         except AutotagError as error:
@@ -183,11 +191,21 @@ class Batcher(Generic[_Item, _Result]):
         except Exception as error:  # noqa: BLE001 - whatever went wrong, every future must be resolved
             self._fail(batch, error)
         else:
-            for queued, result in zip(batch, results, strict=True):
-                if isinstance(result, AutotagError):
-                    self._fail([queued], result)
-                elif not queued.future.done():
-                    queued.future.set_result(result)
+            self._hand_out(batch, results)
+
+    async def _read_all(self, batch: list[_Queued[_Item, _Result]]) -> dict[_Queued[_Item, _Result], bytes]:
+        """The bytes of each; those that cannot be read fail and are removed from the batch."""
+        read = await asyncio.gather(*(self._read(queued.item) for queued in batch), return_exceptions=True)
+        data: dict[_Queued[_Item, _Result], bytes] = {}
+        for queued, each in zip(tuple(batch), read, strict=True):
+            if isinstance(each, bytes):
+                data[queued] = each
+            elif isinstance(each, Exception):
+                self._fail([queued], each)
+                batch.remove(queued)
+            else:
+                raise each
+        return data
 
     async def _reserve(self, batch: list[_Queued[_Item, _Result]]) -> Reservation | None:
         """Reserve a call for each item; those without one fail and are removed from the batch."""
@@ -235,6 +253,13 @@ class Batcher(Generic[_Item, _Result]):
         everything = list(self._queue)
         self._queue.clear()
         return everything
+
+    def _hand_out(self, batch: list[_Queued[_Item, _Result]], results: list[_Result | AutotagError]) -> None:
+        for queued, result in zip(batch, results, strict=True):
+            if isinstance(result, AutotagError):
+                self._fail([queued], result)
+            elif not queued.future.done():
+                queued.future.set_result(result)
 
     @staticmethod
     def _fail(batch: list[_Queued[_Item, _Result]], error: Exception) -> None:

@@ -37,6 +37,9 @@ UNREACHABLE = "unreachable"
 CONNECTION_LOST = "connection_lost"
 GARBLED_ANSWER = "garbled_answer"
 
+NOT_WANTED = "not_wanted"
+"""The reason of a call that was not made because nobody waited for its answer any more."""
+
 MAY_HAVE_BEEN_BILLED = frozenset({TIMED_OUT, CONNECTION_LOST, GARBLED_ANSWER})
 """Reasons that leave open whether the service did the work. Calls with these outcomes stay counted in the budget."""
 

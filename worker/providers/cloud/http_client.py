@@ -31,7 +31,7 @@ from worker.providers.cloud.errors import (
     ServiceFailed,
 )
 from worker.settings import CloudCallsSettings
-from worker.sources.blocking import BlockingCalls
+from worker.sources.blocking import BlockingCalls, NoThreadFree
 from worker.sources.network import CheckedNetwork, Resolver, system_resolver
 
 _MAXIMUM_RESPONSE_BYTES = 4 * 1024 * 1024
@@ -181,11 +181,14 @@ def _patient_resolver(calls: BlockingCalls) -> Resolver:
         except ValueError:
             pass  # a name
         deadline_s = time.monotonic() + timeout_s / 2
-        while calls.is_full_for(host):
-            if time.monotonic() > deadline_s:
-                raise CallNotMade(f"too many names are being looked up to call {host}", reason="lookups_at_once")
+        while True:
+            try:
+                return await system(host, port, timeout_s)
+            except NoThreadFree:
+                if time.monotonic() > deadline_s:
+                    break
             await asyncio.sleep(_LOOKUP_POLL_S)
-        return await system(host, port, timeout_s)
+        raise CallNotMade(f"too many names are being looked up to call {host}", reason="lookups_at_once")
 
     return resolve
 

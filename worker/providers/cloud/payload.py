@@ -68,8 +68,21 @@ class Payload:
             self.image.content.close()
 
     async def read(self) -> bytes:
-        """Its bytes, read only now so that queued images are not held in memory."""
-        return await asyncio.to_thread(self.image.content.read) if self.jpeg is None else self.jpeg
+        """Its bytes, read only now so that queued images are not held in memory.
+
+        They are read through a descriptor of its own: this payload may be closed meanwhile, and the number of its
+        descriptor be another file's then. Raises OSError.
+        """
+        if self.jpeg is not None:
+            return self.jpeg
+        content = self.image.content.duplicate()
+        reading = asyncio.ensure_future(asyncio.to_thread(content.read))
+        reading.add_done_callback(lambda _: content.close())
+        try:
+            return await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            reading.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else looks at it
+            raise
 
 
 async def prepare_payload(image: Image, limits: ServiceLimits, *, resize: bool) -> Payload:

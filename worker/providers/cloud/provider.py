@@ -10,6 +10,7 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Generic, TypeVar
@@ -28,12 +29,12 @@ from worker.providers.cloud.account_client import Account, AccountClient, Accoun
 from worker.providers.cloud.budget import CallBudget, make_budget
 from worker.providers.cloud.cache import AnswerCache
 from worker.providers.cloud.check_image import GREY_SIDE, grey_png
-from worker.providers.cloud.errors import TIMED_OUT
+from worker.providers.cloud.errors import NOT_WANTED, TIMED_OUT
 from worker.providers.cloud.http_client import HttpClient, silence_http_libraries
 from worker.providers.cloud.payload import Payload, ServiceLimits, prepare_payload
 from worker.providers.cloud.places import Places
 from worker.providers.cloud.retries import RetryPolicy, call_with_retries
-from worker.providers.cloud.sharing import Interest, SharedCalls
+from worker.providers.cloud.sharing import Interest, SharedCalls, kept_s
 from worker.providers.registry import ProviderContext
 from worker.settings import DEFAULTS, InstanceSettings
 from worker.settings.instance import CloudSettings
@@ -99,7 +100,7 @@ class CloudProvider(ABC, Generic[S, C]):
         )
         self._budget = make_budget(context.settings)
         self._places = Places(shared=cloud.maximum_connections, each=cloud.maximum_calls_at_once)
-        self._shared = SharedCalls()
+        self._shared = SharedCalls(kept_s(context.settings))
         self._cache_dir = context.cache_dir / "cloud-answers" / self.name
         self._cache: AnswerCache | None = None
         self._http_client: HttpClient | None = None
@@ -151,19 +152,36 @@ class CloudProvider(ABC, Generic[S, C]):
         """None: a service fails for one instance or for a while only; `tag` raises that for each image."""
         return None
 
-    def why_wait(self, instance_name: str, instance: InstanceSettings) -> TryLater | Unavailable | None:
-        """Why no call could be made for an instance now; None promises one. What is set wrong, `tag` raises."""
-        section = self.section(instance)
-        try:
-            why = self._account_client(instance_name, section, self.endpoint(section)).why_wait()
-        except Misconfigured:
+    def why_wait(self, asset_id: str, instance_name: str, instance: InstanceSettings) -> TryLater | Unavailable | None:
+        """Why no call could be made for an instance now; None promises one. What is set wrong, `tag` raises.
+
+        None too where it may not take a call: an answer may be in the cache, or has been paid for already.
+        """
+        client = self._client_of(instance_name, instance)
+        if client is None:
             return None
+        if self._cache is not None or self._shared.has_for((client.account, asset_id)):
+            client.let_in()
+            return None
+        why = client.why_wait()
         if why is not None:
             self._rules.observer.put_off(self.name, instance_name, why.reason)
         return why
 
+    def not_asked(self, instance_name: str, instance: InstanceSettings) -> None:
+        """What `why_wait` has promised is not needed: the image could not be read, say."""
+        if (client := self._client_of(instance_name, instance)) is not None:
+            client.keep_promise()
+
     async def tag(self, image: Image, instance: InstanceSettings) -> Answer:
         """Request tags for an image. Raises CannotBeDone, TryLater, Misconfigured or Unavailable."""
+        with ExitStack() as promised:
+            if (client := self._client_of(image.instance, instance)) is not None:
+                promised.callback(client.keep_promise)
+            return await self._answer(image, instance, promised)
+
+    async def _answer(self, image: Image, instance: InstanceSettings, promised: ExitStack) -> Answer:
+        """The answer for one who was `promised` a call: the promise is kept when that has its turn, or is not made."""
         section = self.section(instance)
         endpoint = self.endpoint(section)
         key = AnswerCache.key(
@@ -173,22 +191,35 @@ class CloudProvider(ABC, Generic[S, C]):
             return cached
         client = self._account_client(image.instance, section, endpoint)
         shared_as = (client.account, key)
-        if (kept := self._shared.kept(shared_as)) is not None:
-            return kept
-        call = self._shared.running(shared_as)
-        if call is None:
-            payload = await prepare_payload(image, endpoint.limits, resize=section.resize)
-            call = self._shared.running(shared_as)  # another may have begun it meanwhile
+        while True:
+            if (kept := self._shared.kept(shared_as)) is not None:
+                return kept
+            call = self._shared.running(shared_as)
+            if call is None:
+                payload = await prepare_payload(image, endpoint.limits, resize=section.resize)
+                # Another may have begun it, or even ended it, meanwhile.
+                if (kept := self._shared.kept(shared_as)) is not None:
+                    return kept
+                call = self._shared.running(shared_as)
             if call is None:
                 owned = payload.owned()
-                call = self._shared.begin(shared_as, partial(self._call, client, endpoint, section, owned, key))
+                call = self._shared.begin(
+                    shared_as,
+                    partial(self._call, client, endpoint, section, owned, key),
+                    whom=(client.account, image.asset_id),
+                )
                 call.on_end(owned.close)
-        try:
-            return await call.answer()
-        except TryLater as error:
-            if not error.counted:
-                self._rules.observer.put_off(self.name, image.instance, error.reason)
-            raise
+                call.turn_came = promised.pop_all().close  # does something once only
+                call.on_end(call.turn_came)
+            promised.close()  # who joins a call needs none
+            try:
+                return await call.answer()
+            except TryLater as error:
+                if error.reason == NOT_WANTED:  # it was joined at the moment when it was given up for want of anybody
+                    continue
+                if not error.counted:
+                    self._rules.observer.put_off(self.name, image.instance, error.reason)
+                raise
 
     async def _call(
         self, client: C, endpoint: Endpoint, section: S, payload: Payload, key: str, interest: Interest
@@ -212,7 +243,8 @@ class CloudProvider(ABC, Generic[S, C]):
         if answer.note is not None:
             _log.warning("answer is not whole", provider=self.name, asset_id=image.asset_id, note=answer.note)
         elif self._cache is not None:
-            await self._cache.put(key, answer)
+            with interest.sending():  # what has been paid for is not called off while it is written
+                await self._cache.put(key, answer)
         return answer
 
     async def start(self) -> None:
@@ -309,6 +341,14 @@ class CloudProvider(ABC, Generic[S, C]):
         if wrong is not None:
             raise Misconfigured(f"`{self.name}.{setting}` can't be used: {wrong}", reason="endpoint_not_allowed")
         return parts
+
+    def _client_of(self, instance_name: str, instance: InstanceSettings) -> C | None:
+        """The client of an instance's account; None where it is set wrong."""
+        section = self.section(instance)
+        try:
+            return self._account_client(instance_name, section, self.endpoint(section))
+        except Misconfigured:
+            return None
 
     def _account_client(self, instance: str, section: S, endpoint: Endpoint) -> C:
         account = self._account(instance, section, endpoint)

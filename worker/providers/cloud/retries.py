@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -74,9 +75,9 @@ async def call_with_retries(
     """The result of `request`, which is repeated while it raises ServiceFailed or RateLimited.
 
     When the policy allows no further attempt, the last error is raised as TryLater, with the wait that the service
-    asked for in `after_s`; it is counted unless the service has done nothing. A wait that would end after `total_s` is
-    not begun, nor a further attempt when `interest` says that nobody waits any more. `on_retry` is called before each
-    wait; `log_fields` identify the call in the log.
+    asked for in `after_s`; it is counted unless the service has done nothing, or has asked for a wait that would end
+    after `total_s`. Such a wait is not begun, nor a further attempt when `interest` says that nobody waits any more.
+    `on_retry` is called before each wait; `log_fields` identify the call in the log.
     """
     interest = interest or Interest()
 
@@ -93,7 +94,7 @@ async def call_with_retries(
             _StopUnwanted(interest),
         ),
         before_sleep=before_sleep,
-        retry_error_callback=_raise_last_error,
+        retry_error_callback=partial(_raise_last_error, policy),
     )
 
     async def attempt() -> _T:  # tenacity awaits the result of a coroutine function only; `request` may be a lambda
@@ -128,7 +129,10 @@ def _log_retry(state: tenacity.RetryCallState, log_fields: dict[str, object]) ->
     )
 
 
-def _raise_last_error(state: tenacity.RetryCallState) -> None:
+def _raise_last_error(policy: RetryPolicy, state: tenacity.RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, TryLater):  # no other error is retried
-        raise TryLater(str(error), reason=error.reason, after_s=error.after_s, counted=error.counted)
+        asked_to_go = error.after_s > policy.total_s - (state.seconds_since_start or 0.0)
+        raise TryLater(
+            str(error), reason=error.reason, after_s=error.after_s, counted=error.counted and not asked_to_go
+        )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
 
@@ -17,13 +17,24 @@ import structlog
 
 from worker.providers.base import Answer
 from worker.providers.cloud.errors import NotTried, copy_of, stopping
+from worker.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
 KEPT_ANSWERS = 1024
-KEPT_S = 600.0
-"""How many answers of one service are kept, and how long. A lost delivery is back in seconds; each answer takes about
-3 KB."""
+"""How many answers of one service are kept; each takes about 3 KB."""
+
+_MARGIN_S = 300.0
+"""An event that comes back also waits in its queue, and its image is fetched."""
+
+
+def kept_s(settings: Settings) -> float:
+    """How long answers are kept, in seconds: for longer than an event may be away that comes back for one."""
+    return max(*settings.retry.delays_s, settings.amqp.hold_s) + _MARGIN_S
+
+
+def _nothing() -> None:
+    pass
 
 
 class Interest:
@@ -32,6 +43,8 @@ class Interest:
     def __init__(self) -> None:
         self._sending = 0
         self._failed = False
+        self.turn_came: Callable[[], None] = _nothing
+        """Called when a call with the image has its turn, at each retry too."""
 
     @property
     def wanted(self) -> bool:
@@ -63,9 +76,12 @@ class Interest:
 class SharedCall(Interest):
     """The work on one image's answer, in a task of its own, and those who wait for it."""
 
-    def __init__(self, work: Callable[[Interest], Awaitable[Answer]]) -> None:
+    def __init__(self, work: Callable[[Interest], Awaitable[Answer]], whom: Hashable = None) -> None:
         super().__init__()
+        self.whom = whom
         self._callers = 0
+        self._called_off = False
+        """Not `Task.cancelling()`: timeouts and anyio's scopes, as while connecting, cancel a task that goes on."""
         self._task = asyncio.create_task(self._run(work))
 
     async def _run(self, work: Callable[[Interest], Awaitable[Answer]]) -> Answer:
@@ -77,9 +93,14 @@ class SharedCall(Interest):
         return self._callers > 0
 
     @property
+    def done(self) -> bool:
+        """Whether its task has ended."""
+        return self._task.done()
+
+    @property
     def ended(self) -> bool:
         """Whether there is nothing to join any more."""
-        return self._task.done() or self._task.cancelling() > 0
+        return self._task.done() or self._called_off
 
     async def answer(self) -> Answer:
         """Wait for the answer. Raises the error of the call. When the last who waits is cancelled, no call is begun."""
@@ -89,7 +110,7 @@ class SharedCall(Interest):
         finally:
             self._callers -= 1
             if not self.wanted and not self._sending:
-                self._task.cancel()
+                self._call_off()
         if self._task.cancelled():
             raise stopping()
         if (error := self._task.exception()) is not None:
@@ -109,31 +130,44 @@ class SharedCall(Interest):
 
     async def close(self) -> None:
         """Break the call off; those who wait get TryLater."""
-        self._task.cancel()
+        self._call_off()
         await asyncio.wait({self._task})
+
+    def _call_off(self) -> None:
+        self._called_off = True
+        self._task.cancel()
 
 
 class SharedCalls:
     """The calls to one service that are being worked on, and its latest answers, by account and content."""
 
-    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, kept_s: float, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._kept_s = kept_s
         self._now_s = now_s
         self._calls: dict[Hashable, SharedCall] = {}
-        self._kept: OrderedDict[Hashable, tuple[Answer, float]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, tuple[Answer, float, Hashable]] = OrderedDict()
+        self._kept_for: Counter[Hashable] = Counter()
+        """How many answers are kept for whom: see `begin`."""
 
     def kept(self, key: Hashable) -> Answer | None:
         """An answer that has been paid for already."""
-        answer, until_s = self._kept.get(key, (None, 0.0))
+        if (call := self._calls.get(key)) is not None and call.done:
+            self._on_end(key, call)  # asked between the end of its task and the callbacks, which the loop runs later
+        answer, until_s, _ = self._kept.get(key, (None, 0.0, None))
         return answer if self._now_s() < until_s else None
+
+    def has_for(self, whom: Hashable) -> bool:
+        """Whether there may be an answer for `whom`, who can find out its key only at some expense."""
+        return whom in self._kept_for or any(call.whom == whom for call in self._calls.values())
 
     def running(self, key: Hashable) -> SharedCall | None:
         """The call to join, if there is one."""
         call = self._calls.get(key)
         return None if call is None or call.ended else call
 
-    def begin(self, key: Hashable, work: Callable[[Interest], Awaitable[Answer]]) -> SharedCall:
-        """Begin a call; others who ask for the same key meanwhile join it."""
-        call = self._calls[key] = SharedCall(work)
+    def begin(self, key: Hashable, work: Callable[[Interest], Awaitable[Answer]], whom: Hashable = None) -> SharedCall:
+        """Begin a call, for `whom`; others who ask for the same key meanwhile join it."""
+        call = self._calls[key] = SharedCall(work, whom)
         call.on_end(lambda: self._on_end(key, call))
         return call
 
@@ -142,13 +176,22 @@ class SharedCalls:
         await asyncio.gather(*(call.close() for call in tuple(self._calls.values())))
 
     def _on_end(self, key: Hashable, call: SharedCall) -> None:
-        if self._calls.get(key) is call:
-            del self._calls[key]
+        if self._calls.get(key) is not call:
+            return
+        del self._calls[key]
         if (answer := call.answer_to_keep()) is None:
             return
         if not call.wanted:
-            _log.info("an answer came when nobody waited any more; it is kept for a redelivery", for_s=KEPT_S)
-        self._kept[key] = (answer, self._now_s() + KEPT_S)
-        self._kept.move_to_end(key)
-        if len(self._kept) > KEPT_ANSWERS:
-            self._kept.popitem(last=False)
+            _log.info("an answer came when nobody waited any more; it is kept for a redelivery", for_s=self._kept_s)
+        now_s = self._now_s()
+        self._forget(key)
+        self._kept[key] = (answer, now_s + self._kept_s, call.whom)
+        self._kept_for[call.whom] += 1
+        while len(self._kept) > KEPT_ANSWERS or next(iter(self._kept.values()))[1] <= now_s:
+            self._forget(next(iter(self._kept)))
+
+    def _forget(self, key: Hashable) -> None:
+        if (kept := self._kept.pop(key, None)) is not None:
+            self._kept_for[kept[2]] -= 1
+            if not self._kept_for[kept[2]]:
+                del self._kept_for[kept[2]]

@@ -195,6 +195,14 @@ def test_two_children_of_one_name_and_arbitrary_hellos_make_no_invalid_series(me
 # ── cloud services ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_an_account_has_its_series_before_anything_is_put_off_or_called(metrics: Metrics) -> None:
+    metrics.instances.configure({"acme"})
+    metrics.cloud.observe(lambda: [AccountView("google_cloud_vision", "acme", "closed")])
+    account = {"provider": "google_cloud_vision", "dms_instance": "acme"}
+    assert value(text(metrics), "autotag_provider_put_off_total", reason="calls_at_once", **account) == 0
+    assert value(text(metrics), "autotag_provider_retries_total", **account) == 0
+
+
 def test_only_configured_instances_have_series_of_their_own(metrics: Metrics) -> None:
     metrics.instances.configure({"acme"})
     for instance in ("acme", "default", "stranger-1", "stranger-2"):

@@ -106,6 +106,17 @@ class TestRetries:
         assert caught.value.after_s == 99
         assert type(caught.value) is TryLater
 
+    @pytest.mark.parametrize(("after_s", "counted"), [(0, True), (0.01, True), (600, False)])
+    async def test_a_wait_that_is_too_long_to_wait_here_is_no_attempt(self, after_s: float, counted: bool) -> None:
+        async def request() -> None:
+            error = transient_error("it", 503, after_s, "down")
+            assert error is not None
+            raise error
+
+        with pytest.raises(TryLater) as caught:
+            await call_with_retries(request, RetryPolicy(3, 60, 0, 0))
+        assert (caught.value.after_s, caught.value.counted) == (after_s, counted)
+
 
 @pytest.mark.parametrize(
     ("status", "kind"),

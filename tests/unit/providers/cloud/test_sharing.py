@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -11,8 +12,10 @@ from worker.errors import CannotBeDone, TryLater
 from worker.providers.base import Answer, Suggestion
 from worker.providers.cloud.errors import CallNotMade, RateLimited, ServiceFailed
 from worker.providers.cloud.retries import RetryPolicy, call_with_retries
-from worker.providers.cloud.sharing import KEPT_ANSWERS, KEPT_S, Interest, SharedCall, SharedCalls
+from worker.providers.cloud.sharing import KEPT_ANSWERS, Interest, SharedCall, SharedCalls, kept_s
+from worker.settings import Settings
 
+KEPT_S = 600.0
 ANSWER = Answer((Suggestion("cat", 0.9),), "it/1")
 PARTIAL = Answer((Suggestion("cat", 0.9),), "it/1", "only a part of the labels came")
 
@@ -53,7 +56,7 @@ def ask(calls: SharedCalls, service: Service) -> asyncio.Task[Answer]:
 
 
 async def test_those_who_ask_for_the_same_share_a_call() -> None:
-    calls, service = SharedCalls(), Service()
+    calls, service = SharedCalls(KEPT_S), Service()
     asked = [ask(calls, service) for _ in range(3)]
     await eventually(lambda: service.called == 1, "it is called")
     service.go_on.set()
@@ -62,7 +65,7 @@ async def test_those_who_ask_for_the_same_share_a_call() -> None:
 
 
 async def test_a_redelivery_joins_the_call_that_is_in_flight() -> None:
-    calls, service = SharedCalls(), Service()
+    calls, service = SharedCalls(KEPT_S), Service()
     for _ in range(10):
         first = ask(calls, service)
         await eventually(lambda: service.called == 1, "it is called")
@@ -74,7 +77,7 @@ async def test_a_redelivery_joins_the_call_that_is_in_flight() -> None:
 
 
 async def test_an_answer_that_came_when_nobody_waited_is_there_for_the_redelivery() -> None:
-    calls, service = SharedCalls(), Service(PARTIAL)
+    calls, service = SharedCalls(KEPT_S), Service(PARTIAL)
     first = ask(calls, service)
     await eventually(lambda: service.called == 1, "it is called")
     await lost(first)
@@ -84,8 +87,46 @@ async def test_an_answer_that_came_when_nobody_waited_is_there_for_the_redeliver
     assert service.called == 1
 
 
+async def test_an_answer_is_there_from_the_moment_the_call_has_ended() -> None:
+    calls, service = SharedCalls(KEPT_S), Service()
+    first = ask(calls, service)
+    await eventually(lambda: service.called == 1, "it is called")
+    running = calls.running("k")
+    assert running is not None
+    await lost(first)
+    service.go_on.set()
+    # When the redelivery asks in the very step of the loop in which the call ends
+    while not running.ended:  # noqa: ASYNC110 - each step of the loop counts
+        await asyncio.sleep(0)
+    assert calls.kept("k") == ANSWER
+    assert await ask(calls, service) == ANSWER
+    assert service.called == 1
+
+
+async def test_a_call_is_joined_while_a_timeout_or_a_scope_within_it_ends_by_cancelling() -> None:
+    calls, service = SharedCalls(KEPT_S), Service()
+
+    async def work(interest: Interest) -> Answer:
+        task = asyncio.current_task()
+        assert task is not None
+        with interest.sending():
+            task.cancel()  # as anyio does at the end of a task group
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+            answer = await service.call(interest)
+            task.uncancel()
+        return answer
+
+    calls.begin("k", work)
+    await eventually(lambda: service.called == 1, "it is called")
+    again = ask(calls, service)
+    service.go_on.set()
+    assert await again == ANSWER
+    assert service.called == 1
+
+
 async def test_no_further_attempt_is_begun_for_nobody() -> None:
-    calls, service = SharedCalls(), Service(*[ServiceFailed("503", reason="service_failed")] * 4)
+    calls, service = SharedCalls(KEPT_S), Service(*[ServiceFailed("503", reason="service_failed")] * 4)
     first = ask(calls, service)
     await eventually(lambda: service.called == 1, "it is called")
     await lost(first)
@@ -98,7 +139,7 @@ async def test_no_further_attempt_is_begun_for_nobody() -> None:
 
 
 async def test_what_has_not_been_sent_is_not_sent_for_nobody() -> None:
-    calls, began = SharedCalls(), asyncio.Event()
+    calls, began = SharedCalls(KEPT_S), asyncio.Event()
 
     async def wait_for_a_turn(_interest: Interest) -> Answer:
         began.set()
@@ -112,7 +153,7 @@ async def test_what_has_not_been_sent_is_not_sent_for_nobody() -> None:
 
 
 async def test_an_error_reaches_everybody_who_waits_each_with_its_own() -> None:
-    calls, service = SharedCalls(), Service(CannotBeDone("no", reason="image_refused"))
+    calls, service = SharedCalls(KEPT_S), Service(CannotBeDone("no", reason="image_refused"))
     service.go_on.set()
     asked = [ask(calls, service) for _ in range(2)]
     errors = await asyncio.gather(*asked, return_exceptions=True)
@@ -125,7 +166,7 @@ async def test_an_error_reaches_everybody_who_waits_each_with_its_own() -> None:
 
 async def test_an_answer_is_kept_for_a_while_unless_it_is_not_whole() -> None:
     now_s = 100.0
-    calls, service = SharedCalls(lambda: now_s), Service()
+    calls, service = SharedCalls(KEPT_S, lambda: now_s), Service()
     service.go_on.set()
     await ask(calls, service)
     assert calls.kept("k") == ANSWER
@@ -136,8 +177,17 @@ async def test_an_answer_is_kept_for_a_while_unless_it_is_not_whole() -> None:
     assert calls.kept("k") is None
 
 
+@pytest.mark.parametrize(
+    "given", [{}, {"amqp": {"hold_s": 1700}}, {"retry": {"delays_s": [3600, 10]}}, {"retry": {"delays_s": [1]}}]
+)
+def test_answers_are_kept_for_longer_than_an_event_may_be_away(given: dict[str, object]) -> None:
+    settings = Settings.model_validate(given)
+    assert kept_s(settings) > max(settings.retry.delays_s)
+    assert kept_s(settings) > settings.amqp.hold_s
+
+
 async def test_the_number_of_kept_answers_is_bounded() -> None:
-    calls, service = SharedCalls(), Service()
+    calls, service = SharedCalls(KEPT_S), Service()
     service.go_on.set()
     for number in range(KEPT_ANSWERS + 1):
         await calls.begin(number, service.call).answer()
@@ -146,7 +196,7 @@ async def test_the_number_of_kept_answers_is_bounded() -> None:
 
 
 async def test_when_the_service_stops_those_who_wait_get_try_later() -> None:
-    calls, service = SharedCalls(), Service()
+    calls, service = SharedCalls(KEPT_S), Service()
     asked = ask(calls, service)
     await eventually(lambda: service.called == 1, "it is called")
     await calls.close()
