@@ -67,7 +67,7 @@ class ChaosReport:
         """Why the run is not sound, a sentence each."""
         found = [f"{name.replace('_', ' ')}: {number}" for name, number in self.flaws.items() if number]
         for kind, planned in self.kills_planned.items():
-            if (happened := self.kills.get(kind, 0)) != planned or not planned:
+            if (happened := self.kills.get(kind, 0)) != planned or (not planned and kind in self.impossible):
                 why = self.impossible.get(kind, "it found nothing to hit")
                 found.append(f"{happened} of {planned} faults of the kind {kind.replace('_', ' ')} happened: {why}")
         if self.without_model and not self.kills.get(FaultKind.MODEL_DISABLED.value):
