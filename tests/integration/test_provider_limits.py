@@ -310,7 +310,7 @@ class TestWhatMakesNoCallNeedsNoTurn:
     async def test_a_library_whose_answers_are_cached_is_not_held_up(
         self, service: FakeMicrosoft, tmp_path: Path
     ) -> None:
-        instance = microsoft(service.url, calls_per_second=1)
+        instance = microsoft(service.url, calls_per_second=0.1)
         async with started(MicrosoftVision, tmp_path, turn_maximum_wait_s=2, cache={"enabled": True}) as provider:
             await provider.tag(image_of(picture()), instance)
             for number in range(50):

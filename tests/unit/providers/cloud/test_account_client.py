@@ -63,8 +63,11 @@ async def test_a_pause_that_begins_while_a_turn_is_waited_for_is_kept() -> None:
         for _ in range(3):  # the burst
             async with client.turn() as more:
                 more.used = True
+        turns = client.turns
+        assert turns is not None
+        taken_s = turns.wait_s(0.0)
         late = asyncio.create_task(client.call(read, service.request, Interest()))
-        await eventually(lambda: client.turns is not None and client.turns.wait_s(0.0) > 0, "it waits for its turn")
+        await eventually(lambda: turns.wait_s(0.0) > taken_s, "it waits for its turn")
 
         async def too_many() -> None:
             raise RateLimited("429", reason="quota_exhausted", after_s=600)
