@@ -101,7 +101,7 @@ async def test_a_part_is_new_only_where_its_own_settings_have_changed(
         "model": (old.model, new.model),
         "cloud": (old._others, new._others),
     }
-    assert {name for name, (before, after) in parts.items() if before is not after} == new_parts
+    assert {name for name, (before, after) in parts.items() if before != after} == new_parts
     assert (new.providers[0] is old.providers[0]) == ("model" not in new_parts)
 
 
