@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 from types import TracebackType
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, cast
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -217,15 +218,21 @@ async def ask(provider: Provider, image: Image, instance: InstanceSettings) -> R
 
 def why_not_now(provider: Provider, asset_id: str, name: str, instance: InstanceSettings) -> Reply | None:
     """The reply of a provider that cannot be asked now for the instance `name`; None if it can, or does not know."""
-    if not isinstance(provider, Waiting):
+    if not _knows_beforehand(type(provider)):
         return None
-    match provider.why_wait(asset_id, name, instance):
+    match cast("Waiting", provider).why_wait(asset_id, name, instance):
         case None:
             return None
         case TryLater() as error:
             return _reply_of(provider.name, "unavailable", error, AskAgain.LATER)
         case Unavailable() as error:
             return _reply_of(provider.name, "unavailable", error, AskAgain.WAIT)
+
+
+@lru_cache(maxsize=64)
+def _knows_beforehand(kind: type[Provider]) -> bool:
+    """Whether providers of this class fulfil `Waiting`. Kept, as the question costs more than an event can spare."""
+    return issubclass(kind, Waiting)
 
 
 def _reply_of(

@@ -11,6 +11,8 @@ import errno
 import os
 import stat
 import unicodedata
+from functools import lru_cache
+from pathlib import Path
 from typing import NoReturn
 
 from worker.errors import CannotBeDone, TryLater, exhausted
@@ -44,11 +46,17 @@ def roots_of(path: str, settings: SourcesSettings) -> list[str]:
         raise CannotBeDone(
             f"the file {path!r} may not be read: no directory is open to events; {_SET_ROOTS}", reason="path_no_roots"
         )
-    roots = list(dict.fromkeys(os.path.abspath(root) for root in settings.path_roots))
+    roots = _absolute(settings.path_roots)
     inside = [root for root in roots if _is_below(os.path.abspath(os.path.join(root, path)), root)]
     if not inside:
         _raise_outside(path)
     return [max(inside, key=len)] if os.path.isabs(path) else inside
+
+
+@lru_cache(maxsize=16)
+def _absolute(roots: tuple[Path, ...]) -> tuple[str, ...]:
+    """The roots as absolute paths, in their order, each once. Kept: they are the same for every event."""
+    return tuple(dict.fromkeys(os.path.abspath(root) for root in roots))
 
 
 def open_below(root: str, path: str, settings: SourcesSettings) -> Content | None:
@@ -81,6 +89,8 @@ def missing(path: str, settings: SourcesSettings) -> TryLater:
 
 def _spellings(path: str) -> list[str]:
     """The path, then with its accents composed, and decomposed: a copy by way of macOS changes one into the other."""
+    if path.isascii():
+        return [path]
     return list(dict.fromkeys((path, unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path))))
 
 
@@ -124,7 +134,8 @@ def _open_pinned(pinned: int, root: str, path: str, settings: SourcesSettings) -
 
 
 def _is_below(path: str, root: str) -> bool:
-    return os.path.commonpath((path, root)) == root
+    """Whether a path is a root or inside it. Both are absolute and without `.` and `..`."""
+    return path == root or path.startswith(root if root.endswith(os.sep) else root + os.sep)
 
 
 def _kind(mode: int) -> str:
