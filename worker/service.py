@@ -295,7 +295,8 @@ class Service:
         """One line for each reason that begins or ends, the broker's too: it is logged nowhere else."""
         before, self._pauses = self._pauses, state.pauses
         for reason in state.pauses.keys() - before.keys():
-            log = _log.info if reason in (Pause.STARTING, Pause.STOPPING) else _log.warning
+            intended = reason == Pause.STARTING or self._stopping.is_set()
+            log = _log.info if intended else _log.warning
             log("no events are taken", reason=reason, why=state.pauses[reason].message)
         for reason in before.keys() - state.pauses.keys():
             held_s = time.monotonic() - before[reason].since_s
