@@ -26,7 +26,7 @@ BUILD_MODELS = for model in $(TESTED_MODELS); do $(BIN)/autotag model build $$mo
 GENERATED := "schema --check" "config reference --check"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint faults chaos bench lock dist clean
+.PHONY: help setup demo test broker lint faults chaos bench lock dist clean
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -46,6 +46,9 @@ test: setup ## run all tests beside a broker; ARGS="-k word" runs some, BROKER=4
 	@scripts/install_tools.sh
 	@$(BUILD_MODELS)
 	@$(WITH_BROKER) $(BIN)/python -m pytest -m "not slow_fault" $(ARGS)
+
+broker: setup ## see whether a RabbitMQ can be had, of the version BROKER; what it takes is kept
+	@$(WITH_BROKER) true
 
 lint: setup ## check style, types, the direction of imports, and that generated files are current
 	@$(BIN)/ruff check .
