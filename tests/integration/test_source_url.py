@@ -261,6 +261,51 @@ async def test_redirects_are_followed(server: Server) -> None:
         assert content.read() == IMAGE
 
 
+@pytest.mark.parametrize(
+    ("location", "requested"),
+    [
+        ("/Bücher/Straße.jpg".encode(), "/B%C3%BCcher/Stra%C3%9Fe.jpg"),
+        (b"/two words.jpg", "/two%20words.jpg"),
+        ("/Bücher/Straße.jpg".encode("latin-1"), "/B%FCcher/Stra%DFe.jpg"),
+        (b"/B%C3%BCcher/100%25.jpg", "/B%C3%BCcher/100%25.jpg"),
+    ],
+)
+async def test_a_redirect_may_name_what_is_not_ascii(server: Server, location: bytes, requested: str) -> None:
+    server.serve_at(requested, response())
+
+    with await fetch(server.serve_at("/a", redirect("LOCATION").replace(b"LOCATION", location))) as content:
+        assert content.read() == IMAGE
+
+
+async def test_a_redirect_to_a_host_that_is_not_ascii_is_followed_where_that_is_allowed(server: Server) -> None:
+    sources, asked = resolving(["127.0.0.1"])
+    server.serve_at("/b", response())
+    location = f"http://bücher.test:{server.port}/b".encode()
+    url = server.serve_at("/a", redirect("LOCATION").replace(b"LOCATION", location))
+
+    with await fetch(url, sources, url_allowed_hosts=["127.0.0.1", "BÜCHER.test"]) as content:
+        assert content.read() == IMAGE
+    assert asked[-1] == "xn--bcher-kva.test"
+
+
+@pytest.mark.parametrize("allowed", ["bücher.test", "BÜCHER.TEST.", "xn--bcher-kva.test", "*.test", "*.test."])
+@pytest.mark.parametrize("named", ["bücher.test", "xn--bcher-kva.test", "Bücher.test."])
+async def test_a_host_may_be_named_in_every_way_it_is_written(server: Server, allowed: str, named: str) -> None:
+    sources, _ = resolving(["127.0.0.1"])
+    server.serve_at("/a", response())
+
+    with await fetch(server.url("/a", named), sources, url_allowed_hosts=[allowed]) as content:
+        assert content.read() == IMAGE
+
+
+async def test_a_host_that_looks_like_an_allowed_one_is_refused(server: Server) -> None:
+    for named in ("bucher.test", "bücher.test.evil.example", "xbücher.test", "xn--bcher-kvb.test"):
+        error = await refused(server.url("/a", named), url_allowed_hosts=["bücher.test"])
+
+        assert error.reason in {"url_host_not_allowed", "url_invalid"}
+    assert not server.seen
+
+
 async def test_more_redirects_than_allowed_are_refused(server: Server) -> None:
     error = await refused(server.serve_at("/a", redirect("/a")), maximum_redirects=2)
 

@@ -11,7 +11,7 @@ import ssl
 from collections.abc import AsyncIterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import partial
+from functools import lru_cache, partial
 
 import certifi
 import httpcore
@@ -127,7 +127,7 @@ class UrlFetcher:
             async with pool.stream("GET", target, headers=_HEADERS, extensions={"timeout": timeout}) as response:
                 headers = {name.decode("ascii").lower(): value.decode("latin-1") for name, value in response.headers}
                 if response.status in _REDIRECTS and "location" in headers:
-                    return _join(url, headers["location"])
+                    return _join(url, _as_text(headers["location"].encode("latin-1")))
                 _check_status(response.status, headers, url)
                 _check_headers(headers, url, settings)
                 return await _read(response.aiter_stream(), url, settings)
@@ -155,7 +155,7 @@ def check_url(text: str, settings: SourcesSettings) -> httpx.URL:
     except httpx.InvalidURL as error:
         raise CannotBeDone(f"{without_secrets(text)} is no valid url: {error}", reason="url_invalid") from error
     schemes = ("https",) if settings.url_require_https else ("http", "https")
-    if url.scheme not in schemes or not url.host:
+    if url.scheme not in schemes or not url.raw_host:
         raise CannotBeDone(
             f"{without_secrets(url)} is not an absolute url of the kind {' or '.join(schemes)}",
             reason="url_scheme_refused",
@@ -167,7 +167,7 @@ def check_url(text: str, settings: SourcesSettings) -> httpx.URL:
             f"{without_secrets(url)} holds a user name or password, which have no place in events; publish it without",
             reason="url_userinfo_refused",
         )
-    host = url.raw_host.decode("ascii").lower().rstrip(".")
+    host = _host(url)
     if not any(_matches(host, allowed) for allowed in settings.url_allowed_hosts):
         raise CannotBeDone(
             f"{without_secrets(url)} is on the host {host}, which is not open to events; "
@@ -186,8 +186,35 @@ def without_secrets(url: httpx.URL | str) -> str:
     return str(parsed.copy_with(userinfo=b"", query=None, fragment=None))[:200]
 
 
+def _host(url: httpx.URL) -> str:
+    """The name of the host as it is sent: small letters, in ASCII (IDNA), without the dot of a fully qualified one."""
+    return url.raw_host.decode("ascii").lower().rstrip(".")
+
+
+@lru_cache(maxsize=1024)
+def _pattern(allowed: str) -> str:
+    """A pattern of `sources.url_allowed_hosts` in the form of `_host`; as it stands, if no host can have that name."""
+    below, name = ("*.", allowed[2:]) if allowed.startswith("*.") else ("", allowed)
+    try:
+        return below + _host(httpx.URL(f"http://{name}/"))
+    except httpx.InvalidURL:
+        return allowed
+
+
 def _matches(host: str, allowed: str) -> bool:
-    return host.endswith(allowed[1:]) if allowed.startswith("*.") else host == allowed
+    pattern = _pattern(allowed)
+    return host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern
+
+
+def _as_text(location: bytes) -> str:
+    """A `Location` as the text of a URL.
+
+    The standard wants ASCII. What servers send beside it is UTF-8; other bytes are quoted one by one, as browsers do.
+    """
+    try:
+        return location.decode("utf-8")
+    except UnicodeDecodeError:
+        return "".join(chr(byte) if byte < 0x80 else f"%{byte:02X}" for byte in location)
 
 
 def _join(url: httpx.URL, location: str) -> str:
@@ -200,7 +227,7 @@ def _join(url: httpx.URL, location: str) -> str:
 
 
 def _check_status(status: int, headers: Mapping[str, str], url: httpx.URL) -> None:
-    answer = f"{url.host} answered {status} for {without_secrets(url)}"
+    answer = f"{_host(url)} answered {status} for {without_secrets(url)}"
     if status == httpx.codes.OK:
         return
     if status in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
