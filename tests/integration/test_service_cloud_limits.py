@@ -63,6 +63,11 @@ def decodes(it: Tenancy) -> float:
     return total(text, "autotag_stage_duration_seconds_count", stage="decode")
 
 
+def put_off(it: Tenancy, reason: str) -> float:
+    text = fetch(f"{http_url(it.service)}/metrics").body
+    return total(text, "autotag_provider_put_off_total", dms_instance="down", reason=reason)
+
+
 def test_with_a_healthy_service_every_event_is_answered_at_the_full_rate_however_low_it_is(
     it: Tenancy, limited: FakeMicrosoft
 ) -> None:
@@ -88,7 +93,7 @@ def test_events_that_wait_for_a_service_that_is_down_are_not_decoded_and_lose_no
     # Given a service that is down, and its open circuit
     down.always = DOWN
     events = [it.dms.publish(inline(picture(seed)), instance="down") for seed in range(4)]
-    until(lambda: len(down.calls) >= 3, "the circuit opens")
+    until(lambda: put_off(it, "circuit_open") >= len(events), "the circuit is open")
     # When many events wait for it, longer than all of their attempts would last
     before, calls = decodes(it), len(down.calls)
     events += [it.dms.publish(inline(picture(seed)), instance="down") for seed in range(4, 40)]
