@@ -73,6 +73,12 @@ class TlsFiles:
     client_certificates: bool = False
 
 
+def _ended(pidfd: int) -> bool:
+    waiting = select.poll()  # select.select takes no descriptor beyond 1,023
+    waiting.register(pidfd, select.POLLIN)
+    return bool(waiting.poll(0))
+
+
 class PrivateBroker:
     """One RabbitMQ node and its epmd. A context manager: started on entry; ended, with its directory, on exit.
 
@@ -144,7 +150,7 @@ class PrivateBroker:
     @property
     def running(self) -> bool:
         """Whether the node's process is running, even if paused or not yet ready."""
-        return self._pidfd is not None and not select.select([self._pidfd], [], [], 0)[0]
+        return self._pidfd is not None and not _ended(self._pidfd)
 
     def stop(self) -> None:
         """Shut down in order: clients get a `connection.close`, messages stay on disk for the next `start`."""

@@ -35,6 +35,13 @@ def picture(seed: int = 0, size: tuple[int, int] = (64, 64), form: str = "PNG", 
     return out.getvalue()
 
 
+class _ContentOfNobody(Content):
+    """A content that no block closes: it is closed when nobody holds it any more."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def image_of(
     data: bytes,
     *,
@@ -43,15 +50,16 @@ def image_of(
     shrink: Callable[[JpegLimits], Awaitable[bytes]] | None = None,
     facts: ImageFacts | None = None,
 ) -> Image:
-    """An image as the tagger passes it to providers. Its memory is freed with the process."""
+    """An image as the tagger passes it to providers."""
     if facts is None:
         with Pillow.open(io.BytesIO(data)) as opened:
             form, width, height = str(opened.format), opened.width, opened.height
         facts = ImageFacts(format=form, width=width, height=height, sha256=hashlib.sha256(data).hexdigest())
+    content = Content.from_bytes(data, "test")
     return Image(
         asset_id=asset_id,
         instance=instance,
-        content=Content.from_bytes(data, "test"),
+        content=_ContentOfNobody(content.fd, content.size_bytes, content.origin, content.head),
         facts=facts,
         mime_type=f"image/{facts.format.lower()}",
         pixels_fd=None,

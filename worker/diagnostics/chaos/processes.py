@@ -182,7 +182,9 @@ def _pidfd(pid: int) -> Iterator[int | None]:
 
 
 def _has_exited(pidfd: int) -> bool:
-    return bool(select.select([pidfd], [], [], 0)[0])
+    waiting = select.poll()  # select.select takes no descriptor beyond 1,023
+    waiting.register(pidfd, select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 def _is_worker_child(pid: int) -> bool:
