@@ -49,17 +49,23 @@ def damaged_package(folder: Path) -> Path:
     return package
 
 
-def assert_the_old_ones_still_work(it: Scene, pids: set[int]) -> None:
-    assert {each["pid"] for each in (it.service.status() or {})["children"]} == pids
+def refused_reload(it: Scene, file: Path, settings: str) -> str:
+    """A reload to these settings is refused, and the children that ran go on. Gives back what it said."""
+    until(lambda: len(it.children("decoder")) == 2, "both decoders are ready")
+    before = pids_of_children(it)
+    file.write_text(settings)
+    reload = it.service.autotag("reload")
+    assert reload.returncode == 1
+    assert pids_of_children(it) == before
     assert (it.service.status() or {})["ready"]
     it.load(30)
     it.ledger.settle()
     assert it.ledger.statuses() == {"tagged"}
     assert it.ledger.dead == {}
+    return reload.stderr
 
 
 def pids_of_children(it: Scene) -> set[int]:
-    until(lambda: len(it.children("decoder")) == 2, "both decoders are ready")
     return {each["pid"] for each in (it.service.status() or {})["children"]}
 
 
@@ -67,42 +73,29 @@ def test_a_model_that_cannot_start_is_refused_and_the_one_that_works_stays(
     configured: Scene, tmp_path: Path, file: Path
 ) -> None:
     it = configured
-    pids = pids_of_children(it)
-    file.write_text(f'[tensorflow]\nmodel = "{damaged_package(tmp_path)}"\n')
+    damaged = damaged_package(tmp_path)
     it.under_load(30)
-    # When the reload asks for a model with a damaged file
-    reload = it.service.autotag("reload")
-    # Then it fails with the reason
-    assert reload.returncode == 1
-    assert "the model cannot start" in reload.stderr
-    assert "sha-256" in reload.stderr.lower()
+    # When the reload asks for a model with a damaged file, it is refused with the reason
+    said = refused_reload(it, file, f'[tensorflow]\nmodel = "{damaged}"\n')
+    assert "the model cannot start" in said
+    assert "sha-256" in said.lower()
     assert it.logged("reload refused; the settings stay as they were")
-    assert_the_old_ones_still_work(it, pids)
     assert (it.service.status() or {})["model"]["disabled"] is None
     assert (it.service.status() or {})["model"]["relaunches_left"] == 2
 
 
 def test_a_model_that_never_gets_ready_is_refused_at_the_start_timeout(configured: Scene, file: Path) -> None:
     it = configured
-    pids = pids_of_children(it)
     it.faults.inject("start", "hang", times=10)
-    file.write_text("[tensorflow]\nbatch_size = 4\n")
-    reload = it.service.autotag("reload")
-    assert reload.returncode == 1
-    assert "the model was not ready within 10 s" in reload.stderr
-    assert_the_old_ones_still_work(it, pids)
+    assert "the model was not ready within 10 s" in refused_reload(it, file, "[tensorflow]\nbatch_size = 4\n")
     assert len(it.faults.taken()) >= 1
 
 
 def test_a_decoder_that_cannot_start_is_refused_and_the_ones_that_work_stay(configured: Scene, file: Path) -> None:
     it = configured
-    pids = pids_of_children(it)
     it.faults.inject("decoder-start", "exit_3", times=100)
-    file.write_text('[decoder]\nmaximum_memory_bytes = "512MiB"\n')
-    reload = it.service.autotag("reload")
-    assert reload.returncode == 1
-    assert "the decoder was not ready within 30 s: ended by itself with exit code 3" in reload.stderr
-    assert_the_old_ones_still_work(it, pids)
+    said = refused_reload(it, file, '[decoder]\nmaximum_memory_bytes = "512MiB"\n')
+    assert "the decoder was not ready within 30 s: ended by itself with exit code 3" in said
 
 
 def test_a_reload_that_does_not_concern_the_model_leaves_its_child_and_its_crashes(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -17,24 +17,6 @@ from worker.amqp.errors import NotConfirmed
 from worker.amqp.state import BrokerPhase
 from worker.amqp.topology import Lane
 from worker.messages import OutgoingMessage
-
-
-@pytest.fixture(scope="module")
-def one_node() -> Iterator[PrivateBroker]:
-    with PrivateBroker() as node:
-        yield node
-
-
-@pytest.fixture
-def node(one_node: PrivateBroker) -> Iterator[PrivateBroker]:
-    """A broker that the test may freeze or block, but not stop: RabbitMQ may be unusable after a restart.
-
-    It is repaired for the next test, in case this one fails half-way.
-    """
-    yield one_node
-    one_node.resume()
-    one_node.set_memory_alarm(False)
-    one_node.set_disk_alarm(False)
 
 
 async def consuming_again(it: Serving, within_s: float = 10) -> None:

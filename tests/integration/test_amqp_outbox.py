@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pika
@@ -28,19 +27,6 @@ from worker.amqp.publisher import Publisher, message_properties
 from worker.amqp.republish import LEFT_OUT_HEADER, REASON_HEADER
 from worker.amqp.topology import Lane
 from worker.messages import OutgoingMessage
-
-
-@pytest.fixture(scope="module")
-def one_node() -> Iterator[PrivateBroker]:
-    with PrivateBroker() as node:
-        yield node
-
-
-@pytest.fixture
-def node(one_node: PrivateBroker) -> Iterator[PrivateBroker]:
-    """The broker, repaired for the next test in case this one fails half-way."""
-    yield one_node
-    one_node.set_memory_alarm(False)
 
 
 def result(message_id: str = "result", key: str = "acme.tagged", body: bytes = b"{}") -> OutgoingMessage:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import struct
+import sys
 import zlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,6 +16,8 @@ import pytest
 import pytest_asyncio
 from PIL import Image, ImageChops, ImageDraw, ImageStat
 
+from tests.support import decoding
+from tests.support.pictures import FROM_UPRIGHT, written
 from worker.errors import CannotBeDone
 from worker.images.content import Content
 from worker.images.requests import Fit, Interpolation, JpegLimits, PixelRecipe
@@ -24,17 +27,6 @@ SIZE = 96
 CROP = PixelRecipe(SIZE, Fit.CROP, 12, Interpolation.BICUBIC)
 SQUASH = PixelRecipe(SIZE, Fit.SQUASH, 0, Interpolation.BILINEAR)
 MAXIMUM_PIXELS = 4_000_000
-
-TRANSPOSED_TO = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
-"""How a camera that writes each orientation stores an upright scene."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -56,27 +48,12 @@ def scene(width: int = 300, height: int = 200) -> Image.Image:
     return image
 
 
-def written(image: Image.Image, format_name: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, format_name, **options)
-    return file.getvalue()
-
-
 async def decode(pool: DecoderPool, data: bytes, recipe: PixelRecipe = CROP) -> tuple[Decoded, Image.Image]:
-    with Content.from_bytes(data, "path photo.jpg") as content:
-        decoded = await pool.decode(content, recipe, "asset-1")
-    assert decoded.pixels_fd is not None
-    pixels = os.pread(decoded.pixels_fd, 10 * recipe.size**2, 0)
-    os.close(decoded.pixels_fd)
-    assert len(pixels) == recipe.size**2 * 3
-    return decoded, Image.frombytes("RGB", (recipe.size, recipe.size), pixels)
+    return await decoding.decode(pool, data, recipe)
 
 
 async def refusal(pool: DecoderPool, data: bytes) -> CannotBeDone:
-    with pytest.raises(CannotBeDone) as caught:
-        await decode(pool, data)
-    assert str(caught.value).startswith("asset-1 (path photo.jpg): ")
-    return caught.value
+    return await decoding.refusal(pool, data, CROP)
 
 
 def wanted(image: Image.Image, recipe: PixelRecipe = CROP) -> Image.Image:
@@ -124,7 +101,7 @@ async def test_facts_alone_need_no_recipe(decoders: DecoderPool) -> None:
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "TIFF", "WEBP"])
 async def test_pictures_are_turned_upright(decoders: DecoderPool, orientation: int, format_name: str) -> None:
     upright = scene()
-    turn = TRANSPOSED_TO.get(orientation)
+    turn = FROM_UPRIGHT[orientation]
     stored = upright.transpose(turn) if turn is not None else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -305,23 +282,9 @@ async def test_an_icon_that_hides_a_large_png_is_refused(decoders: DecoderPool) 
 
 
 async def test_damage_at_random_never_kills_the_decoder(decoders: DecoderPool) -> None:
-    before = [child.pid for child in decoders.states()]
-    for format_name in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "ICO", "MPO"):
-        data = written(scene(64, 48), format_name)
-        for seed in range(60):
-            damaged = bytearray(data)
-            for place in range(8):
-                spot = zlib.crc32(f"{format_name}{seed}{place}".encode())
-                damaged[spot % len(damaged)] = spot >> 24
-            with Content.from_bytes(bytes(damaged), "body") as content:
-                [answer] = await asyncio.gather(decoders.decode(content, CROP, "asset-1"), return_exceptions=True)
-            if isinstance(answer, Decoded):
-                os.close(answer.pixels_fd or -1)
-            else:
-                assert isinstance(answer, CannotBeDone)
-                assert answer.reason.startswith("image_")
-                assert answer.reason != "image_killed_decoder", str(answer)
-    assert [child.pid for child in decoders.states()] == before
+    formats = ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "ICO", "MPO")
+    files = {each: written(scene(64, 48), each) for each in formats}
+    await decoding.survives_damage(decoders, files, CROP, copies=60, places=8, within=sys.maxsize)
 
 
 async def test_pixels_keep_their_length_whatever_a_decoder_does(decoders: DecoderPool) -> None:

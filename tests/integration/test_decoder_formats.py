@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
-import os
 import struct
-import zlib
 from collections.abc import AsyncIterator, Callable
 
 import pillow_heif
@@ -14,7 +11,7 @@ import pytest
 import pytest_asyncio
 from PIL import Image, ImageStat
 
-from tests.support import raw_files
+from tests.support import decoding, raw_files
 from tests.support.pictures import bmp, samples, tiff, written
 from worker.errors import CannotBeDone
 from worker.images.content import Content
@@ -35,21 +32,14 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def decode(pool: DecoderPool, data: bytes) -> tuple[Decoded, Image.Image]:
-    with Content.from_bytes(data, "path photo") as content:
-        decoded = await pool.decode(content, SQUASH, "asset-1")
-    assert decoded.pixels_fd is not None
-    pixels = os.pread(decoded.pixels_fd, 3 * SQUASH.size**2, 0)
-    os.close(decoded.pixels_fd)
-    return decoded, Image.frombytes("RGB", (SQUASH.size, SQUASH.size), pixels)
+    return await decoding.decode(pool, data, SQUASH)
 
 
 LONG_SVG = b"<!-- " + b"a long comment " * 3000 + b"-->\n<svg xmlns='http://www.w3.org/2000/svg'/>"
 
 
 async def refusal(pool: DecoderPool, data: bytes) -> CannotBeDone:
-    with pytest.raises(CannotBeDone) as caught:
-        await decode(pool, data)
-    return caught.value
+    return await decoding.refusal(pool, data, SQUASH)
 
 
 def left_and_right(image: Image.Image) -> tuple[list[int], list[int]]:
@@ -59,21 +49,9 @@ def left_and_right(image: Image.Image) -> tuple[list[int], list[int]]:
     return left, right
 
 
-CONTAINERS: dict[str, Callable[[bytes], bytes]] = {
-    "NEF": raw_files.tiff_raw,
-    "ARW": lambda preview: raw_files.tiff_raw(preview, maker="SONY"),
-    "CR2": lambda preview: raw_files.tiff_raw(preview, maker="Canon", as_strip=True, head=b"CR\2\0\0\0\0\0"),
-    "DNG": lambda preview: raw_files.tiff_raw(preview, dng=True, as_strip=True),
-    "ORF": raw_files.orf,
-    "RW2": raw_files.rw2,
-    "RAF": raw_files.raf,
-    "CR3": raw_files.cr3,
-}
-
-
-@pytest.mark.parametrize("kind", CONTAINERS)
+@pytest.mark.parametrize("kind", raw_files.CONTAINERS)
 async def test_a_raw_photograph_is_seen_by_its_preview(decoders: DecoderPool, kind: str) -> None:
-    decoded, pixels = await decode(decoders, CONTAINERS[kind](raw_files.jpeg((1616, 1080))))
+    decoded, pixels = await decode(decoders, raw_files.CONTAINERS[kind](raw_files.jpeg((1616, 1080))))
     assert (decoded.facts.format, decoded.facts.width, decoded.facts.height) == (kind, 1616, 1080)
     left, right = left_and_right(pixels)
     assert min(left) > 245
@@ -81,9 +59,9 @@ async def test_a_raw_photograph_is_seen_by_its_preview(decoders: DecoderPool, ki
     assert max(right[1:]) < 10
 
 
-@pytest.mark.parametrize("kind", CONTAINERS)
+@pytest.mark.parametrize("kind", raw_files.CONTAINERS)
 async def test_a_raw_photograph_is_never_seen_by_its_thumbnail(decoders: DecoderPool, kind: str) -> None:
-    error = await refusal(decoders, CONTAINERS[kind](raw_files.jpeg((160, 120))))
+    error = await refusal(decoders, raw_files.CONTAINERS[kind](raw_files.jpeg((160, 120))))
     assert error.reason == "image_format_refused"
     assert f"raw photograph ({kind})" in str(error)
 
@@ -280,7 +258,6 @@ async def test_a_file_whose_pixels_are_whole_is_seen_whatever_else_is_wrong_with
 
 
 async def test_damage_at_random_to_new_formats_never_kills_the_decoder(decoders: DecoderPool) -> None:
-    before = [child.pid for child in decoders.states()]
     whole = {
         "HEIF": written(GREY.convert("RGB"), "HEIF"),
         "AVIF": written(GREY.convert("RGB"), "AVIF"),
@@ -290,19 +267,6 @@ async def test_damage_at_random_to_new_formats_never_kills_the_decoder(decoders:
         "CR3": raw_files.cr3(raw_files.jpeg((400, 300))),
         "RAF": raw_files.raf(raw_files.jpeg((400, 300))),
     }
-    for name, data in whole.items():
+    for data in whole.values():
         await decode(decoders, data)
-        for seed in range(40):
-            damaged = bytearray(data)
-            for place in range(6):
-                spot = zlib.crc32(f"{name}{seed}{place}".encode())
-                damaged[spot % min(len(damaged), 2000)] = spot >> 24
-            with Content.from_bytes(bytes(damaged), "body") as content:
-                [answer] = await asyncio.gather(decoders.decode(content, SQUASH, "asset-1"), return_exceptions=True)
-            if isinstance(answer, Decoded):
-                os.close(answer.pixels_fd or -1)
-            else:
-                assert isinstance(answer, CannotBeDone)
-                assert answer.reason.startswith("image_")
-                assert answer.reason != "image_killed_decoder", str(answer)
-    assert [child.pid for child in decoders.states()] == before
+    await decoding.survives_damage(decoders, whole, SQUASH, copies=40, places=6, within=2000)

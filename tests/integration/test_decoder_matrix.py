@@ -7,7 +7,6 @@ something else have their reason written beside them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,9 +15,9 @@ import pytest
 import pytest_asyncio
 from PIL import Image, ImageChops, ImageStat
 
+from tests.support.decoding import decode
 from tests.support.picture_matrix import FAMILIES, SIZE, Specimen
 from tests.support.second_decoders import imagemagick, libvips
-from worker.images.content import Content
 from worker.images.requests import Fit, Interpolation, PixelRecipe
 from worker.supervision.decoder_pool import DecoderOptions, DecoderPool
 
@@ -42,13 +41,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def seen(pool: DecoderPool, specimen: Specimen) -> tuple[Image.Image, tuple[int, int]]:
-    with Content.from_bytes(specimen.data, specimen.name) as content:
-        decoded = await pool.decode(content, SQUASH, "asset-1")
-    assert decoded.pixels_fd is not None
-    pixels = os.pread(decoded.pixels_fd, 3 * SQUASH.size**2, 0)
-    os.close(decoded.pixels_fd)
-    size = (decoded.facts.width, decoded.facts.height)
-    return Image.frombytes("RGB", (SQUASH.size, SQUASH.size), pixels), size
+    decoded, pixels = await decode(pool, specimen.data, SQUASH, specimen.name)
+    return pixels, (decoded.facts.width, decoded.facts.height)
 
 
 def difference(pixels: Image.Image, other: Image.Image | None) -> float:

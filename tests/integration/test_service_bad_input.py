@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.support.pictures import written
 from tests.support.polling import until
 from tests.support.service import Dms, RunningService, running_service
 
@@ -70,12 +70,6 @@ def test_an_event_that_cannot_be_read_becomes_a_dead_letter_with_its_reason(
     good = [*before, *after]
     found = dms.results_of(good)
     assert {found[key][0].data["status"] for key in good} == {"tagged"}
-
-
-def written(image: Image.Image, form: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
 
 
 BAD_FILES: dict[str, tuple[str | bytes | None, str]] = {

@@ -9,24 +9,13 @@ from typing import Any
 
 from PIL import Image, ImageChops, ImageCms, ImageDraw
 
-from tests.support.pictures import bmp, chunk, png, samples, tiff, written
+from tests.support.pictures import FROM_UPRIGHT, bmp, chunk, png, samples, tiff, written
 from tests.support.second_decoders import on_white
 
 SIZE = (96, 64)
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _FILL_ORDER, _ORIENTATION = 338, 339, 266, 0x0112
 _BACKWARDS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _SIGNED, _FLOAT = 2, 3
-_FROM_UPRIGHT = {
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
-"""How an upright scene is stored for each orientation."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +154,7 @@ def compressed_tiffs() -> Iterator[Specimen]:
                 continue  # Pillow says of it that it is subsampled, and does not
             shows = image.convert("RGB")
             yield Specimen(f"tiff {mode} {compression}", written(image, "TIFF", compression=compression), shows)
-    for orientation, turn in _FROM_UPRIGHT.items():
+    for orientation, turn in FROM_UPRIGHT.items():
         stored = GREY if turn is None else GREY.transpose(turn)
         for order in "<>":
             for bits in (8, 12, 16):
@@ -241,7 +230,7 @@ def bmps() -> Iterator[Specimen]:
 
 def photographs() -> Iterator[Specimen]:
     """The formats of cameras, phones and the web as Pillow writes them, in every orientation; CMYK; alpha."""
-    for orientation, turn in _FROM_UPRIGHT.items():
+    for orientation, turn in FROM_UPRIGHT.items():
         stored = SCENE if turn is None else SCENE.transpose(turn)
         exif = Image.Exif()
         exif[_ORIENTATION] = orientation

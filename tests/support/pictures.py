@@ -16,6 +16,18 @@ from PIL import Image
 Values = Mapping[int, tuple[int, Sequence[int] | bytes]]
 """TIFF tags, each with its type and its values."""
 
+FROM_UPRIGHT = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""How a camera stores an upright scene for each orientation; None: as it is."""
+
 
 def written(image: Image.Image, format_name: str, **options: Any) -> bytes:
     """What Pillow writes."""

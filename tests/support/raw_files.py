@@ -6,7 +6,7 @@ The structures are those of https://exiftool.org/TagNames and https://github.com
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from PIL import Image
 
@@ -173,3 +173,16 @@ def cr3(preview: bytes, *, orientation: int = 1, full_size: bytes = b"") -> byte
 
     start = len(kind) + len(moov(0)) + len(shown) + 8
     return kind + moov(start) + shown + box(b"mdat", full_size, SENSOR)
+
+
+CONTAINERS: dict[str, Callable[[bytes], bytes]] = {
+    "NEF": tiff_raw,
+    "ARW": lambda preview: tiff_raw(preview, maker="SONY"),
+    "CR2": lambda preview: tiff_raw(preview, maker="Canon", as_strip=True, head=b"CR\2\0\0\0\0\0"),
+    "DNG": lambda preview: tiff_raw(preview, dng=True, as_strip=True),
+    "ORF": orf,
+    "RW2": rw2,
+    "RAF": raf,
+    "CR3": cr3,
+}
+"""Every kind of raw file: what puts a preview into one."""

@@ -26,27 +26,17 @@ def found_in(data: bytes) -> Preview | None:
     return raw.largest_in_tiff(data, Tiff(data))
 
 
-CONTAINERS = {
-    "NEF": raw_files.tiff_raw,
-    "DNG": lambda preview: raw_files.tiff_raw(preview, dng=True, as_strip=True),
-    "ORF": raw_files.orf,
-    "RW2": raw_files.rw2,
-    "RAF": raw_files.raf,
-    "CR3": raw_files.cr3,
-}
-
-
-@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("container", raw_files.CONTAINERS)
 def test_the_preview_of_a_raw_photograph_is_found(container: str) -> None:
-    data = CONTAINERS[container](LARGE)
+    data = raw_files.CONTAINERS[container](LARGE)
     preview = found_in(data)
     assert preview is not None
     assert (preview.size, data[preview.start : preview.end]) == ((1616, 1080), LARGE)
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("container", raw_files.CONTAINERS)
 def test_a_thumbnail_is_no_preview(container: str) -> None:
-    assert found_in(CONTAINERS[container](THUMBNAIL)) is None
+    assert found_in(raw_files.CONTAINERS[container](THUMBNAIL)) is None
 
 
 def test_the_largest_of_several_counts() -> None:
