@@ -232,11 +232,19 @@ async def test_the_default_limit_of_rabbitmq_4_is_learned_from_its_refusal(setti
             return
         for _ in range(2):  # refused by RabbitMQ, then by us
             with pytest.raises(Unpublishable, match=r"16777217 bytes.*at most 16777216"):
-                await it.publish_event("huge", body)
-            await eventually(lambda: it.broker.state.unconfirmed == 0, "the publisher is there again", within_s=20)
-            await it.broker.resume_consuming("nothing")
-        await it.publish_event("after")
+                await published(it, "huge", body)
+        await published(it, "after", b"{}")
         (await it.next()).ack()
+
+
+async def published(it: Serving, message_id: str, body: bytes) -> None:
+    """Publish an event, again where the channel that a refusal has closed is not open again yet."""
+    for _ in range(200):
+        try:
+            return await it.publish_event(message_id, body)
+        except NotConfirmed:
+            await asyncio.sleep(0.1)
+    pytest.fail(f"{message_id} could not be published")
 
 
 async def test_nothing_is_published_without_a_connection(settings: AmqpSettings) -> None:

@@ -23,7 +23,6 @@ from worker.amqp.dead_letters import DeadLetters, Selection
 from worker.amqp.declare import declare
 from worker.amqp.delivery import Delivery
 from worker.amqp.errors import PublishRefused, Unpublishable, Unroutable
-from worker.amqp.publisher import Publisher, message_properties
 from worker.amqp.republish import LEFT_OUT_HEADER, REASON_HEADER
 from worker.amqp.topology import Lane
 from worker.messages import OutgoingMessage
@@ -307,13 +306,12 @@ async def test_a_dead_letter_that_is_too_large_is_moved_by_rabbitmq_or_kept_with
 ) -> None:
     settings = settings_for(node.url)
     body = b'{"data": {"asset_id": "a", "content": {"base64": "' + b"A" * 200_000 + b'"}}}'
-    async with open_operator(settings) as operator:
-        publisher = await Publisher.open(operator.connection, 30)  # RabbitMQ reads the limit when a channel is opened
-        node.eval("application:set_env(rabbit, max_message_size, 100000)")
+    async with serving(settings) as first:
+        await first.broker.stop_consuming("the limit is lowered first")
+        await first.publish_event("large", body)
+        limit_messages(node, 100_000)
         try:
             async with serving(settings) as it:
-                properties = message_properties(content_type="application/json", headers={}, message_id="large")
-                await publisher.publish(it.topology.images_exchange, "live", body, properties)
                 delivery = await it.next()
                 assert it.broker.can_reject(Lane.LIVE)
                 with pytest.raises(Unpublishable):
@@ -338,7 +336,13 @@ async def test_a_dead_letter_that_is_too_large_is_moved_by_rabbitmq_or_kept_with
                 digest = hashlib.sha256(body).hexdigest()
                 assert letter.properties.headers[LEFT_OUT_HEADER] == f"{len(body)} bytes, SHA-256 {digest}"
         finally:
-            node.eval("application:set_env(rabbit, max_message_size, 134217728)")
+            limit_messages(node, 134_217_728)
+
+
+def limit_messages(node: PrivateBroker, size_bytes: int) -> None:
+    """Set RabbitMQ's `max_message_size`: 3.x reads it when a channel is opened; 4.x at every message, elsewhere."""
+    node.eval(f"application:set_env(rabbit, max_message_size, {size_bytes})")
+    node.eval(f"persistent_term:put(max_message_size, {size_bytes})")
 
 
 async def take_letter(it: Serving) -> Any:
