@@ -7,6 +7,7 @@ import base64
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -17,11 +18,12 @@ import trustme
 from pydantic import SecretStr
 
 from tests.support import fake_google
-from tests.support.cloud import MARKER_KEY, google, image_of, picture, started
+from tests.support.cloud import MARKER_KEY, google, image_of, picture, small_jpeg, started
 from tests.support.fake_google import FakeGoogle, labels_of, too_many, unavailable
 from tests.support.fake_service import CLOSE, GARBAGE, HTML_PAGE, Fault, Response, over_http2, respond_with
 from tests.support.polling import eventually
 from worker.errors import AutotagError, CannotBeDone, Misconfigured, TryLater, Unavailable
+from worker.images.content import Content
 from worker.images.requests import JpegLimits
 from worker.messages import ImageFacts
 from worker.providers.base import Answer
@@ -40,7 +42,7 @@ async def outcome_of(
     provider: GoogleCloudVision, instance: InstanceSettings, data: bytes | None = None
 ) -> AutotagError:
     with pytest.raises(AutotagError) as caught:
-        await provider.tag(image_of(picture() if data is None else data), instance)
+        await provider.tag(image_of(picture() if data is None else data, shrink=small_jpeg), instance)
     return caught.value
 
 
@@ -262,17 +264,71 @@ class TestQueuedImagesAreSentInBatches:
             assert service.keys == ["old-key", "new-key"]
 
 
+async def no_jpeg(_limits: JpegLimits) -> bytes:
+    return b"no JPEG"
+
+
+class TestAFileThatTheServiceRefusesIsSentOnceMoreAsAJpeg:
+    ANIMATED = b"a file that only some readers know"
+    FACTS = ImageFacts(format="WEBP", width=64, height=64, sha256="a" * 64)
+
+    async def test_alone_and_counted_as_a_call(self, service: FakeGoogle, tmp_path: Path) -> None:
+        instance = google(service.url, calls_per_month=100)
+        refused = image_of(self.ANIMATED, facts=self.FACTS, shrink=small_jpeg)
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            # Given an image that is sent together with one that the service reads
+            answers = await asyncio.gather(*(provider.tag(image, instance) for image in (refused, image_of(picture()))))
+            assert all(answer.suggestions for answer in answers)
+            assert service.batch_sizes == [2, 1]
+            (again,) = service.calls[1].json()["requests"]
+            assert base64.b64decode(again["image"]["content"]) == picture(form="JPEG")
+            assert await provider.calls_used("acme") == 3
+
+    async def test_the_jpeg_is_made_of_a_content_of_its_own(self, service: FakeGoogle, tmp_path: Path) -> None:
+        # Given a caller that is called off, and another that has joined its call
+        service.next(Fault(delay_s=0.5))
+        made_of: list[bytes] = []
+
+        async def shrink(content: Content, _limits: JpegLimits) -> bytes:
+            made_of.append(content.read())
+            return picture(form="JPEG")
+
+        images = [replace(image_of(self.ANIMATED, facts=self.FACTS), shrink_content=shrink) for _ in range(2)]
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            first, second = (asyncio.create_task(provider.tag(each, google(service.url))) for each in images)
+            await eventually(lambda: service.calls, "the service was called")
+            first.cancel()
+            await asyncio.wait({first})
+            images[0].content.close()
+            # When the service refuses the file
+            assert (await second).suggestions
+        # Then its bytes are still there
+        assert made_of == [self.ANIMATED]
+
+    async def test_with_resize_off_it_is_not_and_the_error_says_so(self, service: FakeGoogle, tmp_path: Path) -> None:
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            with pytest.raises(CannotBeDone, match=r"Bad image data\.; with `resize` it would be asked once more"):
+                await provider.tag(image_of(self.ANIMATED, facts=self.FACTS), google(service.url, resize=False))
+        assert len(service.calls) == 1
+
+    async def test_what_was_a_jpeg_of_ours_already_is_not(self, service: FakeGoogle, tmp_path: Path) -> None:
+        facts = replace(self.FACTS, format="AVIF")
+        async with started(GoogleCloudVision, tmp_path) as provider:
+            with pytest.raises(CannotBeDone, match="Bad image data"):
+                await provider.tag(image_of(b"avif", facts=facts, shrink=no_jpeg), google(service.url))
+        assert len(service.calls) == 1
+
+
 class TestOneFailingImageDoesNotAffectItsBatch:
     async def test_an_error_inside_an_answer_of_200_is_read(self, service: FakeGoogle, tmp_path: Path) -> None:
         async with started(GoogleCloudVision, tmp_path) as provider:
-            bad = image_of(
-                b"no image", asset_id="bad", facts=ImageFacts(format="PNG", width=9, height=9, sha256="0" * 64)
-            )
+            facts = ImageFacts(format="JPEG", width=9, height=9, sha256="0" * 64)
+            bad = image_of(b"no image", asset_id="bad", facts=facts, shrink=no_jpeg)
             good = image_of(picture(), asset_id="good")
             outcomes = await asyncio.gather(
                 *(provider.tag(image, google(service.url)) for image in (bad, good)), return_exceptions=True
             )
-        assert service.batch_sizes == [2]
+        assert service.batch_sizes == [2, 1]
         assert isinstance(outcomes[0], CannotBeDone)
         assert outcomes[0].reason == "image_refused"
         assert str(outcomes[0]) == "Google Cloud Vision can't tag the image: Bad image data."
@@ -311,7 +367,8 @@ class TestOneFailingImageDoesNotAffectItsBatch:
             error = await outcome_of(provider, google(service.url, maximum_number_of_attempts=2))
         assert isinstance(error, kind)
         assert error.reason == reason
-        assert len(service.calls) == (2 if kind is TryLater else 1)
+        # Tried again, or sent once more as a JPEG
+        assert len(service.calls) == (1 if kind is Misconfigured else 2)
 
     async def test_when_a_whole_call_is_refused_each_image_is_sent_alone(
         self, service: FakeGoogle, tmp_path: Path

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cloud import MARKER_KEY, google, image_of, microsoft, picture, started
+from tests.support.cloud import MARKER_KEY, google, image_of, microsoft, picture, small_jpeg, started
 from tests.support.fake_google import FakeGoogle, unavailable
 from tests.support.fake_google import too_many as google_too_many
 from tests.support.fake_microsoft import OUT_OF_QUOTA, FakeMicrosoft, nested, too_many
@@ -409,9 +409,9 @@ class TestEqualCausesHaveEqualMessages:
     async def test_whichever_asset_an_image_belongs_to(self, google_service: FakeGoogle, tmp_path: Path) -> None:
         google_service.image_errors[b""] = {"error": {"code": 3, "message": "Bad image data."}}
         async with started(GoogleCloudVision, tmp_path) as provider:
-            asked = [image_of(picture(), asset_id=name) for name in ("a-1", "a-2")]
+            asked = [image_of(picture(), asset_id=name, shrink=small_jpeg) for name in ("a-1", "a-2")]
             errors = await asyncio.gather(*(error_of(provider, each, google(google_service.url)) for each in asked))
-        assert len(google_service.calls) == 1, "both have the same content and share a call"
+        assert len(google_service.calls) == 2, "the file, then a JPEG: both have the same content and share a call"
         assert len({str(error) for error in errors}) == 1
 
 

@@ -63,12 +63,17 @@ def image_of(
         facts=facts,
         mime_type=f"image/{facts.format.lower()}",
         pixels_fd=None,
-        shrink=shrink or refuse_to_shrink,
+        shrink_content=refuse_to_shrink if shrink is None else lambda _content, limits: shrink(limits),
     )
 
 
-async def refuse_to_shrink(limits: JpegLimits) -> bytes:
-    raise AssertionError(f"unexpected request for a smaller JPEG within {limits}")
+async def refuse_to_shrink(content: Content, limits: JpegLimits) -> bytes:
+    raise AssertionError(f"unexpected request for a smaller JPEG of {content.origin} within {limits}")
+
+
+async def small_jpeg(_limits: JpegLimits) -> bytes:
+    """What `image_of` may shrink an image to."""
+    return picture(form="JPEG")
 
 
 def key(name: str) -> str:

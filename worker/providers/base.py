@@ -53,9 +53,8 @@ class Image:
     """One image as it is passed to the providers.
 
     `pixels_fd` holds the model's input if a provider asked for it by `pixel_recipe`, else it is None: rows of RGB
-    bytes, size x size x 3, top to bottom. `shrink` makes a decoder child encode a JPEG within limits; it raises
-    CannotBeDone. The caller owns `content` and `pixels_fd`: providers read from them and never close them. `turn` is
-    on whose behalf it waits for a child.
+    bytes, size x size x 3, top to bottom. The caller owns `content` and `pixels_fd`: providers read from them and never
+    close them. `turn` is on whose behalf it waits for a child. `shrink_content` is what `shrink` calls.
     """
 
     asset_id: str
@@ -64,8 +63,12 @@ class Image:
     facts: ImageFacts
     mime_type: str
     pixels_fd: int | None
-    shrink: Callable[[JpegLimits], Awaitable[bytes]]
+    shrink_content: Callable[[Content, JpegLimits], Awaitable[bytes]]
     turn: Turn = OWN_TURN
+
+    async def shrink(self, limits: JpegLimits) -> bytes:
+        """Have a decoder child encode it as a JPEG within limits. Raises CannotBeDone, or TryLater."""
+        return await self.shrink_content(self.content, limits)
 
 
 class Provider(Protocol):

@@ -26,7 +26,9 @@ class CloudSettings(Section):
         None, ge=0, le=1, description="Tags below this are left out; unset: all the service names are kept."
     )
     resize: bool = Field(
-        True, description="Send a smaller JPEG where the image is too large or of a format the service does not take."
+        True,
+        description="Send a smaller JPEG where the image is too large or of a format the service does not take, and once "
+        "where the service refuses the file.",
     )
     timeout_s: float = Field(30, gt=0, description="Longest time for one call.")
     maximum_number_of_attempts: int = Field(4, ge=1, le=20, description="Calls for one image, the first included.")

@@ -220,7 +220,7 @@ class Tagger:
                 facts=decoded.facts,
                 mime_type=mime_type,
                 pixels_fd=decoded.pixels_fd,
-                shrink=partial(self._shrink, content, asset, subject.turn),
+                shrink_content=partial(self._shrink, asset, subject.turn),
                 turn=subject.turn,
             )
 
@@ -249,7 +249,7 @@ class Tagger:
         with self._metrics.stage("decode"):
             return await self._decoders.decode(content, recipe, subject.asset_id, subject.turn)
 
-    async def _shrink(self, content: Content, asset: str, turn: Turn, limits: JpegLimits) -> bytes:
+    async def _shrink(self, asset: str, turn: Turn, content: Content, limits: JpegLimits) -> bytes:
         with self._metrics.stage("shrink"):
             return await self._decoders.shrink(content, limits, asset, turn)
 

@@ -62,6 +62,13 @@ class Payload:
             return self
         return Payload(replace(self.image, content=self.image.content.duplicate()), None)
 
+    async def as_jpeg(self, limits: ServiceLimits) -> Payload:
+        """A JPEG of the same image, for a service that does not take the original though it says that it would.
+
+        Raises CannotBeDone where none within the limits can be made, TryLater where a decoder was killed from outside.
+        """
+        return Payload(self.image, await _jpeg(self.image, limits))
+
     def close(self) -> None:
         """Close the descriptor of an `owned` payload."""
         if self.jpeg is None:
@@ -92,6 +99,10 @@ async def prepare_payload(image: Image, limits: ServiceLimits, *, resize: bool) 
         return Payload(image, None)
     if not resize:
         raise rejection
+    return Payload(image, await _jpeg(image, limits))
+
+
+async def _jpeg(image: Image, limits: ServiceLimits) -> bytes:
     jpeg = await image.shrink(limits.jpeg)
     if len(jpeg) > limits.maximum_bytes:
         raise CannotBeDone(
@@ -99,4 +110,4 @@ async def prepare_payload(image: Image, limits: ServiceLimits, *, resize: bool) 
             f"{limits.service} takes {limits.maximum_bytes}",
             reason="image_too_large",
         )
-    return Payload(image, jpeg)
+    return jpeg

@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, urlsplit
 import structlog
 from pydantic import SecretStr
 
-from worker.errors import AutotagError, Misconfigured, TryLater, Unavailable
+from worker.errors import AutotagError, CannotBeDone, Misconfigured, TryLater, Unavailable
 from worker.images.content import Content
 from worker.images.requests import JpegLimits, PixelRecipe
 from worker.messages import ImageFacts
@@ -44,6 +44,13 @@ _log = structlog.get_logger(__name__)
 _KEY = re.compile(r"[\x21-\x7e]+")
 _MAXIMUM_ACCOUNT_CLIENTS = 1000
 """Events name their instance, so without a bound any event could add a client. The least recently used is removed."""
+
+_REFUSALS_OF_THE_FILE = frozenset({"image_refused", "image_too_large"})
+"""The reasons of a service that may take a JPEG of the same picture.
+
+The formats that services document say nothing of their varieties: an animated WebP, a TIFF in CMYK or of the BigTIFF
+kind are answered with "Bad image data." and the like.
+"""
 
 _MIME_TYPE_ALIASES = {
     "image/jpg": "image/jpeg",
@@ -226,7 +233,35 @@ class CloudProvider(ABC, Generic[S, C]):
     ) -> Answer:
         """The answer for an image, for all who wait for it; repeated where that may help."""
         image = payload.image
-        answer = await call_with_retries(
+        try:
+            answer = await self._request(client, endpoint, section, payload, interest)
+        except CannotBeDone as refusal:
+            if refusal.reason not in _REFUSALS_OF_THE_FILE or payload.jpeg is not None or not interest.wanted:
+                raise
+            if not section.resize:
+                message = f"{refusal}; with `resize` it would be asked once more, with a JPEG made of it"
+                raise CannotBeDone(message, reason=refusal.reason) from refusal
+            _log.info(
+                "the service refuses the file; it is asked once more, with a JPEG",
+                provider=self.name,
+                instance=image.instance,
+                asset_id=image.asset_id,
+                format=image.facts.format,
+                error=str(refusal),
+            )
+            as_jpeg = await payload.as_jpeg(endpoint.limits)
+            answer = await self._request(client, endpoint, section, as_jpeg, interest)
+        if answer.note is not None:
+            _log.warning("answer is not whole", provider=self.name, asset_id=image.asset_id, note=answer.note)
+        elif self._cache is not None:
+            with interest.sending():  # what has been paid for is not called off while it is written
+                await self._cache.put(key, answer)
+        return answer
+
+    async def _request(self, client: C, endpoint: Endpoint, section: S, payload: Payload, interest: Interest) -> Answer:
+        """The answer to what is sent for an image, asked for again where that may help."""
+        image = payload.image
+        return await call_with_retries(
             lambda: self.request_tags(client, endpoint, section, payload, interest),
             RetryPolicy(
                 section.maximum_number_of_attempts,
@@ -240,12 +275,6 @@ class CloudProvider(ABC, Generic[S, C]):
             instance=image.instance,
             asset_id=image.asset_id,
         )
-        if answer.note is not None:
-            _log.warning("answer is not whole", provider=self.name, asset_id=image.asset_id, note=answer.note)
-        elif self._cache is not None:
-            with interest.sending():  # what has been paid for is not called off while it is written
-                await self._cache.put(key, answer)
-        return answer
 
     async def start(self) -> None:
         """Create the connection pool, without a connection yet, and the cache if it is enabled."""
@@ -387,5 +416,5 @@ def _how_to_set_the_key(instance: str, provider: str) -> str:
     return f"set {dotted(key)} or the secret {secret_name(key)}, or switch it off"
 
 
-async def _refuse_to_shrink(limits: JpegLimits) -> bytes:
+async def _refuse_to_shrink(content: Content, limits: JpegLimits) -> bytes:
     raise AssertionError("the check's image fits every service")
