@@ -27,8 +27,8 @@ class CloudSettings(Section):
     )
     resize: bool = Field(
         True,
-        description="Send a smaller JPEG where the image is too large or of a format the service does not take, and once "
-        "where the service refuses the file.",
+        description="Send a smaller JPEG where the image is too large or of a format the service does not take, and "
+        "once where the service refuses the file.",
     )
     timeout_s: float = Field(30, gt=0, description="Longest time for one call.")
     maximum_number_of_attempts: int = Field(4, ge=1, le=20, description="Calls for one image, the first included.")
