@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -24,7 +25,7 @@ from worker.amqp.topology import DELIVERY_LIMIT, Lane
 from worker.engine import Active
 from worker.errors import AutotagError, CannotBeDone, ResourceExhausted, TryLater, Unavailable, exhausted
 from worker.images.content import Content
-from worker.messages import Event, ReadEvent, Result, UnreadableEvent, read_event, write_result
+from worker.messages import Event, Result, UnreadableEvent, read_event, write_result
 from worker.messages.oddities import OddField
 from worker.operations import tracing
 from worker.operations.health.intake import Intake
@@ -66,6 +67,8 @@ class DeliveryContext:
     reason: str | None = None
     message: str | None = None
     tags: int = 0
+    waited_s: float | None = None
+    """How long the event had waited in its queue at its first delivery, if its publisher gave the time it was sent."""
     settled_providers: frozenset[str] = frozenset()
     """The providers whose final reply is in a result that has been published already."""
     published_in_this_attempt: frozenset[str] = frozenset()
@@ -244,7 +247,7 @@ class Pipeline:
             result = _result_of_answers(context, skip.reason, skip.message)
             return await self._publish_and_ack(context, result or results.skipped(subject, skip))
 
-        async with self._in_hand.hold(context.delivery.lane, subject.instance, context.deferrals):
+        with await self._in_hand.take(context.delivery.lane, subject.instance, context.deferrals):
             self._observe_queue_wait(context)
             return await self._tag_and_answer(context, subject, instance)
 
@@ -254,7 +257,14 @@ class Pipeline:
         read = read_event(delivery.body, delivery.content_type, delivery.headers, delivery.message_id)
         context.event, context.image_bytes = read.event, read.image_bytes
         self._join_trace(context, read.event)
-        self._note_odd_fields(context, read)
+        waited_s, implausible = _queue_wait(delivery, read.event)
+        if delivery.attempt == 1 and not delivery.redelivered:
+            context.waited_s = waited_s
+        odd = read.oddities + implausible
+        if isinstance(delivery.properties, UnreadableProperties):
+            odd += (OddField("properties", "unusable"),)
+        if odd:
+            self._note_odd_fields(context, odd)
         return read.event
 
     async def _tag_and_answer(self, context: DeliveryContext, subject: Subject, instance: InstanceSettings) -> Ending:
@@ -322,20 +332,14 @@ class Pipeline:
 
     def _observe_queue_wait(self, context: DeliveryContext) -> None:
         """How long it has waited until it is begun: in its queue, and where it was deferred in a retry queue."""
-        waited_s = _waited_s(context.delivery, context.event) if context.event is not None else None
-        if waited_s is not None:
-            self._metrics.observe_queue_wait(waited_s)
+        if context.waited_s is not None:
+            self._metrics.observe_queue_wait(context.waited_s)
 
-    def _note_odd_fields(self, context: DeliveryContext, read: ReadEvent) -> None:
+    def _note_odd_fields(self, context: DeliveryContext, odd: Sequence[OddField]) -> None:
         """Count what was not as described in an event that could be read all the same."""
-        delivery = context.delivery
-        odd = [*read.oddities, *_queue_wait(delivery, read.event)[1]]
-        if isinstance(delivery.properties, UnreadableProperties):
-            odd.append(OddField("properties", "unusable"))
-        if odd:
-            self._metrics.odd_fields(odd)
-            fields = [f"{each.field} {each.why}" for each in odd]
-            _log.debug("fields of an event are not as described", odd=fields, **context.log_fields())
+        self._metrics.odd_fields(odd)
+        fields = [f"{each.field} {each.why}" for each in odd]
+        _log.debug("fields of an event are not as described", odd=fields, **context.log_fields())
 
     # ── how a delivery ends ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -545,13 +549,6 @@ def _traced(context: DeliveryContext) -> Event | None:
     if event is None or event.traceparent == context.trace.traceparent:
         return event
     return event.model_copy(update={"traceparent": context.trace.traceparent})
-
-
-def _waited_s(delivery: Delivery, event: Event) -> float | None:
-    """How long the event had waited in its queue at its first delivery, if its publisher gave the time it was sent."""
-    if delivery.attempt > 1 or delivery.redelivered:
-        return None
-    return _queue_wait(delivery, event)[0]
 
 
 def _queue_wait(delivery: Delivery, event: Event) -> tuple[float | None, tuple[OddField, ...]]:

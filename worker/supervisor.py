@@ -143,6 +143,7 @@ class _JobSubmitted:
 
 
 _Input = ChildEvent | _PacketReceived | _JobSubmitted
+_AT_WORK = (Ready, Busy)
 
 
 class Supervisor:
@@ -199,9 +200,9 @@ class Supervisor:
     @property
     def free(self) -> bool:
         """Whether a job, or one more, may be submitted now."""
-        if not isinstance(self._phase, Ready | Busy) or len(self._jobs) >= self._maximum_jobs or self._paused:
+        if len(self._jobs) >= self._maximum_jobs or self._paused or not isinstance(self._phase, _AT_WORK):
             return False
-        return not any(job.solitary for job in self._jobs)
+        return not self._jobs or not any(job.solitary for job in self._jobs)
 
     @property
     def busy(self) -> bool:
@@ -364,7 +365,7 @@ class Supervisor:
         """
         if job not in self._jobs:
             return None  # returned already: the child ended meanwhile
-        if self._child is not None and isinstance(self._phase, Ready | Busy):
+        if self._child is not None and isinstance(self._phase, _AT_WORK):
             try:
                 self._child.send(job.packet, job.fds)
             except OSError as error:

@@ -431,7 +431,7 @@ async def test_an_event_over_its_instances_share_is_put_off_uncounted_before_any
     in_hand, it = InHand(lane_prefetch(4)), Reloading()
     in_hand.know(["default", "other"])
     it.pipeline._in_hand = in_hand
-    async with in_hand.hold(Lane.LIVE, "default"), in_hand.hold(Lane.LIVE, "default"):
+    with await in_hand.take(Lane.LIVE, "default"), await in_hand.take(Lane.LIVE, "default"):
         # When another of its events comes, for the last time that it may be tried
         ending = await it.handle(attempt=1000)
     # Then it returns after a while, as the same attempt; it was not tagged, which would have failed

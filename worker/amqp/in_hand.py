@@ -17,8 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -118,6 +117,25 @@ class Timetable:
         return at_s - now_s
 
 
+class Place:
+    """The place of one event among those in hand; the block's end leaves it."""
+
+    __slots__ = ("_clock", "_instance", "_share", "_timetable")
+
+    def __init__(self, share: Shares, timetable: Timetable, instance: str, clock: Callable[[], float]) -> None:
+        self._share = share
+        self._timetable = timetable
+        self._instance = instance
+        self._clock = clock
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._share.give_back(self._instance)
+        self._timetable.ended(self._clock())
+
+
 class InHand:
     """The events in hand, by lane and instance. `on_deferred` is called with lane and instance for each deferral."""
 
@@ -140,33 +158,24 @@ class InHand:
         for share in self._shares.values():
             share.known.named = named
 
-    @asynccontextmanager
-    async def hold(self, lane: Lane, instance: str, deferrals: int = 0) -> AsyncIterator[None]:
-        """Count an event as in hand during the block. Raises Deferred if it is over its instance's share.
+    async def take(self, lane: Lane, instance: str, deferrals: int = 0) -> Place:
+        """Count an event as in hand until its place is left. Raises Deferred if it is over its instance's share.
 
         `deferrals`: how often it was deferred before. What comes back goes before what is new.
         """
-        share, timetable = self._shares[lane], self._timetable(lane, instance)
+        now_s, share, timetable = self._clock(), self._shares[lane], self._timetable(lane, instance)
         for each in self._shares.values():  # an instance with work in one lane has claims in the other
-            each.known.see(instance, self._clock())
+            each.known.see(instance, now_s)
         if deferrals:
-            timetable.returned(self._clock())
-        if not self._has_room(lane, instance, deferrals):
+            timetable.returned(now_s)
+        if not _has_room(share, timetable, instance, deferrals, now_s):
             if lane is Lane.BULK:
                 await self._until_bulk_may_be_deferred()
-            if not self._has_room(lane, instance, deferrals):
+            if not _has_room(share, timetable, instance, deferrals, self._clock()):
                 raise self.deferred(lane, instance, deferrals)
         share.take(instance)
-        timetable.begins(self._clock())
-        try:
-            yield
-        finally:
-            share.give_back(instance)
-            timetable.ended(self._clock())
-
-    def _has_room(self, lane: Lane, instance: str, deferrals: int) -> bool:
-        new_beside_waiting = not deferrals and self._timetable(lane, instance).waiting(self._clock()) > 0
-        return self._shares[lane].may_take(instance, self._clock(), part=0.5 if new_beside_waiting else 1.0)
+        timetable.begins(now_s)
+        return Place(share, timetable, instance, self._clock)
 
     def deferred(self, lane: Lane, instance: str, deferrals: int) -> Deferred:
         """The error of an event that is over its instance's share, with the time at which it returns."""
@@ -205,6 +214,11 @@ class InHand:
                 self._log_from_s.pop(gone, None)
         self._timetables.move_to_end(key)
         return found
+
+
+def _has_room(share: Shares, timetable: Timetable, instance: str, deferrals: int, now_s: float) -> bool:
+    new_beside_waiting = not deferrals and timetable.waiting(now_s) > 0
+    return share.may_take(instance, now_s, part=0.5 if new_beside_waiting else 1.0)
 
 
 def deferrals_of(header: object) -> int:

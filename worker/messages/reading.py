@@ -87,15 +87,15 @@ def read_event(
     Raises UnreadableEvent with reason `event_not_json`, `event_invalid` or `event_type_unknown`.
     """
     media_type = (content_type or "").partition(";")[0].strip().lower()
-    message = _Message(body, media_type, headers, _attributes(headers), message_id)
     odd: _Oddities = []
-    if not message.is_image:
-        message = replace(message, body=_without_mark(body, odd))
+    if not media_type.startswith("image/"):
+        body = _without_mark(body, odd)
+    message = _Message(body, media_type, headers, _attributes(headers), message_id)
     try:
-        read = _read(message, odd)
+        read = _with_trace_of(message, _read(message, odd))
     except (ValidationError, FieldError) as error:
         raise _unreadable(message, error) from None
-    return replace(_with_trace_of(message, read), oddities=tuple(dict.fromkeys(odd)))
+    return replace(read, oddities=tuple(dict.fromkeys(odd))) if odd else read
 
 
 def _read(message: _Message, odd: _Oddities) -> ReadEvent:
@@ -226,6 +226,8 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _attributes(headers: Mapping[str, object]) -> dict[str, str]:
+    if not headers:
+        return {}
     return _as_text(
         {
             name[len(prefix) :].lower(): value

@@ -76,10 +76,10 @@ class Sources:
         content, turn = event.data.content, turn or Turn(event.data.instance)
         match content.path, content.url:
             case str(path), _:
-                async with self._path_slots[turn.bulk].slot(turn.instance, f"the file {path!r}"):
+                with await self._path_slots[turn.bulk].take(turn.instance, f"the file {path!r}"):
                     return await self._open_path(path, settings, turn.instance)
             case _, str(url):
-                async with self._url_slots[turn.bulk].slot(turn.instance, without_secrets(url)):
+                with await self._url_slots[turn.bulk].take(turn.instance, without_secrets(url)):
                     return await self._urls.open_url(url, settings, turn.instance)
             case _:
                 return open_inline(event, image_bytes, settings)
@@ -113,7 +113,7 @@ class Sources:
         limit_s, holder = settings.total_timeout_s, f"{root} (for {instance})"
         breaker = self._breakers.of(instance, root)
         hangs_for_s = self._file_calls.hangs_for_s(holder)
-        if breaker.half_open and hangs_for_s is not None and hangs_for_s < _PROBE_BESIDE_HUNG_S:
+        if hangs_for_s is not None and hangs_for_s < _PROBE_BESIDE_HUNG_S and breaker.half_open:
             raise TryLater(
                 f"the file {path!r} waits: a call to {holder} has not come back for {hangs_for_s:.0f} s",
                 reason=SOURCE_CIRCUIT_OPEN,

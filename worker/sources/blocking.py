@@ -97,10 +97,11 @@ class BlockingCalls:
 
         self._share.take(holder)
         self._run_in_thread(work)
+        timer = loop.call_later(timeout_s, _time_out, outcome)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await outcome
+            return await outcome
         finally:
+            timer.cancel()
             if not returned:
                 self._abandoned_s.setdefault(holder, []).append(began_s)
 
@@ -130,6 +131,11 @@ class BlockingCalls:
     def _work_loop(self) -> None:
         while True:
             self._jobs.get()()
+
+
+def _time_out(outcome: asyncio.Future[T]) -> None:
+    if not outcome.done():
+        outcome.set_exception(TimeoutError())
 
 
 def _outcome_of(function: Callable[[], T]) -> tuple[T | None, BaseException | None]:

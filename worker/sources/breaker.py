@@ -10,7 +10,11 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
-from circuitbreaker import STATE_HALF_OPEN, CircuitBreaker  # type: ignore[import-untyped]  # it ships no types
+from circuitbreaker import (  # type: ignore[import-untyped]  # it ships no types
+    STATE_CLOSED,
+    STATE_HALF_OPEN,
+    CircuitBreaker,
+)
 
 from worker.errors import ResourceExhausted, TryLater
 from worker.sources.blocking import NoThreadFree
@@ -86,10 +90,12 @@ class Breaker(Generic[_E]):
 
     async def call(self, request: Callable[[], Awaitable[_T]]) -> _T:
         """Make a request and record its outcome. Raises what `request` raises, or `not_made` without calling it."""
-        self.raise_if_open()
-        probe = self.half_open
-        self._probing = self._probing or probe
-        self._probe_expected_until_s = 0.0
+        probe = False
+        if self._breaker.state != STATE_CLOSED:
+            self.raise_if_open()
+            probe = self.half_open
+            self._probing = self._probing or probe
+            self._probe_expected_until_s = 0.0
         try:
             result = await request()
         except self._counted:

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 from worker.errors import TryLater
 from worker.supervision.shares import OVER_SHARE, Shares
 from worker.supervision.turns import TakingTurns
 
 _LONGEST_WAIT_S = 2.0
+
+
+class Slot:
+    """One slot of one holder; the block's end gives it back."""
+
+    __slots__ = ("_holder", "_slots")
+
+    def __init__(self, slots: FairSlots, holder: str) -> None:
+        self._slots = slots
+        self._holder = holder
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._slots.give_back(self._holder)
 
 
 class FairSlots:
@@ -22,26 +37,26 @@ class FairSlots:
         self._clock = clock
         self._waiting: TakingTurns[tuple[str, asyncio.Future[None]]] = TakingTurns()
 
-    @asynccontextmanager
-    async def slot(self, holder: str, what: str) -> AsyncIterator[None]:
-        """Hold a slot during the block.
+    async def take(self, holder: str, what: str) -> Slot:
+        """Take a slot, which the end of its block gives back.
 
         Raises TryLater, uncounted, when others are known and the holder has not come below its share within two
         seconds. `what` is being waited for, in words.
         """
-        await self._acquire(holder, what)
-        try:
-            yield
-        finally:
-            self._share.give_back(holder)
-            self._serve_waiting()
-
-    async def _acquire(self, holder: str, what: str) -> None:
         now_s = self._clock()
         self._share.known.see(holder, now_s)
         if self._share.may_take(holder, now_s):
             self._share.take(holder)
-            return
+        else:
+            await self._wait_for(holder, what)
+        return Slot(self, holder)
+
+    def give_back(self, holder: str) -> None:
+        """Give a slot back, to those that wait."""
+        self._share.give_back(holder)
+        self._serve_waiting()
+
+    async def _wait_for(self, holder: str, what: str) -> None:
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(holder, (holder, mine))
         waited = False
@@ -51,8 +66,7 @@ class FairSlots:
                 waited = True
         except asyncio.CancelledError:
             if mine.done():  # given in the very moment of the cancellation
-                self._share.give_back(holder)
-                self._serve_waiting()
+                self.give_back(holder)
             else:
                 self._waiting.remove(holder, (holder, mine))
             raise
@@ -67,6 +81,8 @@ class FairSlots:
 
     def _serve_waiting(self) -> None:
         """Give slots to those that wait, one holder after the other."""
+        if not self._waiting:
+            return
         now_s = self._clock()
         given = True
         while given:

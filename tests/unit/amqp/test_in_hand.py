@@ -24,7 +24,7 @@ async def fill(in_hand: InHand, stack: AsyncExitStack, instance: str, *, lane: L
     number = 0
     while number < 1000:
         try:
-            await stack.enter_async_context(in_hand.hold(lane, instance))
+            stack.enter_context(await in_hand.take(lane, instance))
         except Deferred:
             break
         number += 1
@@ -52,7 +52,7 @@ async def test_a_deferred_event_counts_no_attempt_and_says_how_often_it_was_defe
     async with AsyncExitStack() as stack:
         await fill(in_hand, stack, "acme")
         with pytest.raises(Deferred) as caught:
-            await stack.enter_async_context(in_hand.hold(Lane.LIVE, "acme", 3))
+            stack.enter_context(await in_hand.take(Lane.LIVE, "acme", 3))
     assert (caught.value.counted, caught.value.deferrals, caught.value.reason) == (False, 4, "over_share")
     assert seen == [(Lane.LIVE, "acme")] * 2
 
@@ -65,7 +65,7 @@ async def test_what_comes_back_goes_before_what_is_new() -> None:
     async with AsyncExitStack() as stack:  # one event waits now
         taken = await fill(in_hand, stack, "acme")
         assert taken < 32, "a part of the share is left to what comes back"
-        await stack.enter_async_context(in_hand.hold(Lane.LIVE, "acme", 1))
+        stack.enter_context(await in_hand.take(Lane.LIVE, "acme", 1))
 
 
 async def test_what_has_come_back_to_another_worker_is_not_waited_for_any_longer() -> None:
@@ -87,12 +87,12 @@ async def test_an_event_that_has_ended_makes_room() -> None:
     in_hand.know(["acme", "other"])
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(AsyncExitStack())
-        await first.enter_async_context(in_hand.hold(Lane.LIVE, "acme"))
-        await stack.enter_async_context(in_hand.hold(Lane.LIVE, "acme"))
+        first.enter_context(await in_hand.take(Lane.LIVE, "acme"))
+        stack.enter_context(await in_hand.take(Lane.LIVE, "acme"))
         with pytest.raises(Deferred):
-            await stack.enter_async_context(in_hand.hold(Lane.LIVE, "acme", 1))
+            stack.enter_context(await in_hand.take(Lane.LIVE, "acme", 1))
         await first.aclose()
-        await stack.enter_async_context(in_hand.hold(Lane.LIVE, "acme", 1))
+        stack.enter_context(await in_hand.take(Lane.LIVE, "acme", 1))
 
 
 async def test_the_lanes_have_shares_of_their_own() -> None:

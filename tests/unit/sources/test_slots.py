@@ -27,7 +27,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 async def taken(fair: FairSlots, stack: AsyncExitStack, holder: str, number: int) -> None:
     for _ in range(number):
         async with asyncio.timeout(5):
-            await stack.enter_async_context(fair.slot(holder, "it"))
+            stack.enter_context(await fair.take(holder, "it"))
 
 
 async def test_eight_that_hold_all_they_may_leave_room_for_a_ninth() -> None:
@@ -48,7 +48,7 @@ async def test_one_over_its_share_waits_outside_and_that_is_no_attempt(
         await taken(fair, stack, "other", 1)
         await taken(fair, stack, "acme", 4)
         with pytest.raises(TryLater, match="its share of the 8") as caught:
-            await stack.enter_async_context(fair.slot("acme", "it"))
+            stack.enter_context(await fair.take("acme", "it"))
     assert (caught.value.reason, caught.value.counted) == ("over_share", False)
 
 
@@ -58,7 +58,7 @@ async def test_one_that_is_known_alone_waits_however_long(monkeypatch: pytest.Mo
     got = asyncio.Event()
 
     async def third() -> None:
-        async with fair.slot("acme", "it"):
+        with await fair.take("acme", "it"):
             got.set()
 
     async with AsyncExitStack() as stack:
@@ -76,7 +76,7 @@ async def test_those_that_wait_take_turns() -> None:
     order: list[str] = []
 
     async def fetch(holder: str) -> None:
-        async with fair.slot(holder, "it"):
+        with await fair.take(holder, "it"):
             order.append(holder)
             await asyncio.sleep(0)
 
@@ -94,7 +94,7 @@ async def test_a_slot_that_was_waited_for_in_vain_is_lost_to_nobody() -> None:
     fair = FairSlots(1)
     async with AsyncExitStack() as stack:
         await taken(fair, stack, "acme", 2)
-        waiting = asyncio.create_task(fair._acquire("acme", "it"))
+        waiting = asyncio.create_task(fair.take("acme", "it"))
         await asyncio.sleep(0)
         waiting.cancel()
         with suppress(asyncio.CancelledError):
