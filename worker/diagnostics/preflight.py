@@ -28,6 +28,7 @@ from worker.providers.checks import Checkable, Severity
 from worker.providers.cloud.budget import make_budget, why_it_does_not_last
 from worker.providers.registry import make_enabled
 from worker.settings import InstanceSettings, RetrySettings, Settings
+from worker.sources.proxy import Proxy, unused_variable
 from worker.supervision.decoder_pool import DecoderPool
 
 
@@ -52,6 +53,7 @@ async def check_service(settings: Settings) -> AsyncIterator[CheckResult]:
     checks: tuple[tuple[str, Callable[[Settings], Awaitable[CheckResult]]], ...] = (
         ("switches", _switches),
         ("sources", _sources),
+        ("proxy", _proxy),
         ("directories", _directories),
         ("rabbitmq", _rabbitmq),
         ("bindings", _bindings),
@@ -126,6 +128,21 @@ async def _sources(settings: Settings) -> CheckResult:
         return CheckResult("sources", "failed", f"not there, or not readable by this user: {', '.join(unreadable)}")
     roots, hosts = ", ".join(map(str, sources.path_roots)), ", ".join(sources.url_allowed_hosts)
     return CheckResult("sources", "ok", f"paths below: {roots or 'none'}; hosts: {hosts or 'none'}; inline: always")
+
+
+async def _proxy(settings: Settings) -> CheckResult:
+    named = {"sources": settings.sources.proxy, "cloud": settings.cloud.proxy}
+    proxies = {section: Proxy.of(url) for section, url in named.items() if url is not None}
+    for proxy in dict.fromkeys(proxies.values()):
+        await proxy.check(settings.cloud.connect_timeout_s)
+    if proxies:
+        return CheckResult("proxy", "ok", "; ".join(f"{section}: {proxy}" for section, proxy in proxies.items()))
+    if (variable := unused_variable()) is not None:
+        message = (
+            f"none; {variable} is set and not used: where only a proxy leads out, set sources.proxy and cloud.proxy"
+        )
+        return CheckResult("proxy", "ok", message)
+    return CheckResult("proxy", "ok", "none")
 
 
 async def _directories(settings: Settings) -> CheckResult:
