@@ -21,6 +21,7 @@ from worker.engine import Engine, review_providers, wants_model
 from worker.errors import AutotagError
 from worker.models.catalogue import BUILT_IN, find_package
 from worker.models.manifest import ModelMissing
+from worker.operations.certificates import own_trouble
 from worker.operations.control import why_not_listening, why_not_writable
 from worker.operations.descriptors import make_room
 from worker.operations.metrics import Metrics
@@ -55,6 +56,7 @@ async def check_service(settings: Settings) -> AsyncIterator[CheckResult]:
         ("sources", _sources),
         ("proxy", _proxy),
         ("directories", _directories),
+        ("http", _http),
         ("rabbitmq", _rabbitmq),
         ("bindings", _bindings),
         ("descriptors", _descriptors),
@@ -154,6 +156,22 @@ async def _directories(settings: Settings) -> CheckResult:
     if problems:
         return CheckResult("directories", "failed", ". ".join(problems))
     return CheckResult("directories", "ok", f"state {settings.state_dir}; control socket {settings.control_socket}")
+
+
+async def _http(settings: Settings) -> CheckResult:
+    certificate = settings.http.certificate_file
+    if not settings.http.enabled:
+        return CheckResult("http", "ok", "off")
+    where = f"{settings.http.host}:{settings.http.port}"
+    if certificate is None:
+        return CheckResult("http", "ok", f"plain HTTP on {where}")
+    try:
+        trouble = own_trouble(certificate, settings.http.key_file)
+    except OSError as error:
+        return CheckResult("http", "failed", f"http.certificate_file {certificate} can't be used: {error}")
+    if trouble is not None:
+        return CheckResult("http", "warning", f"clients will not accept http.certificate_file {certificate}: {trouble}")
+    return CheckResult("http", "ok", f"HTTPS on {where}")
 
 
 async def _rabbitmq(settings: Settings) -> CheckResult:

@@ -23,6 +23,7 @@ import httpcore
 from pydantic import SecretStr
 
 from worker.errors import AutotagError, TryLater, exhausted
+from worker.operations.certificates import distrust
 from worker.sources.hosts import matches
 
 _VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy")
@@ -141,10 +142,11 @@ class Proxy:
         return ProxyFailed(f"{answer}: it does not let this service connect to {host}", reason="proxy_refused")
 
     def _unreachable(self, error: Exception) -> AutotagError:
-        return exhausted(error) or ProxyFailed(
-            f"{self} cannot be reached: {str(error) or type(error).__name__}; is the setting `proxy` right?",
-            reason="proxy_unreachable",
-        )
+        if (shortage := exhausted(error)) is not None:
+            return shortage
+        why = distrust(error, address="the setting `proxy`", authority="the file of `SSL_CERT_FILE`")
+        why = why or f"{str(error) or type(error).__name__}; is the setting `proxy` right?"
+        return ProxyFailed(f"{self} cannot be reached: {why}", reason="proxy_unreachable")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop
 from worker.errors import CannotBeDone, TryLater
 from worker.images.content import Content, MemoryFile
 from worker.messages import DEFAULT_INSTANCE
+from worker.operations.certificates import distrust
 from worker.settings import SourcesSettings
 from worker.sources.breaker import SourceBreakers, SourceFailed
 from worker.sources.hosts import host_of, matches
@@ -134,7 +135,8 @@ class UrlFetcher:
                 _check_headers(headers, url, settings)
                 return await _read(response.aiter_stream(), url, settings)
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError) as error:
-            why = (str(error) or type(error).__name__) + hint("sources.proxy", settings.proxy)
+            why = distrust(error, address="the event", authority="the file of `SSL_CERT_FILE`")
+            why = why or (str(error) or type(error).__name__) + hint("sources.proxy", settings.proxy)
             raise SourceFailed(f"{without_secrets(url)} cannot be reached: {why}", reason=_UNREACHABLE) from error
 
     def _pool(self, settings: SourcesSettings) -> httpcore.AsyncConnectionPool:

@@ -21,6 +21,7 @@ import httpcore
 from pydantic import SecretStr
 
 from worker.errors import AutotagError, CannotBeDone, Misconfigured, exhausted
+from worker.operations.certificates import distrust
 from worker.operations.printable import printable
 from worker.providers.cloud.errors import (
     CONNECTION_LOST,
@@ -167,6 +168,8 @@ class HttpClient:
         if (shortage := exhausted(error)) is not None:
             return shortage
         message = str(error) or type(error).__name__
+        if (distrusted := distrust(error, address="the endpoint", authority="`cloud.ca_file`")) is not None:
+            return ServiceFailed(f"{self._service} could not be reached: {distrusted}", reason=UNREACHABLE)
         way_out = hint("cloud.proxy", self._proxy)
         match error:
             case httpcore.ConnectTimeout() | httpcore.PoolTimeout():
