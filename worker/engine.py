@@ -13,6 +13,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Protocol
 
+from worker.errors import Misconfigured
 from worker.models.build import ensure_model
 from worker.models.manifest import ModelPackage
 from worker.models.staging import ProgressCallback, ignore_progress
@@ -32,9 +33,11 @@ from worker.sources import Sources
 from worker.supervision.cgroup import usable_cores
 from worker.supervision.decoder_pool import DecoderOptions, DecoderPool
 from worker.supervision.lifecycle import Notice
+from worker.supervision.memory import DecoderMemory, decoder_memory
 from worker.supervision.model_pool import ModelOptions, ModelPool
 from worker.supervision.pool import Observer, Pool
 from worker.supervision.relaunch import RelaunchRule
+from worker.supervision.tasks import TOO_FEW_TASKS, Tasks, tasks
 from worker.supervision.turns import Precedence
 from worker.tagging.tagger import Tagger
 
@@ -246,6 +249,8 @@ async def open_engine(
     `beside` is the engine in force, if there is one: the new one takes over only when its children have said hello.
     Raises Unavailable with the reason when they do not within their start timeouts; the other then stays as it is.
     """
+    if beside is None and (too_few := tasks_for(settings).message) is not None:
+        raise Misconfigured(too_few, reason=TOO_FEW_TASKS)
     package = beside.package_for(settings) if beside is not None else None
     if package is None and wants_model(settings):
         package = await asyncio.to_thread(ensure_model, settings.tensorflow.model, settings.cache_dir, progress)
@@ -296,10 +301,21 @@ def review_providers(settings: Settings, providers: Iterable[Provider]) -> Itera
                 yield from found
 
 
+def tasks_for(settings: Settings) -> Tasks:
+    """The processes and threads that an engine for these settings needs, and those that there may be."""
+    model_threads = (settings.tensorflow.threads or usable_cores()) if wants_model(settings) else None
+    return tasks(decoder_memory_for(settings).children, model_threads)
+
+
+def decoder_memory_for(settings: Settings) -> DecoderMemory:
+    """How many decoders an engine for these settings has, and what memory they need."""
+    return decoder_memory(settings.decoder.children, settings.decoder.maximum_pixels)
+
+
 def _decoder_options(settings: Settings) -> DecoderOptions:
     decoder: DecoderSettings = settings.decoder
     return DecoderOptions(
-        children=decoder.children or usable_cores(),
+        children=decoder_memory_for(settings).children,
         timeout_s=decoder.timeout_s,
         maximum_pixels=decoder.maximum_pixels,
         maximum_bytes=settings.sources.maximum_bytes,

@@ -1,4 +1,4 @@
-"""Certificates that are not trusted: each peer's error says what is wrong and what to do, and so does the check of ours."""
+"""Certificates that are not trusted: the error names what is wrong and what to do, a peer's or our own."""
 
 from __future__ import annotations
 

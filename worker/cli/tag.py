@@ -51,6 +51,7 @@ def tag(
     from worker.diagnostics.first_starts import REASON
     from worker.errors import Misconfigured
     from worker.operations import logs
+    from worker.supervision.tasks import TOO_FEW_TASKS
 
     logs.configure("warning", "console")
     loaded = CliContext.of(context).load().settings
@@ -59,7 +60,7 @@ def tag(
         failed = asyncio.run(_tag_all(settings, instance, files, explain=explain, as_json=as_json))
     except Misconfigured as error:
         print_error(error)
-        raise typer.Exit(ExitCode.FAILED if error.reason == REASON else ExitCode.MODEL) from None
+        raise typer.Exit(ExitCode.FAILED if error.reason in (REASON, TOO_FEW_TASKS) else ExitCode.MODEL) from None
     if failed:
         raise typer.Exit(ExitCode.FAILED)
 

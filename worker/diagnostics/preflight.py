@@ -17,7 +17,7 @@ from worker.amqp.declare import declare, find_missing, levels
 from worker.amqp.mark import is_guessable
 from worker.amqp.topology import topology
 from worker.diagnostics.first_starts import FirstStarts
-from worker.engine import Engine, review_providers, wants_model
+from worker.engine import Engine, decoder_memory_for, review_providers, tasks_for, wants_model
 from worker.errors import AutotagError
 from worker.models.catalogue import BUILT_IN, find_package
 from worker.models.manifest import ModelMissing
@@ -60,6 +60,8 @@ async def check_service(settings: Settings) -> AsyncIterator[CheckResult]:
         ("rabbitmq", _rabbitmq),
         ("bindings", _bindings),
         ("descriptors", _descriptors),
+        ("tasks", _tasks),
+        ("memory", _memory),
         ("headers", _headers),
         ("decoder", _decoder),
         ("model", _model),
@@ -216,6 +218,24 @@ async def _descriptors(settings: Settings) -> CheckResult:
     if room.message is not None:
         return CheckResult("descriptors", "warning", room.message)
     return CheckResult("descriptors", "ok", f"enough for amqp.prefetch = {room.wanted_prefetch}")
+
+
+async def _tasks(settings: Settings) -> CheckResult:
+    found = tasks_for(settings)
+    if found.message is not None:
+        return CheckResult("tasks", "failed", found.message)
+    left = "no limit" if found.left is None else f"{found.left} may be started"
+    return CheckResult("tasks", "ok", f"processes and threads: {left}, {found.needed} are needed")
+
+
+async def _memory(settings: Settings) -> CheckResult:
+    found = decoder_memory_for(settings)
+    if found.message is not None:
+        return CheckResult("memory", "warning", found.message)
+    limit = "no limit" if found.limit_bytes is None else f"{found.limit_bytes >> 20} MiB"
+    return CheckResult(
+        "memory", "ok", f"{limit}; {found.children} decoders need {found.needed_bytes >> 20} MiB at most"
+    )
 
 
 async def _headers(settings: Settings) -> CheckResult:

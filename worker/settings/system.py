@@ -216,7 +216,10 @@ class DecoderSettings(Section):
     """The children that turn untrusted bytes into pixels."""
 
     children: int | None = Field(
-        None, ge=1, le=64, description="Number of children; unset: one for each core of affinity and CPU quota."
+        None,
+        ge=1,
+        le=64,
+        description="Number of children; unset: one for each core of affinity and CPU quota, if memory allows.",
     )
     timeout_s: float = Field(20, gt=0, description="A child that takes longer over one image is killed.")
     maximum_pixels: int = Field(50_000_000, ge=1, description="Largest width times height that is decoded.")

@@ -1,7 +1,7 @@
-"""What this process's control groups allow it: cores, and how often the kernel has killed in them for want of memory.
+"""What this process's control groups allow it: cores, processes; how often the kernel has killed in them for memory.
 
 Containers are limited by a quota of processor time, not by affinity: one with half a core still sees every core of the
-machine. Both versions are read, also side by side: `cpu.max` and `memory.events` of version 2
+machine. Both versions are read, also side by side: `cpu.max`, `memory.events` and `pids.max` of version 2
 (https://docs.kernel.org/admin-guide/cgroup-v2.html), `cpu.cfs_quota_us` and `memory.oom_control` of version 1. Groups
 are nested, and the tightest limit above this process counts.
 """
@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 _PROC = Path("/proc/self")
+_NO_MEMORY_LIMIT = 1 << 60
+"""Version 1 writes the largest number of pages, in bytes, where there is no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,28 @@ def usable_cores(proc: Path = _PROC) -> int:
 def out_of_memory_kills(proc: Path = _PROC) -> int:
     """A count that rises when the kernel kills a process of this process's groups, as their memory has run out."""
     return sum(_kills(group) for group in _groups(proc, "memory"))
+
+
+def memory_limit_bytes(proc: Path = _PROC) -> int | None:
+    """How much memory this process's groups may use together; None without a limit."""
+    limits = [
+        int(words[0])
+        for group in _groups(proc, "memory")
+        for name in ("memory.max", "memory.limit_in_bytes")
+        if (words := _words(group / name)) and words[0].isdecimal() and int(words[0]) < _NO_MEMORY_LIMIT
+    ]
+    return min(limits, default=None)
+
+
+def tasks_left(proc: Path = _PROC) -> int | None:
+    """How many processes and threads may still be started in this process's groups; None without a limit."""
+    left = [
+        max(0, int(most[0]) - int(now[0]))
+        for group in _groups(proc, "pids")
+        if (most := _words(group / "pids.max")) and most[0].isdecimal()
+        if (now := _words(group / "pids.current")) and now[0].isdecimal()
+    ]
+    return min(left, default=None)
 
 
 def _quota(group: Path) -> float | None:
