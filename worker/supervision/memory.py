@@ -30,9 +30,9 @@ class DecoderMemory:
         if self.limit_bytes is None or self.needed_bytes <= self.limit_bytes:
             return None
         return (
-            f"its control group allows {self.limit_bytes // _MEBIBYTE} MiB, and {self.children} decoders, each with the "
-            f"largest image at once, need {-(-self.needed_bytes // _MEBIBYTE)} MiB: the kernel may kill them; raise the "
-            "limit (MemoryMax= in the unit, --memory), or lower decoder.children or decoder.maximum_pixels"
+            f"its control group allows {self.limit_bytes // _MEBIBYTE} MiB, and {self.children} decoders, each with "
+            f"the largest image at once, need {-(-self.needed_bytes // _MEBIBYTE)} MiB: the kernel may kill them; "
+            "raise the limit (MemoryMax= in the unit, --memory), or lower decoder.children or decoder.maximum_pixels"
         )
 
 
