@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from worker.amqp.connection import Channel, connected
-from worker.amqp.declare import declare
+from worker.amqp.connection import Channel, Connection, connected
+from worker.amqp.declare import declare, levels
 from worker.amqp.publisher import Publisher, message_properties
 from worker.amqp.topology import Lane, Topology
 from worker.messages.events import CLOUDEVENTS_JSON
@@ -18,7 +18,10 @@ from worker.settings import AmqpSettings
 class EventClient:
     """Publishes events and receives results over one connection. Opened by `open_event_client`."""
 
-    def __init__(self, publisher: Publisher, topology: Topology, results: asyncio.Queue[bytes]) -> None:
+    def __init__(
+        self, connection: Connection, publisher: Publisher, topology: Topology, results: asyncio.Queue[bytes]
+    ) -> None:
+        self._connection = connection
         self._publisher = publisher
         self._topology = topology
         self._results = results
@@ -27,6 +30,12 @@ class EventClient:
         """Publish one structured CloudEvent; returns when RabbitMQ has confirmed it. Raises NotPublished."""
         properties = message_properties(content_type=CLOUDEVENTS_JSON, headers={}, message_id=event_id, persistent=True)
         await self._publisher.publish(self._topology.images_exchange, lane.value, body, properties)
+
+    async def queued(self, lane: Lane) -> int:
+        """How many events of a lane wait in its queue; 0 where the queue may not be looked at."""
+        queue = self._topology.lane_queue(lane)
+        found = await levels(self._connection, [queue])
+        return found[queue].messages if queue in found else 0
 
     async def next_result(self) -> bytes:
         """Wait for the next result, for the event of any publisher, and return its body."""
@@ -47,7 +56,7 @@ async def open_event_client(settings: AmqpSettings, topology: Topology, *, liste
         if listen:
             await _listen(await connection.channel(), topology, results)
         publisher = await Publisher.open(connection, settings.confirm_timeout_s)
-        yield EventClient(publisher, topology, results)
+        yield EventClient(connection, publisher, topology, results)
 
 
 async def _listen(channel: Channel, topology: Topology, results: asyncio.Queue[bytes]) -> None:

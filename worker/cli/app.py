@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from worker import __version__
-from worker.cli import bench, chaos, check, config, dead_letters, model, operate, publish, run, schema, simulate, tag
+from worker.cli import (
+    backfill,
+    bench,
+    chaos,
+    check,
+    config,
+    dead_letters,
+    model,
+    operate,
+    publish,
+    run,
+    schema,
+    simulate,
+    tag,
+)
 from worker.cli.context import CliContext
 from worker.cli.output import print_line
 from worker.settings.names import CONFIG_VARIABLE, ENV_FILE_VARIABLE, SECRETS_VARIABLE
@@ -59,6 +73,7 @@ def root(
 app.command("run")(run.run)
 app.command("tag")(tag.tag)
 app.command("publish")(publish.publish)
+app.command("backfill")(backfill.backfill)
 app.command("check")(check.check)
 app.command("status")(operate.status)
 app.command("reset")(operate.reset)

@@ -18,6 +18,7 @@ import typer
 from worker.amqp.topology import Lane
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
+from worker.cli.image_files import ImageFiles
 from worker.cli.output import cell, print_error, print_json, print_line, print_note
 from worker.messages.fields import MAXIMUM_ID_CHARACTERS, why_no_path
 from worker.operations.printable import printable
@@ -38,7 +39,9 @@ class By(StrEnum):
 
 def publish(
     context: typer.Context,
-    files: Annotated[list[Path], typer.Argument(help="Image files.", metavar="FILES…", show_default=False)],
+    files: Annotated[
+        list[Path], typer.Argument(help="Image files, and folders of them.", metavar="FILES…", show_default=False)
+    ],
     by: Annotated[
         By, typer.Option(help="Put the image into the event, or name its path (below one of the service's roots).")
     ] = By.INLINE,
@@ -50,23 +53,25 @@ def publish(
 ) -> None:
     """Publish an upload event for each file; with `--wait`, show the tags that come back.
 
+    Of a folder, every image below it is taken; for a whole library there is `autotag backfill`.
+
     Ends with status 1 if a file could not be read or its result is `failed`, 5 if a result did not come in time.
     """
     from worker.errors import AutotagError
-    from worker.messages import is_instance_name
 
-    if not is_instance_name(instance):
-        raise typer.BadParameter("letters, digits, '.', '_' and '-', at most 100", param_hint="--instance")
+    instance_or_exit(instance)
     settings = CliContext.of(context).load().settings
     bodies = {}
+    found = ImageFiles(print_note)
     unreadable = 0
-    for file in files:
+    for file in found.named(files):
         key = str(uuid.uuid4())
         try:
-            bodies[key] = (file, _event(key, file, _content(file, by), instance))
-        except _NotPublishableError as error:
+            bodies[key] = (file, event_about(key, file, content_of(file, by), instance, key))
+        except NotPublishableError as error:
             print_note(f"{file}: {error}")
             unreadable += 1
+    unreadable += found.unreadable
     if not bodies:
         raise typer.Exit(ExitCode.FAILED)
     try:
@@ -77,30 +82,39 @@ def publish(
     raise typer.Exit(status or (ExitCode.FAILED if unreadable else ExitCode.OK))
 
 
-class _NotPublishableError(Exception):
+def instance_or_exit(name: str) -> None:
+    """Refuse a name that no event may name an instance by."""
+    from worker.messages import is_instance_name
+
+    if not is_instance_name(name):
+        raise typer.BadParameter("letters, digits, '.', '_' and '-', at most 100", param_hint="--instance")
+
+
+class NotPublishableError(Exception):
     """Why no event can be made of a file."""
 
 
-def _content(file: Path, by: By) -> dict[str, str]:
+def content_of(file: Path, by: By) -> dict[str, str]:
+    """The `content` of an event about a file. Raises NotPublishableError."""
     try:
         if not stat.S_ISREG(file.stat().st_mode):
-            raise _NotPublishableError("is no file")  # a named pipe would be waited for
+            raise NotPublishableError("is no file")  # a named pipe would be waited for
         if by is By.INLINE:
             return {"base64": base64.b64encode(file.read_bytes()).decode()}
         path = str(file.absolute())
     except OSError as error:
-        raise _NotPublishableError(f"cannot be read: {error.strerror}") from error
+        raise NotPublishableError(f"cannot be read: {error.strerror}") from error
     if (why := why_no_path(path)) is not None:
-        raise _NotPublishableError(f"cannot be published by its path: {why}; publish it with `--by inline`")
+        raise NotPublishableError(f"cannot be published by its path: {why}; publish it with `--by inline`")
     return {"path": path}
 
 
-def _event(key: str, file: Path, content: dict[str, str], instance: str) -> bytes:
-    """The event for a file. Its ids are made here: a name may be no text, or not be one that an id may be."""
+def event_about(event_id: str, file: Path, content: dict[str, str], instance: str, asset_id: str) -> bytes:
+    """The event for a file. Its ids are made, never names: a name may be no text, or not one that an id may be."""
     from worker.messages import EVENT_TYPE
 
     data = {
-        "asset_id": key,
+        "asset_id": asset_id,
         "instance": instance,
         "content": content,
         "file_name": printable(file.name, maximum=MAXIMUM_ID_CHARACTERS) or None,
@@ -108,10 +122,10 @@ def _event(key: str, file: Path, content: dict[str, str], instance: str) -> byte
     return json.dumps(
         {
             "specversion": "1.0",
-            "id": key,
+            "id": event_id,
             "source": "autotag publish",
             "type": EVENT_TYPE,
-            "subject": key,
+            "subject": asset_id,
             "time": datetime.now(UTC).isoformat(),
             "datacontenttype": "application/json",
             "data": data,

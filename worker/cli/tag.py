@@ -13,6 +13,7 @@ import typer
 
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
+from worker.cli.image_files import ImageFiles
 from worker.cli.output import print_error, print_json, print_line, print_note
 from worker.messages import DEFAULT_INSTANCE
 from worker.messages.fields import MAXIMUM_ID_CHARACTERS
@@ -30,7 +31,9 @@ CONCURRENCY = 16
 
 def tag(
     context: typer.Context,
-    files: Annotated[list[Path], typer.Argument(help="Image files.", metavar="FILES…", show_default=False)],
+    files: Annotated[
+        list[Path], typer.Argument(help="Image files, and folders of them.", metavar="FILES…", show_default=False)
+    ],
     instance: Annotated[str, typer.Option(help="Whose settings apply.", metavar="NAME")] = DEFAULT_INSTANCE,
     model: Annotated[
         str | None,
@@ -46,6 +49,8 @@ def tag(
 ) -> None:
     """Tag image files. Needs no broker; asks the providers that the instance has on, or else the local model.
 
+    Of a folder, every image below it is tagged.
+
     Ends with status 1 if a file could not be tagged, and prints which and why.
     """
     from worker.diagnostics.first_starts import REASON
@@ -57,7 +62,13 @@ def tag(
     loaded = CliContext.of(context).load().settings
     try:
         settings = _settings_for(loaded, instance, model, threshold)
-        failed = asyncio.run(_tag_all(settings, instance, files, explain=explain, as_json=as_json))
+        found = ImageFiles(print_note)
+        named = list(found.named(files))
+        if not named:
+            print_note("no image is there")
+            raise typer.Exit(ExitCode.FAILED)
+        failed = asyncio.run(_tag_all(settings, instance, named, explain=explain, as_json=as_json))
+        failed += found.unreadable
     except Misconfigured as error:
         print_error(error)
         raise typer.Exit(ExitCode.FAILED if error.reason in (REASON, TOO_FEW_TASKS) else ExitCode.MODEL) from None
