@@ -12,6 +12,7 @@ from worker.cli import bench, chaos, check, config, dead_letters, model, operate
 from worker.cli.context import CliContext
 from worker.cli.output import print_line
 from worker.settings.names import CONFIG_VARIABLE, ENV_FILE_VARIABLE, SECRETS_VARIABLE
+from worker.supervision.untraceable import forbid_tracing
 
 app = typer.Typer(
     name="autotag",
@@ -53,6 +54,7 @@ def root(
     ] = False,
 ) -> None:
     """Settings come from the environment (`AUTOTAG_…`), `.env`, a secrets directory and a TOML file, in this order."""
+    forbid_tracing()
     context.obj = CliContext(config=config_file, secrets_dir=secrets_dir, env_file=env_file)
 
 
