@@ -36,7 +36,7 @@ async def address() -> AsyncIterator[str]:
 
 async def test_an_image_that_could_not_be_fetched_for_that_is_not_called_unreachable(address: str) -> None:
     fetcher = UrlFetcher(one_address)
-    fetcher._pool(allow_private=True)  # reads the certificates, once for all fetches
+    fetcher._pool(SETTINGS)  # reads the certificates, once for all fetches
     with all_descriptors_taken(), pytest.raises(ResourceExhausted, match="Too many open files"):
         await fetcher.open_url(address, SETTINGS)
     await fetcher.close()

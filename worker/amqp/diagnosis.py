@@ -14,6 +14,7 @@ from pika.adapters.utils import connection_workflow as workflow
 from worker.amqp.errors import BrokerUnreachable
 from worker.amqp.parameters import Address
 from worker.errors import AutotagError, Misconfigured
+from worker.operations.certificates import advice
 
 PERMISSION_REFUSED = "permission_refused"
 """The reason where the user of `amqp.url` lacks a right."""
@@ -273,20 +274,11 @@ def _refusal(cause: BaseException, broker: Address) -> Misconfigured | None:
             return None
 
 
-_AUTHORITY = "amqp.ca_file must hold the authority that signed it, or unset, the system must know that authority"
-_TO_DO_ABOUT_A_CERTIFICATE = {
-    9: "it holds from a later time on: set this machine's clock, or the broker's, right",
-    10: "renew the broker's certificate, or set this machine's clock right",
-    62: "amqp.url must use a host name that the certificate names",
-    64: "amqp.url must use a host name that the certificate names, not an address",
-}
-"""What to do, by OpenSSL's code of what is wrong (X509_V_ERR_…)."""
-
-
 def _not_trusted(broker: Address, cause: ssl.SSLCertVerificationError) -> Misconfigured:
-    advice = _TO_DO_ABOUT_A_CERTIFICATE.get(cause.verify_code, _AUTHORITY)
+    what_to_do = advice(cause, address="amqp.url", authority="amqp.ca_file")
     return Misconfigured(
-        f"the certificate of RabbitMQ at {broker} is not trusted: {cause.verify_message}; {advice}", reason="tls_failed"
+        f"the certificate of RabbitMQ at {broker} is not trusted: {cause.verify_message}; {what_to_do}",
+        reason="tls_failed",
     )
 
 

@@ -14,11 +14,13 @@ from rich.table import Table
 
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
-from worker.cli.output import cell, print_error, print_json
+from worker.cli.output import cell, print_error, print_json, print_lines
 from worker.settings import EffectiveSetting, LoadedSettings
 from worker.settings.load import BY_DEFAULT
 from worker.settings.reference import reference
 from worker.settings.schema import dotted
+
+CHECKED_IN = Path("docs/settings.md")
 
 app = typer.Typer(help="Show the settings in effect, and the reference of all settings.", no_args_is_help=True)
 
@@ -45,13 +47,18 @@ def show(
 
 @app.command("reference")
 def write_reference(
-    path: Annotated[Path, typer.Argument(help="The file to write or check.")] = Path("docs/settings.md"),
+    path: Annotated[Path | None, typer.Argument(help="The file to write, instead of printing it.")] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; fail when the file is not up to date.")
+        bool,
+        typer.Option("--check", help=f"Write nothing; fail when the file, or {CHECKED_IN}, is not up to date."),
     ] = False,
 ) -> None:
-    """Write the settings reference, generated from the classes."""
+    """Print, write or check the reference of all settings (Markdown), generated from the classes."""
     text = reference()
+    if not check and path is None:
+        print_lines(text)
+        return
+    path = path or CHECKED_IN
     if not check:
         path.write_text(text, "utf-8")
         return

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 COMMANDS = {"resume": "run `autotag resume`", "reset": "run `autotag reset`"}
 """How an operator resumes and resets from a shell. The page has its own mapping, with buttons."""
 
+_PROXY = "Check the proxy of `sources.proxy` or `cloud.proxy`: the message has what it did. Nothing is lost."
 _KEY = "Set the instance's `api_key` to a valid one; `autotag check --instance NAME` makes one cheap call with it."
 
 ADVICE = {
@@ -43,6 +44,10 @@ ADVICE = {
     "content_missing": "Check whether the DMS removes files before they are tagged, or names them wrongly.",
     "content_unreachable": "Check whether the host of the images is up and can be reached from here.",
     "source_circuit_open": "Check whether the host of the images is up; it is tried again after a while.",
+    "proxy_unreachable": _PROXY,
+    "proxy_garbled": _PROXY,
+    "proxy_credentials_refused": "Set user and password in `sources.proxy` or `cloud.proxy`. Nothing is lost.",
+    "proxy_refused": "Have the proxy let this service connect to the host that the message names. Nothing is lost.",
     "content_refused": "Check whether this service may read the file: owner and mode of a path, access to a URL.",
     "path_no_roots": "Set `sources.path_roots` to the directories in which the DMS keeps its images.",
     "path_outside_roots": "Add the directory to `sources.path_roots`, if events may name files in it.",

@@ -21,6 +21,7 @@ from worker.engine import Engine, review_providers, wants_model
 from worker.errors import AutotagError
 from worker.models.catalogue import BUILT_IN, find_package
 from worker.models.manifest import ModelMissing
+from worker.operations.certificates import own_trouble
 from worker.operations.control import why_not_listening, why_not_writable
 from worker.operations.descriptors import make_room
 from worker.operations.metrics import Metrics
@@ -28,6 +29,7 @@ from worker.providers.checks import Checkable, Severity
 from worker.providers.cloud.budget import make_budget, why_it_does_not_last
 from worker.providers.registry import make_enabled
 from worker.settings import InstanceSettings, RetrySettings, Settings
+from worker.sources.proxy import Proxy, unused_variable
 from worker.supervision.decoder_pool import DecoderPool
 
 
@@ -52,7 +54,9 @@ async def check_service(settings: Settings) -> AsyncIterator[CheckResult]:
     checks: tuple[tuple[str, Callable[[Settings], Awaitable[CheckResult]]], ...] = (
         ("switches", _switches),
         ("sources", _sources),
+        ("proxy", _proxy),
         ("directories", _directories),
+        ("http", _http),
         ("rabbitmq", _rabbitmq),
         ("bindings", _bindings),
         ("descriptors", _descriptors),
@@ -128,6 +132,21 @@ async def _sources(settings: Settings) -> CheckResult:
     return CheckResult("sources", "ok", f"paths below: {roots or 'none'}; hosts: {hosts or 'none'}; inline: always")
 
 
+async def _proxy(settings: Settings) -> CheckResult:
+    named = {"sources": settings.sources.proxy, "cloud": settings.cloud.proxy}
+    proxies = {section: Proxy.of(url) for section, url in named.items() if url is not None}
+    for proxy in dict.fromkeys(proxies.values()):
+        await proxy.check(settings.cloud.connect_timeout_s)
+    if proxies:
+        return CheckResult("proxy", "ok", "; ".join(f"{section}: {proxy}" for section, proxy in proxies.items()))
+    if (variable := unused_variable()) is not None:
+        message = (
+            f"none; {variable} is set and not used: where only a proxy leads out, set sources.proxy and cloud.proxy"
+        )
+        return CheckResult("proxy", "ok", message)
+    return CheckResult("proxy", "ok", "none")
+
+
 async def _directories(settings: Settings) -> CheckResult:
     problems = []
     if (why := why_not_writable(settings.state_dir)) is not None:
@@ -137,6 +156,22 @@ async def _directories(settings: Settings) -> CheckResult:
     if problems:
         return CheckResult("directories", "failed", ". ".join(problems))
     return CheckResult("directories", "ok", f"state {settings.state_dir}; control socket {settings.control_socket}")
+
+
+async def _http(settings: Settings) -> CheckResult:
+    certificate = settings.http.certificate_file
+    if not settings.http.enabled:
+        return CheckResult("http", "ok", "off")
+    where = f"{settings.http.host}:{settings.http.port}"
+    if certificate is None:
+        return CheckResult("http", "ok", f"plain HTTP on {where}")
+    try:
+        trouble = own_trouble(certificate, settings.http.key_file)
+    except OSError as error:
+        return CheckResult("http", "failed", f"http.certificate_file {certificate} can't be used: {error}")
+    if trouble is not None:
+        return CheckResult("http", "warning", f"clients will not accept http.certificate_file {certificate}: {trouble}")
+    return CheckResult("http", "ok", f"HTTPS on {where}")
 
 
 async def _rabbitmq(settings: Settings) -> CheckResult:

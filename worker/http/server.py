@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from worker.errors import Misconfigured
 from worker.http.protocol import IDLE_S, MAXIMUM_CONNECTIONS, MAXIMUM_HEAD_BYTES, Deadlines, LimitedProtocol
 from worker.http.root_path import below
+from worker.operations.certificates import own_trouble
 from worker.operations.connections import ListeningSocket, Refusal
 from worker.settings import HttpSettings
 
@@ -81,6 +82,8 @@ class HttpServer:
         self._server = _Server(config)
         self._task = asyncio.create_task(self._server.serve(list(sockets)), name="http")
         self._task.add_done_callback(_log_failure)
+        if settings.certificate_file and (trouble := own_trouble(settings.certificate_file, settings.key_file)):
+            _log.warning("clients will not accept `http.certificate_file`", why=trouble)
         _log.info("listening for HTTP", url=self.url, token=settings.token is not None)
 
     async def close(self) -> None:

@@ -12,6 +12,7 @@ import httpx
 
 from worker.errors import Misconfigured
 from worker.models.staging import ModelProgress, ProgressCallback
+from worker.operations.certificates import distrust
 
 MAX_BYTES = 1 << 30
 PAUSES_S = (0.0, 1.0, 2.0, 4.0, 8.0)
@@ -36,7 +37,8 @@ def fetch(url: str, path: Path, on_progress: ProgressCallback) -> Path:
             try:
                 _fetch_rest(client, url, path, on_progress)
             except (_InterruptedError, httpx.TransportError) as error:
-                problem = str(error) or type(error).__name__
+                distrusted = distrust(error, address="the address", authority="the file of `SSL_CERT_FILE`")
+                problem = distrusted or str(error) or type(error).__name__
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise Misconfigured(f"cannot download {shown}: {error}", reason="download_failed") from error
             else:

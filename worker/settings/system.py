@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ByteSize, Field, SecretStr
 
@@ -65,6 +66,20 @@ def _root_path(value: str) -> str:
 
 Seconds = Annotated[float, Field(gt=0)]
 HostPattern = Annotated[str, AfterValidator(_host_pattern)]
+
+
+def _proxy_url(value: SecretStr) -> SecretStr:
+    parts = urlsplit(value.get_secret_value())
+    try:
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("such as http://proxy.example:3128 or http://user:password@proxy.example:3128")
+    return value
+
+
+ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy_url)]
 
 
 def _redis_url(value: SecretStr) -> SecretStr:
@@ -160,6 +175,21 @@ class SourcesSettings(Section):
         False, description="Allow an allowed host to resolve to a loopback, link-local or private address."
     )
     url_require_https: bool = Field(False, description="Refuse plain `http://`.")
+    proxy: ProxyUrl | None = Field(
+        None,
+        description="Forward proxy for URLs, also plain ones (`CONNECT`); unset: none, whatever `HTTPS_PROXY` says.",
+        json_schema_extra={"allowed": "an address `http://` or `https://`"},
+    )
+    no_proxy: tuple[HostPattern, ...] = Field(
+        (),
+        description="Hosts that are reached without `proxy`; `*.example.org` stands for every host below.",
+        json_schema_extra={"allowed": "a list of host names"},
+    )
+    proxy_resolves_names: bool = Field(
+        False,
+        description="Give `proxy` the host's name, where only the proxy can look it up; where it may lead is then the "
+        "proxy's affair. Off: the name is looked up here, and the proxy gets the address that was checked.",
+    )
     maximum_bytes: ByteSize = Field(ByteSize(256 * MEBIBYTE), ge=1, description="Largest image that is read.")
     inline_maximum_bytes: ByteSize = Field(
         ByteSize(16 * MEBIBYTE), ge=1, description="Largest image inside a message, as base64 or as its body."
@@ -331,6 +361,17 @@ class CloudCallsSettings(Section):
     )
     ca_file: LocalPath | None = Field(
         None, description="Further certificate authorities (PEM) that may sign an endpoint's certificate."
+    )
+    proxy: ProxyUrl | None = Field(
+        None,
+        description="Forward proxy for the calls (`CONNECT`), which also looks the endpoint's name up; unset: none, "
+        "whatever `HTTPS_PROXY` says.",
+        json_schema_extra={"allowed": "an address `http://` or `https://`"},
+    )
+    no_proxy: tuple[HostPattern, ...] = Field(
+        (),
+        description="Endpoints' hosts that are reached without `proxy`; `*.example.org` stands for every host below.",
+        json_schema_extra={"allowed": "a list of host names"},
     )
     maximum_connections: int = Field(
         32,

@@ -18,6 +18,7 @@ from circuitbreaker import (  # type: ignore[import-untyped]  # it ships no type
 
 from worker.errors import ResourceExhausted, TryLater
 from worker.sources.blocking import NoThreadFree
+from worker.sources.proxy import ProxyFailed
 
 _T = TypeVar("_T")
 _E = TypeVar("_E", bound=TryLater)
@@ -158,7 +159,7 @@ class SourceBreakers:
                 counted=SourceFailed,
                 not_made=_not_fetched,
                 reason=SOURCE_CIRCUIT_OPEN,
-                no_evidence=(ResourceExhausted, NoThreadFree),
+                no_evidence=(ResourceExhausted, NoThreadFree, ProxyFailed),
             )
             if len(self._breakers) > _MAXIMUM_BREAKERS:
                 self._breakers.popitem(last=False)

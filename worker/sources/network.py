@@ -10,12 +10,14 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable
+from ipaddress import ip_address
 
 import httpcore
 
 from worker.errors import CannotBeDone, exhausted
 from worker.sources.addresses import why_refused
 from worker.sources.blocking import BlockingCalls
+from worker.sources.proxy import DIRECT, Proxy, Route
 
 _DEFAULT_TIMEOUT_S = 60.0
 """For callers that set no timeout."""
@@ -25,11 +27,16 @@ Resolver = Callable[[str, int, float], Awaitable[list[str]]]
 
 
 class CheckedNetwork(httpcore.AsyncNetworkBackend):
-    """httpcore's network backend without the addresses that `why_refused` refuses."""
+    """httpcore's network backend without the addresses that `why_refused` refuses.
 
-    def __init__(self, resolve: Resolver, *, allow_private: bool) -> None:
+    Where the way out is a proxy, that is asked for a connection to the address that was checked, not to the name: it
+    must not look the name up again. Unless it alone can (`Route.by_name`): then what the name leads to is its affair.
+    """
+
+    def __init__(self, resolve: Resolver, *, allow_private: bool, route: Route = DIRECT) -> None:
         self._resolve = resolve
         self._allow_private = allow_private
+        self._route = route
         self._network = httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -42,13 +49,17 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         """Connect to the first allowed address that answers.
 
-        Raises CannotBeDone when all of them are refused, and ResourceExhausted without a descriptor for a socket.
+        Raises CannotBeDone when all of them are refused, ResourceExhausted without a descriptor for a socket, and
+        ProxyFailed when the proxy is at fault.
         """
         limit_s = timeout or _DEFAULT_TIMEOUT_S
+        proxy = self._route.proxy_for(host)
         try:
             async with asyncio.timeout(limit_s):
-                addresses = await self._allowed_addresses(host, port, limit_s)
-                return await self._connect_to_first(addresses, port, limit_s / len(addresses), socket_options)
+                if proxy is not None and self._route.by_name and not _is_address(host):
+                    return await proxy.connect(self._network, host, port, limit_s, socket_options)
+                addresses = await self._addresses_through(proxy, host, port, limit_s)
+                return await self._connect_to_first(addresses, port, limit_s / len(addresses), socket_options, proxy)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(f"no connection within {limit_s:g} s") from error
         except (OSError, httpcore.ConnectError) as error:
@@ -57,6 +68,15 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
             if isinstance(error, httpcore.ConnectError):
                 raise
             raise httpcore.ConnectError(str(error)) from error
+
+    async def _addresses_through(self, proxy: Proxy | None, host: str, port: int, timeout_s: float) -> list[str]:
+        try:
+            return await self._allowed_addresses(host, port, timeout_s)
+        except socket.gaierror as error:
+            if proxy is None:
+                raise
+            what_may_help = "where only the proxy can look names up, set `sources.proxy_resolves_names`"
+            raise httpcore.ConnectError(f"{error} ({what_may_help})") from error
 
     async def _allowed_addresses(self, host: str, port: int, timeout_s: float) -> list[str]:
         addresses = await self._resolve(host, port, timeout_s)
@@ -77,13 +97,34 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
         port: int,
         timeout_each_s: float,
         options: Iterable[httpcore.SOCKET_OPTION] | None,
+        proxy: Proxy | None,
     ) -> httpcore.AsyncNetworkStream:
         for address in addresses[:-1]:
             try:
-                return await self._network.connect_tcp(address, port, timeout_each_s, socket_options=options)
+                return await self._connect(address, port, timeout_each_s, options, proxy)
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 continue  # a host may be reachable at only one of its addresses
-        return await self._network.connect_tcp(addresses[-1], port, timeout_each_s, socket_options=options)
+        return await self._connect(addresses[-1], port, timeout_each_s, options, proxy)
+
+    async def _connect(
+        self,
+        address: str,
+        port: int,
+        timeout_s: float,
+        options: Iterable[httpcore.SOCKET_OPTION] | None,
+        proxy: Proxy | None,
+    ) -> httpcore.AsyncNetworkStream:
+        if proxy is not None:
+            return await proxy.connect(self._network, address, port, timeout_s, options)
+        return await self._network.connect_tcp(address, port, timeout_s, socket_options=options)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def system_resolver(calls: BlockingCalls) -> Resolver:

@@ -11,7 +11,7 @@ import ssl
 from collections.abc import AsyncIterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import lru_cache, partial
+from functools import partial
 
 import certifi
 import httpcore
@@ -21,9 +21,12 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop
 from worker.errors import CannotBeDone, TryLater
 from worker.images.content import Content, MemoryFile
 from worker.messages import DEFAULT_INSTANCE
+from worker.operations.certificates import distrust
 from worker.settings import SourcesSettings
 from worker.sources.breaker import SourceBreakers, SourceFailed
+from worker.sources.hosts import host_of, matches
 from worker.sources.network import CheckedNetwork, Resolver
+from worker.sources.proxy import Route, hint
 
 _HEADERS = [("User-Agent", "autotag"), ("Accept", "image/*, */*;q=0.1"), ("Accept-Encoding", "identity")]
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -45,8 +48,8 @@ class UrlFetcher:
         self._resolve = resolve
         self._breakers = breakers or SourceBreakers(_DEFAULTS.failures_to_open_circuit, _DEFAULTS.circuit_open_s)
         self._tls = tls
-        # One pool for each value of "are private addresses allowed?", because a reload can change that setting.
-        self._pools: dict[bool, httpcore.AsyncConnectionPool] = {}
+        # One pool for each set of these settings, because a reload can change them.
+        self._pools: dict[tuple[object, ...], httpcore.AsyncConnectionPool] = {}
 
     async def open_url(self, url: str, settings: SourcesSettings, instance: str = DEFAULT_INSTANCE) -> Content:
         """The image at `url`, in memory; the caller closes it.
@@ -122,7 +125,7 @@ class UrlFetcher:
             "read": settings.read_timeout_s,
             "write": settings.read_timeout_s,
         }
-        pool = self._pool(allow_private=settings.url_allow_private_addresses)
+        pool = self._pool(settings)
         try:
             async with pool.stream("GET", target, headers=_HEADERS, extensions={"timeout": timeout}) as response:
                 headers = {name.decode("ascii").lower(): value.decode("latin-1") for name, value in response.headers}
@@ -132,20 +135,26 @@ class UrlFetcher:
                 _check_headers(headers, url, settings)
                 return await _read(response.aiter_stream(), url, settings)
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError) as error:
-            raise SourceFailed(
-                f"{without_secrets(url)} cannot be reached: {str(error) or type(error).__name__}", reason=_UNREACHABLE
-            ) from error
+            why = distrust(error, address="the event", authority="the file of `SSL_CERT_FILE`")
+            why = why or (str(error) or type(error).__name__) + hint("sources.proxy", settings.proxy)
+            raise SourceFailed(f"{without_secrets(url)} cannot be reached: {why}", reason=_UNREACHABLE) from error
 
-    def _pool(self, *, allow_private: bool) -> httpcore.AsyncConnectionPool:
-        if allow_private not in self._pools:
-            self._pools[allow_private] = httpcore.AsyncConnectionPool(
+    def _pool(self, settings: SourcesSettings) -> httpcore.AsyncConnectionPool:
+        allow_private = settings.url_allow_private_addresses
+        key = (allow_private, settings.proxy, settings.no_proxy, settings.proxy_resolves_names)
+        if key not in self._pools:
+            self._pools[key] = httpcore.AsyncConnectionPool(
                 ssl_context=self._tls or _default_tls(),
                 max_connections=None,  # `Sources` limits the number of fetches
                 max_keepalive_connections=20,
                 keepalive_expiry=15.0,
-                network_backend=CheckedNetwork(self._resolve, allow_private=allow_private),
+                network_backend=CheckedNetwork(
+                    self._resolve,
+                    allow_private=allow_private,
+                    route=Route.of(settings.proxy, settings.no_proxy, by_name=settings.proxy_resolves_names),
+                ),
             )
-        return self._pools[allow_private]
+        return self._pools[key]
 
 
 def check_url(text: str, settings: SourcesSettings) -> httpx.URL:
@@ -167,8 +176,8 @@ def check_url(text: str, settings: SourcesSettings) -> httpx.URL:
             f"{without_secrets(url)} holds a user name or password, which have no place in events; publish it without",
             reason="url_userinfo_refused",
         )
-    host = _host(url)
-    if not any(_matches(host, allowed) for allowed in settings.url_allowed_hosts):
+    host = host_of(url)
+    if not any(matches(host, allowed) for allowed in settings.url_allowed_hosts):
         raise CannotBeDone(
             f"{without_secrets(url)} is on the host {host}, which is not open to events; "
             "add it to `sources.url_allowed_hosts` in the settings if it should be",
@@ -184,26 +193,6 @@ def without_secrets(url: httpx.URL | str) -> str:
     except httpx.InvalidURL:
         return "the url"
     return str(parsed.copy_with(userinfo=b"", query=None, fragment=None))[:200]
-
-
-def _host(url: httpx.URL) -> str:
-    """The name of the host as it is sent: small letters, in ASCII (IDNA), without the dot of a fully qualified one."""
-    return url.raw_host.decode("ascii").lower().rstrip(".")
-
-
-@lru_cache(maxsize=1024)
-def _pattern(allowed: str) -> str:
-    """A pattern of `sources.url_allowed_hosts` in the form of `_host`; as it stands, if no host can have that name."""
-    below, name = ("*.", allowed[2:]) if allowed.startswith("*.") else ("", allowed)
-    try:
-        return below + _host(httpx.URL(f"http://{name}/"))
-    except httpx.InvalidURL:
-        return allowed
-
-
-def _matches(host: str, allowed: str) -> bool:
-    pattern = _pattern(allowed)
-    return host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern
 
 
 def _as_text(location: bytes) -> str:
@@ -227,7 +216,7 @@ def _join(url: httpx.URL, location: str) -> str:
 
 
 def _check_status(status: int, headers: Mapping[str, str], url: httpx.URL) -> None:
-    answer = f"{_host(url)} answered {status} for {without_secrets(url)}"
+    answer = f"{host_of(url)} answered {status} for {without_secrets(url)}"
     if status == httpx.codes.OK:
         return
     if status in (httpx.codes.NOT_FOUND, httpx.codes.GONE):

@@ -202,7 +202,7 @@ def test_which_differences_of_a_queue_are_harmless(
 @pytest.mark.parametrize(
     ("code", "what", "advice", "not_advice"),
     [
-        (10, "certificate has expired", "renew the broker's certificate", "ca_file"),
+        (10, "certificate has expired", "renew the certificate", "ca_file"),
         (9, "certificate is not yet valid", "clock", "ca_file"),
         (62, "Hostname mismatch", "host name that the certificate names", "ca_file"),
         (64, "IP address mismatch", "not an address", "ca_file"),

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from worker.cli import config
 from worker.cli.context import CliContext
+from worker.settings.reference import reference
 
 MARKER = "marker-51c0de"
 
@@ -98,6 +99,11 @@ def test_wrong_settings_end_with_status_2_and_a_message(app: typer.Typer, monkey
     assert (status, out) == (2, "")
     assert 'amqp.prefetch = "0": must be a whole number from 1 to 1000 (environment AUTOTAG_AMQP__PREFETCH)' in err
     assert "Traceback" not in err
+
+
+def test_reference_is_printed_unless_a_file_is_named(app: typer.Typer) -> None:
+    status, out, _ = run(app, "reference")
+    assert (status, out) == (0, reference())
 
 
 def test_reference_writes_the_page_and_check_finds_it_out_of_date(app: typer.Typer) -> None:

@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_the_reference_in_docs_is_what_the_classes_say() -> None:
-    assert (ROOT / "docs" / "settings.md").read_text("utf-8") == reference(), "run `autotag config reference`"
+    assert (ROOT / "docs" / "settings.md").read_text("utf-8") == reference(), (
+        "run `autotag config reference docs/settings.md`"
+    )
 
 
 @pytest.mark.parametrize("key", SYSTEM, ids=".".join)

@@ -14,7 +14,7 @@ from typing import Any
 from worker.amqp.connection import Channel, Connection, connected
 from worker.amqp.errors import BrokerUnreachable
 from worker.amqp.publisher import Publisher, message_properties
-from worker.amqp.republish import REASON_HEADER
+from worker.amqp.republish import REASON_HEADER, is_probe
 from worker.amqp.topology import Topology
 from worker.diagnostics.chaos.ledger import Ledger
 from worker.diagnostics.chaos.workload import PlannedEvent
@@ -86,7 +86,9 @@ class ChaosClient:
     def _on_result(self, properties: Any, body: bytes) -> None:
         self._ledger.result(body, properties.message_id, time.monotonic())
 
-    def _on_dead_letter(self, properties: Any, _body: bytes) -> None:
+    def _on_dead_letter(self, properties: Any, body: bytes) -> None:
+        if is_probe(properties, body):
+            return  # a consumer that waits gets what expires at once, too
         reason = (properties.headers or {}).get(REASON_HEADER)
         self._ledger.dead_letter(properties.message_id, reason, time.monotonic())
 

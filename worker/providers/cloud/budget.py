@@ -17,6 +17,7 @@ from pathlib import Path
 import structlog
 
 from worker.errors import TryLater
+from worker.operations.certificates import distrust
 from worker.settings import Settings
 
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -78,7 +79,9 @@ class CallBudget(ABC):
 
 def unusable(where: str, error: Exception) -> TryLater:
     """The error when calls can't be counted. The details are logged: they differ from one time to the next."""
-    _log.error("the call budget can't be used", where=where, error=f"{type(error).__name__}: {error}")
+    distrusted = distrust(error, address="`cloud.budget_url`", authority="its `ssl_ca_certs`")
+    details = distrusted or f"{type(error).__name__}: {error}"
+    _log.error("the call budget can't be used", where=where, error=details)
     return TryLater(
         f"the call budget in {where} can't be used; without it no call is made that has a limit",
         reason="budget_unusable",

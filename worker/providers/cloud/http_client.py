@@ -21,6 +21,7 @@ import httpcore
 from pydantic import SecretStr
 
 from worker.errors import AutotagError, CannotBeDone, Misconfigured, exhausted
+from worker.operations.certificates import distrust
 from worker.operations.printable import printable
 from worker.providers.cloud.errors import (
     CONNECTION_LOST,
@@ -33,6 +34,7 @@ from worker.providers.cloud.errors import (
 from worker.settings import CloudCallsSettings
 from worker.sources.blocking import BlockingCalls, NoThreadFree
 from worker.sources.network import CheckedNetwork, Resolver, system_resolver
+from worker.sources.proxy import ProxyFailed, Route, hint
 
 _MAXIMUM_RESPONSE_BYTES = 4 * 1024 * 1024
 _MAXIMUM_QUOTE_LENGTH = 300
@@ -85,6 +87,7 @@ class HttpClient:
     def __init__(self, service: str, settings: CloudCallsSettings) -> None:
         self._service = service
         self._connect_timeout_s = settings.connect_timeout_s
+        self._proxy = settings.proxy
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=_ssl_context(settings),
             max_connections=None,  # calls are limited before they come here, fairly: see places.py
@@ -94,6 +97,7 @@ class HttpClient:
             network_backend=CheckedNetwork(
                 _patient_resolver(BlockingCalls(_MAXIMUM_CONCURRENT_LOOKUPS)),
                 allow_private=settings.allow_private_endpoints,
+                route=Route.of(settings.proxy, settings.no_proxy, by_name=True),
             ),
         )
 
@@ -130,6 +134,10 @@ class HttpClient:
                 return HttpResponse(response.status, headers, await self._read(response))
         except (TimeoutError, OSError, httpcore.TimeoutException, httpcore.NetworkError) as error:
             failure = self._translate(error, timeout_s)
+        except ProxyFailed as error:
+            failure = CallNotMade(
+                f"{self._service} was not called: {error}", reason=error.reason, after_s=error.after_s
+            )
         except (httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
             failure = ServiceFailed(
                 f"{self._service} broke the connection off ({type(error).__name__}: {error})", reason=CONNECTION_LOST
@@ -160,13 +168,16 @@ class HttpClient:
         if (shortage := exhausted(error)) is not None:
             return shortage
         message = str(error) or type(error).__name__
+        if (distrusted := distrust(error, address="the endpoint", authority="`cloud.ca_file`")) is not None:
+            return ServiceFailed(f"{self._service} could not be reached: {distrusted}", reason=UNREACHABLE)
+        way_out = hint("cloud.proxy", self._proxy)
         match error:
             case httpcore.ConnectTimeout() | httpcore.PoolTimeout():
-                return ServiceFailed(f"{self._service}: no connection in time ({message})", reason=UNREACHABLE)
+                return ServiceFailed(f"{self._service}: no connection in time ({message}){way_out}", reason=UNREACHABLE)
             case TimeoutError() | httpcore.TimeoutException():
                 return ServiceFailed(f"{self._service} gave no answer within {timeout_s:g} s", reason=TIMED_OUT)
             case httpcore.ConnectError() | ssl.SSLError():
-                return ServiceFailed(f"{self._service} could not be reached: {message}", reason=UNREACHABLE)
+                return ServiceFailed(f"{self._service} could not be reached: {message}{way_out}", reason=UNREACHABLE)
             case _:
                 return ServiceFailed(f"{self._service} broke the connection off ({message})", reason=CONNECTION_LOST)
 
