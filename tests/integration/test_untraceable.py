@@ -13,7 +13,11 @@ from tests.support.polling import until
 
 ROOT = Path(__file__).parents[2]
 
-_SECRET = {"AUTOTAG_AMQP__PASSWORD": "correct-horse"}
+_SETTINGS = {
+    "AUTOTAG_AMQP__URL": "amqp://127.0.0.1:9",
+    "AUTOTAG_AMQP__PASSWORD": "correct-horse",
+    "AUTOTAG_HTTP__ENABLED": "false",
+}
 
 # Root may look at everything: to stand for any other user, it gives up its capabilities, and what it starts has none.
 _LIKE_A_USER = "from worker.children import sandbox; assert sandbox._no_new_privileges(); sandbox._drop_capabilities()"
@@ -37,7 +41,7 @@ def running(*command: str, directory: Path) -> Iterator[int]:
     process = subprocess.Popen(
         [sys.executable, "-c", _START, *command],
         cwd=directory,
-        env=os.environ | _SECRET | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | _SETTINGS | {"PYTHONPATH": str(ROOT), "AUTOTAG_STATE_DIR": str(directory)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -60,13 +64,18 @@ def runs(pid: int, command: tuple[str, ...]) -> bool:
 
 
 def test_another_process_of_the_user_reads_nothing_of_the_service(tmp_path: Path) -> None:
-    settings = tmp_path / "autotag.toml"
-    settings.write_text('state_dir = "state"\n[amqp]\nurl = "amqp://127.0.0.1:9/"\n[http]\nenabled = false\n')
-    settings.chmod(0o600)
-    command = (sys.executable, "-m", "worker", "--config", str(settings), "run")
+    command = (sys.executable, "-m", "worker", "run")
     with running(*command, directory=tmp_path) as pid:
-        until(lambda: runs(pid, command) and readable(pid) == set(), "nothing of it can be read", within_s=60)
+        until((tmp_path / "control.sock").exists, "it has started", within_s=60)
+        assert readable(pid) == set()
         assert runs(pid, command)
+
+
+def test_it_can_be_left_open_for_an_examination(tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "worker", "--traceable", "run")
+    with running(*command, directory=tmp_path) as pid:
+        until((tmp_path / "control.sock").exists, "it has started", within_s=60)
+        assert readable(pid) == {"environ", "mem", "maps"}
 
 
 def test_of_any_other_program_it_could(tmp_path: Path) -> None:
