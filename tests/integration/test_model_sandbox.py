@@ -29,7 +29,7 @@ _INSIDE = """
 import ctypes, errno, json, os, signal, socket, sys, threading
 from pathlib import Path
 import worker.models.runtimes.litert
-from worker.children import sandbox
+from worker.children import landlock, sandbox, seccomp
 
 how, package, scratch, secret_at = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 parent = os.getppid()
@@ -102,6 +102,10 @@ attempts = {
     "list the package": lambda: os.listdir(package),
     "start a thread": start_a_thread,
 }
+if how == "without Landlock":
+    landlock.version = lambda: 0
+if how == "without seccomp":
+    seccomp.library = lambda: None
 level = "none" if how == "none" else sandbox.enter_for_model(package).value
 found = {"level": level}
 for what, attempt in attempts.items():
@@ -114,6 +118,7 @@ print(json.dumps(found), flush=True)
 os._exit(0)
 """
 
+FILES = {"read a file", "list a directory", "read the parent's environment", "open the parent's descriptors"}
 NEEDED = {"read a file of the package", "list the package", "start a thread"}
 DENIED = ("EPERM", "EACCES")
 
@@ -158,6 +163,25 @@ def test_in_the_sandbox_only_what_models_need_works(tmp_path: Path) -> None:
     assert {what: answer for what, answer in found.items() if answer not in DENIED} == dict.fromkeys(NEEDED, "done")
     assert list((tmp_path / "outside").iterdir()) == []
     assert sorted(path.name for path in (tmp_path / "package").iterdir()) == ["other", "spare"]
+
+
+def test_without_landlock_nothing_but_reading_is_left_and_the_level_says_so(tmp_path: Path) -> None:
+    found = try_everything("without Landlock", tmp_path)
+    if found["make a socket"] == "done":
+        pytest.skip("libseccomp is not installed")
+    assert found.pop("level") == "limits"
+    assert {what for what, answer in found.items() if answer not in DENIED} - FILES == NEEDED
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+def test_without_seccomp_files_and_the_parent_are_out_of_reach_and_the_level_says_so(tmp_path: Path) -> None:
+    needs_landlock()
+    found = try_everything("without seccomp", tmp_path)
+    assert found.pop("level") == "landlock"
+    left = {what for what, answer in found.items() if answer not in DENIED}
+    reached = {what for what in left if "parent" in what or "file" in what or "directory" in what}
+    assert reached <= {"read a file of the package", "make a file in memory", "limit the parent", "signal the parent"}
+    assert list((tmp_path / "outside").iterdir()) == []
 
 
 def test_a_thread_that_would_stay_outside_is_not_kept_secret(tmp_path: Path) -> None:
