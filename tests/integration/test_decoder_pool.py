@@ -15,6 +15,7 @@ import pytest
 from tests.support.children import NoticeRecorder, decoder_pool, instruction, job_files, jobs, launches
 from tests.support.polling import eventually, until
 from tests.support.processes import alive, open_descriptors
+from tests.support.scripted_child import LIES
 from worker.errors import CannotBeDone, TryLater, Unavailable
 from worker.images.content import Content
 from worker.images.requests import JpegLimits
@@ -66,6 +67,32 @@ async def test_an_image_that_kills_its_decoder_is_tried_once_more_alone_and_then
     assert [crash.counted for crash in recorder.crashes()] == [False, False]
     assert launches(tmp_path) == 3
     assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("lie", sorted(set(LIES) - {"long_message"}))
+async def test_an_answer_that_no_image_can_have_is_not_believed_and_costs_the_image_that_made_it(
+    tmp_path: Path, lie: str
+) -> None:
+    async with decoder_pool(tmp_path, NoticeRecorder(), {}) as pool:
+        with pytest.raises(ImageKilledDecoder) as caught:
+            await inspect(pool, lie)
+        assert caught.value.cause.reason == "protocol_broken"
+        assert (await inspect(pool, "well")).sha256 == hashlib.sha256(b"well\0").hexdigest(), "the digest is ours"
+
+
+async def test_the_words_of_a_refusal_are_short_and_command_no_terminal(tmp_path: Path) -> None:
+    async with decoder_pool(tmp_path, NoticeRecorder(), {}) as pool:
+        with pytest.raises(CannotBeDone) as caught:
+            await inspect(pool, "long_message")
+    assert caught.value.reason == "image_corrupt"
+    assert len(str(caught.value)) < 600
+    assert str(caught.value).isprintable()
+
+
+async def test_what_is_no_jpeg_is_not_sent_as_one(tmp_path: Path) -> None:
+    async with decoder_pool(tmp_path, NoticeRecorder(), {}) as pool:
+        with pytest.raises(CannotBeDone, match="no JPEG"):
+            await shrink(pool, "no_jpeg")
 
 
 async def test_five_killers_among_five_hundred_good_ones(tmp_path: Path) -> None:

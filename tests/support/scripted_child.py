@@ -75,6 +75,21 @@ def _hopeless() -> None:
     raise Misconfigured("the model file is missing: build it again", reason="model_missing")
 
 
+LIES: dict[str, tuple[str, dict[str, object]]] = {
+    "long_format": ("done", {"format": "A" * 30_000, "width": 1, "height": 1}),
+    "other_format": ("done", {"format": "JPEG2", "width": 1, "height": 1}),
+    "huge_width": ("done", {"format": "JPEG", "width": 1 << 62, "height": 1}),
+    "too_many_pixels": ("done", {"format": "JPEG", "width": 50_000, "height": 50_000}),
+    "no_height": ("done", {"format": "JPEG", "width": 1, "height": 0}),
+    "height_of_another_type": ("done", {"format": "JPEG", "width": 1, "height": "1"}),
+    "other_reason": ("refused", {"reason": "internal_error", "message": "x"}),
+    "long_reason": ("refused", {"reason": "image_" + "a" * 1000, "message": "x"}),
+    "long_message": ("refused", {"reason": "image_corrupt", "message": "\x1b[2J\u202e" + "a" * 20_000}),
+    "message_of_another_type": ("refused", {"reason": "image_corrupt", "message": ["x"]}),
+    "unknown_kind": ("hello", {"sandbox": "seccomp"}),
+}
+"""Answers of a decoder that an image has taken over, by the image's word; none is in the form that answers have."""
+
 _FAULTS: dict[str, Callable[[], object]] = {
     "really_segv": lambda: ctypes.string_at(0),
     "exit_0": lambda: os._exit(0),
@@ -103,13 +118,18 @@ def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, obj
         misbehave(settings.get("every_job", "well"))
         for word in words:
             misbehave(word)
+            if word in LIES:
+                reply(*LIES[word])
+                return
             if word == "wrong_shape":
                 reply("done", {"items": "none"})
                 return
         if packet["kind"] == "score":
             reply("done", {"items": [_item(word) for word in words]})
         else:
-            reply("done", {"format": "JPEG", "width": 1, "height": 1, "sha256": "0" * 64})
+            if packet["kind"] == "shrink" and "no_jpeg" not in words:
+                os.pwrite(fds[1], b"\xff\xd8\xff", 0)
+            reply("done", {"format": "JPEG", "width": 1, "height": 1})
 
     return handle, {"environment": dict(os.environ)}
 

@@ -82,6 +82,14 @@ _RAW_WITH_PREVIEWS: Final = frozenset(
 )
 
 
+PICTURE_FORMATS: Final = frozenset(
+    {"AVIF", "BMP", "GIF", "HEIF", "ICO", "JPEG", "MPO", "PNG", "TIFF", "WEBP"}
+    | {"3FR", "ARW", "CR2", "CR3", "DCR", "DNG", "ERF", "IIQ", "MEF", "MOS", "NEF", "ORF", "PEF", "RAF", "RAW", "RW2"}
+    | {"RWL", "SRW"}
+)
+"""What results may call the format of an image: Pillow's names, and those of raw photographs."""
+
+
 def described(media_type: str | None) -> str:
     """The format as people call it, with its media type: `JPEG XL (image/jxl)`; for None, that it is unknown."""
     if media_type is None:

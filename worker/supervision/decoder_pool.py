@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from worker.errors import AutotagError, CannotBeDone, TryLater, Unavailable
+from worker.images.kinds import PICTURE_FORMATS
 from worker.messages import ImageFacts
 from worker.operations import tracing
+from worker.operations.printable import printable
 from worker.settings import DecoderSettings, SourcesSettings
 from worker.supervision import packets
 from worker.supervision.child_handle import KILLED_FROM_OUTSIDE, ChildSpec
@@ -43,7 +45,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 _REASON = re.compile(r"image_[a-z_]{1,60}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_JPEG = b"\xff\xd8\xff"
+_LONGEST_MESSAGE = 500
 _MAXIMUM_DEATHS = 2
 _MAXIMUM_KILLS_FROM_OUTSIDE = 3
 """After as many an image waits: it may be what takes the memory that the container does not have. After the wait, one
@@ -137,8 +140,7 @@ class DecoderPool(Pool):
         and `TryLater`, which is no attempt, when its decoders were killed from outside.
         """
         if recipe is None:
-            facts = await self._run_job("inspect", packets.pack("inspect"), content, None, asset, turn)
-            return Decoded(facts, None)
+            return Decoded(await self._facts("inspect", packets.pack("inspect"), content, None, asset, turn), None)
         length = recipe.size * recipe.size * 3
         pixels_fd = os.memfd_create("autotag-pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
@@ -147,7 +149,7 @@ class DecoderPool(Pool):
             # writes to it after its answer corrupts its own image and no other. A seal against writing would block the
             # event loop for 0.4 ms per image, while the kernel makes sure that there is no writer.
             fcntl.fcntl(pixels_fd, fcntl.F_ADD_SEALS, _SIZE_SEALS)
-            facts = await self._run_job("decode", _decode_packet(recipe), content, pixels_fd, asset, turn)
+            facts = await self._facts("decode", _decode_packet(recipe), content, pixels_fd, asset, turn)
         except BaseException:
             os.close(pixels_fd)
             raise
@@ -163,7 +165,10 @@ class DecoderPool(Pool):
         try:
             packet = packets.pack("shrink", {"limits": asdict(limits)})
             await self._run_job("shrink", packet, content, jpeg_fd, asset, turn)
-            return os.pread(jpeg_fd, limits.maximum_bytes, 0)
+            jpeg = os.pread(jpeg_fd, limits.maximum_bytes, 0)
+            if not jpeg.startswith(_JPEG):
+                raise CannotBeDone(f"{asset}: what its decoder made is no JPEG", reason="image_corrupt")
+            return jpeg
         finally:
             os.close(jpeg_fd)
 
@@ -193,25 +198,37 @@ class DecoderPool(Pool):
             self._waiting.put_back([job])
         self._dispatch_or_fail()
 
-    async def _run_job(
+    async def _facts(
         self, kind: str, packet: bytes, content: Content, out_fd: int | None, asset: str, turn: Turn
     ) -> ImageFacts:
+        """What a decoder says of an image, with the digest of its bytes.
+
+        That is ours: it is the key of cached cloud answers, and an image that has taken its decoder over could name
+        another's.
+        """
+        seen = await self._run_job(kind, packet, content, out_fd, asset, turn)
+        sha256 = content.sha256() if content.is_hashed_at_once else await asyncio.to_thread(content.sha256)
+        return ImageFacts(seen.format, seen.width, seen.height, sha256)
+
+    async def _run_job(
+        self, kind: str, packet: bytes, content: Content, out_fd: int | None, asset: str, turn: Turn
+    ) -> _Seen:
         """Queue a job and wait for its answer. `out_fd`: the file that the decoder writes to."""
         image = f"{asset} ({content.origin})"
         if content.size_bytes > self._options.maximum_bytes:
             message = f"{image} has {content.size_bytes} bytes; at most {self._options.maximum_bytes} are decoded"
             raise CannotBeDone(message, reason="image_too_large_bytes")
         fds = [content.fd] if out_fd is None else [content.fd, out_fd]
-        job = _DecoderJob(self._put_back, kind, packet, fds, self._options.timeout_s, image, turn)
+        job = _DecoderJob(self._put_back, kind, packet, fds, self._options, image, turn)
         job.kills_allowed = 1 if self._killed.knows(image) else _MAXIMUM_KILLS_FROM_OUTSIDE
         try:
             with self._precedence.present(job):
                 self._waiting.append(job)
                 self._dispatch_or_fail()
-                facts = await job.answer
+                seen = await job.answer
                 if kind != "inspect":  # that takes hardly any memory
                     self._killed.on_done(image, job.kills)
-                return facts
+                return seen
         except asyncio.CancelledError:
             if job in self._suspects:
                 self._suspects.remove(job)
@@ -266,12 +283,12 @@ class _DecoderJob:
         kind: str,
         packet: bytes,
         fds: Sequence[int],
-        timeout_s: float,
+        options: DecoderOptions,
         image: str,
         turn: Turn,
     ) -> None:
-        self.answer: asyncio.Future[ImageFacts] = asyncio.get_running_loop().create_future()
-        self.timeout_s = timeout_s
+        self.answer: asyncio.Future[_Seen] = asyncio.get_running_loop().create_future()
+        self.timeout_s = options.timeout_s
         self.packet = packet
         self.fds = packets.duplicate_all(fds)
         self.deaths = 0
@@ -280,6 +297,7 @@ class _DecoderJob:
         self.kills = 0
         """From outside."""
         self.kills_allowed = _MAXIMUM_KILLS_FROM_OUTSIDE
+        self._maximum_pixels = options.maximum_pixels
         self._put_back = put_back
         self._kind = kind
         self._image = image
@@ -303,12 +321,13 @@ class _DecoderJob:
         """End with the facts, or with the reason why the image is refused. Raises `ProtocolError`."""
         match packet:
             case {"kind": "done"}:
-                facts = _facts_in(packet)
+                seen = _seen_in(packet, self._maximum_pixels)
                 if self.wanted:
-                    self.answer.set_result(facts)
+                    self.answer.set_result(seen)
                 self.close()
             case {"kind": "refused", "reason": str(reason), "message": str(message)} if _REASON.fullmatch(reason):
-                self.fail(CannotBeDone(f"{self._image}: {message}", reason=reason))
+                # Its words end in logs and results, and may be the image's.
+                self.fail(CannotBeDone(f"{self._image}: {printable(message, maximum=_LONGEST_MESSAGE)}", reason=reason))
             case _:
                 raise ProtocolError(f"an answer of the wrong shape to {self._kind}")
 
@@ -359,11 +378,20 @@ def _decode_packet(recipe: PixelRecipe) -> bytes:
     return packets.pack("decode", {"recipe": asdict(recipe)})
 
 
-def _facts_in(packet: Packet) -> ImageFacts:
-    """The facts in an answer. A decoder's answer is untrusted input: raises `ProtocolError`."""
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a decoder says of an image. It is believed as far as anything can be: see `_seen_in`."""
+
+    format: str
+    width: int
+    height: int
+
+
+def _seen_in(packet: Packet, maximum_pixels: int) -> _Seen:
+    """What an answer says. An image may have taken its decoder over: raises `ProtocolError` for what no image is."""
     match packet:
-        case {"format": str(name), "width": int(width), "height": int(height), "sha256": str(sha256)} if (
-            name.isascii() and name.isalnum() and width > 0 and height > 0 and _SHA256.fullmatch(sha256)
+        case {"format": str(name), "width": int(width), "height": int(height)} if (
+            name in PICTURE_FORMATS and width > 0 and height > 0 and width * height <= maximum_pixels
         ):
-            return ImageFacts(format=name, width=width, height=height, sha256=sha256)
+            return _Seen(name, width, height)
     raise ProtocolError("facts of the wrong shape")
