@@ -341,4 +341,5 @@ def _model_options(tensorflow: TensorFlowSettings, package: ModelPackage) -> Mod
         stop_timeout_s=tensorflow.stop_timeout_s,
         images_per_child=tensorflow.images_per_child,
         maximum_memory_bytes=tensorflow.maximum_memory_bytes,
+        sandbox=tensorflow.sandbox,
     )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -15,12 +18,15 @@ import numpy as np
 import pytest
 
 from tests.support.models import run_python, score_elsewhere
+from worker.cli.exit_codes import ExitCode
 from worker.errors import Misconfigured
 from worker.models import catalogue, download
 from worker.models.catalogue import DOWNLOADS, Download, find_package
 from worker.models.install import install, install_download
 from worker.models.manifest import ModelMissing, ModelPackage
 from worker.models.staging import ModelProgress
+
+ROOT = Path(__file__).parents[2]
 
 GRAPH, LABELS = "tensorflow_inception_graph.pb", "imagenet_comp_graph_label_strings.txt"
 
@@ -231,3 +237,34 @@ def test_a_refusal_of_the_server_is_reported_without_secrets(small: Download, se
 def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelMissing, match="give one of inception5h"):
         install("inception6", tmp_path)
+
+
+def install_by_command(cache_dir: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "worker", "model", "install", "inception5h", *arguments],
+        cwd=cache_dir,
+        env=os.environ | {"AUTOTAG_CACHE_DIR": str(cache_dir), "PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("by", ["option", "setting"])
+def test_a_program_from_an_address_is_refused_unless_allowed(server: Server, tmp_path: Path, by: str) -> None:
+    server.data = zipped(b"not the graph that is pinned")
+    address = server.url.replace("http://", "http://user:hunter2@")
+    options = ["--url", address] if by == "option" else []
+    environment = {} if by == "option" else {"AUTOTAG_MODELS__INCEPTION5H__URL": address}
+
+    refused = install_by_command(tmp_path, *options, **environment)
+    assert refused.returncode == ExitCode.MODEL
+    assert "is a graph_def, a program" in (message := " ".join(refused.stderr.split()))
+    assert "add --allow-program" in message
+    assert "hunter2" not in message
+    assert server.requested == []
+
+    allowed = install_by_command(tmp_path, *options, "--allow-program", **environment)
+    assert server.requested == [None]
+    pinned = "expected b71afb3c1ec3172ecd406a5d8b7bbfd90c1f7756"
+    assert pinned in allowed.stderr.replace("\n", ""), "the files are pinned all the same"

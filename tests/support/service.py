@@ -271,7 +271,7 @@ def running_service(
     log = folder / "log.jsonl"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "worker", "run"],
+            [sys.executable, "-m", "worker", "--traceable", "run"],  # tests count its descriptors
             env=environment,
             stdout=output,
             stderr=output if stderr is None else stderr,

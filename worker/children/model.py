@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from worker.children import loop
+from worker.children import loop, sandbox
 from worker.errors import Misconfigured
 from worker.models.manifest import ModelPackage
-from worker.models.runtimes import Runtime, open_runtime
+from worker.models.runtimes import Runtime, import_runtime, open_runtime
 from worker.models.runtimes.runtime import Scores
 from worker.supervision.packets import MAXIMUM_LABELS, Packet
 
@@ -109,9 +109,14 @@ def _item(scored: Future[Scores], floor: float) -> _Item:
 
 
 def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, object]]:
-    """Load and verify the model, and run it once with a full batch and a single image, so that the first is fast."""
+    """Enter the sandbox, verify and load the model, and run it once with a full batch and a single image.
+
+    A model is a program, which may run as soon as it is loaded. Raises `Misconfigured`.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow logs its instruction sets at every start
-    package = ModelPackage.load(Path(settings["package"]))
+    package = ModelPackage.load(Path(settings["package"]).resolve())
+    import_runtime(package.manifest.runtime)
+    level = enter_sandbox(package.directory, settings["sandbox"])
     package.verify()
     runtime = open_runtime(package, settings["threads"])
     size = package.manifest.input.size
@@ -122,8 +127,23 @@ def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, obj
         "labels": len(package.labels),
         "size": size,
         "runtime": str(package.manifest.runtime),
+        "sandbox": level.value,
     }
     return Model(runtime, size).handle, hello
+
+
+def enter_sandbox(package: Path, wanted: str) -> sandbox.Level:
+    """Enter it unless `wanted` is `off`; returns the level reached. Raises `Misconfigured` if `strict` is too much."""
+    if wanted == "off":
+        return sandbox.Level.NONE
+    level = sandbox.enter_for_model(package)
+    if wanted == "strict" and level != sandbox.STRICTEST:
+        raise Misconfigured(
+            f"the sandbox reaches only level {level.value!r} here, and tensorflow.sandbox is 'strict'; "
+            "set it to 'best' or use a kernel that offers more",
+            reason="sandbox_too_weak",
+        )
+    return level
 
 
 if __name__ == "__main__":

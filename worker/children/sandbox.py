@@ -1,4 +1,7 @@
-"""The decoder's sandbox: what it gives up before its first image: memory, processor time, files, network, system calls.
+"""The sandboxes of the children: what each gives up before it sees what is not trusted.
+
+A decoder gives up memory, processor time, files, network and system calls before its first image; a model child, before
+it loads its model, which is a program, all but threads and reading its own package.
 
 The measures are applied one after another and each is verified. The level reached is reported, so that an operator can
 see it and the setting `strict` can demand it. A measure that the machine does not offer is skipped, and the level shows
@@ -8,16 +11,20 @@ that.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 import socket
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from worker.children import landlock, seccomp
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+_CAPABILITY_VERSION = 0x20080522
 _M_ARENA_MAX = -8
 _MAXIMUM_OPEN_FILES = 64
 _MAXIMUM_FILE_BYTES = 64 << 20
@@ -30,9 +37,9 @@ class Level(StrEnum):
     LIMITS = "limits"
     """Resource limits, no new privileges, no core file."""
     LANDLOCK = "landlock"
-    """No file can be opened, and no connection made."""
+    """No file can be opened, but those of the child's own model, and no connection made."""
     SECCOMP = "seccomp"
-    """Only the system calls that decoding needs."""
+    """Only the system calls that the work needs."""
 
 
 STRICTEST = Level.SECCOMP
@@ -79,6 +86,36 @@ def enter(allowance: Allowance) -> Level:
     return Level.SECCOMP if filtered else Level.LANDLOCK
 
 
+_MODEL_READS = tuple(
+    map(Path, ("/proc/cpuinfo", "/proc/self/cmdline", "/proc/self/task", "/sys/devices/system/cpu", "/dev/urandom"))
+)
+"""What the runtimes read beside the package: the processor's features, randomness, and about this process itself."""
+
+_MODEL_OPEN_FILES = 256
+
+
+def enter_for_model(package: Path) -> Level:
+    """Enter a model child's sandbox irrevocably; returns the level reached.
+
+    What can still be read is `package` and what the runtimes ask about the processor. Call it when the runtime has been
+    imported and before it loads anything. A thread that runs already would stay outside: then the level is `NONE`.
+    """
+    _limit(resource.RLIMIT_FSIZE, 0)
+    _limit(resource.RLIMIT_NOFILE, _MODEL_OPEN_FILES)
+    _limit(resource.RLIMIT_CORE, 0)
+    library = seccomp.library()
+    alone = len(os.listdir("/proc/self/task")) == 1
+    if not (_no_new_privileges() and _drop_capabilities() and alone):
+        return Level.NONE
+    denied = landlock.deny_everything(but_reading=(package, *_MODEL_READS)) and not (
+        _can_open_files() or _can_read_memory(os.getppid())
+    )
+    filtered = library is not None and seccomp.allow_only_what_models_need(library) and not _can_make_sockets()
+    if not denied:
+        return Level.LIMITS
+    return Level.SECCOMP if filtered else Level.LANDLOCK
+
+
 def allow_processor_time(seconds: int) -> None:
     """Let this process use `seconds` more of processor time; beyond that the kernel ends it with SIGXCPU.
 
@@ -105,6 +142,26 @@ def _no_new_privileges() -> bool:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     return bool(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
+
+
+def _drop_capabilities() -> bool:
+    """Give up what root may do beyond others; a process without capabilities loses nothing."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)  # of this process
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable, of 64 bits each
+    libc.capset(header, sets)  # a service manager may refuse this call, having taken them away already
+    return bool(libc.capget(header, sets) == 0 and not any(sets))
+
+
+def _can_read_memory(pid: int) -> bool:
+    """Whether another process's memory could be read: then an address that is not mapped is what is wrong."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    byte = ctypes.create_string_buffer(1)
+    here = (ctypes.c_size_t * 2)(ctypes.addressof(byte), 1)
+    there = (ctypes.c_size_t * 2)(1, 1)
+    done = libc.process_vm_readv(pid, here, ctypes.c_ulong(1), there, ctypes.c_ulong(1), ctypes.c_ulong(0))
+    return bool(done >= 0 or ctypes.get_errno() == errno.EFAULT)
 
 
 def _can_open_files() -> bool:

@@ -1,4 +1,4 @@
-"""seccomp: of some three hundred system calls a decoder needs about fifty; all others fail with EPERM.
+"""seccomp: of some three hundred system calls a decoder needs about fifty, a model some more; all others fail (EPERM).
 
 The filter is built by the system's libseccomp, which knows the numbers of the calls on every architecture. Where it is
 not installed there is no filter.
@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import platform
+from collections.abc import Callable
 
 _LIBRARY = "libseccomp.so.2"
 _ALLOW = 0x7FFF0000
@@ -34,6 +35,24 @@ _ALLOWED = (
 """Names that an architecture does not have are skipped."""
 
 
+_READING = (
+    "access", "faccessat", "faccessat2", "stat", "stat64", "lstat", "lstat64", "fstatat64", "statfs", "statfs64",
+    "fstatfs", "fstatfs64", "readlink", "readlinkat", "getdents", "getdents64", "getcwd", "fadvise64",
+    "preadv", "preadv2",
+)  # fmt: skip
+"""What reading files takes beside `open`; which files that may be is Landlock's matter."""
+
+_RUNTIMES = (
+    "sched_getparam", "sched_getscheduler", "sched_setaffinity", "getcpu", "nanosleep", "clock_nanosleep", "sysinfo",
+    "uname", "getppid", "getuid", "geteuid", "getgid", "getegid", "set_tid_address", "membarrier",
+)  # fmt: skip
+"""What LiteRT and TensorFlow ask of the machine, and how threads are bound to cores."""
+
+_WRITING = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC
+_PR_SET_NAME = 15
+_IS_TERMINAL, _CLOSE_ON_EXEC = 0x5401, 0x5451
+
+
 class _Comparison(ctypes.Structure):
     _fields_ = (
         ("argument", ctypes.c_uint),
@@ -56,38 +75,75 @@ def allow_only_what_decoding_needs(library: ctypes.CDLL, *, threads: bool = Fals
 
     `no_new_privileges` must have been set before. `threads`: more of them may be started, but no process.
     """
+
+    def add_rules(rules: _Filter) -> None:
+        rules.allow_common()
+        if threads:
+            rules.allow_threads()
+
+    return _install(library, add_rules)
+
+
+def allow_only_what_models_need(library: ctypes.CDLL) -> bool:
+    """The same for a model's runtime: threads, and files that are read; no process, socket, signal or tracing."""
+
+    def add_rules(rules: _Filter) -> None:
+        rules.allow_common()
+        rules.allow_threads()
+        for name in (*_READING, *_RUNTIMES):
+            rules.allow(name)
+        for argument, name in ((1, "open"), (2, "openat")):
+            rules.allow(name, _Comparison(argument, _MASKED_EQUAL, _WRITING, os.O_RDONLY))
+        rules.allow("prctl", _equal(0, _PR_SET_NAME))
+        for command in (_IS_TERMINAL, _CLOSE_ON_EXEC):  # what opening a file in Python takes
+            rules.allow("ioctl", _equal(1, command))
+
+    return _install(library, add_rules)
+
+
+def _install(library: ctypes.CDLL, add_rules: Callable[[_Filter], None]) -> bool:
+    """Build a filter that allows what `add_rules` names, and enter it."""
     library.seccomp_init.restype = ctypes.c_void_p
     context = ctypes.c_void_p(library.seccomp_init(_FAIL | errno.EPERM))
     if not context:
         return False
     try:
-        for name in _ALLOWED:
-            _allow(library, context, name)
-        _allow(library, context, "prlimit64", 0)  # its own limits only
-        _allow(library, context, "tgkill", os.getpid())  # the fault handler kills its own process
-        if threads:
-            _allow_threads(library, context)
+        add_rules(_Filter(library, context))
         return bool(library.seccomp_load(context) == 0)
     finally:
         library.seccomp_release(context)
 
 
-def _allow(library: ctypes.CDLL, context: ctypes.c_void_p, name: str, first_argument: int | None = None) -> None:
-    number = library.seccomp_syscall_resolve_name(name.encode())
-    if number < 0:
-        return
-    if first_argument is None:
-        library.seccomp_rule_add_array(context, ctypes.c_uint32(_ALLOW), number, 0, None)
-    else:
-        equal = _Comparison(0, _EQUAL, first_argument, 0)
-        library.seccomp_rule_add_array(context, ctypes.c_uint32(_ALLOW), number, 1, ctypes.byref(equal))
+class _Filter:
+    """A filter that is being built. A system call that the architecture does not have is skipped."""
+
+    def __init__(self, library: ctypes.CDLL, context: ctypes.c_void_p) -> None:
+        self._library = library
+        self._context = context
+
+    def allow_common(self) -> None:
+        """Allow what every child needs."""
+        for name in _ALLOWED:
+            self.allow(name)
+        self.allow("prlimit64", _equal(0, 0))  # its own limits only
+        self.allow("tgkill", _equal(0, os.getpid()))  # the fault handler kills its own process
+
+    def allow_threads(self) -> None:
+        """Allow `clone` with the flag of a thread. The flags of `clone3` cannot be seen: glibc does without it."""
+        self.allow("clone", _Comparison(_CLONE_FLAGS_ARGUMENT, _MASKED_EQUAL, _CLONE_THREAD, _CLONE_THREAD))
+        self._add(_FAIL | errno.ENOSYS, "clone3")
+
+    def allow(self, name: str, only_if: _Comparison | None = None) -> None:
+        """Allow one system call; `only_if` one of its arguments compares so."""
+        self._add(_ALLOW, name, only_if)
+
+    def _add(self, action: int, name: str, only_if: _Comparison | None = None) -> None:
+        number = self._library.seccomp_syscall_resolve_name(name.encode())
+        if number < 0:
+            return
+        comparisons = (0, None) if only_if is None else (1, ctypes.byref(only_if))
+        self._library.seccomp_rule_add_array(self._context, ctypes.c_uint32(action), number, *comparisons)
 
 
-def _allow_threads(library: ctypes.CDLL, context: ctypes.c_void_p) -> None:
-    """Allow `clone` with the flag of a thread. The flags of `clone3` cannot be seen: glibc does without it."""
-    clone = library.seccomp_syscall_resolve_name(b"clone")
-    thread = _Comparison(_CLONE_FLAGS_ARGUMENT, _MASKED_EQUAL, _CLONE_THREAD, _CLONE_THREAD)
-    library.seccomp_rule_add_array(context, ctypes.c_uint32(_ALLOW), clone, 1, ctypes.byref(thread))
-    clone3 = library.seccomp_syscall_resolve_name(b"clone3")
-    if clone3 >= 0:
-        library.seccomp_rule_add_array(context, ctypes.c_uint32(_FAIL | errno.ENOSYS), clone3, 0, None)
+def _equal(argument: int, value: int) -> _Comparison:
+    return _Comparison(argument, _EQUAL, value, 0)

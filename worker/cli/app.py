@@ -26,6 +26,7 @@ from worker.cli import (
 from worker.cli.context import CliContext
 from worker.cli.output import print_line
 from worker.settings.names import CONFIG_VARIABLE, ENV_FILE_VARIABLE, SECRETS_VARIABLE
+from worker.supervision.untraceable import forbid_tracing
 
 app = typer.Typer(
     name="autotag",
@@ -62,11 +63,19 @@ def root(
         Path | None,
         typer.Option(envvar=ENV_FILE_VARIABLE, help="File with variables, instead of `./.env`.", metavar="FILE"),
     ] = None,
+    traceable: Annotated[
+        bool,
+        typer.Option(
+            "--traceable", help="Let other processes of this user look into this one, as `py-spy` and `gdb` do."
+        ),
+    ] = False,
     _show_version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Settings come from the environment (`AUTOTAG_…`), `.env`, a secrets directory and a TOML file, in this order."""
+    if not traceable:
+        forbid_tracing()
     context.obj = CliContext(config=config_file, secrets_dir=secrets_dir, env_file=env_file)
 
 

@@ -76,22 +76,30 @@ def install(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="A downloadable model of `autotag model list`.")],
     url: Annotated[str | None, typer.Option(help="Another place to fetch the archive from, such as a mirror.")] = None,
+    allow_program: Annotated[
+        bool, typer.Option("--allow-program", help="Take a model that is a program from another place.")
+    ] = False,
     as_json: _AsJson = False,
 ) -> None:
     """Download a model and check it against its pinned hashes; resumes where an earlier attempt ended.
 
-    The settings `models.NAME.url` and `.sha256` define the archive.
+    The settings `models.NAME.url` and `.sha256` define the archive. A SavedModel or a GraphDef is a program: from
+    another place than the catalogue's it is refused without `--allow-program`.
     """
     from worker.cli.progress import model_progress
     from worker.models.install import install as install_model
+    from worker.models.install import refuse_program
 
     settings = CliContext.of(context).load().settings
     configured = getattr(settings.models, name, None)
+    address = url or (configured.url if configured else None)
     with _exit_on_misconfigured(), model_progress(name) as on_progress:
+        if address is not None and not allow_program:
+            refuse_program(name, address)
         package = install_model(
             name,
             settings.cache_dir,
-            url=url or (configured.url if configured else None),
+            url=address,
             sha256=configured.sha256 if configured and url is None else None,
             on_progress=on_progress,
         )

@@ -19,7 +19,7 @@ from worker.amqp.topology import topology
 from worker.diagnostics.first_starts import FirstStarts
 from worker.engine import Engine, decoder_memory_for, review_providers, tasks_for, wants_model
 from worker.errors import AutotagError
-from worker.models.catalogue import BUILT_IN, find_package
+from worker.models.catalogue import BUILT_IN, find_package, is_named
 from worker.models.manifest import ModelMissing
 from worker.operations.certificates import own_trouble
 from worker.operations.control import why_not_listening, why_not_writable
@@ -309,4 +309,12 @@ async def _model(settings: Settings) -> CheckResult:
     thresholds = sorted(
         {each.tensorflow.confidence_threshold for each in settings.by_instance().values() if each.tensorflow.enabled}
     )
-    return CheckResult("model", "ok", f"{package.identity}, {len(package.labels)} labels; thresholds {thresholds}")
+    message = f"{package.identity}, {len(package.labels)} labels; thresholds {thresholds}"
+    if package.manifest.runtime.runs_programs and not is_named(name):
+        message += (
+            f"; it is a {package.manifest.runtime}, which is a program: use it only if you trust where it comes from"
+        )
+        if settings.tensorflow.sandbox == "off":
+            message += ", as with tensorflow.sandbox = 'off' nothing keeps it from this machine's files"
+        return CheckResult("model", "warning", message)
+    return CheckResult("model", "ok", message)

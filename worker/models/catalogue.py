@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from worker.errors import Misconfigured
-from worker.models.manifest import ModelMissing, ModelPackage
+from worker.models.manifest import ModelMissing, ModelPackage, RuntimeName
 
 DEFAULT_MODEL = "efficientnet-lite2"
 
@@ -101,6 +101,11 @@ class Download:
     licence: str
     source: str
 
+    @property
+    def runtime(self) -> RuntimeName:
+        """All that can be downloaded are frozen graphs."""
+        return RuntimeName.GRAPH_DEF
+
     def directory(self, cache_dir: Path) -> Path:
         """The directory of the installed package."""
         return cache_dir / "models" / self.name
@@ -166,6 +171,11 @@ def find_package(name_or_path: str, cache_dir: Path) -> ModelPackage:
     raise ModelMissing(
         f"there is no model {name_or_path!r}: give one of {names}, or the path of a directory holding a manifest.json"
     )
+
+
+def is_named(name_or_path: str) -> bool:
+    """Whether a model is one of the catalogue, whose files are pinned, and not just a directory."""
+    return name_or_path in BUILT_IN or name_or_path in DOWNLOADS
 
 
 def _load(directory: Path, remedy: str) -> ModelPackage:

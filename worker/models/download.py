@@ -29,7 +29,7 @@ def fetch(url: str, path: Path, on_progress: ProgressCallback) -> Path:
     Connection errors and 5xx are retried after each of `PAUSES_S`. Raises `Misconfigured` when the server refuses or
     cannot be reached; the received bytes stay in `path` for the next call. An `OSError` is not translated.
     """
-    shown = _without_secrets(url)
+    shown = without_secrets(url)
     problem = ""
     with httpx.Client(timeout=_TIMEOUT, follow_redirects=True) as client:
         for pause_s in PAUSES_S:
@@ -68,7 +68,7 @@ def _fetch_rest(client: httpx.Client, url: str, path: Path, on_progress: Progres
                 raise _InterruptedError(f"the server answered {status}")
             case status:
                 raise Misconfigured(
-                    f"cannot download {_without_secrets(url)}: the server answered {status}", reason="download_failed"
+                    f"cannot download {without_secrets(url)}: the server answered {status}", reason="download_failed"
                 )
         total = received + int(response.headers.get("Content-Length", "0"))
         with path.open("ab" if received else "wb") as file:
@@ -78,7 +78,7 @@ def _fetch_rest(client: httpx.Client, url: str, path: Path, on_progress: Progres
                 received += len(chunk)
                 if received > MAX_BYTES:
                     raise Misconfigured(
-                        f"{_without_secrets(url)} is larger than {MAX_BYTES >> 20} MiB", reason="download_failed"
+                        f"{without_secrets(url)} is larger than {MAX_BYTES >> 20} MiB", reason="download_failed"
                     )
                 file.write(chunk)
                 on_progress(ModelProgress("downloading", received, total))
@@ -86,7 +86,7 @@ def _fetch_rest(client: httpx.Client, url: str, path: Path, on_progress: Progres
         raise _InterruptedError("the connection was closed early")
 
 
-def _without_secrets(url: str) -> str:
+def without_secrets(url: str) -> str:
     """The URL to show: without user, password and query, which may contain a key."""
     try:
         parsed = httpx.URL(url)

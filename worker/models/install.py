@@ -14,7 +14,7 @@ from pathlib import Path
 from worker.errors import Misconfigured
 from worker.images.requests import Fit, Interpolation
 from worker.models.catalogue import DOWNLOADS, Download
-from worker.models.download import fetch
+from worker.models.download import fetch, without_secrets
 from worker.models.manifest import (
     Manifest,
     ModelInput,
@@ -22,7 +22,6 @@ from worker.models.manifest import (
     ModelOutput,
     ModelPackage,
     PinnedFile,
-    RuntimeName,
     file_sha256,
     write_manifest,
 )
@@ -45,6 +44,17 @@ class _WrongContentsError(Misconfigured):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, reason="download_refused")
+
+
+def refuse_program(name: str, url: str) -> None:
+    """Refuse a model that is a program and comes from elsewhere than the catalogue says. Raises `Misconfigured`."""
+    download = DOWNLOADS.get(name)
+    if download is not None and download.runtime.runs_programs and url != download.url:
+        raise Misconfigured(
+            f"{name} is a {download.runtime}, a program that TensorFlow runs, and {without_secrets(url)} is not where "
+            "the catalogue has it from: if you trust what is offered there, add --allow-program",
+            reason="download_refused",
+        )
 
 
 def install(
@@ -141,7 +151,7 @@ def _inception_manifest(download: Download, directory: Path) -> Manifest:
     return Manifest(
         name=download.name,
         build=None,
-        runtime=RuntimeName.GRAPH_DEF,
+        runtime=download.runtime,
         model=PinnedFile(file=download.graph_file, sha256=file_sha256(directory / download.graph_file)),
         labels=PinnedFile(file=download.labels_file, sha256=file_sha256(directory / download.labels_file)),
         input=ModelInput(

@@ -31,6 +31,11 @@ class RuntimeName(StrEnum):
     SAVED_MODEL = "saved_model"
     GRAPH_DEF = "graph_def"
 
+    @property
+    def runs_programs(self) -> bool:
+        """Whether its models are programs: TensorFlow's graphs may hold operations that read and write files."""
+        return self is not RuntimeName.LITERT
+
 
 def _inside_package(value: str) -> str:
     """Refuse a file name that leads out of the package's directory: a manifest is not trusted."""

@@ -267,6 +267,11 @@ class TensorFlowSettings(Section):
     maximum_memory_bytes: ByteSize = Field(
         ByteSize(0), ge=0, description="The child is replaced when it uses more than this; 0: no limit."
     )
+    sandbox: Literal["best", "strict", "off"] = Field(
+        "best",
+        description="What a model, which is a program, is kept from. `best`: what the kernel offers; `strict`: "
+        "refuse to start with less than everything; `off`: nothing, which a GPU needs.",
+    )
     spare: bool = Field(
         False, description="Keep a second child running, ready to take over. It costs the memory of another child."
     )

@@ -58,6 +58,9 @@ _log = structlog.get_logger(__name__)
 _BATCH_AMONG_OTHERS = 4
 """The largest batch where several instances are known: the next one's image waits for it to end."""
 
+_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
+"""NumPy would start threads when it is imported: before the sandbox, which they would stay outside of."""
+
 LabelScores = list[tuple[int, float]]
 """Label index and confidence, best first."""
 
@@ -71,7 +74,8 @@ _DEFAULT_RULE = RelaunchRule(
 class ModelOptions:
     """Which model runs, how images are batched, and when the model is disabled; the defaults are those of the settings.
 
-    `package`: the directory of the model package. `threads` of one child; None: one for each usable core.
+    `package`: the directory of the model package. `threads` of one child; None: one for each usable core. `sandbox`:
+    `best`, `strict` or `off`.
     """
 
     package: Path
@@ -86,6 +90,7 @@ class ModelOptions:
     stop_timeout_s: float = _DEFAULTS.stop_timeout_s
     images_per_child: int = _DEFAULTS.images_per_child
     maximum_memory_bytes: int = _DEFAULTS.maximum_memory_bytes
+    sandbox: str = _DEFAULTS.sandbox
 
 
 class ModelPool(Pool):
@@ -118,10 +123,11 @@ class ModelPool(Pool):
             "package": str(options.package.absolute()),
             "threads": threads,
             "batch_size": options.batch_size,
+            "sandbox": options.sandbox,
         }
         super().__init__(
             "model",
-            spec or ChildSpec.module("worker.children.model", settings),
+            spec or ChildSpec.module("worker.children.model", settings, _ENVIRONMENT),
             Policy(
                 options.rule,
                 work_is_blamed=False,

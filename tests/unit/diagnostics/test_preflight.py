@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.models import write_package
 from worker.diagnostics import preflight
 from worker.settings import Settings
 
@@ -63,3 +64,25 @@ async def test_a_model_that_is_not_built_and_cannot_be_is_reported(tmp_path: Pat
     check = await preflight._model(settings)
     assert check.status == "failed"
     assert "set `cache_dir`" in check.message
+
+
+@pytest.mark.parametrize("sandbox", ["best", "off"])
+async def test_a_model_of_ones_own_that_is_a_program_is_a_warning(tmp_path: Path, sandbox: str) -> None:
+    (tmp_path / "model").write_text("a graph")
+    write_package(tmp_path, "model", ["cat"], runtime="graph_def")
+    tensorflow = {"model": str(tmp_path), "sandbox": sandbox}
+    check = await preflight._model(
+        Settings.model_validate({"tensorflow": tensorflow, "defaults": {"tensorflow": {"enabled": True}}})
+    )
+    assert check.status == "warning"
+    assert "it is a graph_def, which is a program" in check.message
+    assert ("nothing keeps it from" in check.message) == (sandbox == "off")
+
+
+async def test_a_model_of_ones_own_that_is_no_program_is_fine(tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("weights")
+    write_package(tmp_path, "model", ["cat"])
+    check = await preflight._model(
+        Settings.model_validate({"tensorflow": {"model": str(tmp_path)}, "defaults": {"tensorflow": {"enabled": True}}})
+    )
+    assert check.status == "ok"

@@ -57,7 +57,7 @@ class WorkerProcess:
         self.starts += 1
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*module_command("worker"), "run"],
+                [*module_command("worker"), "--traceable", "run"],  # or `cut_connections` could not reach into it
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+
 from worker.models.manifest import ModelPackage, RuntimeName
 from worker.models.runtimes.runtime import Runtime
 
-__all__ = ["Runtime", "open_runtime"]
+__all__ = ["Runtime", "import_runtime", "open_runtime"]
+
+
+def import_runtime(name: RuntimeName) -> None:
+    """Import all that opening and running a model takes: in a sandbox nothing more can be imported."""
+    importlib.import_module(f"{__name__}.{'litert' if name is RuntimeName.LITERT else 'tensorflow'}")
 
 
 def open_runtime(package: ModelPackage, threads: int = 1) -> Runtime:

@@ -27,11 +27,13 @@ class TensorFlowModel(Runtime):
     """A traced function from uint8 images to the model's raw output; TensorFlow distributes a batch over the cores."""
 
     def __init__(self, package: ModelPackage, graph: _Graph) -> None:
+        self._name = package.manifest.name
         self._confidences = Confidences(package)
         size = package.manifest.input.size
         self._run = tf.function(
             lambda pixels: graph(_normalised(pixels, package.manifest.input)),
             input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)],
+            autograph=False,  # it writes Python files to a temporary directory, which the model's sandbox forbids
         ).get_concrete_function()
         self._executor = ThreadPoolExecutor(1, "inference")  # one thread: TensorFlow uses the cores itself
 
@@ -52,6 +54,9 @@ class TensorFlowModel(Runtime):
                 return
             for number, future in enumerate(futures):
                 self._score(pixels[number : number + 1], [future])
+        except tf.errors.PermissionDeniedError as error:
+            for future in futures:
+                future.set_exception(_forbidden(self._name, error))
         except Exception as error:  # noqa: BLE001 - raised by the futures
             for future in futures:
                 future.set_exception(error)
@@ -70,10 +75,21 @@ def open_tensorflow(package: ModelPackage, threads: int = 1) -> TensorFlowModel:
     opener = _saved_model if package.manifest.runtime is RuntimeName.SAVED_MODEL else _graph_def
     try:
         return TensorFlowModel(package, opener(package))
+    except tf.errors.PermissionDeniedError as error:
+        raise _forbidden(package.manifest.name, error) from error
     except _LOAD_ERRORS as error:
         raise Misconfigured(
             f"TensorFlow cannot run {package.model_path} as its manifest says: {error}", reason="model_refused"
         ) from error
+
+
+def _forbidden(name: str, error: tf.errors.PermissionDeniedError) -> Misconfigured:
+    """A graph may hold operations that read and write files: those of the package can be read, and no others."""
+    return Misconfigured(
+        f"model {name} does what a model must not, and was stopped: {error.message}. "
+        "It reads or writes files outside its package: do not use it",
+        reason="model_forbidden",
+    )
 
 
 def _normalised(pixels: Any, model_input: ModelInput) -> Any:
