@@ -64,8 +64,14 @@ async def unknown(_host: str, _port: int, _timeout_s: float) -> list[str]:
 async def fetched(
     url: str, proxy: ForwardProxy | str | None, *, resolve: Any = on_loopback, tls: Any = None, **settings: Any
 ) -> bytes:
+    async with Sources(4, resolve=resolve, tls=tls) as sources:
+        with await sources.open_content(naming(url), None, through(proxy, **settings)) as content:
+            return content.read()
+
+
+def through(proxy: ForwardProxy | str | None, **settings: Any) -> SourcesSettings:
     named = f"http://us%20er:p%40ss%20word@127.0.0.1:{proxy.port}" if isinstance(proxy, ForwardProxy) else proxy
-    made = SourcesSettings.model_validate(
+    return SourcesSettings.model_validate(
         {
             "url_allowed_hosts": [HOST, "127.0.0.1", "169.254.169.254"],
             "url_allow_private_addresses": True,
@@ -75,16 +81,16 @@ async def fetched(
             **settings,
         }
     )
-    event = Event(
+
+
+def naming(url: str) -> Event:
+    return Event(
         specversion="1.0",
         id="1",
         source="test",
         type="dms.image.uploaded.v1",
         data=EventData(asset_id="a", content=ContentRef(url=url)),
     )
-    async with Sources(4, resolve=resolve, tls=tls) as sources:
-        with await sources.open_content(event, None, made) as content:
-            return content.read()
 
 
 class TestImages:
@@ -166,6 +172,52 @@ class TestImages:
             with pytest.raises(SourceFailed, match=r"502: it could not reach 127\.0\.0\.1") as failed:
                 await fetched(f"http://{HOST}:1/a.jpg", proxy)
         assert failed.value.counted
+
+    @pytest.mark.parametrize("sent", [None, b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n"])
+    async def test_a_proxy_that_is_silent_or_refuses_opens_no_circuit_of_the_host(
+        self, port: int, sent: bytes | None
+    ) -> None:
+        async with forward_proxy() as proxy, Sources(4, failures=1, resolve=on_loopback) as sources:
+            event, made = naming(f"http://{HOST}:{port}/a.jpg"), through(proxy, connect_timeout_s=0.3)
+            proxy.answer = sent
+            for _ in range(2):
+                with pytest.raises(ProxyFailed) as caught:
+                    await sources.open_content(event, None, made)
+                assert caught.value.reason == ("proxy_unreachable" if sent is None else "proxy_credentials_refused")
+            proxy.answer = b"unset"
+            with await sources.open_content(event, None, through(proxy)) as content:
+                assert content.read() == IMAGE
+
+    async def test_an_echo_of_the_request_is_not_quoted(self, port: int) -> None:
+        async with forward_proxy() as proxy:
+            proxy.answer = b"HTTP/1.1 200 OK\r\n: Proxy-Authorization: Basic c2VjcmV0\r\n\r\n"
+            with pytest.raises(ProxyFailed) as caught:
+                await fetched(f"http://{HOST}:{port}/a.jpg", proxy)
+        assert caught.value.reason == "proxy_garbled"
+        assert "c2VjcmV0" not in str(caught.value)
+
+    async def test_a_proxy_that_refuses_one_address_of_a_host_is_asked_for_the_next(self, port: int) -> None:
+        async def two(_host: str, _port: int, _timeout_s: float) -> list[str]:
+            return ["2606:2800:220:1::1", "127.0.0.1"]
+
+        async with forward_proxy() as proxy:
+            proxy.refused = "[2606:2800:220:1::1]"
+            assert await fetched(f"http://{HOST}:{port}/a.jpg", proxy, resolve=two) == IMAGE
+        assert proxy.targets == [f"[2606:2800:220:1::1]:{port}", f"127.0.0.1:{port}"]
+
+    @pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f.0.0.1", "169.254.43518"])
+    async def test_odd_forms_of_an_address_are_checked_though_the_proxy_looks_names_up(self, host: str) -> None:
+        async with forward_proxy() as proxy:
+            with pytest.raises(CannotBeDone) as caught:
+                await fetched(
+                    f"http://{host}/latest",
+                    proxy,
+                    resolve=None,
+                    url_allowed_hosts=[host],
+                    url_allow_private_addresses=False,
+                    proxy_resolves_names=True,
+                )
+        assert (caught.value.reason, proxy.targets) == ("url_address_refused", [])
 
     async def test_a_proxy_of_the_environment_is_not_used_and_the_error_says_so(
         self, port: int, monkeypatch: pytest.MonkeyPatch

@@ -13,12 +13,14 @@ class ForwardProxy:
     """`targets` are those that were asked for. `names` are looked up here, as only a proxy may be able to.
 
     `answer`, if it is set, is sent instead of opening a tunnel; b"" ends the connection, None is silence.
+    `refused` is a host that is answered with 403.
     """
 
     def __init__(self, password: str | None = None) -> None:
         self.targets: list[str] = []
         self.names: dict[str, str] = {}
         self.answer: bytes | None = b"unset"
+        self.refused: str | None = None
         self.port = 0
         self._authorization = password and "Basic " + base64.b64encode(f"us er:{password}".encode()).decode()
 
@@ -38,8 +40,13 @@ class ForwardProxy:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         method, target, _ = head.split("\r\n")[0].split(" ")
         self.targets.append(target)
+        if self.refused and target.startswith(self.refused):
+            writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+            await writer.drain()
+            return
         if self.answer is None:
-            await asyncio.Event().wait()
+            await reader.read()  # until the client goes
+            return
         if self.answer != b"unset":
             writer.write(self.answer or b"")
             await writer.drain()

@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterable
-from ipaddress import ip_address
 
 import httpcore
 
 from worker.errors import CannotBeDone, exhausted
 from worker.sources.addresses import why_refused
 from worker.sources.blocking import BlockingCalls
-from worker.sources.proxy import DIRECT, Proxy, Route
+from worker.sources.proxy import DIRECT, Proxy, ProxyFailed, Route
 
+_MINIMUM_CONNECT_S = 0.001
 _DEFAULT_TIMEOUT_S = 60.0
 """For callers that set no timeout."""
 
@@ -53,14 +54,16 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
         ProxyFailed when the proxy is at fault.
         """
         limit_s = timeout or _DEFAULT_TIMEOUT_S
+        started_s = time.monotonic()
         proxy = self._route.proxy_for(host)
         try:
+            if proxy is not None and self._route.by_name and not _is_address(host):
+                return await proxy.connect(self._network, host, port, limit_s, socket_options)
             async with asyncio.timeout(limit_s):
-                if proxy is not None and self._route.by_name and not _is_address(host):
-                    return await proxy.connect(self._network, host, port, limit_s, socket_options)
                 addresses = await self._addresses_through(proxy, host, port, limit_s)
-                return await self._connect_to_first(addresses, port, limit_s / len(addresses), socket_options, proxy)
-        except TimeoutError as error:
+            left_s = max(_MINIMUM_CONNECT_S, limit_s - (time.monotonic() - started_s))
+            return await self._connect_to_first(addresses, port, left_s / len(addresses), socket_options, proxy)
+        except (TimeoutError, httpcore.ConnectTimeout) as error:
             raise httpcore.ConnectTimeout(f"no connection within {limit_s:g} s") from error
         except (OSError, httpcore.ConnectError) as error:
             if (shortage := exhausted(error)) is not None:
@@ -104,6 +107,9 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
                 return await self._connect(address, port, timeout_each_s, options, proxy)
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 continue  # a host may be reachable at only one of its addresses
+            except ProxyFailed as error:
+                if error.reason != "proxy_refused":  # a proxy may let us go to addresses of one family only
+                    raise
         return await self._connect(addresses[-1], port, timeout_each_s, options, proxy)
 
     async def _connect(
@@ -120,9 +126,10 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
 
 
 def _is_address(host: str) -> bool:
+    """Whether the host is written as an address, in any form that resolvers take: `127.1` and `2130706433` too."""
     try:
-        ip_address(host.strip("[]").partition("%")[0])
-    except ValueError:
+        socket.getaddrinfo(host.strip("[]"), None, flags=socket.AI_NUMERICHOST)  # asks no name server
+    except (OSError, UnicodeError):
         return False
     return True
 

@@ -78,8 +78,23 @@ class Proxy:
         """A connection to a host, or an address, by way of the proxy.
 
         Raises ProxyFailed where the proxy is at fault, httpcore.ConnectError where it could not reach the host, and
-        ResourceExhausted without a descriptor for a socket.
+        ResourceExhausted without a descriptor for a socket. `timeout_s` bounds all steps together: a silent proxy is
+        the proxy's fault, so its time ends here and not with the time for the host.
         """
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._connect(network, host, port, timeout_s, options)
+        except TimeoutError as error:
+            raise self._unreachable(TimeoutError(f"no answer within {timeout_s:g} s")) from error
+
+    async def _connect(
+        self,
+        network: httpcore.AsyncNetworkBackend,
+        host: str,
+        port: int,
+        timeout_s: float,
+        options: Iterable[httpcore.SOCKET_OPTION] | None,
+    ) -> httpcore.AsyncNetworkStream:
         try:
             stream = await network.connect_tcp(self.host, self.port, timeout_s, socket_options=options)
             if self.scheme == "https":
@@ -99,12 +114,9 @@ class Proxy:
     async def check(self, timeout_s: float) -> None:
         """Ask for a tunnel to a host that does not exist. Raises ProxyFailed unless the proxy answers as one does."""
         try:
-            async with asyncio.timeout(2 * timeout_s):
-                stream = await self.connect(httpcore.AnyIOBackend(), _NOWHERE, 443, timeout_s)
+            stream = await self.connect(httpcore.AnyIOBackend(), _NOWHERE, 443, timeout_s)
         except httpcore.ConnectError:
             return
-        except TimeoutError as error:
-            raise self._unreachable(TimeoutError(f"no answer within {2 * timeout_s:g} s")) from error
         except ProxyFailed as error:
             if error.reason != "proxy_refused":
                 raise
@@ -122,8 +134,8 @@ class Proxy:
             while (event := connection.next_event()) is h11.NEED_DATA or isinstance(event, h11.InformationalResponse):
                 if event is h11.NEED_DATA:
                     connection.receive_data(await stream.read(_READ_BYTES, timeout_s))
-        except h11.ProtocolError as error:
-            raise ProxyFailed(f"{self} gave no HTTP answer: {error}", reason="proxy_garbled") from error
+        except h11.ProtocolError:  # its text quotes the answer, which may be an echo of the header with our password
+            raise ProxyFailed(f"{self} gave no HTTP answer", reason="proxy_garbled") from None
         except _NETWORK_ERRORS as error:
             raise self._unreachable(error) from error
         if not isinstance(event, h11.Response):
