@@ -126,7 +126,8 @@ class _Filter:
         for name in _ALLOWED:
             self.allow(name)
         self.allow("prlimit64", _equal(0, 0))  # its own limits only
-        self.allow("tgkill", _equal(0, os.getpid()))  # the fault handler kills its own process
+        for name in ("kill", "tgkill"):  # the fault handler, and whoever raises a signal, mean their own process
+            self.allow(name, _equal(0, os.getpid()))
 
     def allow_threads(self) -> None:
         """Allow `clone` with the flag of a thread. The flags of `clone3` cannot be seen: glibc does without it."""
