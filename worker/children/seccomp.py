@@ -126,7 +126,7 @@ class _Filter:
         for name in _ALLOWED:
             self.allow(name)
         self.allow("prlimit64", _equal(0, 0))  # its own limits only
-        for name in ("kill", "tgkill"):  # the fault handler, and whoever raises a signal, mean their own process
+        for name in ("kill", "tgkill"):  # its own process, which the fault handler means
             self.allow(name, _equal(0, os.getpid()))
 
     def allow_threads(self) -> None:
