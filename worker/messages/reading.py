@@ -7,7 +7,8 @@ for publishers):
 - CloudEvents in binary mode: the attributes are headers, the body is the JSON `data` or the image itself;
 - plain: the body is the JSON `data` alone or the image itself.
 
-A message that cannot be parsed raises `UnreadableEvent` and nothing else. What only informs stops no event
+A message that cannot be parsed raises `UnreadableEvent` and nothing else: one net is around everything that reads it,
+because what a publisher may send is more than anybody foresees. What only informs stops no event
 (`oddities`): neither a field of data, nor a byte order mark, nor bytes in a text that are not the text they should be.
 """
 
@@ -35,6 +36,7 @@ from worker.messages.events import (
 )
 from worker.messages.fields import GivenAssetId, GivenEventId, GivenInstance, decode_base64, trace_parent, trace_state
 from worker.messages.oddities import OddField
+from worker.messages.repeated_names import RepeatedNames, refuse_repeated_names
 from worker.messages.unreadable import FieldError, UnreadableEvent, explain
 
 PLAIN_SOURCE = "plain"
@@ -95,6 +97,10 @@ def read_event(
         read = _with_trace_of(message, _read(message, odd))
     except (ValidationError, FieldError) as error:
         raise _unreadable(message, error) from None
+    except MemoryError:
+        raise  # this machine has run out, which is not the event's fault
+    except Exception as error:
+        raise _unreadable(message, FieldError(f"event: cannot be read ({type(error).__name__})")) from error
     return replace(read, oddities=tuple(dict.fromkeys(odd))) if odd else read
 
 
@@ -120,6 +126,7 @@ def _read(message: _Message, odd: _Oddities) -> ReadEvent:
 
 
 def _structured(body: bytes, odd: _Oddities) -> ReadEvent:
+    refuse_repeated_names(body)
     if b'"data_base64"' in body and "data_base64" in (event := _object(body)):
         attributes = Attributes.model_validate(event, context=odd)
         try:
@@ -139,6 +146,7 @@ def _with_data(
     """An event whose data is `body`: JSON, or an image that `fields` describe."""
     if is_image:
         return ReadEvent(_join(attributes, _data_of_image(fields, odd)), body)
+    refuse_repeated_names(body)
     data = _validated(EventData, body, odd)
     return ReadEvent(_join(attributes, data), data.content.base64)
 
@@ -248,8 +256,19 @@ def _fields_of_image(message: _Message) -> Mapping[str, str]:
     return message.attributes or _as_text({name.replace("_", ""): value for name, value in message.headers.items()})
 
 
+_NO_TEXT = "\x00"
+"""In place of a value that has no form as text. No field that decides takes it; in other headers it does no harm."""
+
+
 def _text(value: object) -> str:
     """A header's value in CloudEvents' string encoding."""
+    try:
+        return _encoded(value)
+    except (ValueError, RecursionError):  # bytes that are no text, tables too deep in tables, a number of many digits
+        return _NO_TEXT
+
+
+def _encoded(value: object) -> str:
     match value:
         case str():
             return value
@@ -274,6 +293,8 @@ def _with_trace_of(message: _Message, read: ReadEvent) -> ReadEvent:
     return ReadEvent(read.event.model_copy(update={"traceparent": parent, "tracestate": state}), read.image_bytes)
 
 
+_NAMES_OF_THE_ASSET = frozenset({"asset_id", "assetid", "subject", "instance", "data", "data_base64", "specversion"})
+
 _ASSET_ID: TypeAdapter[str] = TypeAdapter(GivenAssetId)
 _EVENT_ID: TypeAdapter[str] = TypeAdapter(GivenEventId)
 _INSTANCE: TypeAdapter[str] = TypeAdapter(GivenInstance)
@@ -283,8 +304,10 @@ def _unreadable(message: _Message, error: ValidationError | FieldError) -> Unrea
     reason, faults = explain(error, EVENT_TYPE)
     try:
         event = {} if message.is_image else _object(message.body)
-    except ValidationError:
+    except (ValueError, RecursionError):  # ValidationError is a ValueError
         event = {}
+    if isinstance(error, RepeatedNames) and not error.names.isdisjoint(_NAMES_OF_THE_ASSET):
+        event = {}  # nobody knows which of them is meant, and a result for the wrong one is worse than none
     data = event.get("data") if "specversion" in event else event
     fields: Mapping[str, object] = data if isinstance(data, dict) else {}
     if message.is_image or "data_base64" in event:  # then the attributes name the asset and the instance

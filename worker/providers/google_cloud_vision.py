@@ -20,8 +20,8 @@ from worker.providers.base import GOOGLE_CLOUD_VISION, Answer
 from worker.providers.cloud.account_client import Account, AccountClient, AccountRules
 from worker.providers.cloud.batching import Batcher, BatchLimits
 from worker.providers.cloud.budget import CallBudget
-from worker.providers.cloud.errors import GARBLED_ANSWER, ServiceFailed
-from worker.providers.cloud.http_client import KeyHeader
+from worker.providers.cloud.errors import GARBLED_ANSWER, ServiceFailed, answer_read
+from worker.providers.cloud.http_client import HttpResponse, KeyHeader
 from worker.providers.cloud.payload import Payload, ServiceLimits
 from worker.providers.cloud.places import Places
 from worker.providers.cloud.provider import CloudProvider, Endpoint
@@ -157,9 +157,15 @@ class GoogleCloudVision(CloudProvider[GoogleCloudVisionSettings, GoogleAccountCl
         response = await self.http_client.post(
             account.url, key, body, content_type="application/json", timeout_s=timeout_s
         )
-        tree = response.json_object()
+        with answer_read(SERVICE):
+            return self._read(response, key, account, annotations)
+
+    def _read(
+        self, response: HttpResponse, key: KeyHeader, account: Account, annotations: list[tuple[_Annotation, bytes]]
+    ) -> list[Answer | AutotagError]:
         if response.status != 200:
             raise call_error(response, key, account.instance)
+        tree = response.json_object()
         parts = tree.get("responses") if tree is not None else None
         if not isinstance(parts, list) or len(parts) != len(annotations):
             raise ServiceFailed(
@@ -167,7 +173,7 @@ class GoogleCloudVision(CloudProvider[GoogleCloudVisionSettings, GoogleAccountCl
                 "images; is `google_cloud_vision.endpoint` right?",
                 reason=GARBLED_ANSWER,
             )
-        return [_parse_annotation(part, key) for part in parts]
+        return [_annotation_or_failure(part, key) for part in parts]
 
 
 def _json_bytes(image_bytes: int) -> int:
@@ -189,6 +195,15 @@ def _request_body(images: list[bytes], maximum_numbers_of_results: list[int]) ->
     ).encode("ascii")
 
 
+def _annotation_or_failure(part: object, key: KeyHeader) -> Answer | AutotagError:
+    """One image's part of a response, which says nothing about the other images of the call."""
+    try:
+        with answer_read(SERVICE):
+            return _parse_annotation(part, key)
+    except ServiceFailed as failure:
+        return failure
+
+
 def _parse_annotation(part: object, key: KeyHeader) -> Answer | AutotagError:
     """The answer in one image's part of a response. Labels next to an error are valid, according to the reference."""
     if not isinstance(part, dict):
@@ -199,15 +214,12 @@ def _parse_annotation(part: object, key: KeyHeader) -> Answer | AutotagError:
         return image_error(error if isinstance(error, dict) else {}, key)
     if labels is not None and not isinstance(labels, list):
         return ServiceFailed(f"{SERVICE} sent labels in no known form", reason=GARBLED_ANSWER)
-    try:
-        # The JSON mapping of proto3 omits a score of 0.
-        pairs = [
-            (label.get("description"), label.get("score", 0.0)) if isinstance(label, dict) else (None, None)
-            for label in labels or []
-        ]
-        suggestions, note = parse_suggestions(SERVICE, pairs)
-    except ServiceFailed as failure:
-        return failure
+    # The JSON mapping of proto3 omits a score of 0.
+    pairs = [
+        (label.get("description"), label.get("score", 0.0)) if isinstance(label, dict) else (None, None)
+        for label in labels or []
+    ]
+    suggestions, note = parse_suggestions(SERVICE, pairs)
     if error:
         message = key.redact(str(error.get("message", ""))) if isinstance(error, dict) else ""
         note = f"{SERVICE} gave only a part of its labels: {message}"

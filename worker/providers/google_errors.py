@@ -51,7 +51,8 @@ def call_error(response: HttpResponse, key: KeyHeader, instance: str) -> Autotag
     """The error for a response with a status other than 200."""
     error = (response.json_object() or {}).get("error")
     error = error if isinstance(error, dict) else {}
-    details = [detail for detail in error.get("details") or [] if isinstance(detail, dict)]
+    listed = error.get("details")
+    details = [detail for detail in listed if isinstance(detail, dict)] if isinstance(listed, list) else []
     message = key.redact(str(error.get("message") or f"no explanation, {response.content_type}"))
     after_s = max(retry_after_s(response.headers.get("retry-after")), _retry_delay_s(details))
     status = response.status

@@ -19,8 +19,8 @@ from worker.images.requests import JpegLimits
 from worker.providers.base import MICROSOFT_VISION, Answer
 from worker.providers.cloud.account_client import Account, AccountClient, AccountRules
 from worker.providers.cloud.budget import CallBudget
-from worker.providers.cloud.errors import GARBLED_ANSWER, ServiceFailed
-from worker.providers.cloud.http_client import KeyHeader
+from worker.providers.cloud.errors import GARBLED_ANSWER, ServiceFailed, answer_read
+from worker.providers.cloud.http_client import HttpResponse, KeyHeader
 from worker.providers.cloud.payload import Payload, ServiceLimits
 from worker.providers.cloud.places import Places
 from worker.providers.cloud.provider import CloudProvider, Endpoint
@@ -139,6 +139,10 @@ class MicrosoftVision(CloudProvider[MicrosoftVisionSettings, AccountClient]):
             content_type="application/octet-stream",
             timeout_s=section.timeout_s,
         )
+        with answer_read(SERVICE):
+            return self._read(response, key, account, api)
+
+    def _read(self, response: HttpResponse, key: KeyHeader, account: Account, api: Api) -> Answer:
         if response.status != 200:
             raise call_error(response, key, instance=account.instance, retired=api.retired)
         tree = response.json_object() or {}

@@ -158,11 +158,17 @@ class UrlFetcher:
 
 
 def check_url(text: str, settings: SourcesSettings) -> httpx.URL:
-    """The parsed URL, if events may name it. Raises CannotBeDone with the reason if not."""
+    """The parsed URL, if events may name it. Raises CannotBeDone with the reason if not, and nothing else."""
     try:
-        url = httpx.URL(text)
-    except httpx.InvalidURL as error:
-        raise CannotBeDone(f"{without_secrets(text)} is no valid url: {error}", reason="url_invalid") from error
+        return _checked(httpx.URL(text), settings)
+    except CannotBeDone:
+        raise
+    except Exception as error:  # not only InvalidURL: names that no codec takes, halves of surrogates
+        why = str(error) if isinstance(error, httpx.InvalidURL) else type(error).__name__
+        raise CannotBeDone(f"{without_secrets(text)} is no valid url: {why}", reason="url_invalid") from error
+
+
+def _checked(url: httpx.URL, settings: SourcesSettings) -> httpx.URL:
     schemes = ("https",) if settings.url_require_https else ("http", "https")
     if url.scheme not in schemes or not url.raw_host:
         raise CannotBeDone(
@@ -189,10 +195,9 @@ def check_url(text: str, settings: SourcesSettings) -> httpx.URL:
 def without_secrets(url: httpx.URL | str) -> str:
     """A URL to show: without user, password, query and fragment, any of which may contain a key."""
     try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL:
+        return str(httpx.URL(url).copy_with(userinfo=b"", query=None, fragment=None))[:200]
+    except Exception:  # noqa: BLE001 - `check_url` says what is wrong with it
         return "the url"
-    return str(parsed.copy_with(userinfo=b"", query=None, fragment=None))[:200]
 
 
 def _as_text(location: bytes) -> str:
@@ -209,9 +214,10 @@ def _as_text(location: bytes) -> str:
 def _join(url: httpx.URL, location: str) -> str:
     try:
         return str(url.join(location))
-    except httpx.InvalidURL as error:
+    except Exception as error:
+        why = str(error) if isinstance(error, httpx.InvalidURL) else type(error).__name__
         raise CannotBeDone(
-            f"{without_secrets(url)} redirects to what is no url: {error}", reason="url_invalid"
+            f"{without_secrets(url)} redirects to what is no url: {why}", reason="url_invalid"
         ) from error
 
 
@@ -243,7 +249,8 @@ def _check_headers(headers: Mapping[str, str], url: httpx.URL, settings: Sources
             reason="content_encoding_refused",
         )
     length = headers.get("content-length", "")
-    if length.isascii() and length.isdigit() and int(length) > settings.maximum_bytes:
+    # As a float: Python refuses an integer of more than 4,300 digits.
+    if length.isascii() and length.isdigit() and float(length) > settings.maximum_bytes:
         raise _too_large(url, settings)
 
 
@@ -272,9 +279,9 @@ def _retry_after_s(headers: Mapping[str, str]) -> float:
         return float(value)
     try:
         until = parsedate_to_datetime(value)
-    except ValueError:
+        return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
         return 0.0
-    return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
 def _is_transient(error: BaseException) -> bool:

@@ -6,8 +6,10 @@ All are `TryLater`: the pipeline sees them as that once the retries in place are
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from worker.errors import TryLater
+from worker.errors import AutotagError, TryLater
 
 _VARYING = re.compile(r"\S*\d\S*")
 
@@ -42,6 +44,19 @@ NOT_WANTED = "not_wanted"
 
 MAY_HAVE_BEEN_BILLED = frozenset({TIMED_OUT, CONNECTION_LOST, GARBLED_ANSWER})
 """Reasons that leave open whether the service did the work. Calls with these outcomes stay counted in the budget."""
+
+
+@contextmanager
+def answer_read(service: str) -> Iterator[None]:
+    """The net around reading a service's answer: whatever a field of the wrong type leads to is a garbled answer."""
+    try:
+        yield
+    except (AutotagError, MemoryError):
+        raise
+    except Exception as error:
+        raise ServiceFailed(
+            f"{service} sent an answer that cannot be read ({type(error).__name__})", reason=GARBLED_ANSWER
+        ) from error
 
 
 def transient_error(service: str, status: int, after_s: float, message: str) -> TryLater | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 from worker.operations.printable import printable
@@ -47,6 +46,6 @@ def _problem(name: object, confidence: object) -> str | None:
         return "a name has control characters"
     if isinstance(confidence, bool) or not isinstance(confidence, int | float):
         return "a confidence is missing"
-    if not math.isfinite(confidence) or not -_ROUNDING <= confidence <= 1 + _ROUNDING:
+    if not -_ROUNDING <= confidence <= 1 + _ROUNDING:
         return "a confidence is no number from 0 to 1"
     return None
