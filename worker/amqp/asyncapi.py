@@ -51,10 +51,10 @@ def _channels(topology: Topology) -> dict[str, Any]:
             "title": "Results",
             "description": (
                 f"All of them are kept in the queue `{topology.results_queue}`. A queue of your own can be bound with "
-                "`acme.*` or `#.failed`; write `#.` before a status, since an instance's name may hold dots."
+                "`acme.*` or `*.failed`."
             ),
             "parameters": {
-                "instance": {"description": "The instance of the event."},
+                "instance": {"description": "The instance of the event, with a colon for each dot in its name."},
                 "status": {
                     "description": "What became of it.",
                     "enum": ["tagged", "no_tags", "skipped", "failed"],

@@ -25,10 +25,34 @@ from worker.messages import (
     write_result,
 )
 from worker.messages.examples import EVENT, FAILED, SKIPPED, TAGGED
+from worker.messages.fields import is_instance_name
 from worker.messages.results import NAMESPACE
 
 UPLOAD = Event.model_validate_json(json.dumps(EVENT))
 LATER = datetime(2031, 2, 3, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("instance", "key"),
+    [("acme", "acme.tagged"), ("acme.tagged", "acme:tagged.tagged"), ("a..b.", "a::b:.tagged")],
+)
+def test_an_instance_is_one_word_of_the_routing_key_and_speaks_as_no_other(instance: str, key: str) -> None:
+    result = replace(TAGGED, instance=instance)
+
+    message = write_result(result, event=UPLOAD, settings_digest="s", source="autotag", time=LATER)
+
+    assert message.routing_key == key
+
+
+def test_the_longest_name_of_an_instance_fits_into_a_routing_key() -> None:
+    longest = "a" + "." * 99
+
+    result = replace(TAGGED, instance=longest)
+    message = write_result(result, event=UPLOAD, settings_digest="s", source="autotag", time=LATER)
+
+    assert is_instance_name(longest)
+    assert not is_instance_name(longest + ".")
+    assert len(message.routing_key.encode()) <= 255
 
 
 def test_a_result_is_published_as_a_structured_cloudevent_under_its_instance_and_status() -> None:
