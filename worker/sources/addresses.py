@@ -6,7 +6,33 @@ publisher of events could make this service read from inside the network (server
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+_NOT_GLOBAL_4 = tuple(
+    map(
+        IPv4Network,
+        (
+            "0.0.0.0/8",
+            "10.0.0.0/8",
+            "100.64.0.0/10",
+            "127.0.0.0/8",
+            "169.254.0.0/16",
+            "172.16.0.0/12",
+            "192.0.0.0/24",
+            "192.0.2.0/24",
+            "192.88.99.0/24",
+            "192.168.0.0/16",
+            "198.18.0.0/15",
+            "198.51.100.0/24",
+            "203.0.113.0/24",
+            "240.0.0.0/4",
+        ),
+    )
+)
+_NOT_GLOBAL_6 = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
+"""After IANA's registries of special-purpose addresses (RFC 6890), and not the interpreter's `is_global`, which each
+Python has at another age. The few global ones inside 192.0.0.0/24 and 2001::/23 serve protocols; no image is there.
+https://www.iana.org/assignments/iana-ipv4-special-registry, https://www.iana.org/assignments/iana-ipv6-special-registry"""
 
 _GLOBAL_UNICAST = IPv6Network("2000::/3")  # all that IANA has allocated
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
@@ -33,9 +59,13 @@ def why_refused(text: str, *, allow_private: bool) -> str | None:
         return "a loopback address"
     if address.is_link_local:
         return "a link-local address"
-    if not address.is_global or (isinstance(address, IPv6Address) and address not in _GLOBAL_UNICAST):
-        return "a private or reserved address"
-    return None
+    return None if _is_global(address) else "a private or reserved address"
+
+
+def _is_global(address: IPv4Address | IPv6Address) -> bool:
+    if isinstance(address, IPv4Address):
+        return not any(address in network for network in _NOT_GLOBAL_4)
+    return address in _GLOBAL_UNICAST and not any(address in network for network in _NOT_GLOBAL_6)
 
 
 def _embedded_ipv4(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from worker.sources.addresses import why_refused
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.sources.addresses import _NOT_GLOBAL_4, _NOT_GLOBAL_6, why_refused
 
 OPEN = ["93.184.215.14", "8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
 INSIDE = {
@@ -35,6 +39,11 @@ INSIDE = {
     "2001:db8::1": "private",
     "64:ff9b:1::1": "private",
     "4000::1": "private",
+    "192.0.0.9": "private",
+    "192.88.99.1": "private",
+    "3fff::1": "private",
+    "5f00::1": "private",
+    "100::1": "private",
 }
 NEVER = {
     "0.0.0.0": "unspecified",
@@ -47,6 +56,13 @@ NEVER = {
     "fd00:ec2::254": "metadata",
     "100.100.100.200": "metadata",
 }
+
+
+def _around(network: IPv4Network | IPv6Network) -> st.SearchStrategy[IPv4Address | IPv6Address]:
+    """The addresses at both edges of a network, on either side."""
+    edges = {max(int(network[0]) - 1, 0), int(network[0]), int(network[-1]), int(network[-1]) + 1}
+    kind = type(network[0])
+    return st.sampled_from([kind(edge) for edge in sorted(edges) if edge < 1 << network.max_prefixlen])
 
 
 @pytest.mark.parametrize("address", OPEN)
@@ -67,3 +83,15 @@ def test_inside_addresses_can_be_opened(address: str) -> None:
 @pytest.mark.parametrize("address", NEVER)
 def test_some_addresses_stay_closed(address: str) -> None:
     assert why_refused(address, allow_private=True) is not None
+
+
+_NETWORKS: list[IPv4Network | IPv6Network] = [*_NOT_GLOBAL_4, *_NOT_GLOBAL_6]
+
+
+@given(st.ip_addresses() | st.sampled_from(_NETWORKS).flatmap(_around))
+def test_nothing_is_open_that_the_interpreter_knows_to_be_inside(address: IPv4Address | IPv6Address) -> None:
+    embeds = isinstance(address, IPv6Address) and (
+        address.sixtofour or address.ipv4_mapped or address in IPv6Network("64:ff9b::/96")
+    )
+    if why_refused(str(address), allow_private=False) is None:
+        assert address.is_global or embeds
