@@ -220,7 +220,7 @@ def test_with_a_token_and_a_certificate_others_see_no_more_than_whether_it_is_he
     issued.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "cert.pem"))
     tls = ssl.create_default_context()
     authority.configure_trust(tls)
-    token = "marker-token-8c1f"
+    token = "marker-token-8c1f09"
     with running_service(
         broker,
         f"test-token-{os.getpid()}",
@@ -232,7 +232,7 @@ def test_with_a_token_and_a_certificate_others_see_no_more_than_whether_it_is_he
         url = http_url(service)
         assert url.startswith("https://")
         assert fetch(f"{url}/readyz", tls=tls).json() == {"ready": True, "reason": None}
-        for wrong in ({}, {"Authorization": "Bearer marker-token-8c1e"}, {"Authorization": f"Basic {token}"}):
+        for wrong in ({}, {"Authorization": "Bearer marker-token-8c1e09"}, {"Authorization": f"Basic {token}"}):
             refused = fetch(f"{url}/metrics", wrong, tls=tls)
             assert refused.status == 401
             assert refused.headers["WWW-Authenticate"].startswith("Bearer")

@@ -136,7 +136,7 @@ class _Filter:
             for name in ("fcntl", "fcntl64"):
                 self.allow(name, _equal(1, command))
         self.allow("prlimit64", _equal(0, 0))  # its own limits only
-        for name in ("kill", "tgkill"):  # the fault handler means its own process
+        for name in ("kill", "tgkill"):  # its own process, which the fault handler means
             self.allow(name, _equal(0, os.getpid()))
 
     def allow_threads(self) -> None:

@@ -42,6 +42,15 @@ class CheckResult:
     message: str
 
 
+_STRICTEST = "seccomp"
+_MISSING = {
+    "none": "no new privileges cannot be given up here: an image that takes a decoder over may do what this user may",
+    "limits": "this kernel has no Landlock, or it is turned off (Linux 5.13 has it): an image that takes a decoder "
+    "over could open this user's files",
+    "landlock": "no filter of system calls could be installed; is libseccomp2 installed?",
+}
+"""What keeps a decoder's sandbox from its strictest level, by the level that it reaches."""
+
 _STATUS: dict[Severity, Literal["ok", "warning", "failed"]] = {
     Severity.OK: "ok",
     Severity.WARNING: "warning",
@@ -261,7 +270,15 @@ async def _decoder(settings: Settings) -> CheckResult:
         return CheckResult("decoder", "failed", "no decoder child became ready within 60 s; run with log.level = debug")
     finally:
         await engine.close()
-    return CheckResult("decoder", "ok", f"starts; sandbox: {hello.get('sandbox', 'none')}")
+    return sandbox_result(settings, str(hello.get("sandbox", "none")))
+
+
+def sandbox_result(settings: Settings, level: str) -> CheckResult:
+    """What a decoder's level says: anything but the strictest is a warning, with what it lacks."""
+    if level == _STRICTEST:
+        return CheckResult("decoder", "ok", f"starts; sandbox: {level}")
+    missing = "decoder.sandbox is off" if settings.decoder.sandbox == "off" else _MISSING.get(level, _MISSING["none"])
+    return CheckResult("decoder", "warning", f"starts; sandbox: {level}, as {missing}")
 
 
 async def _budget(settings: Settings) -> CheckResult:

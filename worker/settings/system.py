@@ -82,6 +82,17 @@ def _proxy_url(value: SecretStr) -> SecretStr:
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy_url)]
 
 
+_SHORTEST_TOKEN = 16
+
+
+def _hard_to_guess(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value()) < _SHORTEST_TOKEN:
+        raise ValueError(
+            f"has less than {_SHORTEST_TOKEN} characters, so that it can be guessed: `openssl rand -hex 16` makes one"
+        )
+    return value
+
+
 def _redis_url(value: SecretStr) -> SecretStr:
     if not re.match(r"rediss?://[^/\s]", value.get_secret_value()):
         raise ValueError("must begin with redis:// or rediss:// and a host")
@@ -318,8 +329,10 @@ class HttpSettings(Section):
         "reaches it can read.",
     )
     port: int = Field(9464, ge=0, le=65535, description="Port to listen on; 0: any free one.")
-    token: HeaderSecret | None = Field(
-        None, description="Bearer token that a request must carry; unset: none is asked."
+    token: Annotated[HeaderSecret, AfterValidator(_hard_to_guess)] | None = Field(
+        None,
+        description="Bearer token that a request must carry; unset: none is asked. `openssl rand -hex 16` makes one.",
+        json_schema_extra={"allowed": f"at least {_SHORTEST_TOKEN} characters"},
     )
     certificate_file: LocalPath | None = Field(None, description="Certificate chain (PEM); set: HTTPS.")
     key_file: LocalPath | None = Field(

@@ -36,6 +36,24 @@ async def test_a_header_key_made_of_a_password_that_everybody_knows_is_a_warning
     assert KEY not in check.message
 
 
+@pytest.mark.parametrize(
+    ("level", "sandbox", "status", "word"),
+    [
+        ("seccomp", "best", "ok", "seccomp"),
+        ("landlock", "best", "warning", "libseccomp2"),
+        ("limits", "best", "warning", "Landlock"),
+        ("none", "best", "warning", "new privileges"),
+        ("none", "off", "warning", "decoder.sandbox is off"),
+    ],
+)
+def test_a_sandbox_that_is_weaker_than_it_could_be_is_a_warning(
+    level: str, sandbox: str, status: str, word: str
+) -> None:
+    check = preflight.sandbox_result(Settings.model_validate({"decoder": {"sandbox": sandbox}}), level)
+    assert check.status == status
+    assert word in check.message
+
+
 async def test_directories_that_can_be_made_are_no_problem(tmp_path: Path) -> None:
     check = await preflight._directories(Settings(state_dir=tmp_path / "not" / "there" / "yet"))
     assert check.status == "ok"

@@ -29,7 +29,7 @@ from worker.operations.metrics import Metrics
 from worker.settings import Settings
 
 HERE, ELSEWHERE = "127.0.0.1", "192.0.2.7"
-TOKEN = "a-token"
+TOKEN = "a-token-of-the-page"
 FROM_THE_PAGE = {"Sec-Fetch-Site": "same-origin"}
 
 

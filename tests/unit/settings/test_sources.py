@@ -165,11 +165,11 @@ def test_every_variable_that_our_own_files_name_is_known() -> None:
 def test_a_byte_order_mark_is_no_part_of_a_file(sources: SourceFiles) -> None:
     sources.toml("\ufeffamqp.prefetch = 9\r\n")
     sources.dotenv("\ufeffAUTOTAG_LOG__LEVEL=debug\r\n")
-    sources.secret("http__token", "\ufeffabcdef\r\n")
+    sources.secret("http__token", "\ufeffabcdefghijklmnop\r\n")
     settings = sources.load().settings
     assert (settings.amqp.prefetch, settings.log.level) == (9, "debug")
     assert settings.http.token is not None
-    assert settings.http.token.get_secret_value() == "abcdef"
+    assert settings.http.token.get_secret_value() == "abcdefghijklmnop"
 
 
 def test_a_text_in_the_file_is_a_list_as_in_the_environment(sources: SourceFiles) -> None:

@@ -195,3 +195,10 @@ def test_settings_cannot_be_changed() -> None:
 def test_the_defaults_of_the_code_are_of_their_declared_types() -> None:
     assert isinstance(Settings().amqp.connection_timeout_s, float)
     assert Settings().retry.delays_s == (10.0, 60.0, 600.0)
+
+
+@pytest.mark.parametrize("token", ["t", "a" * 15])
+def test_a_token_that_can_be_guessed_is_refused(token: str) -> None:
+    with pytest.raises(ValidationError, match=r"openssl rand -hex 16"):
+        Settings.model_validate({"http": {"token": token}})
+    assert Settings.model_validate({"http": {"token": "a" * 16}}).http.token is not None
