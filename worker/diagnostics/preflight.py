@@ -71,10 +71,10 @@ async def check_service(settings: Settings) -> AsyncIterator[CheckResult]:
         ("bindings", _bindings),
         ("descriptors", _descriptors),
         ("tasks", _tasks),
-        ("memory", _memory),
         ("headers", _headers),
         ("decoder", _decoder),
         ("model", _model),
+        ("memory", _memory),
         ("budget", _budget),
     )
     for subject, check in checks:
