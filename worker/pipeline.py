@@ -27,6 +27,7 @@ from worker.errors import AutotagError, CannotBeDone, ResourceExhausted, TryLate
 from worker.images.content import Content
 from worker.messages import Event, Result, UnreadableEvent, read_event, write_result
 from worker.messages.oddities import OddField
+from worker.messages.oversized import refuse_oversized
 from worker.operations import tracing
 from worker.operations.health.intake import Intake
 from worker.operations.history import EndedDelivery, History, Thumbnail
@@ -254,6 +255,8 @@ class Pipeline:
     def _read(self, context: DeliveryContext) -> Event:
         """The event in the message. Raises UnreadableEvent."""
         delivery = context.delivery
+        maximum_image_bytes = context.active.settings.sources.inline_maximum_bytes
+        refuse_oversized(delivery.body, delivery.content_type, delivery.message_id, maximum_image_bytes)
         read = read_event(delivery.body, delivery.content_type, delivery.headers, delivery.message_id)
         context.event, context.image_bytes = read.event, read.image_bytes
         self._join_trace(context, read.event)

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 # It stands in the model child's place: the same imports and the same way into the sandbox, then what each attempt gave.
 _INSIDE = """
-import ctypes, errno, json, os, signal, socket, sys, threading
+import ctypes, errno, fcntl, json, os, signal, socket, sys, threading
 from pathlib import Path
 import worker.models.runtimes.litert
 from worker.children import landlock, sandbox, seccomp
@@ -84,6 +84,8 @@ attempts = {
     "take the parent's descriptor": lambda: os.close(checked(libc.syscall(438, os.pidfd_open(parent), 1, 0))),
     "signal the parent": lambda: os.kill(parent, 0),
     "signal it by thread": lambda: checked(libc.tgkill(parent, parent, 0)),
+    "have the kernel signal the parent": lambda: fcntl.fcntl(unbound, fcntl.F_SETOWN, parent),
+    "signal all": lambda: os.kill(-1, 0),
     "limit the parent": lambda: __import__("resource").prlimit(parent, 7),
     "make a socket": lambda: socket.socket().close(),
     "make a local socket": lambda: socket.socket(socket.AF_UNIX).close(),
@@ -119,6 +121,7 @@ os._exit(0)
 """
 
 FILES = {"read a file", "list a directory", "read the parent's environment", "open the parent's descriptors"}
+SIGNALS = {"signal the parent", "signal it by thread", "have the kernel signal the parent"}
 NEEDED = {"read a file of the package", "list the package", "start a thread"}
 DENIED = ("EPERM", "EACCES")
 
@@ -180,7 +183,7 @@ def test_without_seccomp_files_and_the_parent_are_out_of_reach_and_the_level_say
     assert found.pop("level") == "landlock"
     left = {what for what, answer in found.items() if answer not in DENIED}
     reached = {what for what in left if "parent" in what or "file" in what or "directory" in what}
-    assert reached <= {"read a file of the package", "make a file in memory", "limit the parent", "signal the parent"}
+    assert reached <= {"read a file of the package", "make a file in memory", "limit the parent", *SIGNALS}
     assert list((tmp_path / "outside").iterdir()) == []
 
 

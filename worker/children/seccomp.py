@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import platform
 from collections.abc import Callable
@@ -21,7 +22,7 @@ _CLONE_FLAGS_ARGUMENT = 1 if platform.machine() == "s390x" else 0
 
 _ALLOWED = (
     # files that are open already, and the socket to the parent
-    "read", "write", "readv", "writev", "pread64", "pwrite64", "lseek", "_llseek", "close", "fcntl", "dup",
+    "read", "write", "readv", "writev", "pread64", "pwrite64", "lseek", "_llseek", "close", "dup",
     "fstat", "fstat64", "newfstatat", "statx", "recvmsg", "sendmsg", "recvfrom", "sendto", "poll", "ppoll",
     # memory
     "brk", "mmap", "mmap2", "munmap", "mremap", "mprotect", "madvise",
@@ -47,6 +48,12 @@ _RUNTIMES = (
     "uname", "getppid", "getuid", "geteuid", "getgid", "getegid", "set_tid_address", "membarrier",
 )  # fmt: skip
 """What LiteRT and TensorFlow ask of the machine, and how threads are bound to cores."""
+
+_DESCRIPTOR_COMMANDS = (
+    fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL,
+    fcntl.F_ADD_SEALS, fcntl.F_GET_SEALS,
+)  # fmt: skip
+"""Of `fcntl`. Others could have the kernel signal another process (`F_SETOWN`), or hold up the owner of a file."""
 
 _WRITING = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC
 _PR_SET_NAME = 15
@@ -125,6 +132,9 @@ class _Filter:
         """Allow what every child needs."""
         for name in _ALLOWED:
             self.allow(name)
+        for command in _DESCRIPTOR_COMMANDS:
+            for name in ("fcntl", "fcntl64"):
+                self.allow(name, _equal(1, command))
         self.allow("prlimit64", _equal(0, 0))  # its own limits only
         for name in ("kill", "tgkill"):  # its own process, which the fault handler means
             self.allow(name, _equal(0, os.getpid()))

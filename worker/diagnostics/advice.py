@@ -37,6 +37,7 @@ ADVICE = {
     "image_too_large_pixels": "Raise `decoder.maximum_pixels` if images of this size are to be tagged.",
     "image_too_large_bytes": "Raise `sources.maximum_bytes` if files of this size are to be tagged.",
     "image_too_large_memory": "Raise `decoder.maximum_memory_bytes` if images of this size are to be tagged.",
+    "event_too_large": "Send large images by path or url, or raise `sources.inline_maximum_bytes`.",
     "message_too_large": "Send large images by path or url, or raise `max_message_size` in RabbitMQ.",
     "image_format_refused": "Have the DMS send a JPEG of it, or no event. HEIC is read with the extra `heif`.",
     "image_unrecognised": "Have the DMS send events for images alone: the message names what this is.",

@@ -29,6 +29,7 @@ from worker.providers.checks import Checkable, Severity
 from worker.providers.cloud.budget import make_budget, why_it_does_not_last
 from worker.providers.registry import make_enabled
 from worker.settings import InstanceSettings, RetrySettings, Settings
+from worker.settings.system import SAFE_TOKEN
 from worker.sources.proxy import Proxy, unused_variable
 from worker.supervision.decoder_pool import DecoderPool
 
@@ -70,10 +71,10 @@ async def check_service(settings: Settings) -> AsyncIterator[CheckResult]:
         ("bindings", _bindings),
         ("descriptors", _descriptors),
         ("tasks", _tasks),
-        ("memory", _memory),
         ("headers", _headers),
         ("decoder", _decoder),
         ("model", _model),
+        ("memory", _memory),
         ("budget", _budget),
     )
     for subject, check in checks:
@@ -174,6 +175,12 @@ async def _http(settings: Settings) -> CheckResult:
     if not settings.http.enabled:
         return CheckResult("http", "ok", "off")
     where = f"{settings.http.host}:{settings.http.port}"
+    token = settings.http.token
+    if token is not None and len(token.get_secret_value()) < SAFE_TOKEN:
+        message = (
+            f"http.token has less than {SAFE_TOKEN} characters and can be guessed: `openssl rand -hex 16` makes one"
+        )
+        return CheckResult("http", "warning", message)
     if certificate is None:
         return CheckResult("http", "ok", f"plain HTTP on {where}")
     try:

@@ -19,6 +19,7 @@ from worker.http.root_path import below
 from worker.operations.certificates import own_trouble
 from worker.operations.connections import ListeningSocket, Refusal
 from worker.settings import HttpSettings
+from worker.settings.system import SAFE_TOKEN
 
 _log = structlog.get_logger(__name__)
 
@@ -84,6 +85,8 @@ class HttpServer:
         self._task.add_done_callback(_log_failure)
         if settings.certificate_file and (trouble := own_trouble(settings.certificate_file, settings.key_file)):
             _log.warning("clients will not accept `http.certificate_file`", why=trouble)
+        if settings.token is not None and len(settings.token.get_secret_value()) < SAFE_TOKEN:
+            _log.warning("`http.token` can be guessed; `openssl rand -hex 16` makes a better one")
         _log.info("listening for HTTP", url=self.url, token=settings.token is not None)
 
     async def close(self) -> None:

@@ -82,13 +82,15 @@ def _proxy_url(value: SecretStr) -> SecretStr:
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy_url)]
 
 
-_SHORTEST_TOKEN = 16
+_SHORTEST_TOKEN = 6
+SAFE_TOKEN = 16
+"""Characters from which on a token cannot be found by trying; below, there is a warning."""
 
 
 def _hard_to_guess(value: SecretStr) -> SecretStr:
     if len(value.get_secret_value()) < _SHORTEST_TOKEN:
         raise ValueError(
-            f"has less than {_SHORTEST_TOKEN} characters, so that it can be guessed: `openssl rand -hex 16` makes one"
+            f"has less than {_SHORTEST_TOKEN} characters, so that it is soon guessed: `openssl rand -hex 16` makes one"
         )
     return value
 

@@ -54,6 +54,12 @@ def test_a_sandbox_that_is_weaker_than_it_could_be_is_a_warning(
     assert word in check.message
 
 
+async def test_a_token_that_can_be_guessed_is_a_warning() -> None:
+    check = await preflight._http(Settings.model_validate({"http": {"token": "abcdefgh"}}))
+    assert (check.status, "openssl rand" in check.message) == ("warning", True)
+    assert (await preflight._http(Settings.model_validate({"http": {"token": "a" * 16}}))).status == "ok"
+
+
 async def test_directories_that_can_be_made_are_no_problem(tmp_path: Path) -> None:
     check = await preflight._directories(Settings(state_dir=tmp_path / "not" / "there" / "yet"))
     assert check.status == "ok"

@@ -197,7 +197,7 @@ def test_the_defaults_of_the_code_are_of_their_declared_types() -> None:
     assert Settings().retry.delays_s == (10.0, 60.0, 600.0)
 
 
-@pytest.mark.parametrize("token", ["t", "a" * 15])
+@pytest.mark.parametrize("token", ["t", "a" * 5])
 def test_a_token_that_can_be_guessed_is_refused(token: str) -> None:
     with pytest.raises(ValidationError, match=r"openssl rand -hex 16"):
         Settings.model_validate({"http": {"token": token}})
