@@ -14,6 +14,10 @@ from worker.messages.unreadable import FieldError
 _LONG_VALUE = re.compile(rb'(?<!\\)"[A-Za-z0-9+/=]{1024,}"(?!\s*:)')
 """An image in base64: nothing to look at, and too large to copy."""
 
+_SHORT_BYTES = 1 << 16
+_STRING = re.compile(rb'"([^"]*)"(\s*:)?')
+"""A string in JSON without escapes, where every quote begins or ends one; a colon behind it makes it a name."""
+
 _LONGEST_NAME = 100
 _MAXIMUM_NAMES = 3
 
@@ -29,6 +33,8 @@ class RepeatedNames(FieldError):
 
 def refuse_repeated_names(body: bytes) -> None:
     """Raise RepeatedNames for JSON in which a name is repeated. What is not JSON passes: others say what is wrong."""
+    if _has_each_name_once(body):
+        return
     repeated: set[str] = set()
 
     def look(pairs: list[tuple[str, object]]) -> None:
@@ -49,3 +55,14 @@ def refuse_repeated_names(body: bytes) -> None:
         return
     if repeated:
         raise RepeatedNames(repeated)
+
+
+def _has_each_name_once(body: bytes) -> bool:
+    """Whether no name is in the whole body twice, as is so in nearly every event; found out in a third of the time.
+
+    False too where that cannot be seen at once.
+    """
+    if len(body) > _SHORT_BYTES or b"\\" in body:
+        return False
+    names = [text for text, colon in _STRING.findall(body) if colon]
+    return len(names) == len(set(names))
