@@ -20,12 +20,18 @@ ROOT = Path(__file__).parents[2]
 
 # Everything needed is imported before the sandbox is entered; then the outcome of each attempt is recorded.
 _INSIDE = """
-import ctypes, json, os, signal, socket, sys, errno, threading
+import ctypes, fcntl, json, mmap, os, signal, socket, sys, errno, threading
 from worker.children import landlock, sandbox, seccomp
 ctypes.CDLL(None)
 scratch = sys.argv[2]
 unix = socket.socket(socket.AF_UNIX)
 tcp = socket.socket()
+given = os.open("/etc/hostname", os.O_RDONLY)
+process = os.pidfd_open(os.getppid())
+
+def read_the_parents_memory():
+    if not sandbox._can_read_memory(os.getppid()):
+        raise PermissionError(errno.EPERM, "denied")
 
 def enter():
     match sys.argv[1]:
@@ -68,6 +74,13 @@ attempts = {
     "signal the parent": lambda: os.kill(os.getppid(), 0),
     "lift a limit of the parent": lambda: __import__("resource").prlimit(os.getppid(), 7),
     "make a file in memory": lambda: os.close(os.memfd_create("x")),
+    "look at a path": lambda: os.stat("/etc/passwd"),
+    "look at a path by a descriptor": lambda: os.stat("/etc/passwd", dir_fd=os.dup(0)),
+    "have the kernel signal another": lambda: fcntl.fcntl(given, fcntl.F_SETOWN, os.getppid()),
+    "hold up the owner of a file": lambda: fcntl.lockf(given, fcntl.LOCK_SH),
+    "run code that it has written": lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC).close(),
+    "read the parent's memory": read_the_parents_memory,
+    "signal by a descriptor of a process": lambda: signal.pidfd_send_signal(process, 0),
 }
 import resource
 found = {"level": enter()}

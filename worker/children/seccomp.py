@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import mmap
 import os
 import platform
 from collections.abc import Callable
@@ -23,9 +24,9 @@ _CLONE_FLAGS_ARGUMENT = 1 if platform.machine() == "s390x" else 0
 _ALLOWED = (
     # files that are open already, and the socket to the parent
     "read", "write", "readv", "writev", "pread64", "pwrite64", "lseek", "_llseek", "close", "dup",
-    "fstat", "fstat64", "newfstatat", "statx", "recvmsg", "sendmsg", "recvfrom", "sendto", "poll", "ppoll",
+    "fstat", "fstat64", "recvmsg", "sendmsg", "recvfrom", "sendto", "poll", "ppoll",
     # memory
-    "brk", "mmap", "mmap2", "munmap", "mremap", "mprotect", "madvise",
+    "brk", "munmap", "mremap", "madvise",
     # time, randomness and limits
     "clock_gettime", "clock_getres", "gettimeofday", "time", "getrandom", "getrusage", "getrlimit", "ugetrlimit",
     "setrlimit", "sched_yield", "sched_getaffinity",
@@ -36,7 +37,11 @@ _ALLOWED = (
 """Names that an architecture does not have are skipped."""
 
 
+_MAPPING = ("mmap", "mmap2", "mprotect")
+"""What gives memory its rights, among them the one to execute it."""
+
 _READING = (
+    "newfstatat", "statx",
     "access", "faccessat", "faccessat2", "stat", "stat64", "lstat", "lstat64", "fstatat64", "statfs", "statfs64",
     "fstatfs", "fstatfs64", "readlink", "readlinkat", "getdents", "getdents64", "getcwd", "fadvise64",
     "preadv", "preadv2",
@@ -85,6 +90,8 @@ def allow_only_what_decoding_needs(library: ctypes.CDLL, *, threads: bool = Fals
 
     def add_rules(rules: _Filter) -> None:
         rules.allow_common()
+        for name in _MAPPING:
+            rules.allow(name, _Comparison(2, _MASKED_EQUAL, mmap.PROT_EXEC, 0))
         if threads:
             rules.allow_threads()
 
@@ -97,7 +104,7 @@ def allow_only_what_models_need(library: ctypes.CDLL) -> bool:
     def add_rules(rules: _Filter) -> None:
         rules.allow_common()
         rules.allow_threads()
-        for name in (*_READING, *_RUNTIMES):
+        for name in (*_MAPPING, *_READING, *_RUNTIMES):  # XNNPACK writes code of its own
             rules.allow(name)
         for argument, name in ((1, "open"), (2, "openat")):
             rules.allow(name, _Comparison(argument, _MASKED_EQUAL, _WRITING, os.O_RDONLY))
