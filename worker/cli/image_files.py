@@ -26,7 +26,7 @@ class ImageFiles:
     def named(self, paths: Iterable[Path]) -> Iterator[Path]:
         """The files among `paths` as they are, and the images below the folders among them."""
         for path in paths:
-            if path.is_dir():
+            if os.path.isdir(path):  # False also for a name that is too long
                 yield from self.below(path)
             else:
                 yield path
