@@ -98,16 +98,20 @@ class Sessions:
     # ── signing in and out ───────────────────────────────────────────────────────────────────────────────────────────
 
     async def sign_in(self, token: str, request: Request, response: Response) -> bool:
-        """Open a session if the token is right. A wrong one costs a second, and few attempts may be pending."""
-        if self._token is None or self._pending_sign_ins >= _MAXIMUM_PENDING_SIGN_INS:
+        """Open a session if the token is right. A wrong one costs a second, unless too many are being made to wait.
+
+        The right one is let in at once, however many wrong ones come: nobody can lock an operator out.
+        """
+        if self._token is None:
             return False
-        self._pending_sign_ins += 1
-        try:
-            if not hmac.compare_digest(token.encode(), self._token.get_secret_value().encode()):
-                await asyncio.sleep(_WRONG_TOKEN_DELAY_S)
-                return False
-        finally:
-            self._pending_sign_ins -= 1
+        if not hmac.compare_digest(token.encode(errors="replace"), self._token.get_secret_value().encode()):
+            if self._pending_sign_ins < _MAXIMUM_PENDING_SIGN_INS:
+                self._pending_sign_ins += 1
+                try:
+                    await asyncio.sleep(_WRONG_TOKEN_DELAY_S)
+                finally:
+                    self._pending_sign_ins -= 1
+            return False
         session = secrets.token_urlsafe(32)
         self._sessions[_digest(session)] = time.monotonic() + SESSION_LIFETIME_S
         if len(self._sessions) > _MAXIMUM_SESSIONS:
@@ -143,7 +147,7 @@ class Sessions:
         if is_cross_site(request):
             return "The request did not come from this page"
         expected = self.csrf_token(requester)
-        if expected is None or not hmac.compare_digest(csrf_token.encode(), expected.encode()):
+        if expected is None or not hmac.compare_digest(csrf_token.encode(errors="replace"), expected.encode()):
             return "The page is out of date; load it again"
         return None
 
@@ -158,7 +162,11 @@ def is_cross_site(request: Request) -> bool:
     if site is not None:
         return site != "same-origin"
     origin = request.headers.get("origin", "")
-    return urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower() or not origin
+    try:
+        named = urlsplit(origin).netloc.lower()
+    except ValueError:  # brackets without an address between them
+        return True
+    return named != request.headers.get("host", "").lower() or not origin
 
 
 def _cookie_name(request: Request) -> str:
@@ -188,7 +196,10 @@ def _digest(session: str) -> str:
 
 def _host(header: str) -> str:
     """The name or address in a Host header, without port and brackets."""
-    return (urlsplit(f"//{header}").hostname or "") if header.isascii() else ""
+    try:
+        return (urlsplit(f"//{header}").hostname or "") if header.isascii() else ""
+    except ValueError:  # brackets without an address between them
+        return ""
 
 
 def _is_address(host: str) -> bool:

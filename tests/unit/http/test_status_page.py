@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable
@@ -445,3 +446,58 @@ def test_json_answers_escape_what_a_terminal_would_obey() -> None:
     body = bytes(JsonResponse(value).body)
     assert body == r'{"asset_id":"é\u001b\u009b\u202e\ud800"}'.encode()
     assert json.loads(body) == value
+
+
+JUNK = (
+    b"[::",
+    b"[",
+    b"]",
+    b"//[x",
+    b"\xff\xfe",
+    b"a" * 5000,
+    b"%",
+    b"%zz",
+    b";=;",
+    b"=\t=",
+    b"[::1]]:99999",
+    b"x:y:z",
+    b"@",
+)
+
+
+@pytest.mark.parametrize("token", [None, TOKEN])
+@pytest.mark.parametrize(
+    "name", ["host", "origin", "authorization", "cookie", "sec-fetch-site", "x-autotag-csrf", "range"]
+)
+async def test_junk_in_a_header_is_refused_or_ignored_and_never_a_fault(
+    visit: Visit, name: str, token: str | None
+) -> None:
+    async with visit(token) as client:
+        for junk in JUNK:
+            headers = {name.encode(): b"Bearer " + junk if name == "authorization" else junk}
+            for method, path in (("GET", "/"), ("GET", "/status.json"), ("POST", "/pause"), ("POST", "/sign-in")):
+                answer = await client.request(method, path, headers=headers)
+                assert answer.status_code < 500, (junk, method, path)
+
+
+async def test_guessing_tokens_locks_no_operator_out(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    never = asyncio.Event()
+
+    async def wait_for_ever(_seconds: float) -> None:
+        await never.wait()
+
+    async with visit(TOKEN) as client:
+        monkeypatch.setattr(asyncio, "sleep", wait_for_ever)
+        guesses = [
+            asyncio.create_task(client.post("/sign-in", data={"token": f"guess {number}"}, headers=FROM_THE_PAGE))
+            for number in range(30)
+        ]
+        await asyncio.wait(guesses, return_when=asyncio.FIRST_COMPLETED)
+        # As many as may wait do, further wrong ones are refused at once, and the right one is let in
+        refused = [each for each in guesses if each.done()]
+        assert refused
+        assert len(refused) < len(guesses)
+        answer = await client.post("/sign-in", data={"token": TOKEN}, headers=FROM_THE_PAGE)
+        assert answer.status_code == 303
+        never.set()
+        await asyncio.gather(*guesses)
