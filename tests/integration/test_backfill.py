@@ -48,6 +48,7 @@ def library(tmp_path: Path) -> Path:
 def command(it: Serving, tmp_path: Path, *words: str | bytes) -> tuple[list[bytes], dict[str, str]]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AUTOTAG_")}
     kept |= {"AUTOTAG_STATE_DIR": str(tmp_path / "state"), "AUTOTAG_AMQP__URL": it.settings.url.get_secret_value()}
+    kept |= {"AUTOTAG_SOURCES__PATH_ROOTS": json.dumps([str(tmp_path)])}
     kept |= {"AUTOTAG_AMQP__QUEUE_PREFIX": it.settings.queue_prefix, "LC_ALL": "POSIX", "PYTHONUTF8": "0"}
     return [os.fsencode(word) for word in (sys.executable, "-P", "-m", "worker", "backfill", *words)], kept
 
@@ -124,11 +125,54 @@ async def test_odd_names_stop_nothing_and_have_ids_that_lead_back_to_them(
     assert len(impossible) == 3, "not UTF-8, a line break, an escape"
     assert all("by inline" in line and line.isprintable() for line in impossible)
     assert len(ids(by_path.stdout)) == 303
-    inline = await run(it, tmp_path, "--json", "--by", "inline", str(library))
+    inline = await run(it, tmp_path, "--json", "--by", "inline", "--relative-to", str(library), str(library))
     assert inline.returncode == 0, inline.stderr
     assets = [json.loads(line)["asset_id"] for line in inline.stdout.decode().splitlines()]
     assert set(ODD) <= {unquote_to_bytes(each) for each in assets}
     assert all(each.isascii() for each in assets)
+
+
+async def test_however_a_folder_is_written_an_image_has_one_event_id_and_an_asset_id_of_its_own(
+    it: Serving, library: Path, tmp_path: Path
+) -> None:
+    for year in ("2024", "2025"):
+        (library / year).mkdir()
+        (library / year / "a.jpg").write_bytes(JPEG)
+    whole = await run(it, tmp_path, "--json", "--dry-run", str(library))
+    found = {json.loads(line)["event_id"]: json.loads(line)["asset_id"] for line in whole.stdout.decode().splitlines()}
+    assert len(set(found.values())) == len(found) == 302
+    for written in (library / "2024", library / "x" / ".." / "2024"):
+        (library / "x").mkdir(exist_ok=True)
+        (event,) = (await run(it, tmp_path, "--json", "--dry-run", str(written))).stdout.decode().splitlines()
+        assert found[json.loads(event)["event_id"]] == json.loads(event)["asset_id"]
+    relative = await run(it, tmp_path, "--json", "--dry-run", "--relative-to", str(library), str(library / "2025"))
+    assert json.loads(relative.stdout)["asset_id"] == "2025/a.jpg"
+
+
+async def test_a_dry_run_keeps_the_place_and_a_folder_that_is_not_read_is_refused(
+    it: Serving, library: Path, tmp_path: Path
+) -> None:
+    process = await begin(it, tmp_path, "--json", "--rate", "100", str(library))
+    assert process.stdout is not None
+    for _ in range(20):
+        await process.stdout.readline()
+    process.kill()
+    await process.communicate()
+    assert len(places(tmp_path)) == 1
+    dry = await run(it, tmp_path, "--json", "--dry-run", "--from-start", str(library))
+    assert len(ids(dry.stdout)) == 300
+    assert len(places(tmp_path)) == 1
+    outside = await run(it, tmp_path, "/usr/share")
+    assert outside.returncode == 2
+    assert b"path_roots" in outside.stderr
+
+
+async def test_where_no_place_can_be_kept_nothing_is_published(it: Serving, library: Path, tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file")
+    done = await run(it, tmp_path, "--json", str(library))
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"set `state_dir`" in done.stderr
+    assert b"Traceback" not in done.stderr
 
 
 async def test_without_a_broker_it_ends_with_3_and_says_how_to_go_on(

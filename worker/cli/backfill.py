@@ -9,11 +9,11 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote_from_bytes
 
 import typer
@@ -49,6 +49,9 @@ def backfill(
     rate: Annotated[
         float | None, typer.Option(min=0.001, help="Most events a second.", show_default="no limit")
     ] = None,
+    relative_to: Annotated[
+        Path, typer.Option(metavar="BASE", help="Asset ids are the images' paths below this folder.")
+    ] = Path("/"),
     from_start: Annotated[
         bool, typer.Option("--from-start", help="Begin again, instead of where the last run of this DIR stopped.")
     ] = False,
@@ -61,37 +64,30 @@ def backfill(
 
     Stopped by Ctrl-C, a lost connection or a reboot, it goes on where it was when it is called again. An image has the
     same event id each time as long as the file does not change, so that one that was published twice has one result.
-    The asset id is the path below DIR, percent-encoded.
+    The asset id is the path below BASE, percent-encoded, or the digest of one that is too long for an id. Names that
+    begin with a dot are left out, and links to folders are not followed.
 
     Ends with status 1 if a file could not be published, 3 if RabbitMQ could not be reached.
     """
-    from worker.errors import AutotagError
-
     instance_or_exit(instance)
     settings = CliContext.of(context).load().settings
-    place = _Place.of(settings, folder.absolute(), instance)
+    folder, base = _folders(folder, relative_to)
+    if by is By.PATH:
+        _look_at_roots(folder, settings)
+    place = _Place.of(settings, folder, instance, by)
     if from_start:
-        place.forget()
+        place.after = None
     files = ImageFiles(print_note)
-    job = _Job(folder.absolute(), instance, by, as_json)
-    again = place.after is not None
-    if again:
-        print_note(f"going on behind {os.fsdecode(place.after or b'')} (--from-start begins again)")
+    job = _Job(folder, base, instance, by, as_json)
+    if place.after is not None:
+        print_note(f"going on behind {os.fsdecode(place.after)} (--from-start begins again)")
     pending = _behind(files.below(job.folder), job.folder, place.after)
-    try:
-        if dry_run:
-            for file in pending:
-                job.show(file)
-        else:
-            asyncio.run(_publish_all(settings, job, pending, place, maximum_queued, rate))
-            place.forget()
-    except AutotagError as error:
-        print_error(error)
-        print_note(f"{job.done} events were published; call it again to go on")
-        raise typer.Exit(ExitCode.UNREACHABLE) from None
-    except KeyboardInterrupt:
-        print_note(f"stopped; {job.done} events were published; call it again to go on")
-        raise typer.Exit(ExitCode.FAILED) from None
+    if dry_run:
+        for file in pending:
+            job.show(file)
+    else:
+        _run(_publish_all(settings, job, pending, place, maximum_queued, rate), job)
+        place.forget()
     if not as_json:
         left_out = f", {files.others} files that are no images left out" if files.others else ""
         print_line(f"{job.done} events {'would be ' if dry_run else ''}published{left_out}")
@@ -99,11 +95,39 @@ def backfill(
         raise typer.Exit(ExitCode.FAILED)
 
 
+def _folders(folder: Path, base: Path) -> tuple[Path, Path]:
+    """Both in one spelling, so that there is one place and one set of ids, however they are written."""
+    folder, base = Path(os.path.realpath(folder)), Path(os.path.realpath(base))
+    if not folder.is_relative_to(base):
+        raise typer.BadParameter(f"{folder} is not below it", param_hint="--relative-to")
+    return folder, base
+
+
+def _run(publishing: Coroutine[Any, Any, None], job: _Job) -> None:
+    """Publish, and say how to go on if that ends too early."""
+    from worker.errors import AutotagError
+
+    try:
+        asyncio.run(publishing)
+    except KeyboardInterrupt:
+        why, status = "stopped", ExitCode.FAILED
+    except _NotKeptError as error:
+        why, status = str(error), ExitCode.FAILED
+    except AutotagError as error:
+        print_error(error)
+        why, status = "RabbitMQ", ExitCode.UNREACHABLE
+    else:
+        return
+    print_note(f"{why}: {job.done} events were published; call it again to go on")
+    raise typer.Exit(status)
+
+
 @dataclass(slots=True)
 class _Job:
     """What is published, and how it is shown."""
 
     folder: Path
+    base: Path
     instance: str
     by: By
     as_json: bool
@@ -112,26 +136,32 @@ class _Job:
 
     def event(self, file: Path) -> tuple[str, bytes]:
         """The event id and the event for a file. Raises NotPublishableError."""
-        below = os.fsencode(file.relative_to(self.folder))
         content = content_of(file, self.by)
         status = file.stat()
-        name = b"\0".join([os.fsencode(self.folder), below, b"%d" % status.st_size, b"%d" % status.st_mtime_ns])
+        name = b"\0".join([os.fsencode(file), b"%d" % status.st_size, b"%d" % status.st_mtime_ns])
         event_id = str(uuid.uuid5(_NAMESPACE, hashlib.sha256(name).hexdigest()))
-        return event_id, event_about(event_id, file, content, self.instance, _asset_id(below))
+        return event_id, event_about(event_id, file, content, self.instance, self.asset_id(file))
+
+    def asset_id(self, file: Path) -> str:
+        """The path below the base, percent-encoded; of one that is too long for an id, its digest."""
+        below = os.fsencode(file.relative_to(self.base))
+        asset_id = quote_from_bytes(below)
+        return asset_id if len(asset_id) <= MAXIMUM_ID_CHARACTERS else hashlib.sha256(below).hexdigest()
 
     def show(self, file: Path) -> None:
         """Show what would be published for a file."""
         try:
-            self.published(file, self.event(file)[0])
+            event_id, _ = self.event(file)
         except (NotPublishableError, OSError) as error:
             self.refused(file, error)
+        else:
+            self.published(file, event_id)
 
     def published(self, file: Path, event_id: str) -> None:
         """Count an event that is confirmed."""
         self.done += 1
         if self.as_json:
-            asset_id = _asset_id(os.fsencode(file.relative_to(self.folder)))
-            print_json({"file": str(file), "asset_id": asset_id, "event_id": event_id})
+            print_json({"file": str(file), "asset_id": self.asset_id(file), "event_id": event_id})
 
     def refused(self, file: Path, why: Exception) -> None:
         """Count a file of which no event can be made."""
@@ -139,10 +169,14 @@ class _Job:
         print_note(f"{file}: {why}")
 
 
-def _asset_id(below: bytes) -> str:
-    """The path below the folder, percent-encoded; of one that is too long for an id, its digest."""
-    asset_id = quote_from_bytes(below)
-    return asset_id if len(asset_id) <= MAXIMUM_ID_CHARACTERS else hashlib.sha256(below).hexdigest()
+def _look_at_roots(folder: Path, settings: Settings) -> None:
+    """Refuse a folder that the service would not read; where these settings have no roots, only say so."""
+    roots = [Path(os.path.realpath(root)) for root in settings.sources.path_roots]
+    if not roots:
+        print_note("these settings name no `sources.path_roots`: those of the service have to, or use `--by inline`")
+    elif not any(folder.is_relative_to(root) for root in roots):
+        named = ", ".join(map(str, roots))
+        raise typer.BadParameter(f"{folder} is below none of `sources.path_roots` ({named}); or use `--by inline`")
 
 
 def _parts(path: bytes) -> list[bytes]:
@@ -156,6 +190,10 @@ def _behind(files: Iterator[Path], folder: Path, after: bytes | None) -> Iterato
     return itertools.dropwhile(lambda file: _parts(os.fsencode(file.relative_to(folder))) <= _parts(after), files)
 
 
+class _NotKeptError(Exception):
+    """The state directory does not take the place."""
+
+
 class _Place:
     """Where a backfill has got to: the last path below its folder up to which every event is confirmed."""
 
@@ -163,23 +201,28 @@ class _Place:
         self._file = file
         self.after: bytes | None = None
         with suppress(OSError, ValueError, KeyError, TypeError):  # there is none, or none that can be used
-            self.after = bytes.fromhex(json.loads(file.read_text())["after_hex"])
+            self.after = bytes.fromhex(json.loads(file.read_text())["after_hex"]) or None
 
     @classmethod
-    def of(cls, settings: Settings, folder: Path, instance: str) -> _Place:
-        """The place of a folder and an instance, in the state directory."""
-        key = hashlib.sha256(os.fsencode(folder) + b"\0" + instance.encode()).hexdigest()[:32]
+    def of(cls, settings: Settings, folder: Path, instance: str, by: By) -> _Place:
+        """The place of a folder, an instance and a way to carry images, in the state directory."""
+        key = hashlib.sha256(b"\0".join([os.fsencode(folder), instance.encode(), by.encode()])).hexdigest()[:32]
         return cls(settings.state_dir / "backfill" / f"{key}.json")
 
     def keep(self, after: bytes) -> None:
-        """Keep it, so that it is whole whenever the power fails."""
-        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new = self._file.with_suffix(".new")
-        with new.open("w") as written:
-            json.dump({"after_hex": after.hex()}, written)
-            written.flush()
-            os.fsync(written.fileno())
-        new.replace(self._file)
+        """Keep it, so that it is whole whenever the power fails. Raises _NotKeptError."""
+        new = self._file.with_suffix(f".{os.getpid()}")
+        try:
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with new.open("w") as written:
+                json.dump({"after_hex": after.hex()}, written)
+                written.flush()
+                os.fsync(written.fileno())
+            new.replace(self._file)
+        except OSError as error:
+            raise _NotKeptError(
+                f"where it stops cannot be kept in {self._file.parent}: {error.strerror}; set `state_dir`"
+            ) from error
 
     def forget(self) -> None:
         """It has ended, or begins again."""
@@ -197,6 +240,7 @@ async def _publish_all(
     names = topology(settings.amqp.queue_prefix, settings.retry.delays_s)
     with counting("events published") as count:
         async with open_event_client(settings.amqp, names, listen=False) as client:
+            place.keep(place.after or b"")  # that it cannot be is found out before anything is published
             next_s = time.monotonic()
             while batch := list(itertools.islice(files, _AT_ONCE if rate is None else 1)):
                 while await client.queued(Lane.BULK) >= maximum_queued:  # noqa: ASYNC110 - RabbitMQ has to be asked
