@@ -249,8 +249,6 @@ async def open_engine(
     `beside` is the engine in force, if there is one: the new one takes over only when its children have said hello.
     Raises Unavailable with the reason when they do not within their start timeouts; the other then stays as it is.
     """
-    if beside is None and (too_few := tasks_for(settings).message) is not None:
-        raise Misconfigured(too_few, reason=TOO_FEW_TASKS)
     package = beside.package_for(settings) if beside is not None else None
     if package is None and wants_model(settings):
         package = await asyncio.to_thread(ensure_model, settings.tensorflow.model, settings.cache_dir, progress)
@@ -305,6 +303,15 @@ def tasks_for(settings: Settings) -> Tasks:
     """The processes and threads that an engine for these settings needs, and those that there may be."""
     model_threads = (settings.tensorflow.threads or usable_cores()) if wants_model(settings) else None
     return tasks(decoder_memory_for(settings).children, model_threads)
+
+
+def require_tasks(settings: Settings) -> None:
+    """Raise Misconfigured where there may not be as many processes and threads as an engine needs.
+
+    To be called before any thread is started: one that cannot be fails with an error that explains less.
+    """
+    if (too_few := tasks_for(settings).message) is not None:
+        raise Misconfigured(too_few, reason=TOO_FEW_TASKS)
 
 
 def decoder_memory_for(settings: Settings) -> DecoderMemory:

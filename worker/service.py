@@ -23,7 +23,7 @@ from worker.amqp.delivery import Delivery
 from worker.amqp.in_hand import InHand, lane_prefetch
 from worker.amqp.state import BrokerPause, BrokerState
 from worker.amqp.topology import topology
-from worker.engine import Active, Engine, needs_new_engine, open_engine
+from worker.engine import Active, Engine, needs_new_engine, open_engine, require_tasks
 from worker.errors import AutotagError, Unavailable
 from worker.models.staging import ModelProgress
 from worker.operations.control import ControlServer
@@ -142,6 +142,7 @@ class Service:
 
         Raises Misconfigured when it can't begin.
         """
+        require_tasks(self._starting_with)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)

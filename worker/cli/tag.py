@@ -96,9 +96,10 @@ def _settings_for(settings: Settings, instance: str, model: str | None, threshol
 async def _tag_all(settings: Settings, instance: str, files: list[Path], *, explain: bool, as_json: bool) -> int:
     from worker.cli.progress import model_progress
     from worker.diagnostics.first_starts import FirstStarts
-    from worker.engine import open_engine
+    from worker.engine import open_engine, require_tasks
     from worker.operations.metrics import Metrics
 
+    require_tasks(settings)
     starts = FirstStarts()
     with model_progress(settings.tensorflow.model) as progress:
         engine = await open_engine(settings, Metrics(), starts.observe, progress)
