@@ -268,6 +268,17 @@ async def no_jpeg(_limits: JpegLimits) -> bytes:
     return b"no JPEG"
 
 
+async def test_an_image_that_claims_anothers_digest_gets_no_answer_of_it(service: FakeGoogle, tmp_path: Path) -> None:
+    # Given two images of which a decoder says that they are the same
+    facts = ImageFacts(format="PNG", width=64, height=64, sha256="a" * 64)
+    async with started(GoogleCloudVision, tmp_path, cache={"enabled": True}) as provider:
+        first, second = [
+            await provider.tag(image_of(picture(seed), facts=facts), google(service.url)) for seed in (1, 2)
+        ]
+    assert first.suggestions != second.suggestions
+    assert len(service.calls) == 2
+
+
 class TestAFileThatTheServiceRefusesIsSentOnceMoreAsAJpeg:
     ANIMATED = b"a file that only some readers know"
     FACTS = ImageFacts(format="WEBP", width=64, height=64, sha256="a" * 64)

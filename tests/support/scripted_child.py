@@ -76,12 +76,14 @@ def _hopeless() -> None:
 
 
 LIES: dict[str, tuple[str, dict[str, object]]] = {
-    "long_format": ("done", {"format": "A" * 30_000, "width": 1, "height": 1}),
-    "other_format": ("done", {"format": "JPEG2", "width": 1, "height": 1}),
-    "huge_width": ("done", {"format": "JPEG", "width": 1 << 62, "height": 1}),
-    "too_many_pixels": ("done", {"format": "JPEG", "width": 50_000, "height": 50_000}),
-    "no_height": ("done", {"format": "JPEG", "width": 1, "height": 0}),
-    "height_of_another_type": ("done", {"format": "JPEG", "width": 1, "height": "1"}),
+    "long_format": ("done", {"format": "A" * 30_000, "width": 1, "height": 1, "sha256": "0" * 64}),
+    "other_format": ("done", {"format": "JPEG2", "width": 1, "height": 1, "sha256": "0" * 64}),
+    "huge_width": ("done", {"format": "JPEG", "width": 1 << 62, "height": 1, "sha256": "0" * 64}),
+    "too_many_pixels": ("done", {"format": "JPEG", "width": 50_000, "height": 50_000, "sha256": "0" * 64}),
+    "no_height": ("done", {"format": "JPEG", "width": 1, "height": 0, "sha256": "0" * 64}),
+    "height_of_another_type": ("done", {"format": "JPEG", "width": 1, "height": "1", "sha256": "0" * 64}),
+    "no_digest": ("done", {"format": "JPEG", "width": 1, "height": 1}),
+    "long_digest": ("done", {"format": "JPEG", "width": 1, "height": 1, "sha256": "0" * 65}),
     "other_reason": ("refused", {"reason": "internal_error", "message": "x"}),
     "long_reason": ("refused", {"reason": "image_" + "a" * 1000, "message": "x"}),
     "long_message": ("refused", {"reason": "image_corrupt", "message": "\x1b[2J\u202e" + "a" * 20_000}),
@@ -129,7 +131,7 @@ def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, obj
         else:
             if packet["kind"] == "shrink" and "no_jpeg" not in words:
                 os.pwrite(fds[1], b"\xff\xd8\xff", 0)
-            reply("done", {"format": "JPEG", "width": 1, "height": 1})
+            reply("done", {"format": "JPEG", "width": 1, "height": 1, "sha256": "0" * 64})
 
     return handle, {"environment": dict(os.environ)}
 

@@ -7,6 +7,7 @@ picture that its camera stored beside the sensor's data.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import warnings
@@ -72,11 +73,15 @@ _LONG_HEAD_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """An image's format (one of `PICTURE_FORMATS`), and its size in pixels as it should be shown."""
+    """An image's format (one of `PICTURE_FORMATS`), its size in pixels as it should be shown, its bytes' digest.
+
+    The parent's `ImageFacts` has the same fields; the child does not import it because it needs pydantic.
+    """
 
     format: str
     width: int
     height: int
+    sha256: str
 
 
 def prepare(maximum_pixels: int) -> None:
@@ -117,7 +122,7 @@ def opened(
         picture = _picture(data, media_type, formats)
         with picture.image:
             _check_pixels(picture.image.size, maximum_pixels)
-            yield picture, Facts(picture.format, *picture.size)
+            yield picture, Facts(picture.format, *picture.size, hashlib.sha256(data).hexdigest())
     except CannotBeDone:
         raise
     except Exception as error:

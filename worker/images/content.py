@@ -35,8 +35,6 @@ class Content:
     size_bytes: int
     origin: str
     head: bytes = field(repr=False)
-    known_sha256: str | None = field(default=None, repr=False)
-    """Of a file on a disk: reading it again later might block."""
 
     @classmethod
     def from_bytes(cls, data: bytes | memoryview, origin: str) -> Content:
@@ -58,9 +56,7 @@ class Content:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def sha256(self) -> str:
-        """SHA-256 of the whole content. Takes as long as reading it does, unless it is known."""
-        if self.known_sha256 is not None:
-            return self.known_sha256
+        """SHA-256 of the whole content. Takes as long as reading it does."""
         digest, position = hashlib.sha256(), 0
         while piece := os.pread(self.fd, _HASH_STEP_BYTES, position):
             digest.update(piece)
@@ -69,8 +65,13 @@ class Content:
 
     @property
     def is_hashed_at_once(self) -> bool:
-        """Whether `sha256` takes less time than handing it to a thread would."""
-        return self.known_sha256 is not None or self.size_bytes <= _HASHED_AT_ONCE_BYTES
+        """Whether `sha256` takes less time than handing it to a thread: it is small, and in memory, not on a disk."""
+        if self.size_bytes > _HASHED_AT_ONCE_BYTES:
+            return False
+        try:
+            return fcntl.fcntl(self.fd, fcntl.F_GET_SEALS) != 0
+        except OSError:  # only a file in memory can be sealed
+            return False
 
     def duplicate(self) -> Content:
         """The same content behind a descriptor of its own, for a use that lasts longer. Raises OSError without one."""

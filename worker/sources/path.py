@@ -130,13 +130,7 @@ def _open_pinned(pinned: int, root: str, path: str, settings: SourcesSettings) -
     except OSError:
         os.close(fd)
         raise
-    content = Content(fd, status.st_size, f"path {path}", head)
-    try:
-        content.known_sha256 = content.sha256()
-    except OSError:
-        content.close()
-        raise
-    return content
+    return Content(fd, status.st_size, f"path {path}", head)
 
 
 def _is_below(path: str, root: str) -> bool:

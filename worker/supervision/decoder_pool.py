@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 _REASON = re.compile(r"image_[a-z_]{1,60}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _JPEG = b"\xff\xd8\xff"
 _LONGEST_MESSAGE = 500
 _MAXIMUM_DEATHS = 2
@@ -140,7 +141,7 @@ class DecoderPool(Pool):
         and `TryLater`, which is no attempt, when its decoders were killed from outside.
         """
         if recipe is None:
-            return Decoded(await self._facts("inspect", packets.pack("inspect"), content, None, asset, turn), None)
+            return Decoded(await self._run_job("inspect", packets.pack("inspect"), content, None, asset, turn), None)
         length = recipe.size * recipe.size * 3
         pixels_fd = os.memfd_create("autotag-pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
@@ -149,7 +150,7 @@ class DecoderPool(Pool):
             # writes to it after its answer corrupts its own image and no other. A seal against writing would block the
             # event loop for 0.4 ms per image, while the kernel makes sure that there is no writer.
             fcntl.fcntl(pixels_fd, fcntl.F_ADD_SEALS, _SIZE_SEALS)
-            facts = await self._facts("decode", _decode_packet(recipe), content, pixels_fd, asset, turn)
+            facts = await self._run_job("decode", _decode_packet(recipe), content, pixels_fd, asset, turn)
         except BaseException:
             os.close(pixels_fd)
             raise
@@ -198,21 +199,9 @@ class DecoderPool(Pool):
             self._waiting.put_back([job])
         self._dispatch_or_fail()
 
-    async def _facts(
-        self, kind: str, packet: bytes, content: Content, out_fd: int | None, asset: str, turn: Turn
-    ) -> ImageFacts:
-        """What a decoder says of an image, with the digest of its bytes.
-
-        That is ours: it is the key of cached cloud answers, and an image that has taken its decoder over could name
-        another's.
-        """
-        seen = await self._run_job(kind, packet, content, out_fd, asset, turn)
-        sha256 = content.sha256() if content.is_hashed_at_once else await asyncio.to_thread(content.sha256)
-        return ImageFacts(seen.format, seen.width, seen.height, sha256)
-
     async def _run_job(
         self, kind: str, packet: bytes, content: Content, out_fd: int | None, asset: str, turn: Turn
-    ) -> _Seen:
+    ) -> ImageFacts:
         """Queue a job and wait for its answer. `out_fd`: the file that the decoder writes to."""
         image = f"{asset} ({content.origin})"
         if content.size_bytes > self._options.maximum_bytes:
@@ -225,10 +214,10 @@ class DecoderPool(Pool):
             with self._precedence.present(job):
                 self._waiting.append(job)
                 self._dispatch_or_fail()
-                seen = await job.answer
+                facts = await job.answer
                 if kind != "inspect":  # that takes hardly any memory
                     self._killed.on_done(image, job.kills)
-                return seen
+                return facts
         except asyncio.CancelledError:
             if job in self._suspects:
                 self._suspects.remove(job)
@@ -287,7 +276,7 @@ class _DecoderJob:
         image: str,
         turn: Turn,
     ) -> None:
-        self.answer: asyncio.Future[_Seen] = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[ImageFacts] = asyncio.get_running_loop().create_future()
         self.timeout_s = options.timeout_s
         self.packet = packet
         self.fds = packets.duplicate_all(fds)
@@ -321,9 +310,9 @@ class _DecoderJob:
         """End with the facts, or with the reason why the image is refused. Raises `ProtocolError`."""
         match packet:
             case {"kind": "done"}:
-                seen = _seen_in(packet, self._maximum_pixels)
+                facts = _facts_in(packet, self._maximum_pixels)
                 if self.wanted:
-                    self.answer.set_result(seen)
+                    self.answer.set_result(facts)
                 self.close()
             case {"kind": "refused", "reason": str(reason), "message": str(message)} if _REASON.fullmatch(reason):
                 # Its words end in logs and results, and may be the image's.
@@ -378,20 +367,15 @@ def _decode_packet(recipe: PixelRecipe) -> bytes:
     return packets.pack("decode", {"recipe": asdict(recipe)})
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What a decoder says of an image. It is believed as far as anything can be: see `_seen_in`."""
-
-    format: str
-    width: int
-    height: int
-
-
-def _seen_in(packet: Packet, maximum_pixels: int) -> _Seen:
-    """What an answer says. An image may have taken its decoder over: raises `ProtocolError` for what no image is."""
+def _facts_in(packet: Packet, maximum_pixels: int) -> ImageFacts:
+    """The facts in an answer. An image may have taken its decoder over: raises `ProtocolError` for what no image is."""
     match packet:
-        case {"format": str(name), "width": int(width), "height": int(height)} if (
-            name in PICTURE_FORMATS and width > 0 and height > 0 and width * height <= maximum_pixels
+        case {"format": str(name), "width": int(width), "height": int(height), "sha256": str(sha256)} if (
+            name in PICTURE_FORMATS
+            and width > 0
+            and height > 0
+            and width * height <= maximum_pixels
+            and _SHA256.fullmatch(sha256)
         ):
-            return _Seen(name, width, height)
+            return ImageFacts(format=name, width=width, height=height, sha256=sha256)
     raise ProtocolError("facts of the wrong shape")

@@ -191,9 +191,8 @@ class CloudProvider(ABC, Generic[S, C]):
         """The answer for one who was `promised` a call: the promise is kept when that has its turn, or is not made."""
         section = self.section(instance)
         endpoint = self.endpoint(section)
-        key = AnswerCache.key(
-            image.facts.sha256, endpoint.url, endpoint.api_version, section.resize, *self.answer_settings(section)
-        )
+        determining = (endpoint.url, endpoint.api_version, section.resize, *self.answer_settings(section))
+        key = AnswerCache.key(await digest(image.content), *determining)
         if self._cache is not None and (cached := await self._cache.get(key)) is not None:
             return cached
         client = self._account_client(image.instance, section, endpoint)
@@ -409,6 +408,16 @@ class CloudProvider(ABC, Generic[S, C]):
 
     def _check(self, instance: str, severity: Severity, reason: str, message: str) -> ProviderCheck:
         return ProviderCheck(self.name, instance, severity, reason, message)
+
+
+async def digest(content: Content) -> str:
+    """The digest of an image's bytes, made by us: a decoder that an image has taken over could name another image's."""
+    if content.is_hashed_at_once:
+        return content.sha256()
+    own = content.duplicate()  # the caller's may be closed meanwhile
+    hashing = asyncio.ensure_future(asyncio.to_thread(own.sha256))
+    hashing.add_done_callback(lambda _: own.close())
+    return await asyncio.shield(hashing)
 
 
 def _how_to_set_the_key(instance: str, provider: str) -> str:
