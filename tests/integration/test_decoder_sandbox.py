@@ -28,6 +28,22 @@ unix = socket.socket(socket.AF_UNIX)
 tcp = socket.socket()
 given = os.open("/etc/hostname", os.O_RDONLY)
 process = os.pidfd_open(os.getppid())
+status = os.open("/proc/self/status", os.O_RDONLY)
+open(scratch + "/own", "w").close()
+own = os.open(scratch + "/own", os.O_RDONLY)
+os.unlink(scratch + "/own")
+libc = ctypes.CDLL(None, use_errno=True)
+
+def write_to_the_parents_memory():
+    byte = ctypes.create_string_buffer(1)
+    here, there = (ctypes.c_size_t * 2)(ctypes.addressof(byte), 1), (ctypes.c_size_t * 2)(1, 1)
+    libc.process_vm_writev(os.getppid(), here, ctypes.c_ulong(1), there, ctypes.c_ulong(1), ctypes.c_ulong(0))
+    if ctypes.get_errno() != errno.EFAULT:
+        raise OSError(ctypes.get_errno(), "denied")
+
+def capabilities():
+    return [line.split()[1] for line in os.pread(status, 1 << 14, 0).decode().splitlines() if line.startswith(
+        ("CapInh", "CapPrm", "CapEff", "CapAmb"))]
 
 def read_the_parents_memory():
     if not sandbox._can_read_memory(os.getppid()):
@@ -41,6 +57,12 @@ def enter():
             return sandbox.enter(sandbox.Allowance(1 << 30)).value
         case "whole, with threads":
             return sandbox.enter(sandbox.Allowance(1 << 30, threads=True)).value
+        case "whole, with a kernel that lets it signal":
+            sandbox._can_signal = lambda pid: True
+            return sandbox.enter(sandbox.Allowance(1 << 30)).value
+        case "whole, with a kernel that lets it trace":
+            sandbox._can_read_memory = lambda pid: True
+            return sandbox.enter(sandbox.Allowance(1 << 30)).value
         case "landlock":
             assert sandbox._no_new_privileges()
             return str(landlock.deny_everything())
@@ -79,11 +101,14 @@ attempts = {
     "have the kernel signal another": lambda: fcntl.fcntl(given, fcntl.F_SETOWN, os.getppid()),
     "hold up the owner of a file": lambda: fcntl.lockf(given, fcntl.LOCK_SH),
     "run code that it has written": lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC).close(),
+    "write to the parent's memory": write_to_the_parents_memory,
+    "be notified when a file is opened": lambda: fcntl.fcntl(own, fcntl.F_SETLEASE, fcntl.F_RDLCK),
+    "lock a file": lambda: fcntl.flock(own, fcntl.LOCK_SH),
     "read the parent's memory": read_the_parents_memory,
     "signal by a descriptor of a process": lambda: signal.pidfd_send_signal(process, 0),
 }
 import resource
-found = {"level": enter()}
+found = {"level": enter(), "capabilities": capabilities()}
 for what, attempt in attempts.items():
     try:
         attempt()
@@ -102,6 +127,9 @@ def try_everything(how: str, scratch: Path) -> dict[str, Any]:
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
+    if how.startswith("whole"):
+        assert set(found["capabilities"]) == {"0" * 16}
+    del found["capabilities"]
     return found
 
 
@@ -140,8 +168,14 @@ def test_seccomp_alone_denies_files_sockets_and_processes(tmp_path: Path) -> Non
     found = try_everything("seccomp", tmp_path)
     if found["level"] != "True":
         pytest.skip("libseccomp is not installed")
-    for what in ("read a file", "write a file", "make a socket", "connect", "start a process", "signal the parent"):
-        assert found[what] in DENIED, what
+    assert {what: answer for what, answer in found.items() if answer not in ("True", *DENIED)} == {}
+
+
+@pytest.mark.parametrize(("kernel", "level"), [("signal", "landlock"), ("trace", "limits")])
+def test_a_level_is_not_reached_where_an_attempt_shows_that_it_does_not_hold(
+    kernel: str, level: str, tmp_path: Path
+) -> None:
+    assert try_everything(f"whole, with a kernel that lets it {kernel}", tmp_path)["level"] == level
 
 
 def test_a_sandboxed_decoder_ends_with_its_parent() -> None:

@@ -67,16 +67,16 @@ def enter(allowance: Allowance) -> Level:
     _limit(resource.RLIMIT_CORE, 0)
     if not allowance.threads:
         _limit(resource.RLIMIT_NPROC, 0)
-    if not _no_new_privileges():
+    if not (_no_new_privileges() and _drop_capabilities()):
         _limit(resource.RLIMIT_NPROC, 0)
         return Level.NONE
-    library = seccomp.library()
-    denied = landlock.deny_everything() and not _can_open_files()
+    library, parent = seccomp.library(), os.getppid()
+    denied = landlock.deny_everything() and not (_can_open_files() or _can_read_memory(parent))
     # Applied even without Landlock: it is useful, although the level reached is then only LIMITS.
     filtered = (
         library is not None
         and seccomp.allow_only_what_decoding_needs(library, threads=allowance.threads)
-        and not _can_make_sockets()
+        and not (_can_make_sockets() or _can_signal(parent) or _can_look_at_paths())
     )
     if not filtered:
         # The filter distinguishes threads from processes, this limit does not. Nor does it bind root.
@@ -103,14 +103,18 @@ def enter_for_model(package: Path) -> Level:
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_NOFILE, _MODEL_OPEN_FILES)
     _limit(resource.RLIMIT_CORE, 0)
-    library = seccomp.library()
+    library, parent = seccomp.library(), os.getppid()
     alone = len(os.listdir("/proc/self/task")) == 1
     if not (_no_new_privileges() and _drop_capabilities() and alone):
         return Level.NONE
     denied = landlock.deny_everything(but_reading=(package, *_MODEL_READS)) and not (
-        _can_open_files() or _can_read_memory(os.getppid())
+        _can_open_files() or _can_read_memory(parent)
     )
-    filtered = library is not None and seccomp.allow_only_what_models_need(library) and not _can_make_sockets()
+    filtered = (
+        library is not None
+        and seccomp.allow_only_what_models_need(library)
+        and not (_can_make_sockets() or _can_signal(parent))
+    )
     if not denied:
         return Level.LIMITS
     return Level.SECCOMP if filtered else Level.LANDLOCK
@@ -167,6 +171,24 @@ def _can_read_memory(pid: int) -> bool:
 def _can_open_files() -> bool:
     try:
         os.close(os.open("/", os.O_RDONLY))
+    except OSError:
+        return False
+    return True
+
+
+def _can_look_at_paths() -> bool:
+    """Landlock does not forbid it."""
+    try:
+        os.stat("/")
+    except OSError:
+        return False
+    return True
+
+
+def _can_signal(pid: int) -> bool:
+    """Landlock forbids it since version 6 only. Signal 0 is none, and takes the same rights."""
+    try:
+        os.kill(pid, 0)
     except OSError:
         return False
     return True

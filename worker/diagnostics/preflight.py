@@ -48,7 +48,7 @@ _MISSING = {
     "none": "no new privileges cannot be given up here: an image that takes a decoder over may do what this user may",
     "limits": "this kernel has no Landlock, or it is turned off (Linux 5.13 has it): an image that takes a decoder "
     "over could open this user's files",
-    "landlock": "no filter of system calls could be installed; is libseccomp2 installed?",
+    "landlock": "the filter of system calls could not be installed, or does not hold; is libseccomp2 installed?",
 }
 """What keeps a decoder's sandbox from its strictest level, by the level that it reaches."""
 
