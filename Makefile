@@ -8,6 +8,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 EVENTS ?= 10000
+FILES ?= 10000
+SECONDS ?= 600
 SEED ?= 1
 
 ifdef BROKER
@@ -20,13 +22,15 @@ WITH_BROKER := $(BIN)/python scripts/private_broker.py run --
 
 # Built before the tests begin, so that no test has to wait for it.
 TESTED_MODELS := efficientnet-lite0 efficientnet-lite2 efficientnet-lite2-float
-BUILD_MODELS = for model in $(TESTED_MODELS); do $(BIN)/autotag model build $$model >/dev/null || exit; done
+# The detector's weights have to be fetched: where they cannot be, the tests that want it are skipped.
+BUILD_MODELS = for model in $(TESTED_MODELS); do $(BIN)/autotag model build $$model >/dev/null || exit; done; \
+	$(BIN)/autotag model build nanodet >/dev/null || echo "tests: without the detector" >&2
 
 # Files made from the code and checked in: each command fails, and says how to make it again, when its file is out of date.
 GENERATED := "schema --check" "config reference --check"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test broker lint faults chaos bench lock dist clean
+.PHONY: help setup demo test broker lint faults chaos bench fuzz hostile lock dist clean
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -68,12 +72,19 @@ chaos: setup ## kill at random under load and compare event ids; EVENTS=10000 SE
 bench: setup ## measure speed and memory; QUICK=1 for a short look
 	@$(WITH_BROKER) $(BIN)/python bench/run.py $(if $(QUICK),--quick)
 
-lock: ## write constraints.txt again, with the newest versions that pyproject.toml allows
+fuzz: setup ## fuzz all that reads untrusted input; SECONDS=600, TARGET=one of them
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/fuzz.txt
+	@$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS) $(if $(TARGET),--target $(TARGET))
+
+hostile: setup ## send hostile files through a service among good ones; FILES=10000 SEED=1
+	@$(WITH_BROKER) $(BIN)/python -m tests.hostile.run --files $(FILES) --seed $(SEED)
+
+lock: ## write constraints.txt and requirements/ again, with the newest versions that pyproject.toml allows
 	@scripts/write_constraints.sh "$(PYTHON)"
 
-dist: setup ## build wheel, sdist, SBOM and checksums from the last commit into dist/, and try the installed wheel
+dist: setup ## build wheel, sdist, data wheels, SBOMs and checksums from the last commit into dist/, and try what is installed
 	@scripts/make_distribution.sh "$(VENV)"
 
 clean: ## remove the virtual environment and what the tools left behind
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist bench/out
+	rm -rf $(VENV) .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist bench/out
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

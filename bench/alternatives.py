@@ -54,7 +54,7 @@ def _write_squares(file: Path, pictures: Workloads, package: ModelPackage) -> Pa
     with file.open("wb") as written:
         for picture in pictures.files("web")[:_SQUARES]:
             with Image.open(picture) as image:
-                written.write(rendering.pixels(of_pillow(image), package.manifest.recipe()))
+                written.write(rendering.pixels(of_pillow(image), [package.manifest.recipe()]))
     return file
 
 

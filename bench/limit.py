@@ -111,7 +111,7 @@ class Bare:
         began_s = clock()
         with file.open("rb") as opened, self._image.open(opened, formats=["JPEG", "PNG"]) as image:
             opened_s = clock()
-            pixels = self._pixels(self._picture(image), self._recipe)
+            pixels = self._pixels(self._picture(image), [self._recipe])
         decoded_s = clock()
         logits = self._infer(pixels)
         inferred_s = clock()
@@ -128,7 +128,7 @@ class Bare:
 
     def _decode(self, file: Path) -> bytes:
         with file.open("rb") as opened, self._image.open(opened, formats=["JPEG", "PNG"]) as image:
-            return self._pixels(self._picture(image), self._recipe)
+            return self._pixels(self._picture(image), [self._recipe])
 
     def _infer(self, pixels: bytes) -> Any:
         numpy = self._numpy
@@ -183,7 +183,7 @@ class Single:
     def work(self, file: Path) -> object:
         """One image all the way."""
         with file.open("rb") as opened, self._image.open(opened, formats=["JPEG", "PNG"]) as image:
-            pixels = self._pixels(self._picture(image), self._recipe)
+            pixels = self._pixels(self._picture(image), [self._recipe])
         return self._runtime.score(self._numpy.frombuffer(pixels, self._numpy.uint8).reshape(self._shape))
 
     def measure(self, files: Sequence[Path], seconds: float, pause_s: float) -> Measured:

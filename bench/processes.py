@@ -63,9 +63,9 @@ def proportional_mb(pid: int) -> float:
 
 
 def children(pid: int) -> list[int]:
-    """The living children of a process."""
+    """The living children of a process, and theirs."""
     with suppress(psutil.Error):
-        return [child.pid for child in psutil.Process(pid).children()]
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
     return []
 
 

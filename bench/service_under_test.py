@@ -75,6 +75,8 @@ class AutotagService:
             "DEFAULTS__TENSORFLOW__ENABLED": "true",
             "TENSORFLOW__MODEL": model,
         }
+        if "TENSORFLOW__MODELS" in settings:  # in place of the one
+            del chosen["TENSORFLOW__MODEL"]
         self._environment = own | {f"AUTOTAG_{name}": value for name, value in (chosen | dict(settings)).items()}
         self._process: subprocess.Popen[bytes] | None = None
         self._kinds: dict[int, str] = {}

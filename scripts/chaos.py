@@ -44,7 +44,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory(prefix="autotag-chaos-") as folder, PrivateBroker() as node:
-            photographs = arguments.photographs or _photographs(Path(folder))
+            photographs = (arguments.photographs or _photographs(Path(folder))).resolve()
             with chaos_services(photographs, arguments.seed, arguments.events) as services:
                 options = ChaosOptions(
                     amqp=AmqpSettings.model_validate({"url": node.url, "queue_prefix": "chaos"}),

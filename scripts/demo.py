@@ -27,7 +27,6 @@ def main() -> int:
         files = write_photographs(Path(folder))
         environment = os.environ | {
             "AUTOTAG_DEFAULTS__TENSORFLOW__ENABLED": "true",
-            "AUTOTAG_DEFAULTS__TENSORFLOW__CONFIDENCE_THRESHOLD": "0.3",
             "AUTOTAG_SOURCES__PATH_ROOTS": f'["{folder}"]',
             "AUTOTAG_AMQP__QUEUE_PREFIX": f"autotag-demo-{uuid.uuid4().hex[:8]}",
             "AUTOTAG_CONTROL_SOCKET": str(Path(folder) / "control.sock"),
@@ -40,7 +39,10 @@ def main() -> int:
         service = subprocess.Popen(command("run"), env=environment)
         try:
             wait_until_ready(environment, service)
-            failed = run(environment, "publish", "--by", "path", "--wait", "--timeout", "120", *map(str, files))
+            publish = ("publish", "--by", "path", "--wait", "--timeout", "120")
+            failed = run(environment, *publish, *map(str, files))
+            chelsea = next(str(file) for file in files if file.stem == "chelsea")
+            failed = run(environment, *publish, "--locale", "fr", chelsea) or failed
         finally:
             service.terminate()
             status = service.wait(timeout=60)

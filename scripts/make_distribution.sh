@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds what a release consists of from the last commit, tries it, and leaves it in dist/: wheel, sdist, a list of all
-# that is installed with the wheel (SBOM, CycloneDX), checksums. The same commit gives the same bytes.
+# Builds what a release consists of from the last commit, tries it, and leaves it in dist/: wheel, sdist, data wheels of the
+# models in use by default, lists of all that is installed with the wheel, alone and with the extra `tensorflow` (SBOM,
+# CycloneDX), checksums. The same commit gives the same bytes.
 #   make_distribution.sh VENV    a virtual environment with the development tools
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,24 +31,53 @@ mkdir "$source" "$made"
 git archive HEAD | tar -x -C "$source"
 cd "$source"
 
-pip install -qq --group dist --constraint constraints.txt
+pip install -qq --no-deps --require-hashes --requirement requirements/dist.txt
 say "building $commit"
 quietly "$bin/python" -m build --no-isolation --outdir "$made" .
 quietly "$bin/twine" check --strict "$made"/*
 wheel=$(basename "$made"/*.whl)
 name=${wheel%-py3-none-any.whl}
 
-say "installing $wheel into an environment of its own (the first time takes some minutes: TensorFlow is large)"
-"$bin/python" -m venv --without-pip "$work/installed" # pip is none of our dependencies
-pip --python "$work/installed/bin/python" install -qq --constraint constraints.txt "$made/$wheel"
+environment() { # NAME LOCK: the wheel in an environment of its own, with what requirements/LOCK.txt names
+    "$bin/python" -m venv --without-pip "$work/$1" # pip is none of our dependencies
+    pip --python "$work/$1/bin/python" install -qq --no-deps --require-hashes --requirement "requirements/$2.txt"
+    pip --python "$work/$1/bin/python" install -qq --no-deps "$made/$wheel"
+}
+say "installing $wheel, alone and with the extra tensorflow (the first time takes some minutes: TensorFlow is large)"
+environment installed wheel
+environment complete tensorflow
 
 # cyclonedx-py describes Autotag by its pyproject.toml, and does not ask the build backend for a dynamic version.
 sed "s/^dynamic = \[\"version\"\].*/version = \"${name#*-}\"/" pyproject.toml >"$work/pyproject.toml"
-"$bin/cyclonedx-py" environment --pyproject "$work/pyproject.toml" --mc-type application --output-reproducible \
-    --output-file "$made/$name.cdx.json" "$work/installed/bin/python"
+list() { # NAME FILE: what is in an environment
+    "$bin/cyclonedx-py" environment --pyproject "$work/pyproject.toml" --mc-type application --output-reproducible \
+        --output-file "$made/$2" "$work/$1/bin/python"
+}
+list installed "$name.cdx.json"
+list complete "$name-tensorflow.cdx.json"
+
+# In a cache of their own: what lies in the developer's may be of other code. Weights are pinned, and fetched once.
+cache=${AUTOTAG_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/autotag}
+mkdir -p "$cache/weights" "$work/cache"
+ln -s "$(cd "$cache/weights" && pwd)" "$work/cache/weights"
+data_wheel() { # MODEL
+    local built
+    built=$(AUTOTAG_CACHE_DIR=$work/cache "$work/complete/bin/autotag" model build --json "$1") || return
+    built=$("$bin/python" -c 'import json, sys; print(json.loads(sys.argv[1])["directory"])' "$built") || return
+    PYTHONPATH=$source "$bin/python" scripts/make_model_wheels.py "$made" "$built" >&2
+}
+say "building the models of the data wheels"
+data_wheel efficientnet-lite2 || fail "no release without its model"
+data_wheel nanodet || say "there is no data wheel of NanoDet: its weights could not be had, or not be converted"
+quietly "$bin/twine" check --strict "$made"/autotag_model_*.whl
+pip --python "$work/installed/bin/python" install -qq --no-deps "$made"/autotag_model_efficientnet_lite2-*.whl
+
+say "looking for known vulnerabilities"
+"$bin/python" scripts/check_advisories.py ${ADVISORIES:+--$ADVISORIES} requirements/extras.txt >&2 || fail "no release with these"
 
 say "trying the installed wheel"
-AUTOTAG_TEST_DIST=$made AUTOTAG_TEST_INSTALLED=$work/installed "$bin/python" -m pytest -q tests/smoke >&2
+AUTOTAG_TEST_DIST=$made AUTOTAG_TEST_INSTALLED=$work/installed AUTOTAG_TEST_COMPLETE=$work/complete \
+    "$bin/python" -m pytest -q tests/smoke >&2
 
 (cd "$made" && sha256sum -- * >"$work/SHA256SUMS" && mv "$work/SHA256SUMS" .)
 cp -r "$made" "$checkout/dist"

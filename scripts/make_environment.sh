@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes a virtual environment and installs Autotag, editable, with its development tools at the versions of constraints.txt.
+# Makes a virtual environment and installs Autotag, editable, with its development tools as constraints.txt has them.
 #   make_environment.sh VENV PYTHON
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,5 +27,5 @@ fi
 
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check --no-input "$@"; }
 echo "setup: installing into $venv (the first time takes some minutes: TensorFlow is large)" >&2
-pip install -qq --upgrade "pip>=25.1" # the first that knows --group
-pip install -qq --editable . --group dev --constraint constraints.txt
+pip install -qq --no-deps --require-hashes --requirement constraints.txt
+pip install -qq --no-deps --no-build-isolation --editable .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ import hypothesis
 import pika
 import psutil
 import pytest
+import structlog
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))  # scripts are run by path, so they import each other by bare name
@@ -25,6 +27,7 @@ from rabbitmq_node import PrivateBroker  # noqa: E402
 
 from tests.support.service import delete_topology  # noqa: E402
 from worker.amqp.topology import topology  # noqa: E402
+from worker.operations import logs  # noqa: E402
 from worker.settings import RetrySettings  # noqa: E402
 
 LEAVE_TIME_S = 5.0
@@ -58,6 +61,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             continue
         if BROKER_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("broker")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Whatever a test sets up for the log, as a command does that is called in this process, ends with the test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    levels = {name: logging.getLogger(name).level for name in logs.LIBRARIES}
+    structlog_was = structlog.get_config()
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, its_level in levels.items():
+        logging.getLogger(name).setLevel(its_level)
+    structlog.configure(**structlog_was)
 
 
 @pytest.fixture(scope="session", autouse=True)

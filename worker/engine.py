@@ -14,10 +14,11 @@ from operator import attrgetter
 from typing import Protocol
 
 from worker.errors import Misconfigured
-from worker.models.build import ensure_model
-from worker.models.manifest import ModelPackage
+from worker.models.build import ensure_models
+from worker.models.selection import LocalModels
 from worker.models.staging import ProgressCallback, ignore_progress
 from worker.operations.metrics import Metrics
+from worker.operations.metrics.events import uncounted
 from worker.providers.base import Provider
 from worker.providers.checks import Checkable, ProviderCheck
 from worker.providers.registry import enabled_names, make_enabled
@@ -39,9 +40,11 @@ from worker.supervision.pool import Observer, Pool
 from worker.supervision.relaunch import RelaunchRule
 from worker.supervision.tasks import TOO_FEW_TASKS, Tasks, tasks
 from worker.supervision.turns import Precedence
+from worker.tagging.near_duplicates import NearDuplicates
+from worker.tagging.shadow import Shadow
 from worker.tagging.tagger import Tagger
 
-BUILT_FROM = ("tensorflow", "decoder", "sources", "models", "cloud")
+BUILT_FROM = ("tensorflow", "decoder", "sources", "models", "cloud", "near_duplicates")
 """Sections of the settings that an engine is built from; the rest is read for each event."""
 
 
@@ -71,17 +74,17 @@ class Engine:
     def __init__(
         self,
         settings: Settings,
-        package: ModelPackage | None,
+        models: LocalModels | None,
         metrics: Metrics,
         observe: Observer = _ignore,
         beside: Engine | None = None,
     ) -> None:
-        """`package` is what the model child runs; None where no instance wants the local model."""
+        """`models` are what the model child runs; None where no instance wants a local model."""
         self._settings = settings
         self._metrics = metrics
         self._beside = beside
         same = partial(_unchanged, beside._settings if beside else None, settings)
-        self.package = package
+        self.models = models
         # One for all pools that an image goes through, also where some of them are those of the other engine.
         self._precedence: Precedence = (
             beside._precedence if beside else Precedence(maximum_bulk=max(1, usable_cores() // 2))
@@ -89,6 +92,8 @@ class Engine:
         self.sources: Sources
         self.decoders: DecoderPool
         self.model: ModelPool | None = None
+        self.shadow: Shadow | None = None
+        """A candidate beside the models in use."""
         self._local: TensorFlow | None = None
         self._others: tuple[Provider, ...]
         if beside is not None and same("sources"):
@@ -103,25 +108,41 @@ class Engine:
             self.decoders = beside.decoders
         else:
             self.decoders = DecoderPool(_decoder_options(settings), observe=observe, precedence=self._precedence)
-        if package is not None and beside is not None and beside.package is package:
-            self.model, self._local = beside.model, beside._local
-        elif package is not None:
-            options = _model_options(settings.tensorflow, package)
+        if models is not None and beside is not None and beside.models is models:
+            self.model, self._local, self.shadow = beside.model, beside._local, beside.shadow
+        elif models is not None:
+            options = _model_options(settings.tensorflow, models)
             self.model = ModelPool(
                 options, observe=observe, on_batch=metrics.children.on_batch, precedence=self._precedence
             )
-            self._local = TensorFlow(package, self.model)
+            self._local = TensorFlow(models, self.model, settings.tensorflow.calibration)
+            if settings.tensorflow.shadow is not None:
+                self.shadow = Shadow(
+                    settings.tensorflow,
+                    settings.cache_dir,
+                    models,
+                    self.model,
+                    metrics.shadow,
+                    uncounted(),
+                    metrics.children.on_notice,
+                )
         # Each that goes on keeps its pauses, circuits and paid answers, also where another is switched on or off.
         reuse = beside._others if beside is not None and same("cloud", "models") else ()
         self._others = tuple(make_enabled(settings, metrics.cloud, reuse))
         local: tuple[Provider, ...] = () if self._local is None else (self._local,)
         self.providers: tuple[Provider, ...] = (*local, *self._others)
-        self.tagger = Tagger(self.decoders, self.providers, metrics)
+        self.memory: NearDuplicates
+        if beside is not None and same("near_duplicates"):
+            self.memory = beside.memory
+        else:
+            self.memory = NearDuplicates(settings.near_duplicates.remember)
+        self.tagger = Tagger(self.decoders, self.providers, metrics, self.memory)
         self._owned = [each for each in self._parts if beside is None or each not in beside._parts]
 
     @property
     def _parts(self) -> tuple[_Part, ...]:
-        return (*self.providers, self.decoders, self.sources)
+        shadow = () if self.shadow is None else (self.shadow,)
+        return (*shadow, *self.providers, self.decoders, self.sources)
 
     @property
     def _own_pools(self) -> list[Pool]:
@@ -130,9 +151,11 @@ class Engine:
             pools.append(self.model)
         return pools
 
-    def package_for(self, settings: Settings) -> ModelPackage | None:
-        """The package whose model may go on under other settings; None where they need another one, or none."""
-        return self.package if wants_model(settings) and _unchanged(self._settings, settings, "tensorflow") else None
+    def models_for(self, settings: Settings) -> LocalModels | None:
+        """Those of its models that may go on under other settings; None where they need others, or none."""
+        same = _unchanged(self._settings, settings, "tensorflow")
+        same = same and wants_all_kinds(self._settings) == wants_all_kinds(settings)
+        return self.models if same and wants_model(settings) else None
 
     async def start(self) -> None:
         """Launch the children. Images wait until they are ready."""
@@ -155,9 +178,9 @@ class Engine:
                     self._beside._owned.remove(part)
                     self._owned.append(part)
             self._beside = None
-        if self.model is not None and self.package is not None:
+        if self.model is not None and self.models is not None:
             self.model.others_at_work = lambda: self.decoders.at_work
-            self._metrics.use_model(self.package.manifest.name, self.package.identity)
+            self._metrics.use_model(self.models.name, self.models.identity)
 
     async def close(self) -> None:
         """End the children and connections that are its own, and wait for their end."""
@@ -175,6 +198,8 @@ class Engine:
         self.decoders.reset()
         if self.model is not None:
             self.model.reset()
+        if self.shadow is not None:
+            self.shadow.reset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,10 +274,11 @@ async def open_engine(
     `beside` is the engine in force, if there is one: the new one takes over only when its children have said hello.
     Raises Unavailable with the reason when they do not within their start timeouts; the other then stays as it is.
     """
-    package = beside.package_for(settings) if beside is not None else None
-    if package is None and wants_model(settings):
-        package = await asyncio.to_thread(ensure_model, settings.tensorflow.model, settings.cache_dir, progress)
-    engine = Engine(settings, package, metrics, observe, beside)
+    models = beside.models_for(settings) if beside is not None else None
+    if models is None and wants_model(settings):
+        ensure = partial(ensure_models, all_kinds=wants_all_kinds(settings))
+        models = await asyncio.to_thread(ensure, settings.tensorflow.names, settings.cache_dir, progress)
+    engine = Engine(settings, models, metrics, observe, beside)
     try:
         await engine.start()
         if beside is not None:
@@ -276,6 +302,7 @@ def needs_new_engine(old: Settings, new: Settings) -> bool:
     return (
         wants_model(old) != wants_model(new)
         or enabled_names(old) != enabled_names(new)
+        or wants_all_kinds(old) != wants_all_kinds(new)
         or any(getattr(old, section) != getattr(new, section) for section in BUILT_FROM)
     )
 
@@ -283,6 +310,11 @@ def needs_new_engine(old: Settings, new: Settings) -> bool:
 def wants_model(settings: Settings) -> bool:
     """Whether any instance has switched the local model on."""
     return any(each.tensorflow.enabled for each in settings.reachable().values())
+
+
+def wants_all_kinds(settings: Settings) -> bool:
+    """Whether any instance has tags that models of other kinds than classifiers take part in."""
+    return any(each.tensorflow.enabled and each.tensorflow.tags == "concepts" for each in settings.reachable().values())
 
 
 def review_providers(settings: Settings, providers: Iterable[Provider]) -> Iterable[ProviderCheck]:
@@ -328,14 +360,16 @@ def _decoder_options(settings: Settings) -> DecoderOptions:
         maximum_bytes=settings.sources.maximum_bytes,
         maximum_memory_bytes=decoder.maximum_memory_bytes,
         maximum_cpu_s=decoder.maximum_cpu_s,
+        first_cpu_s=min(decoder.first_cpu_s, decoder.maximum_cpu_s),
+        shared_memory_bytes=lambda: decoder_memory_for(settings).shared_bytes,
         images_per_child=decoder.images_per_child,
         sandbox=decoder.sandbox,
     )
 
 
-def _model_options(tensorflow: TensorFlowSettings, package: ModelPackage) -> ModelOptions:
+def _model_options(tensorflow: TensorFlowSettings, models: LocalModels) -> ModelOptions:
     return ModelOptions(
-        package=package.directory,
+        packages=tuple(package.directory for package in models.packages),
         threads=tensorflow.threads or usable_cores(),
         spare=tensorflow.spare,
         batch_size=tensorflow.batch_size,

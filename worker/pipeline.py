@@ -20,14 +20,25 @@ from worker.amqp.broker import Broker
 from worker.amqp.delivery import Delivery, Ending
 from worker.amqp.errors import NotPublished, Unroutable
 from worker.amqp.in_hand import DEFERRALS_HEADER, Deferred, InHand, deferrals_of
+from worker.amqp.origin import ORIGIN_HEADER
 from worker.amqp.pika_fixes import UnreadableProperties
 from worker.amqp.topology import DELIVERY_LIMIT, Lane
 from worker.engine import Active
 from worker.errors import AutotagError, CannotBeDone, ResourceExhausted, TryLater, Unavailable, exhausted
 from worker.images.content import Content
-from worker.messages import Event, Result, UnreadableEvent, read_event, write_result
+from worker.messages import (
+    DEFAULT_INSTANCE,
+    Event,
+    LargeImage,
+    ReadEvent,
+    Result,
+    UnreadableEvent,
+    read_event,
+    write_result,
+)
 from worker.messages.oddities import OddField
 from worker.messages.oversized import refuse_oversized
+from worker.messages.s3_notifications import S3Notification, read_s3_event, s3_notification
 from worker.operations import tracing
 from worker.operations.health.intake import Intake
 from worker.operations.history import EndedDelivery, History, Thumbnail
@@ -35,7 +46,7 @@ from worker.operations.history.thumbnails import Thumbnails
 from worker.operations.metrics import EventMetrics, queue_wait
 from worker.operations.tracing import NO_TRACER, Trace, Tracer
 from worker.providers.replies import ProviderReplies, pack, unpack
-from worker.settings import InstanceSettings, tag_limit
+from worker.settings import InstanceSettings, Settings, service_of, tag_limit
 from worker.supervision.shares import OVER_SHARE
 from worker.tagging import results
 from worker.tagging.gates import gate
@@ -46,6 +57,9 @@ _log = structlog.get_logger(__name__)
 
 ANSWERS_HEADER = "x-autotag-answers"
 """What some providers have answered already, on an event that waits to ask the others again."""
+
+INSTANCE_NOT_ALLOWED = "instance_not_allowed"
+"""The event names an instance for which its publisher may not speak."""
 
 _SHORTEST_WAIT_S = 60.0
 """An event that waits for an operator is tried again no more often than this."""
@@ -61,8 +75,11 @@ class DeliveryContext:
 
     delivery: Delivery
     active: Active
+    claim: str | None = None
+    """The instance that the event speaks for, whether it may or not; None until it has been read."""
     event: Event | None = None
-    image_bytes: bytes | None = field(default=None, repr=False)
+    """Only once it was found that it may."""
+    image_bytes: bytes | LargeImage | None = field(default=None, repr=False)
     """The image, if it came inside the message, until it has been opened as a `Content`."""
     status: str | None = None
     reason: str | None = None
@@ -235,7 +252,10 @@ class Pipeline:
 
     async def _answer(self, context: DeliveryContext) -> Ending:
         """The way of an event for which all goes well."""
-        event = self._read(context)
+        notification = s3_notification(context.delivery.body, context.delivery.message_id)
+        if notification is not None and not notification.is_one_event:
+            return await self._take_apart(context, notification)
+        event = self._read(context, notification)
         settings, engine = context.active.settings, context.active.engine
         subject = Subject.of(event, bulk=context.delivery.lane is Lane.BULK)
         instance = settings.instance(subject.instance)
@@ -252,12 +272,35 @@ class Pipeline:
             self._observe_queue_wait(context)
             return await self._tag_and_answer(context, subject, instance)
 
-    def _read(self, context: DeliveryContext) -> Event:
-        """The event in the message. Raises UnreadableEvent."""
-        delivery = context.delivery
-        maximum_image_bytes = context.active.settings.sources.inline_maximum_bytes
-        refuse_oversized(delivery.body, delivery.content_type, delivery.message_id, maximum_image_bytes)
-        read = read_event(delivery.body, delivery.content_type, delivery.headers, delivery.message_id)
+    async def _take_apart(self, context: DeliveryContext, notification: S3Notification) -> Ending:
+        """Have each of several records come again as a message of its own; drop those that are no new images.
+
+        RabbitMQ has confirmed all of them before this message is acknowledged. After a fault between, some come twice,
+        with the same ids.
+        """
+        tables = context.active.settings.sources.s3
+        for part in notification.parts():
+            service = service_of(tables, part.bucket) if part.bucket is not None else None
+            origin = context.delivery.origin.as_header(service.instance if service is not None else None)
+            await self._broker.return_part(context.delivery, part.message_id, part.body, {ORIGIN_HEADER: origin})
+        context.delivery.ack()
+        self._metrics.s3_ignored(notification.ignored)
+        if notification.records:
+            return Ending.SPLIT
+        context.reason = f"s3_{notification.ignored[0]}"
+        return Ending.IGNORED
+
+    def _read(self, context: DeliveryContext, notification: S3Notification | None) -> Event:
+        """The event in the message. Raises UnreadableEvent, and CannotBeDone if it may not speak for its instance."""
+        delivery, settings = context.delivery, context.active.settings
+        try:
+            read = _read_event(delivery, settings, notification)
+        except UnreadableEvent as error:
+            context.claim = error.instance or DEFAULT_INSTANCE  # whose name would stand in a result
+            _require_allowed(context.claim, delivery, settings, but=f"; nor can it be read: {error}")
+            raise
+        context.claim = read.event.data.instance
+        _require_allowed(context.claim, delivery, settings)
         context.event, context.image_bytes = read.event, read.image_bytes
         self._join_trace(context, read.event)
         waited_s, implausible = _queue_wait(delivery, read.event)
@@ -282,7 +325,7 @@ class Pipeline:
         try:
             with self._metrics.stage("fetch"):
                 content = await engine.sources.open_content(
-                    context.event, context.image_bytes, settings.sources, subject.turn
+                    context.event, context.image_bytes, settings.sources_of(instance), subject.turn
                 )
         except BaseException:
             engine.tagger.not_asked(subject, instance, waiting, context.answered)
@@ -307,6 +350,16 @@ class Pipeline:
                 raise
             context.keep(tagged.replies)
             context.thumbnail = self._thumbnails.request(content, engine.decoders, subject.asset_id, subject.instance)
+            if engine.shadow is not None:
+                engine.shadow.offer(
+                    subject,
+                    content,
+                    instance,
+                    tagged,
+                    tag_limit(settings, instance),
+                    engine.decoders,
+                    context.thumbnail,
+                )
 
         result = tagged.result
         if tagged.replies.pending:
@@ -440,7 +493,9 @@ class Pipeline:
         context.status = "failed"
         context.record(error)
         asset, instance = context.asset_and_instance(error)
-        await self._broker.dead_letter(context.delivery, error.reason, str(error), asset=asset, instance=instance)
+        await self._broker.dead_letter(
+            context.delivery, error.reason, str(error), asset=asset, instance=instance, headers=_origin(context)
+        )
         context.delivery.ack()
         return Ending.DEAD_LETTERED
 
@@ -489,11 +544,12 @@ class Pipeline:
     def _account_for(self, context: DeliveryContext, ending: Ending) -> None:
         took_s = time.monotonic() - context.delivery.received_at_s
         self._metrics.ended(ending, context.reason, took_s)
-        deferred = context.reason == OVER_SHARE
-        if not deferred:  # thousands of these would push what matters out of the page
+        # Thousands of these would push what matters out of the page.
+        passing = context.reason == OVER_SHARE or ending in (Ending.SPLIT, Ending.IGNORED)
+        if not passing:
             self._history.on_delivery_ended(_ended(context, ending, took_s), time.monotonic())
         tracing.current_span().set({"autotag.ending": ending.value, "autotag.status": context.status or ""})
-        log = _log.debug if deferred else _log.info
+        log = _log.debug if passing else _log.info
         log(
             "event ended",
             ending=ending.value,
@@ -502,13 +558,45 @@ class Pipeline:
             tags=context.tags,
             seconds=round(took_s, 3),
             stages_s={stage: round(spent_s, 4) for stage, spent_s in context.trace.stages_s.items()},
+            **_near_duplicates_in(context.result),
             **context.log_fields(),
         )
 
 
+def _read_event(delivery: Delivery, settings: Settings, notification: S3Notification | None) -> ReadEvent:
+    if notification is not None:
+
+        def instance_of(bucket: str) -> str | None:
+            service = service_of(settings.sources.s3, bucket)
+            return service.instance if service is not None else None
+
+        return read_s3_event(notification.records[0], delivery.headers, instance_of)
+    maximum_image_bytes = settings.sources.inline_maximum_bytes
+    refuse_oversized(delivery.body, delivery.content_type, delivery.message_id, maximum_image_bytes)
+    return read_event(delivery.body, delivery.content_type, delivery.headers, delivery.message_id)
+
+
+def _require_allowed(instance: str, delivery: Delivery, settings: Settings, but: str = "") -> None:
+    """Raise CannotBeDone if the event may not speak for the instance that it names: it ends under nobody's name."""
+    found = settings.instance(instance)
+    if found is None and settings.unknown_instances == "refuse":
+        why: str | None = f"the instance {instance!r} has no settings (`unknown_instances` is refuse)"
+    else:
+        why = delivery.origin.why_not_for(instance, (found or settings.defaults).publishers)
+    if why is not None:
+        raise CannotBeDone(why + but, reason=INSTANCE_NOT_ALLOWED)
+
+
+def _origin(context: DeliveryContext) -> dict[str, object]:
+    """What says where the event came from, on every message that replaces it."""
+    return {ORIGIN_HEADER: context.delivery.origin.as_header(context.claim)}
+
+
 def _headers(context: DeliveryContext, deferrals: int) -> dict[str, object]:
-    """What an event carries to its next delivery: all that has been answered, and how often it was put off."""
-    headers: dict[str, object] = {ANSWERS_HEADER: pack(context.answered)} if context.answered.replies else {}
+    """What an event carries to its next delivery: its origin, all that has been answered, how often it was put off."""
+    headers = _origin(context)
+    if context.answered.replies:
+        headers[ANSWERS_HEADER] = pack(context.answered)
     if deferrals or context.deferrals:
         headers[DEFERRALS_HEADER] = deferrals
     return headers
@@ -544,6 +632,13 @@ def _ended(context: DeliveryContext, ending: Ending, took_s: float) -> EndedDeli
         thumbnail=context.thumbnail,
         took_s=took_s,
     )
+
+
+def _near_duplicates_in(result: Result | None) -> dict[str, object]:
+    """For the log: whose answers are those about an image that looks the same, and about which."""
+    reports = result.providers if result is not None else ()
+    found = {each.name: each.near_duplicate_of for each in reports if each.near_duplicate_of is not None}
+    return {"near_duplicate_of": found} if found else {}
 
 
 def _traced(context: DeliveryContext) -> Event | None:

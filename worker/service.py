@@ -24,10 +24,11 @@ from worker.amqp.in_hand import InHand, lane_prefetch
 from worker.amqp.state import BrokerPause, BrokerState
 from worker.amqp.topology import topology
 from worker.engine import Active, Engine, needs_new_engine, open_engine, require_tasks
-from worker.errors import AutotagError, Unavailable
+from worker.errors import AutotagError, CannotBeDone, Unavailable
 from worker.models.staging import ModelProgress
 from worker.operations.control import ControlServer
 from worker.operations.descriptors import make_room
+from worker.operations.health.canary import Canary
 from worker.operations.health.intake import Intake
 from worker.operations.health.monitor import HealthMonitor
 from worker.operations.health.readiness import consuming_state, status_of
@@ -121,6 +122,7 @@ class Service:
         self._pipeline = Pipeline(
             self.broker, self.metrics, self.history, self._thumbnails, self._intake, self._shares, tracer
         )
+        self._canary = Canary(self.metrics.canary, settings.state_dir / "canary.json", self._paused_by_operator)
         self._monitor = HealthMonitor(self.broker, self.metrics, Notifier.from_environment(), self.history)
         self._stopping = asyncio.Event()
         self._end_by_s = math.inf
@@ -161,6 +163,7 @@ class Service:
             await self._intake.begin()
             self._start_task(self.broker.start())
             self._start_task(self._intake.keep_current())
+            self._start_task(self._canary.run_regularly())
             opening = asyncio.create_task(self._open())
             stopping = asyncio.create_task(self._stopping.wait())
             await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -185,7 +188,7 @@ class Service:
 
         server = HttpServer(
             self.settings.http,
-            build_app(self, self.settings.http.token),
+            build_app(self, self.settings.http.token, self.settings.http.allowed_hosts),
             deadlines=DEADLINES,
             on_refused=self.metrics.http_connection_refused,
         )
@@ -214,6 +217,7 @@ class Service:
         self._shares.know(name for name, each in active.settings.instances.items() if each.enabled)
         self._monitor.use(active)
         self._intake.use(active)
+        self._canary.use(active)
 
     def _log_provider_checks(self) -> None:
         """Log what the settings alone show about the providers: a key that is missing, an API that was retired."""
@@ -309,6 +313,9 @@ class Service:
         if isinstance(notice, BecameReady | BecameDisabled):
             self._start_task(self._intake.update())
 
+    def _paused_by_operator(self) -> bool:
+        return Pause.BY_OPERATOR in self.broker.state.pauses
+
     # ── what operators ask for ───────────────────────────────────────────────────────────────────────────────────────
 
     def _commands(self) -> dict[str, Callable[[], Awaitable[object]]]:
@@ -320,7 +327,13 @@ class Service:
 
             return run
 
-        return {command.__name__: as_json(command) for command in commands}
+        return {command.__name__: as_json(command) for command in commands} | {"shadow_report": self._shadow_report}
+
+    async def _shadow_report(self) -> object:
+        shadow = self.active.engine.shadow if self.active is not None else None
+        if shadow is None:
+            raise CannotBeDone("there is no candidate: set `tensorflow.shadow`", reason="no_shadow")
+        return shadow.report().to_json()
 
     async def status(self) -> Status:
         """The status at this moment."""
@@ -330,6 +343,7 @@ class Service:
             self.health(),
             in_hand=len(self._in_hand),
             depths=self._monitor.depths,
+            canary=self._canary.status(time.monotonic()),
         )
 
     def health(self) -> Health:

@@ -21,6 +21,7 @@ import structlog
 from worker.errors import exhausted
 from worker.supervision import lifecycle, packets
 from worker.supervision.child_handle import KILLED_FROM_OUTSIDE, ChildHandle, ChildSpec, protocol_broken
+from worker.supervision.child_words import words_in
 from worker.supervision.lifecycle import (
     Action,
     AskToStop,
@@ -507,8 +508,4 @@ async def _wait_for(future: asyncio.Future[None]) -> None:
 
 def _hopeless_cause(packet: Packet) -> Cause:
     """The reason and message of a child that cannot start, with defaults where it sent none."""
-    reason, message = packet.get("reason"), packet.get("message")
-    return Cause(
-        reason if isinstance(reason, str) else "start_failed",
-        message if isinstance(message, str) else "it said that it cannot start",
-    )
+    return Cause(*(words_in(packet) or ("start_failed", "it said that it cannot start")))

@@ -50,7 +50,7 @@ class Decoders:
 
         def decode(data: bytes) -> np.ndarray:
             with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-                pixels = rendering.pixels(of_pillow(image), self._recipe)
+                pixels = rendering.pixels(of_pillow(image), [self._recipe])
             return np.frombuffer(pixels, np.uint8).reshape(self._size, self._size, 3)
 
         return decode

@@ -24,7 +24,7 @@ fi
 
 echo "trial.sh: installing Autotag"
 rm -rf "$root/root/autotag" && mkdir "$root/root/autotag"
-for each in pyproject.toml constraints.txt README.md LICENSE worker deploy; do
+for each in pyproject.toml requirements README.md LICENSE worker deploy; do
     cp -r "$project/$each" "$root/root/autotag/"
 done
 # The container reaches package sources as this machine does, while Autotag is installed.

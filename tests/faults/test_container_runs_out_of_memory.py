@@ -1,4 +1,4 @@
-"""The control group of a service, as a container's, runs out of memory: the kernel kills a decoder, not its image."""
+"""The control group of a service, as a container's, has less memory than an image takes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class MemoryGroup:
 
 @pytest.fixture
 def in_a_group(broker: str, queue_prefix: str, tmp_path: Path, photographs: dict[str, Path]) -> Iterator[Scene]:
-    """A service whose own limits allow any image, in a control group that does not."""
+    """A service whose own limits allow any image, in a control group that is made smaller while it runs."""
     try:
         group = MemoryGroup(ALLOWED_BYTES)
     except OSError as error:
@@ -76,26 +76,17 @@ def in_a_group(broker: str, queue_prefix: str, tmp_path: Path, photographs: dict
         group.remove()
 
 
-def test_an_image_whose_decoder_the_kernel_kills_for_want_of_memory_waits_and_is_not_blamed(in_a_group: Scene) -> None:
+def test_an_image_that_takes_more_than_the_container_has_is_refused_before_anything_is_killed(
+    in_a_group: Scene,
+) -> None:
     it = in_a_group
     large = it.folder / "large.png"
     Image.new("RGB", (SIDE, SIDE), (200, 30, 30)).save(large, compress_level=1)
-    (waiting,) = it.ledger.publish(large, asset_id="large")
-    until(lambda: len(it.logged("child killed from outside")) >= 3, "its decoders have been killed", within_s=120)
+    (bad,) = it.ledger.publish(large, asset_id="large")
     good = it.load(20)
-
-    def others_answered() -> bool:
-        it.ledger.gather()
-        return set(good) <= set(it.ledger.results)
-
-    until(others_answered, "the others are answered")
+    it.ledger.settle()
     assert it.ledger.statuses(good) == {"tagged"}
-    assert {line["cause"] for line in it.logged("child killed from outside")} == {
-        "killed by SIGKILL: by the kernel, out of memory"
-    }
-    # It waits in a retry queue, and has lost no attempt
-    ended = until(lambda: it.logged("event ended", asset_id="large"), "its event has been put off")
-    endings = {(line["ending"], line["reason"], line["attempt"]) for line in ended}
-    assert endings == {("retried", "decoder_killed_from_outside", 1)}
-    assert waiting not in it.ledger.results
-    assert it.ledger.dead == {}
+    (result,) = it.ledger.results[bad]
+    assert (result.data["status"], result.data["reason"]) == ("failed", "image_too_large_memory")
+    assert "all images together have 128 MiB here" in result.data["message"]
+    assert it.logged("child killed from outside") == []

@@ -20,9 +20,10 @@ NOT_KILLED = "kills of RabbitMQ (`make chaos` kills one)"
 def run_chaos(broker: str, photographs: dict[str, Path], *options: str) -> tuple[int, dict[str, Any], str]:
     """Exit status, report and standard error of `autotag chaos`."""
     directory = next(iter(photographs.values())).parent
-    command = ["chaos", "--amqp", broker, "--seed", str(SEED), "--json", *options, str(directory)]
+    command = ["chaos", "--amqp", broker, "--seed", str(SEED), "--json", *options, directory.name]  # relative
     run = subprocess.run(
         [sys.executable, "-m", "worker", *command],
+        cwd=directory.parent,
         env={name: value for name, value in os.environ.items() if name != "AUTOTAG_AMQP__URL"},
         capture_output=True,
         text=True,

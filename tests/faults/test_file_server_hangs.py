@@ -15,7 +15,7 @@ from tests.support.scene import scene
 _log = logging.getLogger(__name__)
 
 SETTINGS = {
-    "SOURCES__URL_ALLOWED_HOSTS": '["127.0.0.1"]',
+    "SOURCES__URL_ALLOWED_HOSTS": '["127.0.0.1:*"]',
     "SOURCES__URL_ALLOW_PRIVATE_ADDRESSES": "true",
     "SOURCES__TOTAL_TIMEOUT_S": "5",
     "SOURCES__CIRCUIT_OPEN_S": "3",

@@ -15,7 +15,7 @@ from tests.support.scene import Scene, scene
 
 _log = logging.getLogger(__name__)
 
-URLS = {"SOURCES__URL_ALLOWED_HOSTS": '["127.0.0.1"]', "SOURCES__URL_ALLOW_PRIVATE_ADDRESSES": "true"}
+URLS = {"SOURCES__URL_ALLOWED_HOSTS": '["127.0.0.1:*"]', "SOURCES__URL_ALLOW_PRIVATE_ADDRESSES": "true"}
 
 
 @pytest.fixture

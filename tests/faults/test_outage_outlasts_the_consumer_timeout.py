@@ -70,7 +70,7 @@ def all_answered_at_their_first_attempt(it: Scene) -> None:
 def test_an_alarm_of_25_timeouts_with_many_lost_connections_costs_no_event_an_attempt(
     node: PrivateBroker, tmp_path: Path, photographs: dict[str, Path]
 ) -> None:
-    with scene(node.url, "alarm", tmp_path, photographs, **SCALED) as it:
+    with scene(node.url, "alarm", tmp_path, photographs, **SCALED, LOG__LEVEL="debug") as it:
         with it.service.paused():
             it.load(EVENTS)
             node.set_memory_alarm(True)

@@ -21,7 +21,7 @@ def test_its_children_end_with_it_and_the_next_one_answers_every_event(
     with scene(broker, queue_prefix, tmp_path / "first", photographs) as it:
         it.under_load(200)
         children = children_started_by(it.service.process.pid)
-        assert len(children) == 3
+        assert len(children) >= 3, "a model, two decoders, and what these have forked"
         it.child("decoder").send_signal(signal.SIGSTOP)
         in_hand = (it.service.status() or {})["broker"]["unsettled"]
         assert in_hand > 0

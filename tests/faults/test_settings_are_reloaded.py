@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -58,6 +59,35 @@ def test_valid_settings_for_tags_take_effect_for_the_events_that_follow(configur
     after = configured.load(20)
     configured.ledger.settle()
     assert configured.ledger.statuses(after) == {"no_tags"}
+
+
+def test_a_rules_file_is_read_again_and_one_with_a_fault_changes_nothing(configured: Scene, tmp_path: Path) -> None:
+    configured.load(5)
+    configured.ledger.settle()
+
+    def tags() -> set[str]:
+        messages = (message for each in configured.ledger.results.values() for message in each)
+        return {tag["name"] for message in messages for tag in message.data["tags"]}
+
+    seen = tags()
+    # Given a rules file that drops whatever was a tag
+    rules = tmp_path / "rules.toml"
+    rules.write_text(f"drop = {json.dumps(sorted(seen))}\n")
+    (tmp_path / "autotag.toml").write_text(f"[defaults.labels]\nrules_file = {json.dumps(str(rules))}\n")
+    send_sighup(configured)
+    until(lambda: configured.logged("settings reloaded", new_engine=False), "the rules are in force")
+    # When it has a fault at the next reload
+    rules.write_text("dorp = []\n")
+    send_sighup(configured)
+    refused = until(lambda: configured.logged("reload refused; the settings stay as they were"), "it is refused")
+    assert f"{rules}: dorp is no rule; did you mean drop?" in refused[0]["error"]
+    # Then the rules from before still hold
+    configured.ledger.results.clear()
+    configured.ledger.published.clear()
+    configured.load(5)
+    configured.ledger.settle()
+    assert seen
+    assert not seen & tags()
 
 
 @pytest.mark.parametrize(
@@ -122,7 +152,7 @@ OF_THE_BEGINNING = """
 [retry]
 maximum_number_of_attempts = 1
 [sources]
-url_allowed_hosts = ["127.0.0.1"]
+url_allowed_hosts = ["127.0.0.1:*"]
 url_allow_private_addresses = true
 """
 AFTER_IT = "maximum_number_of_tags_per_asset = 3\n" + OF_THE_BEGINNING.replace("attempts = 1", "attempts = 9")

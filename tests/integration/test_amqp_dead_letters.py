@@ -7,6 +7,8 @@ import pytest
 from tests.support.serving import Serving, open_operator, serving, settings_for
 from worker.amqp.dead_letters import DeadLetters, Selection
 from worker.amqp.delivery import Delivery
+from worker.amqp.mark import MARK_HEADER
+from worker.amqp.origin import ORIGIN_HEADER
 from worker.amqp.topology import DELIVERY_LIMIT, Lane
 from worker.errors import Misconfigured
 from worker.settings import AmqpSettings
@@ -65,6 +67,24 @@ async def test_one_letter_is_shown_whole(settings: AmqpSettings) -> None:
         await it.depth_becomes(it.topology.dead_letters_queue, 3)
 
 
+async def test_a_letter_is_found_by_its_key_or_by_an_unambiguous_beginning_of_it(settings: AmqpSettings) -> None:
+    async with serving(settings) as it:
+        for key in ("abcd-1", "abcd-12", "abce-3", "abcf-4", "abcf-4"):
+            await dead_letter(it, key, "image_truncated", asset="1")
+        letters = DeadLetters(it.settings, it.topology)
+
+        async def meant(start: str) -> list[str]:
+            return [letter.key for letter in await letters.meant_by(start)]
+
+        assert await meant("abcd-1") == ["abcd-1"], "a whole key is no beginning of another"
+        assert await meant("abcd") == ["abcd-1", "abcd-12"]
+        assert await meant("abce") == ["abce-3"]
+        assert await meant("abcf") == ["abcf-4"], "two letters of one event have one key"
+        assert await meant("abcd-13") == await meant("xyz1") == []
+        assert await meant("abc") == await meant("") == [], "too short"
+        assert len(await letters.browse(Selection())) == 5
+
+
 @pytest.mark.parametrize(
     ("selection", "keys"),
     [
@@ -95,7 +115,7 @@ async def test_a_replayed_event_is_like_a_new_one_and_goes_to_its_own_lane(setti
         assert replayed["one"].lane is Lane.LIVE
         assert replayed["two"].lane is Lane.BULK
         assert replayed["one"].body == b"body of one"
-        assert dict(replayed["one"].headers) == {"traceparent": "00-1-2-01"}
+        assert set(replayed["one"].headers) == {"traceparent", ORIGIN_HEADER, MARK_HEADER}
         assert replayed["one"].attempt == 1
         assert it.deliveries.empty()
         assert [letter.key for letter in await letters.browse(Selection())] == ["three"]

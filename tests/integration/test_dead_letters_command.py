@@ -51,6 +51,53 @@ def test_an_operator_lists_mends_and_replays_what_could_not_be_done(
         assert service.stop() == 0
 
 
+def test_the_beginning_of_an_id_is_enough_where_it_is_the_only_one(
+    broker: str, queue_prefix: str, tmp_path: Path
+) -> None:
+    ids = [f"7f3c0000-0000-4000-8000-00000000000{number}" for number in range(3)] + ["9a00-only", "1b2c3d4e-x"]
+    with running_service(broker, queue_prefix, tmp_path / "run") as service:
+        service.ready(within_s=120)
+        dms = Dms(broker, queue_prefix)
+        for each in ids:
+            dms.publish_body(b"no json", message_id=each)
+        until(lambda: dms.depth("dead-letters") == len(ids), "all were dead-lettered")
+
+        def letters(*words: str) -> tuple[int, str, str]:
+            until(lambda: dms.depth("dead-letters") == left, "what was browsed is back")
+            done = service.autotag("dead-letters", *words)
+            return done.returncode, done.stdout, done.stderr
+
+        left = len(ids)
+        # Listed on a narrow screen, ids are whole
+        status, listed, _ = letters("list")
+        assert status == 0
+        assert [line.split()[0] for line in listed.splitlines()[::2]] == ids
+        # The only one that begins so
+        status, shown, _ = letters("show", "9a00", "--json")
+        assert (status, json.loads(shown)["id"], shown.count("\n")) == (0, "9a00-only", 1)
+        # More than one: refused, and they are named
+        for command in (["show", "7f3c"], ["replay", "--id", "7f3c"], ["purge", "--yes", "--id", "7f3c"]):
+            status, out, errors = letters(*command)
+            assert (status, out) == (1, "")
+            assert "3 ids begin with 7f3c" in errors
+            assert all(each in errors for each in ids[:3])
+            assert ids[3] not in errors
+        # None, and one that is too short to be meant
+        for start in ("7f3d", "9a0", ""):
+            status, out, errors = letters("purge", "--yes", "--id", start)
+            assert (status, out) == (1, "")
+            assert "there is no dead letter" in errors
+        # Purged and replayed is only the one that is meant
+        assert letters("purge", "--yes", "--id", "9a00-on", "--json")[:2] == (0, '{"purged": 1}\n')
+        left -= 1
+        status, listed, _ = letters("list", "--json", "--id", "1b2c")
+        assert [json.loads(line)["id"] for line in listed.splitlines()] == ["1b2c3d4e-x"]
+        assert letters("replay", "--id", "1b2c", "--json")[:2] == (0, '{"replayed": 1}\n')
+        until(lambda: dms.depth("dead-letters") == left, "what is no JSON has become a dead letter again")
+        dms.close()
+        assert service.stop() == 0
+
+
 HOSTILE = "\x1b]0;owned\x07\x9b31m\u202egpj.exe"
 SHOWN = r"\x1b]0;owned\x07\x9b31m\u202egpj.exe"
 

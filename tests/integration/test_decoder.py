@@ -17,11 +17,14 @@ import pytest_asyncio
 from PIL import Image, ImageChops, ImageDraw, ImageStat
 
 from tests.support import decoding
+from tests.support.bombs import jpeg_of_many_scans
+from tests.support.children import NoticeRecorder
 from tests.support.pictures import FROM_UPRIGHT, written
 from worker.errors import CannotBeDone
 from worker.images.content import Content
 from worker.images.requests import Fit, Interpolation, JpegLimits, PixelRecipe
 from worker.supervision.decoder_pool import Decoded, DecoderOptions, DecoderPool
+from worker.supervision.lifecycle import BecameReady, Crashed
 
 SIZE = 96
 CROP = PixelRecipe(SIZE, Fit.CROP, 12, Interpolation.BICUBIC)
@@ -92,7 +95,7 @@ async def test_every_format_gives_the_picture_and_its_facts(
 
 async def test_facts_alone_need_no_recipe(decoders: DecoderPool) -> None:
     with Content.from_bytes(written(scene(), "PNG"), "body") as content:
-        decoded = await decoders.decode(content, None, "asset-1")
+        decoded = await decoders.decode(content, (), "asset-1")
     assert decoded.pixels_fd is None
     assert (decoded.facts.format, decoded.facts.width, decoded.facts.height) == ("PNG", 300, 200)
 
@@ -289,7 +292,7 @@ async def test_damage_at_random_never_kills_the_decoder(decoders: DecoderPool) -
 
 async def test_pixels_keep_their_length_whatever_a_decoder_does(decoders: DecoderPool) -> None:
     with Content.from_bytes(written(scene(), "PNG"), "body") as content:
-        decoded = await decoders.decode(content, CROP, "asset-1")
+        decoded = await decoders.decode(content, (CROP,), "asset-1")
     assert decoded.pixels_fd is not None
     for length in (0, CROP.size * CROP.size * 3 + 1):
         with pytest.raises(PermissionError):
@@ -303,7 +306,7 @@ async def test_one_file_may_be_read_by_two_decoders_at_once() -> None:
     data = written(Image.effect_noise((1500, 1000), 80).convert("RGB"), "PNG")
     async with DecoderPool(DecoderOptions(children=2)) as pool:
         with Content.from_bytes(data, "body") as content:
-            facts = await asyncio.gather(*(pool.decode(content, SQUASH, "asset-1") for _ in range(8)))
+            facts = await asyncio.gather(*(pool.decode(content, (SQUASH,), "asset-1") for _ in range(8)))
     assert len({decoded.facts.sha256 for decoded in facts}) == 1
     for decoded in facts:
         os.close(decoded.pixels_fd or -1)
@@ -326,8 +329,53 @@ async def test_an_image_that_takes_too_much_processor_time_fails_by_name() -> No
         slow = png(9000, 9000, depth=1, colour_type=3, row=b"\0" * 1125)
         with Content.from_bytes(slow, "body") as content, pytest.raises(CannotBeDone) as caught:
             await pool.shrink(content, JpegLimits(1000, 9000, 9000), "asset-1")
-        assert caught.value.reason == "image_killed_decoder"
+        assert caught.value.reason == "image_too_slow"
         assert "SIGXCPU" in str(caught.value)
+
+
+async def test_what_takes_long_by_its_structure_costs_the_others_no_time_and_kills_one_decoder() -> None:
+    recorder = NoticeRecorder()
+    async with DecoderPool(DecoderOptions(maximum_cpu_s=2), observe=recorder) as pool:
+        await pool.wait_ready()
+        slow = asyncio.create_task(refusal(pool, jpeg_of_many_scans()))
+        for _ in range(3):
+            await decode(pool, written(scene(), "JPEG"))
+        assert not slow.done()
+        assert (await slow).reason == "image_too_slow"
+    assert [(name, crash.cause.reason) for name, crash in recorder.notices if isinstance(crash, Crashed)] == [
+        ("decoder-slow-1", "killed_by_sigxcpu")
+    ]
+
+
+async def test_what_takes_long_unforeseen_is_done_all_the_same() -> None:
+    recorder = NoticeRecorder()
+    async with DecoderPool(DecoderOptions(first_cpu_s=0.02), observe=recorder) as pool:
+        facts, _ = await decode(pool, written(Image.effect_noise((3000, 2000), 80).convert("RGB"), "PNG"))
+        assert (facts.facts.width, facts.facts.height) == (3000, 2000)
+    began = [name for name, notice in recorder.notices if isinstance(notice, BecameReady)]
+    assert began == ["decoder-1", "decoder-slow-1"]
+    assert recorder.crashes() == [], "the decoder lives, and only the image's process has ended"
+
+
+async def test_large_images_at_once_keep_to_the_memory_that_there_is_for_all() -> None:
+    shared_bytes = 150 << 20
+    written_webp = written(Image.new("RGBA", (3500, 3000), (200, 10, 10, 128)), "WEBP", quality=50, method=0)
+    async with DecoderPool(DecoderOptions(children=3, shared_memory_bytes=lambda: shared_bytes)) as pool:
+        most = 0
+
+        async def watch() -> None:
+            nonlocal most
+            while True:
+                most = max(most, sum(state.resident_bytes for state in pool.states()))
+                await asyncio.sleep(0.002)
+
+        await asyncio.gather(*(decode(pool, written(scene(), "JPEG")) for _ in range(6)))
+        idle = sum(state.resident_bytes for state in pool.states())
+        watching = asyncio.create_task(watch())
+        for decoded, _ in await asyncio.gather(*(decode(pool, written_webp) for _ in range(6))):
+            assert decoded.facts.format == "WEBP"
+        watching.cancel()
+    assert most - idle < 128 * 2 * (1 << 20) + shared_bytes, "one large image at a time"
 
 
 async def test_processor_time_is_limited_for_every_image_separately() -> None:

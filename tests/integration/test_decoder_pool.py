@@ -22,6 +22,8 @@ from worker.images.requests import JpegLimits
 from worker.messages import ImageFacts
 from worker.supervision.decoder_pool import DecoderPool, ImageKilledDecoder
 from worker.supervision.kills_from_outside import EVIDENT_ROUNDS, OTHERS
+from worker.supervision.lifecycle import Crashed
+from worker.supervision.turns import Turn
 
 
 async def inspect(pool: DecoderPool, word: str) -> ImageFacts:
@@ -45,7 +47,6 @@ async def shrink(pool: DecoderPool, word: str) -> None:
         ("garbage", "protocol_broken"),
         ("flood", "protocol_broken"),
         ("wrong_shape", "protocol_broken"),
-        ("hang", "silent_while_busy"),
     ],
 )
 async def test_an_image_that_kills_its_decoder_is_tried_once_more_alone_and_then_fails_by_name(
@@ -67,6 +68,52 @@ async def test_an_image_that_kills_its_decoder_is_tried_once_more_alone_and_then
     assert [crash.counted for crash in recorder.crashes()] == [False, False]
     assert launches(tmp_path) == 3
     assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("reason", ["silent_while_busy", "killed_by_sigprof"])
+async def test_an_image_that_takes_long_goes_on_in_the_slow_lane_and_is_blamed_there_once(
+    tmp_path: Path, reason: str
+) -> None:
+    recorder = NoticeRecorder()
+    async with decoder_pool(tmp_path, recorder, {"timeout_s": 0.5, "maximum_cpu_s": 1, "first_cpu_s": 0.1}) as pool:
+        slow = asyncio.create_task(inspect(pool, "hang" if reason == "silent_while_busy" else "slow"))
+        await eventually(lambda: len(pool.states()) == 2, "the slow lane is there")
+        for _ in range(5):
+            await inspect(pool, "well")
+        assert not slow.done(), "nobody waits for it"
+        with pytest.raises(ImageKilledDecoder) as caught:
+            await slow
+    assert (caught.value.reason, caught.value.cause.reason) == ("image_too_slow", "silent_while_busy")
+    assert "takes too long to decode" in str(caught.value)
+    assert [(name, crash.cause.reason) for name, crash in recorder.notices if isinstance(crash, Crashed)] == [
+        ("decoder-1", reason),
+        ("decoder-slow-1", "silent_while_busy"),
+    ]
+
+
+async def test_what_takes_more_memory_waits_until_there_is_room_and_the_others_do_not(tmp_path: Path) -> None:
+    shared_bytes = 300 << 20
+    options = {"children": 2, "shared_memory_bytes": lambda: shared_bytes}
+    async with decoder_pool(tmp_path, NoticeRecorder(), options) as pool:
+        async with pool._memory.lent(200 << 20, Turn("neighbour")):
+            large = asyncio.create_task(inspect(pool, "large"))
+            await eventually(lambda: pool.waiting == 1, "it waits for memory")
+            for _ in range(5):
+                await inspect(pool, "well")
+            assert not large.done()
+        assert (await large).format == "JPEG"
+        shared_bytes = 100 << 20
+        with pytest.raises(CannotBeDone, match=r"takes about 256 MiB, and all images together have 228 MiB") as caught:
+            await inspect(pool, "large")
+        assert caught.value.reason == "image_too_large_memory"
+
+
+async def test_a_decoder_that_always_wants_more_gets_no_more_than_there_is(tmp_path: Path) -> None:
+    async with decoder_pool(tmp_path, NoticeRecorder(), {}) as pool:
+        with pytest.raises(ImageKilledDecoder) as caught:
+            await inspect(pool, "insatiable")
+        assert caught.value.cause.reason == "protocol_broken"
+    assert len(jobs(tmp_path)) < 10
 
 
 @pytest.mark.parametrize("lie", sorted(set(LIES) - {"long_message"}))

@@ -31,6 +31,7 @@ process = os.pidfd_open(os.getppid())
 status = os.open("/proc/self/status", os.O_RDONLY)
 open(scratch + "/own", "w").close()
 own = os.open(scratch + "/own", os.O_RDONLY)
+directory = os.dup(0)
 os.unlink(scratch + "/own")
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -97,7 +98,7 @@ attempts = {
     "lift a limit of the parent": lambda: __import__("resource").prlimit(os.getppid(), 7),
     "make a file in memory": lambda: os.close(os.memfd_create("x")),
     "look at a path": lambda: os.stat("/etc/passwd"),
-    "look at a path by a descriptor": lambda: os.stat("/etc/passwd", dir_fd=os.dup(0)),
+    "look at a path by a descriptor": lambda: os.stat("/etc/passwd", dir_fd=directory),
     "have the kernel signal another": lambda: fcntl.fcntl(given, fcntl.F_SETOWN, os.getppid()),
     "hold up the owner of a file": lambda: fcntl.lockf(given, fcntl.LOCK_SH),
     "run code that it has written": lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC).close(),

@@ -364,9 +364,13 @@ def test_reset_and_reload_report_what_they_did(service: RunningService) -> None:
     service.ready()
 
 
-def test_without_a_service_the_command_line_reports_that_none_answers(tmp_path: Path, service: RunningService) -> None:
+def test_settings_that_cannot_be_read_do_not_keep_an_operator_from_the_service(service: RunningService) -> None:
     done = service.autotag("--config", "/nowhere/autotag.toml", "status")
-    assert done.returncode == 2
+    assert done.returncode == 0
+    assert "No such file or directory" in done.stderr
+
+
+def test_without_a_service_the_command_line_reports_that_none_answers(tmp_path: Path) -> None:
     with running_service("amqp://127.0.0.1:1/", "nobody", tmp_path, HTTP__ENABLED="false") as elsewhere:
         elsewhere.process.kill()
         elsewhere.process.wait(timeout=10)

@@ -27,6 +27,7 @@ from worker.http.concurrency import ConcurrencyLimitMiddleware
 from worker.http.pages import read_form
 from worker.http.protocol import Deadlines
 from worker.http.server import HttpServer
+from worker.operations import logs
 from worker.operations.connections import ListeningSocket, Refusal
 from worker.settings import HttpSettings
 
@@ -295,3 +296,19 @@ async def test_a_port_that_is_taken_in_one_family_is_reported(monkeypatch: pytes
         settings = HttpSettings(port=taken.getsockname()[1], host="localhost")
         with pytest.raises(Misconfigured, match="Address already in use"):
             await HttpServer(settings, Site().app, deadlines=DEADLINES).start()
+
+
+async def test_requests_that_make_uvicorn_complain_do_not_fill_the_log(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure("debug", "json")
+    reader, writer = await site.connect()
+    for _ in range(50):
+        writer.write(b"GET /page HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+        await asyncio.wait_for(reader.readuntil(b"here"), 10)
+    writer.close()
+    for _ in range(50):
+        reader, writer = await site.connect(b"no HTTP\r\n\r\n")
+        assert b" 400 " in await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+    assert len(capsys.readouterr().err.splitlines()) <= 1  # connections that were closed, in one line

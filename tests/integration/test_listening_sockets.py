@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import socket
 from collections import Counter
 from pathlib import Path
@@ -90,6 +92,45 @@ async def test_a_control_connection_that_sends_no_line_is_closed(
     assert await asyncio.wait_for(reader.read(), 5) == b""
     writer.close()
     await server.close()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        *(b"[]", b"null", b"7", b'"text"', b"{}", b'{"ok": true}', b'{"ok": false}', b'{"ok": NaN, "answer": 1}'),
+        *(b'{"ok": false, "error": ["\\u001b"]}', b"[" * 200_000, b"\xff\xfe", b"1" * 5000, b"x" * (2 << 20), b""),
+    ],
+    ids=lambda reply: repr(reply[:30]),
+)
+async def test_what_another_program_answers_on_the_control_socket_is_one_sentence(tmp_path: Path, reply: bytes) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(reply + b"\n")
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+
+    path = tmp_path / "control.sock"
+    server = await asyncio.start_unix_server(answer, path)
+    with pytest.raises(TryLater) as refused:
+        await send_command(path, "status")
+    assert refused.value.reason == "service_unreachable"
+    server.close()
+
+
+@pytest.mark.parametrize("line", [b"[" * 200_000, b"{}", b'{"command": {}}', b'{"command": ["status"]}', b"\xff", b"7"])
+async def test_whatever_comes_to_the_control_socket_is_answered(tmp_path: Path, line: bytes) -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    path = tmp_path / "control.sock"
+    server = ControlServer(path, {})
+    await server.start()
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(line + b"\n")
+    assert json.loads(await asyncio.wait_for(reader.readline(), 5))["ok"] is False
+    writer.close()
+    await server.close()
+    assert complaints == []
 
 
 async def test_a_control_socket_whose_path_is_too_long_is_reported_by_both_sides(tmp_path: Path) -> None:

@@ -11,6 +11,12 @@ import pytest
 
 from tests.support.models import built, picture, score_elsewhere
 from worker.models.manifest import ModelPackage
+from worker.providers.base import Suggestion
+from worker.settings import InstanceSettings
+from worker.tagging.confidences import LEAST_SCORE, Meanings
+from worker.tagging.merge import choose, tags_of
+from worker.tagging.tagger import thresholds
+from worker.vocabulary import ancestors
 
 LEAST_RIGHT = 87
 
@@ -51,3 +57,27 @@ def test_a_confidence_means_what_it_says(labelled: Photographs, tmp_path: Path) 
     found = score_elsewhere(built("efficientnet-lite2"), labelled.pictures, tmp_path)["scores"]
     right = float((found.argmax(axis=1) == labelled.classes).mean())
     assert float(found.max(axis=1).mean()) == pytest.approx(right, abs=0.1)
+
+
+def test_with_the_defaults_nearly_every_photograph_has_true_tags_and_few_that_are_not(
+    labelled: Photographs, tmp_path: Path
+) -> None:
+    package = built("efficientnet-lite2")
+    rows = score_elsewhere(package, labelled.pictures, tmp_path)["scores"]
+    meanings, settings = Meanings(package.described_labels, package.manifest), InstanceSettings()
+    labels = [f"wn:{str(label.wordnet_id)[1:]}-n" for label in package.described_labels]
+    numbers, true, with_a_true_one = [], 0, 0
+    for row, answer in zip(rows, labelled.classes, strict=True):
+        scores = [(int(place), float(row[place])) for place in np.flatnonzero(row >= LEAST_SCORE)]
+        found = meanings.confidences(scores, settings.tensorflow.threshold)
+        suggestions = [Suggestion(each.name, each.value, each.concept, each.kind, each.specific) for each in found]
+        limits = {"tensorflow": thresholds(settings, "tensorflow")}
+        tags = tags_of(choose({"tensorflow": suggestions}, thresholds=limits, rules=settings.labels))
+        right = {labels[answer], *ancestors(labels[answer])}
+        numbers.append(len(tags))
+        true += sum(tag.concept in right for tag in tags)
+        with_a_true_one += any(tag.concept in right for tag in tags)
+    assert with_a_true_one >= 93
+    assert true / sum(numbers) >= 0.95
+    assert 2 <= float(np.mean(numbers)) <= 3
+    assert numbers.count(0) <= 4

@@ -9,12 +9,14 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
 from tests.support.models import built
 from worker.errors import Misconfigured
 from worker.models.build import ensure_model
-from worker.models.catalogue import BUILT_IN, find_package, known_models
+from worker.models.catalogue import BUILT_IN, PACKAGED, find_package, known_models
 from worker.models.staging import ModelProgress, intact_package
 
 NAME = "efficientnet-lite0-float"  # the quickest to build
@@ -32,7 +34,7 @@ def test_a_build_reports_its_steps_and_is_found_afterwards(tmp_path: Path) -> No
     package.verify()
     assert {progress.step for progress in steps} >= {"reading the weights", "building the graph"}
     assert find_package(NAME, tmp_path) == package
-    assert [known.name for known in known_models(tmp_path) if known.present] == [NAME]
+    assert {known.name for known in known_models(tmp_path) if known.present} == {NAME, *PACKAGED}
 
     steps.clear()
     assert ensure_model(NAME, tmp_path, steps.append) == package
@@ -44,6 +46,17 @@ def test_the_quantised_model_says_how_it_was_checked() -> None:
     assert manifest.output.temperature == 0.68
     assert manifest.input.dtype == "uint8"
     assert float(manifest.checked["same_first_label_as_float"]) >= 0.85
+
+
+def test_the_manifest_names_the_logits_and_the_features_they_are_computed_from() -> None:
+    package = built("efficientnet-lite2")
+    interpreter = Interpreter(model_path=str(package.model_path), num_threads=1)
+    interpreter.allocate_tensors()
+    tensors = {tensor["name"]: tensor for tensor in interpreter.get_output_details()}
+    output = package.manifest.output
+    logits, features = tensors[str(output.name)], tensors[str(output.features)]
+    assert (list(logits["shape"]), list(features["shape"])) == ([1, 1000], [1, 1280])
+    assert logits["dtype"] is features["dtype"] is np.float32
 
 
 def test_two_at_once_build_once(tmp_path: Path) -> None:
@@ -100,6 +113,17 @@ def test_a_killed_builder_is_reported(builder_that: Callable[[str], None], tmp_p
 def test_the_last_output_of_a_failed_builder_is_reported(builder_that: Callable[[str], None], tmp_path: Path) -> None:
     builder_that("raise SystemExit('no such operation')")
     with pytest.raises(Misconfigured, match=r"ended with status 1.*no such operation"):
+        ensure_model(NAME, tmp_path)
+
+
+def test_the_builder_is_given_no_password_or_key(
+    builder_that: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOTAG_AMQP__URL", "amqp://autotag:secret@host/")
+    monkeypatch.setenv("autotag_http__token", "a secret token")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    builder_that("import os; raise SystemExit([x for x in os.environ if x[:5].lower() in ('autot', 'https')])")
+    with pytest.raises(Misconfigured, match=r"ended with status 1.*\['HTTPS_PROXY'\]"):
         ensure_model(NAME, tmp_path)
 
 

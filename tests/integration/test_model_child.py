@@ -34,7 +34,7 @@ def package() -> ModelPackage:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def model(package: ModelPackage) -> AsyncIterator[ModelPool]:
-    async with ModelPool(ModelOptions(package=package.directory, threads=1)) as pool:
+    async with ModelPool(ModelOptions(packages=(package.directory,), threads=1)) as pool:
         await pool.wait_ready()
         yield pool
 
@@ -59,7 +59,7 @@ async def first_label(
     package: ModelPackage, decoders: DecoderPool, model: ModelPool, photograph: Path
 ) -> tuple[str, float]:
     with open_photograph(photograph) as content:
-        decoded = await decoders.decode(content, package.manifest.recipe(), photograph.name)
+        decoded = await decoders.decode(content, (package.manifest.recipe(),), photograph.name)
     assert decoded.pixels_fd is not None
     try:
         scores = await model.score(decoded.pixels_fd, 0.1, photograph.name)
@@ -83,7 +83,7 @@ async def test_the_child_reports_what_it_runs(package: ModelPackage, model: Mode
     [child] = model.states()
     assert child.hello["identity"] == package.identity
     assert child.hello["labels"] == 1000
-    assert child.hello["size"] == package.manifest.input.size
+    assert child.hello["sizes"] == [package.manifest.input.size]
     assert child.resident_bytes > 20 << 20
 
 
@@ -134,7 +134,7 @@ def another_child(pool: ModelPool, pid: int) -> bool:
 
 async def test_a_kill_under_load_loses_nothing(package: ModelPackage) -> None:
     recorder = NoticeRecorder()
-    async with ModelPool(ModelOptions(package=package.directory, threads=1), observe=recorder) as pool:
+    async with ModelPool(ModelOptions(packages=(package.directory,), threads=1), observe=recorder) as pool:
         await pool.wait_ready()
         contents = [noise(package, seed) for seed in range(60)]
         answers = asyncio.gather(*(pool.score(each.fd, 0.0, "noise") for each in contents))
@@ -152,7 +152,7 @@ async def test_a_kill_under_load_loses_nothing(package: ModelPackage) -> None:
 
 async def test_it_stops_cleanly_when_asked(package: ModelPackage) -> None:
     recorder = NoticeRecorder()
-    pool = ModelPool(ModelOptions(package=package.directory, threads=1), observe=recorder)
+    pool = ModelPool(ModelOptions(packages=(package.directory,), threads=1), observe=recorder)
     await pool.start()
     await pool.wait_ready()
     pid = pool.states()[0].pid
@@ -167,7 +167,7 @@ async def test_a_damaged_model_disables_at_once_and_names_the_file(package: Mode
     model_file = copy / package.manifest.model.file
     model_file.write_bytes(model_file.read_bytes()[:-1] + b"\0")
     recorder = NoticeRecorder()
-    async with ModelPool(ModelOptions(package=copy), observe=recorder) as pool:
+    async with ModelPool(ModelOptions(packages=(copy,)), observe=recorder) as pool:
         with pytest.raises(Unavailable, match=package.manifest.model.file):
             await pool.wait_ready()
         assert pool.disabled_reason is not None
@@ -176,6 +176,6 @@ async def test_a_damaged_model_disables_at_once_and_names_the_file(package: Mode
 
 
 async def test_a_missing_model_disables_at_once(tmp_path: Path) -> None:
-    async with ModelPool(ModelOptions(package=tmp_path / "nothing")) as pool:
+    async with ModelPool(ModelOptions(packages=(tmp_path / "nothing",))) as pool:
         with pytest.raises(Unavailable, match="nothing"):
             await pool.wait_ready()

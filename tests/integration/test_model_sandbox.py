@@ -108,7 +108,7 @@ if how == "without Landlock":
     landlock.version = lambda: 0
 if how == "without seccomp":
     seccomp.library = lambda: None
-level = "none" if how == "none" else sandbox.enter_for_model(package).value
+level = "none" if how == "none" else sandbox.enter_for_model([package]).value
 found = {"level": level}
 for what, attempt in attempts.items():
     try:
@@ -224,13 +224,13 @@ async def test_a_model_that_copies_a_file_can_do_so_only_without_the_sandbox(
     package = prying_package(tmp_path / "package", runtime, read, copy)
 
     recorder = NoticeRecorder()
-    async with ModelPool(ModelOptions(package=package.directory), observe=recorder) as pool:
+    async with ModelPool(ModelOptions(packages=(package.directory,)), observe=recorder) as pool:
         with pytest.raises(Unavailable, match="model small does what a model must not"):
             await pool.wait_ready()
     assert not copy.exists()
     assert [crash.cause.reason for crash in recorder.crashes()] == ["model_forbidden"]
 
-    async with ModelPool(ModelOptions(package=package.directory, sandbox="off")) as pool:
+    async with ModelPool(ModelOptions(packages=(package.directory,), sandbox="off")) as pool:
         await pool.wait_ready()
     assert copy.read_bytes() == read.read_bytes() != b"", "otherwise its denial would prove nothing"
 
@@ -241,7 +241,7 @@ async def test_a_model_that_writes_into_its_own_package_is_stopped(tmp_path: Pat
     needs_landlock()
     directory = tmp_path / "package"
     package = prying_package(directory, runtime, directory / "labels.txt", directory / "copy")
-    async with ModelPool(ModelOptions(package=directory)) as pool:
+    async with ModelPool(ModelOptions(packages=(directory,))) as pool:
         with pytest.raises(Unavailable, match="model small does what a model must not"):
             await pool.wait_ready()
     assert not (package.directory / "copy").exists()
@@ -255,7 +255,7 @@ def status_of(pid: int | None) -> dict[str, str]:
 @pytest.mark.timeout(300)
 async def test_the_built_in_model_works_in_the_strictest_sandbox(tmp_path: Path) -> None:
     package = built("efficientnet-lite0")
-    options = ModelOptions(package=package.directory, threads=2, sandbox="best")
+    options = ModelOptions(packages=(package.directory,), threads=2, sandbox="best")
     async with ModelPool(options) as pool:
         await pool.wait_ready()
         [child] = pool.states()
@@ -289,7 +289,7 @@ from worker.supervision.model_pool import ModelOptions, ModelPool
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 async def main():
-    async with ModelPool(ModelOptions(package=Path(sys.argv[1]), threads=1)) as pool:
+    async with ModelPool(ModelOptions(packages=(Path(sys.argv[1]),), threads=1)) as pool:
         await pool.wait_ready()
         pid = pool.states()[0].pid
         os.kill(pid, signal.SIGSTOP)
@@ -303,22 +303,22 @@ asyncio.run(main())
 async def test_a_package_may_be_named_through_a_link(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(built("efficientnet-lite0").directory)
-    async with ModelPool(ModelOptions(package=link, threads=1)) as pool:
+    async with ModelPool(ModelOptions(packages=(link,), threads=1)) as pool:
         await pool.wait_ready()
 
 
 def test_what_is_asked_for_strictly_and_not_reached_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sandbox, "enter_for_model", lambda _package: sandbox.Level.LANDLOCK)
-    assert model.enter_sandbox(tmp_path, "best") == sandbox.Level.LANDLOCK
+    assert model.enter_sandbox([tmp_path], "best") == sandbox.Level.LANDLOCK
     with pytest.raises(
         Misconfigured, match=r"only level 'landlock' here, and tensorflow\.sandbox is 'strict'"
     ) as caught:
-        model.enter_sandbox(tmp_path, "strict")
+        model.enter_sandbox([tmp_path], "strict")
     assert caught.value.reason == "sandbox_too_weak"
 
 
 async def test_without_a_sandbox_the_level_is_none() -> None:
     package = built("efficientnet-lite0").directory
-    async with ModelPool(ModelOptions(package=package, threads=1, sandbox="off")) as pool:
+    async with ModelPool(ModelOptions(packages=(package,), threads=1, sandbox="off")) as pool:
         await pool.wait_ready()
         assert pool.states()[0].hello["sandbox"] == "none"

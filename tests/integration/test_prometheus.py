@@ -95,6 +95,7 @@ def service(
                 CLOUD__ALLOW_PRIVATE_ENDPOINTS="true",
                 CLOUD__ALLOW_PLAIN_HTTP_ENDPOINTS="true",
                 TENSORFLOW__MAXIMUM_NUMBER_OF_RELAUNCHES="0",
+                CANARY__ENABLED="true",
             )
         )
         service.ready()

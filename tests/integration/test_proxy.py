@@ -73,7 +73,7 @@ def through(proxy: ForwardProxy | str | None, **settings: Any) -> SourcesSetting
     named = f"http://us%20er:p%40ss%20word@127.0.0.1:{proxy.port}" if isinstance(proxy, ForwardProxy) else proxy
     return SourcesSettings.model_validate(
         {
-            "url_allowed_hosts": [HOST, "127.0.0.1", "169.254.169.254"],
+            "url_allowed_hosts": [f"{HOST}:*", "127.0.0.1:*", "169.254.169.254"],
             "url_allow_private_addresses": True,
             "proxy": named,
             "retries": 0,

@@ -47,9 +47,9 @@ def test_each_photograph_is_tagged_with_what_it_shows(dms: Dms, photographs: dic
         assert message.routing_key == f"default.{message.data['status']}"
         assert message.properties.message_id == json.loads(message.body)["id"]
         names[name] = {tag["name"] for tag in message.data["tags"]}
-    assert names["chelsea"] & {"tabby", "tiger cat", "Egyptian cat", "Persian cat"}
+    assert names["chelsea"] == {"cat", "animal"}, "it is no Egyptian cat"
     assert "espresso" in names["coffee"]
-    assert names["motorcycle_left"] & {"moped", "motor scooter"}
+    assert "motorcycle" in names["motorcycle_left"]
 
 
 def test_a_redelivered_event_gives_the_same_result_under_the_same_id(dms: Dms, photographs: dict[str, Path]) -> None:
@@ -95,7 +95,7 @@ def test_the_body_of_the_message_may_be_the_image_itself(dms: Dms, photographs: 
     (message,) = dms.results(1)
 
     assert message.data["asset_id"] == "espresso.jpg"
-    assert message.data["tags"][0]["name"] == "espresso"
+    assert "espresso" in {tag["name"] for tag in message.data["tags"]}
 
 
 def test_the_parent_stays_small_and_loads_neither_tensorflow_nor_numpy_nor_pillow(

@@ -154,7 +154,10 @@ def test_while_google_is_down_the_other_tags_go_out_at_once_and_googles_follow(
     seen_before, images_before = len(it.dms.seen), model_images(it)
     # When images are published
     started_s = time.monotonic()
-    events = [it.dms.publish({"path": str(photographs[name])}, instance="down") for name in ("chelsea", "coffee")]
+    events = [
+        it.dms.publish({"path": str(photographs[name])}, instance="down", context={"of": name})
+        for name in ("chelsea", "coffee")
+    ]
     first = it.dms.results_of(events)
     took_s = time.monotonic() - started_s
     # Then the tags of the other two are published at once, in an incomplete result
@@ -178,6 +181,7 @@ def test_while_google_is_down_the_other_tags_go_out_at_once_and_googles_follow(
         for other in ("tensorflow", "microsoft_vision"):
             assert reports(after.data)[other] == reports(before.data)[other]
         assert before.properties.message_id != after.properties.message_id
+        assert before.data["context"] == after.data["context"] == {"of": ("chelsea", "coffee")[events.index(event)]}
     assert model_images(it) - images_before == 2
     assert len(clouds.microsofts["down"].calls) == 2
     # And the DMS received two results for each, no more, and every queue is empty
@@ -248,7 +252,7 @@ def test_labels_that_come_with_an_error_are_kept_and_the_result_notes_it(it: Ten
     (data,) = it.one_result(it.dms.publish(inline(image), instance="partial"))
 
     (report,) = data["providers"]
-    assert (report["status"], [tag["name"] for tag in data["tags"]]) == ("ok", ["Freight car"])
+    assert (report["status"], [tag["name"] for tag in data["tags"]]) == ("ok", ["goods wagon"])
     assert "only a part of its labels: Some labels could not be made." in report["message"]
 
 
@@ -263,7 +267,7 @@ def test_unusable_labels_are_left_out_and_the_result_notes_it(it: Tenancy, cloud
 
     (data,) = it.one_result(it.dms.publish(inline(picture(8)), instance="partial"))
 
-    assert [tag["name"] for tag in data["tags"]] == ["Freight car"]
+    assert [tag["name"] for tag in data["tags"]] == ["goods wagon"]
     assert "sent 4 tags that can't be used" in data["providers"][0]["message"]
 
 

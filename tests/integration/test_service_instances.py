@@ -132,7 +132,7 @@ def test_among_200_mixed_events_each_call_has_its_own_instances_key_and_each_res
             assert cloud <= {
                 ("microsoft_vision", name),
                 ("microsoft_vision", "train"),
-                ("google_cloud_vision", "Freight car"),
+                ("google_cloud_vision", "goods wagon"),
             }
             assert ("microsoft_vision", name) in cloud
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support.children import NoticeRecorder, jobs, launches, model_pool, score
 from tests.support.polling import eventually, until
@@ -74,7 +75,7 @@ async def test_a_child_that_fails_to_start_is_a_crash_and_is_relaunched(
 
 async def test_a_command_that_cannot_be_run_is_a_crash(tmp_path: Path) -> None:
     recorder = NoticeRecorder()
-    options = ModelOptions(package=tmp_path, rule=RelaunchRule(1, 60))
+    options = ModelOptions(packages=(tmp_path,), rule=RelaunchRule(1, 60))
     async with ModelPool(options, observe=recorder, spec=ChildSpec(("/nonexistent/python",))) as pool:
         with pytest.raises(Unavailable, match="crashed more than 1 times"):
             await pool.wait_ready()
@@ -192,14 +193,13 @@ async def test_a_child_that_prints_without_end_is_drained_and_killed_at_its_dead
 @pytest.mark.parametrize(
     ("fault", "evidence"), [("exit_3", "about to exit with 3"), ("really_segv", "Segmentation fault")]
 )
-async def test_the_last_lines_of_a_crashed_child_are_logged(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], fault: str, evidence: str
-) -> None:
-    async with model_pool(tmp_path, NoticeRecorder(), {"rule": RelaunchRule(0, 60)}) as pool:
-        with pytest.raises(Unavailable, match="crashed more than 0 times"):
-            await score(pool, fault)
-    last = next(line for line in capfd.readouterr().out.splitlines() if "last lines" in line)
-    assert evidence in last
+async def test_the_last_lines_of_a_crashed_child_are_logged(tmp_path: Path, fault: str, evidence: str) -> None:
+    with capture_logs() as lines:
+        async with model_pool(tmp_path, NoticeRecorder(), {"rule": RelaunchRule(0, 60)}) as pool:
+            with pytest.raises(Unavailable, match="crashed more than 0 times"):
+                await score(pool, fault)
+    [last] = [line for line in lines if line["event"] == "last lines of the crashed child"]
+    assert evidence in "\n".join(last["lines"])
 
 
 async def test_children_do_not_inherit_the_parents_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ class NoticeRecorder:
 def model_pool(journal: Path, recorder: NoticeRecorder, options: dict[str, Any], **settings: Any) -> ModelPool:
     """A model pool of scripted children."""
     return ModelPool(
-        ModelOptions(package=journal, **options), observe=recorder, spec=scripted_spec(journal, **settings)
+        ModelOptions(packages=(journal,), **options), observe=recorder, spec=scripted_spec(journal, **settings)
     )
 
 

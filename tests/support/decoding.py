@@ -21,7 +21,7 @@ async def decode(
 ) -> tuple[Decoded, Image.Image]:
     """The answer, whose pixels are closed, and the picture."""
     with Content.from_bytes(data, origin) as content:
-        decoded = await pool.decode(content, recipe, "asset-1")
+        decoded = await pool.decode(content, (recipe,), "asset-1")
     assert decoded.pixels_fd is not None
     pixels = os.pread(decoded.pixels_fd, 10 * recipe.size**2, 0)
     os.close(decoded.pixels_fd)
@@ -52,7 +52,7 @@ async def survives_damage(
                 spot = zlib.crc32(f"{name}{seed}{place}".encode())
                 damaged[spot % min(len(damaged), within)] = spot >> 24
             with Content.from_bytes(bytes(damaged), "body") as content:
-                [answer] = await asyncio.gather(pool.decode(content, recipe, "asset-1"), return_exceptions=True)
+                [answer] = await asyncio.gather(pool.decode(content, (recipe,), "asset-1"), return_exceptions=True)
             if isinstance(answer, Decoded):
                 os.close(answer.pixels_fd or -1)
             else:

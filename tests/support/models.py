@@ -33,7 +33,7 @@ def built(name: str) -> ModelPackage:
 def picture(path: Path, recipe: PixelRecipe) -> npt.NDArray[np.uint8]:
     """The pixels that a decoder child renders from a file."""
     with Image.open(path) as image:
-        return np.frombuffer(pixels(of_pillow(image), recipe), np.uint8).reshape(recipe.size, recipe.size, 3)
+        return np.frombuffer(pixels(of_pillow(image), [recipe]), np.uint8).reshape(recipe.size, recipe.size, 3)
 
 
 def score_elsewhere(package: ModelPackage, pictures: npt.NDArray[np.uint8], scratch: Path) -> dict[str, Any]:

@@ -20,9 +20,11 @@ from typing import Any
 
 from worker.children import loop
 from worker.errors import Misconfigured
+from worker.supervision import packets
 from worker.supervision.packets import Packet
 
 LABEL = 7
+LARGE_BYTES = 256 << 20
 
 
 def misbehave(how: str) -> None:
@@ -88,6 +90,8 @@ LIES: dict[str, tuple[str, dict[str, object]]] = {
     "long_reason": ("refused", {"reason": "image_" + "a" * 1000, "message": "x"}),
     "long_message": ("refused", {"reason": "image_corrupt", "message": "\x1b[2J\u202e" + "a" * 20_000}),
     "message_of_another_type": ("refused", {"reason": "image_corrupt", "message": ["x"]}),
+    "no_more": ("more", {"memory_bytes": 1, "slow": False}),
+    "more_of_another_type": ("more", {"memory_bytes": "1", "slow": True}),
     "unknown_kind": ("hello", {"sandbox": "seccomp"}),
 }
 """Answers of a decoder that an image has taken over, by the image's word; none is in the form that answers have."""
@@ -106,7 +110,7 @@ _FAULTS: dict[str, Callable[[], object]] = {
 }
 
 
-def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, object]]:
+def prepare(settings: Mapping[str, Any]) -> tuple[loop.Serve, Mapping[str, object]]:
     """Start, or fail to, as the settings demand."""
     journal = Path(settings["journal"])
     starts = settings.get("starts", ["well"])
@@ -119,21 +123,29 @@ def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, obj
         time.sleep(settings.get("job_s", 0.0))
         misbehave(settings.get("every_job", "well"))
         for word in words:
+            if word == "slow":
+                misbehave("hang" if packet["quick_s"] is None else "SIGPROF")
+            if word == "large" and packet["memory_bytes"] < LARGE_BYTES:
+                reply(packets.pack("more", {"memory_bytes": LARGE_BYTES, "slow": False}))
+                return
+            if word == "insatiable":
+                reply(packets.pack("more", {"memory_bytes": packet["memory_bytes"] + 1, "slow": False}))
+                return
             misbehave(word)
             if word in LIES:
-                reply(*LIES[word])
+                reply(packets.pack(*LIES[word]))
                 return
             if word == "wrong_shape":
-                reply("done", {"items": "none"})
+                reply(packets.pack("done", {"items": "none"}))
                 return
         if packet["kind"] == "score":
-            reply("done", {"items": [_item(word) for word in words]})
+            reply(packets.pack("done", {"items": [_item(word) for word in words]}))
         else:
             if packet["kind"] == "shrink" and "no_jpeg" not in words:
                 os.pwrite(fds[1], b"\xff\xd8\xff", 0)
-            reply("done", {"format": "JPEG", "width": 1, "height": 1, "sha256": "0" * 64})
+            reply(packets.pack("done", {"format": "JPEG", "width": 1, "height": 1, "sha256": "0" * 64}))
 
-    return handle, {"environment": dict(os.environ)}
+    return loop.serve_jobs(handle), {"environment": dict(os.environ)}
 
 
 def _launch_number(journal: Path) -> int:

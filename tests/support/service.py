@@ -266,7 +266,10 @@ def running_service(
         "AUTOTAG_LOG__FORMAT": "json",
         "AUTOTAG_DEFAULTS__TENSORFLOW__ENABLED": "true",
         "AUTOTAG_TENSORFLOW__MODEL": "efficientnet-lite0",
+        "AUTOTAG_CANARY__ENABLED": "false",  # tests count images, and say what the first one of a child is
     }
+    if "TENSORFLOW__MODELS" in settings:  # in place of the one
+        del environment["AUTOTAG_TENSORFLOW__MODEL"]
     environment |= {f"AUTOTAG_{name}": value for name, value in settings.items()}
     log = folder / "log.jsonl"
     with log.open("ab") as output:

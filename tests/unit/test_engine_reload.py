@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
+from tests.support.manifests import manifest
 from worker.engine import Engine
+from worker.models.labels import Label
 from worker.models.manifest import ModelPackage
+from worker.models.selection import LocalModels
 from worker.operations.metrics import Metrics
 from worker.settings import Settings
 from worker.supervision.pool import Pool
@@ -50,24 +53,11 @@ async def metrics() -> Metrics:
     return Metrics()
 
 
-class Package:
-    """What an engine asks of a model package."""
-
-    directory = Path("/nothing")
-    identity = "model@1"
-    labels = ("one",)
-
-    @property
-    def manifest(self) -> Package:
-        return self
-
-    name = "model"
-
-    def recipe(self) -> None: ...
-
-
-def package() -> ModelPackage:
-    return cast("ModelPackage", Package())
+def models(directory: Path = Path("/nothing")) -> LocalModels:
+    """What an engine asks of a model package; there are no files."""
+    package = ModelPackage(directory, manifest())
+    package.__dict__["described_labels"] = (Label("one"),)
+    return LocalModels((package,))
 
 
 def settings(**changed: Any) -> Settings:
@@ -76,7 +66,7 @@ def settings(**changed: Any) -> Settings:
 
 def beside(old: Engine, new: Settings, metrics: Metrics) -> Engine:
     """An engine for new settings, as `open_engine` makes it."""
-    return Engine(new, old.package_for(new) or package(), metrics, beside=old)
+    return Engine(new, old.models_for(new) or models(), metrics, beside=old)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +83,7 @@ def beside(old: Engine, new: Settings, metrics: Metrics) -> Engine:
 async def test_a_part_is_new_only_where_its_own_settings_have_changed(
     changed: dict[str, Any], new_parts: set[str], metrics: Metrics
 ) -> None:
-    old = Engine(settings(), package(), metrics)
+    old = Engine(settings(), models(), metrics)
     new = beside(old, settings(**changed), metrics)
     parts: dict[str, tuple[object, object]] = {
         "sources": (old.sources, new.sources),
@@ -108,7 +98,7 @@ async def test_a_part_is_new_only_where_its_own_settings_have_changed(
 async def test_only_new_parts_are_started_and_the_old_engine_ends_only_what_is_used_no_more(
     closed: Closed, metrics: Metrics
 ) -> None:
-    old = closed.watch(Engine(settings(), package(), metrics))
+    old = closed.watch(Engine(settings(), models(), metrics))
     new = closed.watch(beside(old, settings(decoder={"children": 3}), metrics))
     await new.start()
     assert closed.started == [new.decoders]
@@ -120,7 +110,7 @@ async def test_only_new_parts_are_started_and_the_old_engine_ends_only_what_is_u
 
 
 async def test_an_engine_that_does_not_take_over_ends_only_what_is_its_own(closed: Closed, metrics: Metrics) -> None:
-    old = closed.watch(Engine(settings(), package(), metrics))
+    old = closed.watch(Engine(settings(), models(), metrics))
     new = closed.watch(beside(old, settings(tensorflow={"batch_size": 4}), metrics))
     await new.close()
     assert closed.closed == [new.providers[0]]
@@ -129,7 +119,7 @@ async def test_an_engine_that_does_not_take_over_ends_only_what_is_its_own(close
 
 
 async def test_parts_are_handed_on_from_engine_to_engine_and_ended_once(closed: Closed, metrics: Metrics) -> None:
-    first = closed.watch(Engine(settings(), package(), metrics))
+    first = closed.watch(Engine(settings(), models(), metrics))
     second = closed.watch(beside(first, settings(cloud={"maximum_connections": 9}), metrics))
     second.take_over()
     third = closed.watch(
@@ -146,7 +136,7 @@ async def test_parts_are_handed_on_from_engine_to_engine_and_ended_once(closed: 
 async def test_the_model_that_goes_on_minds_the_decoders_that_are_at_work_now(
     metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = Engine(settings(), package(), metrics)
+    old = Engine(settings(), models(), metrics)
     old.take_over()
     new = beside(old, settings(decoder={"children": 3}), metrics)
     new.take_over()
@@ -162,7 +152,7 @@ async def test_one_part_that_fails_to_end_does_not_keep_the_others_from_it(
     async def fails() -> None:
         raise RuntimeError("a fault of the provider's")
 
-    engine = closed.watch(Engine(settings(), package(), metrics))
+    engine = closed.watch(Engine(settings(), models(), metrics))
     monkeypatch.setattr(engine.providers[-1], "close", fails)
     with pytest.raises(RuntimeError, match="a fault of the provider"):
         await engine.close()

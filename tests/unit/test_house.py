@@ -14,7 +14,9 @@ import worker
 
 PACKAGE = Path(worker.__file__).parent
 ROOT = PACKAGE.parent
-MOST_ENTRIES = 22
+MOST_ENTRIES = (
+    23  # 22, and the vocabulary: data that tagging, providers and the command line all read, so below none of them
+)
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:

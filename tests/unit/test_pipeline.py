@@ -19,6 +19,7 @@ from worker.amqp.broker import Broker
 from worker.amqp.delivery import ATTEMPT_HEADER, Delivery, Ending
 from worker.amqp.errors import Unpublishable, Unroutable
 from worker.amqp.in_hand import DEFERRALS_HEADER, InHand, lane_prefetch
+from worker.amqp.origin import ORIGIN_HEADER, UNKNOWN
 from worker.amqp.topology import Lane
 from worker.engine import Active, Engine
 from worker.errors import CannotBeDone, ResourceExhausted, TryLater, Unavailable
@@ -84,6 +85,10 @@ class FakeBroker:
         self.dead.append(reason)
 
 
+ORIGIN: dict[str, object] = {ORIGIN_HEADER: UNKNOWN.as_header("default")}
+"""What every event carries on; these have come from nowhere."""
+
+
 class FakeIntake:
     """Events are taken, or not."""
 
@@ -124,6 +129,7 @@ class FakeEngine:
             tag=outcome, who_waits=self._who_waits, not_asked=self._not_asked, without_image=without_image
         )
         self.decoders = SimpleNamespace(waiting=0)
+        self.shadow = None
         self.nobody_can_be_asked: TryLater | None = None
         self.opened = 0
         self.not_asked = 0
@@ -378,7 +384,7 @@ async def test_a_machine_that_stays_short_has_the_event_wait_uncounted(it: Reloa
     assert await it.handle(attempt=2) is Ending.RETRIED
     assert no_pause == [1, 2, 4, 8, 16]
     (retry,) = it.broker.retried
-    assert (retry["counted"], retry["headers"]) == (False, {})
+    assert (retry["counted"], retry["headers"]) == (False, ORIGIN)
     assert it.broker.dead == []
 
 
@@ -437,7 +443,7 @@ async def test_an_event_over_its_instances_share_is_put_off_uncounted_before_any
     # Then it returns after a while, as the same attempt; it was not tagged, which would have failed
     assert ending is Ending.RETRIED
     (how,) = it.broker.retried
-    assert (how["counted"], how["headers"]) == (False, {DEFERRALS_HEADER: 1})
+    assert (how["counted"], how["headers"]) == (False, ORIGIN | {DEFERRALS_HEADER: 1})
     assert 0 < cast("float", how["exactly_s"]) <= 60
     assert it.broker.published == []
     assert it.broker.dead == []
@@ -451,7 +457,7 @@ async def test_an_event_over_its_instances_share_of_the_fetches_is_put_off_in_th
     it.outcome = over_share
     assert await it.handle(attempt=1000) is Ending.RETRIED
     (how,) = it.broker.retried
-    assert (how["counted"], how["headers"]) == (False, {DEFERRALS_HEADER: 1})
+    assert (how["counted"], how["headers"]) == (False, ORIGIN | {DEFERRALS_HEADER: 1})
     assert it.broker.dead == []
 
 
@@ -470,7 +476,7 @@ async def test_when_an_image_cannot_be_fetched_the_providers_that_were_to_be_ask
 # ── what has been answered is never lost ─────────────────────────────────────────────────────────────────────────────
 
 SEEN = ImageFacts(format="JPEG", width=4, height=3, sha256=hashlib.sha256(b"an image").hexdigest())
-TAGS = Reply("tensorflow", "ok", (Suggestion("cat", 0.9), Suggestion("sofa", 0.5)), "model@1")
+TAGS = Reply("tensorflow", "ok", (Suggestion("cat", 0.9), Suggestion("sofa", 0.7)), "model@1")
 
 
 def answered_before(facts: ImageFacts = SEEN) -> dict[str, object]:

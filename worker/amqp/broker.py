@@ -26,7 +26,13 @@ from worker.amqp.mark import HeaderCheck, HeaderMark
 from worker.amqp.outbox import Message, Outbox, WayOut
 from worker.amqp.parameters import Address, addresses, connection_name
 from worker.amqp.publisher import message_properties
-from worker.amqp.republish import dead_letter_properties, probe_properties, retry_properties, without_image
+from worker.amqp.republish import (
+    dead_letter_properties,
+    part_properties,
+    probe_properties,
+    retry_properties,
+    without_image,
+)
 from worker.amqp.session import ConsumingSession, PublishingSession
 from worker.amqp.state import BrokerPause, BrokerPhase, BrokerState
 from worker.amqp.topology import Lane, Topology
@@ -240,6 +246,19 @@ class Broker:
             else:
                 return delay_s
         raise unroutable
+
+    async def return_part(
+        self, delivery: Delivery, message_id: str, body: bytes, headers: Mapping[str, object]
+    ) -> None:
+        """Publish one of several events of a delivery, so that it comes again through its lane, as soon as it can.
+
+        By way of a retry queue, as `retry_later`: a worker need not have the right to publish events. Returns when
+        RabbitMQ has confirmed it. Raises Unpublishable and Unroutable.
+        """
+        properties = part_properties(delivery, message_id, body, headers, self._mark)
+        properties.expiration = "1"
+        key = self._topology.retry_key(delivery.lane, min(self._topology.delays_s))
+        await self._outbox.publish(WayOut.RETRIES, Message(key, body, properties))
 
     async def dead_letter(
         self,

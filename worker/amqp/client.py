@@ -28,7 +28,9 @@ class EventClient:
 
     async def publish_event(self, body: bytes, event_id: str, lane: Lane) -> None:
         """Publish one structured CloudEvent; returns when RabbitMQ has confirmed it. Raises NotPublished."""
-        properties = message_properties(content_type=CLOUDEVENTS_JSON, headers={}, message_id=event_id, persistent=True)
+        properties = message_properties(
+            content_type=CLOUDEVENTS_JSON, headers={}, message_id=event_id, user=self._connection.broker.user
+        )
         await self._publisher.publish(self._topology.images_exchange, lane.value, body, properties)
 
     async def queued(self, lane: Lane) -> int:

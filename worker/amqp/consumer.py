@@ -17,6 +17,7 @@ from pika import exceptions as pika_errors
 from worker.amqp.connection import Channel
 from worker.amqp.delivery import Delivery
 from worker.amqp.mark import HeaderCheck
+from worker.amqp.origin import origin_on_arrival
 from worker.amqp.parameters import connection_name
 from worker.amqp.republish import is_probe
 from worker.amqp.topology import Lane
@@ -64,6 +65,7 @@ class Consumer:
         self._channel = channel
         self._check = check
         self._receiver = receiver
+        self._virtual_host = channel.connection.broker.virtual_host
         self._on_cancelled = on_cancelled
         self._tag: str | None = None
         """From the request to RabbitMQ on."""
@@ -227,7 +229,11 @@ class Consumer:
         if self._receiver.is_full:
             self._channel.raw.basic_nack(tag)
             return
-        delivery = Delivery(body, properties, self.lane, tag, bool(method.redelivered), time.monotonic(), self)
+        arrived_from = origin_on_arrival(properties, method.exchange, self._virtual_host)
+        received_at_s, redelivered = time.monotonic(), bool(method.redelivered)
+        delivery = Delivery(
+            body, properties, self.lane, tag, redelivered, received_at_s, self, arrived_from=arrived_from
+        )
         self._unsettled[tag] = delivery
         self._receiver.on_bytes(len(body))
         if self._receiver.is_paused:

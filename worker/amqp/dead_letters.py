@@ -21,6 +21,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from worker.amqp.connection import Channel, Connection, connected, set_result
 from worker.amqp.delivery import ATTEMPT_HEADER, attempt_of, text
 from worker.amqp.mark import HeaderMark, own_headers, without_own
+from worker.amqp.origin import ORIGIN_HEADER, Origin, carried_origin, origin_on_arrival
 from worker.amqp.publisher import Publisher
 from worker.amqp.republish import (
     ASSET_HEADER,
@@ -55,6 +56,9 @@ _INSTANCE: TypeAdapter[str] = TypeAdapter(InstanceName)
 _REASON: TypeAdapter[str] = TypeAdapter(Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")])
 _TIME: TypeAdapter[str] = TypeAdapter(Annotated[str, Field(pattern=r"^[0-9T:.+-]{1,40}$")])
 
+MINIMUM_START_CHARACTERS = 4
+"""Of a key that is given by its beginning: a shorter one, as of an empty variable, names a letter by accident."""
+
 _REQUEUE_CHECKS = 40
 _REQUEUE_CHECK_INTERVAL_S = 0.025
 
@@ -80,6 +84,8 @@ class DeadLetter:
     """What the event lacks here, since it was larger than RabbitMQ takes: size and SHA-256 of its whole body."""
     unmarked: bool
     """It has headers of ours without our mark: they are ignored, and what they say is only in `properties`."""
+    origin: Origin
+    """Where its event came from at its first delivery."""
     size_bytes: int
     properties: pika.BasicProperties = field(repr=False)
     body: bytes = field(repr=False)
@@ -134,6 +140,14 @@ class DeadLetters:
                 found.append(replace(letter, body=b""))
         return found
 
+    async def meant_by(self, start: str, on_progress: OnProgress | None = None) -> list[DeadLetter]:
+        """The letter with this key, or else one for each key that begins so, without bodies. Changes nothing."""
+        found: dict[str, DeadLetter] = {}
+        for letter in await self.browse(Selection(), on_progress):
+            if letter.key == start or (len(start) >= MINIMUM_START_CHARACTERS and letter.key.startswith(start)):
+                found.setdefault(letter.key, letter)
+        return [found[start]] if start in found else list(found.values())
+
     async def show(self, key: str) -> DeadLetter | None:
         """The letter with this key, with its body, or None. Changes nothing."""
         async with self._scan(Selection(key=key, limit=1), None) as scan:
@@ -152,8 +166,9 @@ class DeadLetters:
                 if letter.left_out is not None:
                     without_image.append(letter.key)
                     continue
-                exchange, properties = self._topology.images_exchange, replay_properties(letter.properties)
-                await publisher.publish(exchange, letter.lane.value, letter.body, properties)
+                origin = letter.origin.as_header(None)
+                properties = replay_properties(letter.properties, letter.body, origin=origin, mark=self._mark)
+                await publisher.publish(self._topology.images_exchange, letter.lane.value, letter.body, properties)
                 scan.remove()
                 replayed += 1
         return Replayed(replayed, tuple(without_image))
@@ -220,7 +235,8 @@ class _Scan:
                 self._delivery_tag = method.delivery_tag
                 self.remove()  # a worker's, or of `autotag check`: no letter
                 continue
-            letter = _read(method.routing_key, properties, body, self._mark)
+            arrived_from = origin_on_arrival(properties, method.exchange, self.connection.broker.virtual_host)
+            letter = _read(method.routing_key, properties, body, self._mark, arrived_from)
             if self._selection.matches(letter):
                 self._matched += 1
                 self._delivery_tag = method.delivery_tag
@@ -260,7 +276,9 @@ class _Scan:
         return message
 
 
-def _read(routing_key: str, properties: pika.BasicProperties, body: bytes, mark: HeaderMark) -> DeadLetter:
+def _read(
+    routing_key: str, properties: pika.BasicProperties, body: bytes, mark: HeaderMark, arrived_from: Origin
+) -> DeadLetter:
     found = properties.headers or {}
     unmarked = any(own_headers(properties)) and not mark.is_on(properties, body)
     headers = without_own(found) if unmarked else found
@@ -283,6 +301,8 @@ def _read(routing_key: str, properties: pika.BasicProperties, body: bytes, mark:
         attempt=attempt_of(headers.get(ATTEMPT_HEADER)),
         left_out=text(headers.get(LEFT_OUT_HEADER)),
         unmarked=unmarked,
+        # What RabbitMQ has set aside has its publisher's user still, but came through the exchange for dead letters.
+        origin=carried_origin(headers[ORIGIN_HEADER]) if ORIGIN_HEADER in headers else arrived_from,
         size_bytes=len(body),
         properties=properties,
         body=body,

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import pika
 
+from worker.amqp.origin import ORIGIN_HEADER, UNKNOWN, Origin, carried_origin
 from worker.amqp.topology import Lane
 
 ATTEMPT_HEADER = "x-autotag-attempt"
@@ -25,6 +26,10 @@ class Ending(StrEnum):
     RETRIED = "retried"
     DEAD_LETTERED = "dead_lettered"
     REQUEUED = "requeued"
+    SPLIT = "split"
+    """Several events in one message: each has a message of its own now."""
+    IGNORED = "ignored"
+    """A notification of what is no new image."""
 
 
 class Settler(Protocol):
@@ -57,6 +62,8 @@ class Delivery:
     received_at_s: float
     """Monotonic."""
     _settler: Settler = field(repr=False)
+    arrived_from: Origin = UNKNOWN
+    """By what RabbitMQ says of this delivery; after a retry that is ourselves."""
     _settled: bool = field(default=False, repr=False)
     _lost: bool = field(default=False, repr=False)
 
@@ -79,6 +86,12 @@ class Delivery:
     def attempt(self) -> int:
         """Which attempt at the event this is, from 1."""
         return attempt_of(self.headers.get(ATTEMPT_HEADER))
+
+    @property
+    def origin(self) -> Origin:
+        """Where the event came from when it was delivered for the first time."""
+        carried = self.headers.get(ORIGIN_HEADER)  # marked, else it would have been dropped
+        return self.arrived_from if carried is None else carried_origin(carried)
 
     @property
     def delivery_count(self) -> int:

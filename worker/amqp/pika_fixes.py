@@ -1,24 +1,31 @@
-"""pika's asyncio connection with three fixes, made by overriding private methods; tests check that they still apply.
+"""pika's asyncio connection with five fixes, made by overriding private methods; tests check that they still apply.
 
 Headers that pika cannot decode raise inside its read loop (a timestamp in milliseconds is beyond Python's last year),
 which closes the connection. RabbitMQ then redelivers the message and everything else in hand, until the delivery limit
 dead-letters all of them. Here the message arrives with those properties and headers that can be read (`salvage`), and
 with a header that holds the reason.
 
+pika reads further words of flags where the last bit of the first says that there are some; RabbitMQ does not. So a
+publisher could have a `user_id` read here that is not the one RabbitMQ has compared. Such properties are salvaged too.
+
 pika sends each frame by itself, and a message is three frames, each of which wakes RabbitMQ. Here everything written in
 one iteration of the event loop is sent together.
 
 pika reads whatever RabbitMQ sends, up to the prefetch, however large the messages are. Here reading can be paused.
+
+pika keeps the frames of a message until it joins them, so that a large one is there twice. Here it grows in one place.
 """
 
 from __future__ import annotations
 
+import io
 import struct
 from typing import Any
 
 import structlog
 from pika import frame, spec
 from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.channel import ContentFrameAssembler
 from pika.exceptions import InvalidFrameError
 
 from worker.amqp.salvage import salvage
@@ -32,6 +39,9 @@ _MAXIMUM_REASON_CHARACTERS = 300
 
 _FRAME = struct.Struct(">BHL")
 _CONTENT_HEADER = struct.Struct(">HHQ")
+
+_FLAGS_AT = _FRAME.size + _CONTENT_HEADER.size
+_MORE_FLAGS = 1
 
 _FLUSH_BYTES = 128 << 10
 """More than this is sent at once: what the socket does not take immediately would be copied once more."""
@@ -53,6 +63,29 @@ class UnreadableProperties(spec.BasicProperties):  # type: ignore[misc]  # pika 
         super().__init__(**found | {"headers": found.get("headers", {}) | self.note})
 
 
+class _Body(io.BytesIO):
+    """The body of a message so far, in the place of pika's list of frames."""
+
+    append = io.BytesIO.write
+
+
+class _MessageAssembler(ContentFrameAssembler):  # type: ignore[misc]  # pika ships no type information
+    """Assembles a message from its frames."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reset()
+
+    def _finish(self) -> tuple[Any, Any, bytes]:
+        content = (self._method_frame, self._header_frame, self._body_fragments.getvalue())  # the bytes, not a copy
+        self._reset()
+        return content
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._body_fragments = _Body()
+
+
 class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika ships no type information
     """An AsyncioConnection that survives any message, and writes once an iteration of the event loop."""
 
@@ -61,6 +94,11 @@ class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika ships no 
         self._unsent_bytes = 0
         self._reading_paused = False
         super().__init__(*args, **options)
+
+    def _create_channel(self, *args: Any, **options: Any) -> Any:
+        channel = super()._create_channel(*args, **options)
+        channel._content_assembler = _MessageAssembler()
+        return channel
 
     def _adapter_emit_data(self, data: bytes) -> None:
         if not self._unsent:
@@ -101,6 +139,8 @@ class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika ships no 
     def _read_frame(self) -> tuple[int, Any]:
         try:
             read: tuple[int, Any] = super()._read_frame()
+            if isinstance(read[1], frame.Header) and self._frame_buffer[_FLAGS_AT + 1] & _MORE_FLAGS:
+                raise ValueError("further words of flags")  # noqa: TRY301 - one way for all that is not as it should be
         except Exception as error:
             # No header of any publisher may close the connection, so every error is caught. A frame of any other kind
             # is a broken stream, and its error is raised.
@@ -109,6 +149,6 @@ class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika ships no 
                 raise
             _log.warning("properties of a message cannot be read and are left out", error=str(error))
             _, _, body_bytes = _CONTENT_HEADER.unpack_from(self._frame_buffer, _FRAME.size)
-            encoded = bytes(self._frame_buffer[_FRAME.size + _CONTENT_HEADER.size : _FRAME.size + size_bytes])
+            encoded = bytes(self._frame_buffer[_FLAGS_AT : _FRAME.size + size_bytes])
             return _FRAME.size + size_bytes + 1, frame.Header(channel, body_bytes, UnreadableProperties(error, encoded))
         return read

@@ -257,14 +257,20 @@ class Publisher:
 
 
 def message_properties(
-    *, content_type: str | None, headers: Mapping[str, object], message_id: str, persistent: bool = True
+    *,
+    content_type: str | None,
+    headers: Mapping[str, object],
+    message_id: str,
+    persistent: bool = True,
+    user: str | None = None,
 ) -> pika.BasicProperties:
-    """AMQP properties of a message that we publish."""
+    """AMQP properties of a message that we publish. `user`: to be vouched for by RabbitMQ as its publisher."""
     return pika.BasicProperties(
         content_type=content_type,
         headers=dict(headers) or None,
         message_id=message_id,
         delivery_mode=2 if persistent else 1,
+        user_id=user,
     )
 
 

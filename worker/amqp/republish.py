@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 
 import pika
 
 from worker.amqp.delivery import ATTEMPT_HEADER, Delivery
 from worker.amqp.mark import HeaderMark, without_own
+from worker.amqp.origin import ORIGIN_HEADER
+from worker.operations.clock import written
 
 REASON_HEADER = "x-autotag-reason"
 MESSAGE_HEADER = "x-autotag-message"
@@ -59,6 +61,16 @@ def retry_properties(
     return made
 
 
+def part_properties(
+    delivery: Delivery, message_id: str, body: bytes, headers: Mapping[str, object], mark: HeaderMark
+) -> pika.BasicProperties:
+    """Properties of a message with one of the events of a delivery. `headers` are added to its own."""
+    made = _carried_over(delivery.properties, headers)
+    made.message_id = message_id
+    mark.put_on(made, body)
+    return made
+
+
 def dead_letter_properties(
     delivery: Delivery,
     reason: str,
@@ -81,16 +93,15 @@ def dead_letter_properties(
     failure = {
         REASON_HEADER: reason,
         MESSAGE_HEADER: message[:MAXIMUM_MESSAGE_CHARACTERS],
-        FAILED_AT_HEADER: now.astimezone(UTC).isoformat(timespec="seconds"),
+        FAILED_AT_HEADER: written(now),
         ATTEMPT_HEADER: delivery.attempt,
         LANE_HEADER: delivery.lane.value,
     }
     subject = {ASSET_HEADER: asset, INSTANCE_HEADER: instance, LEFT_OUT_HEADER: left_out}
     known = {name: value for name, value in subject.items() if value is not None}
-    if without_publishers:
-        made = _ours_alone(delivery.properties, failure | known)
-    else:
-        made = _carried_over(delivery.properties, failure | known | dict(headers))
+    added = failure | known | dict(headers)
+    make = _ours_alone if without_publishers else _carried_over
+    made = make(delivery.properties, added)
     mark.put_on(made, delivery.body if body is None else body)
     return made
 
@@ -129,10 +140,16 @@ def is_probe(properties: pika.BasicProperties, body: bytes) -> bool:
     return not body and PROBE_HEADER in (properties.headers or {})
 
 
-def replay_properties(properties: pika.BasicProperties) -> pika.BasicProperties:
-    """Properties of a dead letter's event that is published again as if for the first time."""
+def replay_properties(
+    properties: pika.BasicProperties, body: bytes, *, origin: str, mark: HeaderMark
+) -> pika.BasicProperties:
+    """Properties of a dead letter's event that is published again as if for the first time.
+
+    Only its `origin` is what it was: the one who replays it is not its publisher.
+    """
     made = _carried_over(properties, {})
-    made.headers = without_own(made.headers)
+    made.headers = without_own(made.headers) | {ORIGIN_HEADER: origin}
+    mark.put_on(made, body)
     return made
 
 

@@ -47,9 +47,8 @@ def salvage(encoded: bytes) -> dict[str, Any]:
     """The properties in a content header that can be decoded, by name. Raises nothing."""
     found: dict[str, Any] = {}
     try:
+        # RabbitMQ takes no further words of flags, whatever the last bit of the first one says: no property needs them.
         at, flags = 2, struct.unpack_from(">H", encoded)[0]
-        while struct.unpack_from(">H", encoded, at - 2)[0] & 1:  # further words of flags, none of which is in use
-            at += 2
         for bit, (name, kind) in enumerate(_PROPERTIES):
             if not flags & (1 << (15 - bit)):
                 continue

@@ -1,7 +1,8 @@
 """Keeps one connection up: opens a session, has it reconcile what is open with what is wanted, sleeps until a change.
 
 A closed channel, a deleted queue and a pause are differences that the session's `reconcile` removes; after a lost
-connection another is made, after a jittered pause that grows, to the next of the addresses in `amqp.url`.
+connection another is made, after a jittered pause that grows, to the next of the addresses in `amqp.url`. What
+of that is logged is decided in `outage`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
@@ -18,14 +20,13 @@ import structlog
 
 from worker.amqp.connection import Connection
 from worker.amqp.errors import BrokerUnreachable
+from worker.amqp.outage import STABLE_AFTER_S, OutageLog
 from worker.amqp.parameters import Address
-from worker.errors import AutotagError, Misconfigured
+from worker.errors import AutotagError
 
 _log = structlog.get_logger(__name__)
 
 _FIRST_PAUSE_S = 0.5
-_STABLE_AFTER_S = 10.0
-"""A connection that lasted longer than this was a good one: the pause after its loss is a short one again."""
 
 
 class UpkeepPhase(StrEnum):
@@ -74,6 +75,7 @@ class Upkeep(Generic[S]):
         self.session: S | None = None
         """The session, once it has been reconciled for the first time."""
         self._role = role
+        self._outages = OutageLog(role)
         self._open_session = open_session
         self._addresses = addresses
         self._next_address = 0
@@ -81,6 +83,7 @@ class Upkeep(Generic[S]):
         self._on_change = on_change
         self._wake = asyncio.Event()
         self._connected_at_s = math.inf
+        self._lasting: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -114,19 +117,13 @@ class Upkeep(Generic[S]):
             except Exception as error:  # noqa: BLE001 - a bug of ours must not leave a worker that does nothing
                 _log.exception("unexpected error on the connection to RabbitMQ", connection=self._role)
                 reason = BrokerUnreachable(f"unexpected {type(error).__name__}: {error}", reason="internal_error")
-            failures = 1 if time.monotonic() - self._connected_at_s > _STABLE_AFTER_S else min(failures + 1, 16)
+            # After a good connection the pause is a short one again
+            failures = 1 if time.monotonic() - self._connected_at_s > STABLE_AFTER_S else min(failures + 1, 16)
             longest_s = min(self._reconnect_max_s, _FIRST_PAUSE_S * 2**failures)
             pause_s = random.uniform(0, longest_s)  # noqa: S311 - full jitter keeps workers apart, it guards no secret
             self.error = reason
             self._set_phase(UpkeepPhase.WAITING)
-            log = _log.error if isinstance(reason, Misconfigured) else _log.warning
-            log(
-                "no connection to RabbitMQ",
-                connection=self._role,
-                reason=reason.reason,
-                error=str(reason),
-                next_try_in_s=round(pause_s, 1),
-            )
+            self._outages.failed(reason, time.monotonic(), datetime.now(UTC), next_try_in_s=pause_s)
             await asyncio.sleep(pause_s)
 
     async def _connect_and_serve(self) -> None:
@@ -138,6 +135,8 @@ class Upkeep(Generic[S]):
         try:
             await self._serve(session)
         finally:
+            if self._lasting is not None:
+                self._lasting.cancel()
             self.session = None
             await session.close()
 
@@ -152,11 +151,17 @@ class Upkeep(Generic[S]):
                 self.session = session
                 self._connected_at_s = time.monotonic()
                 self.error = None
-                _log.info("connected to RabbitMQ", connection=self._role, broker=str(session.connection.broker))
+                self._log_connected(session.connection.broker)
                 self._set_phase(UpkeepPhase.CONNECTED)
             else:
                 self._on_change()
             await self._wake.wait()
+
+    def _log_connected(self, broker: Address) -> None:
+        self._outages.connected(broker, time.monotonic())
+        self._lasting = asyncio.get_running_loop().call_later(
+            STABLE_AFTER_S, lambda: self._outages.lasted(broker, time.monotonic())
+        )
 
     def _on_connection_change(self) -> None:
         self._on_change()

@@ -23,22 +23,25 @@ from worker.supervision.packets import Packet
 
 _PR_SET_PDEATHSIG = 1
 
-SendReply = Callable[[str, Mapping[str, object]], None]
-"""Sends the answer to one job: its kind and fields. May be called from any thread; answers go out in job order."""
+SendReply = Callable[[bytes], None]
+"""Sends the packet that answers one job. May be called from any thread; answers go out in job order."""
 
 Handler = Callable[[Packet, Sequence[int], SendReply], None]
 """Handles a job: its packet, its descriptors, which are closed when it returns, and the function that answers it, now
 or later."""
 
-Prepare = Callable[[Mapping[str, Any]], tuple[Handler, Mapping[str, object]]]
-"""Sets the child up: from the parent's settings to the handler and the fields of `hello`. Raises `Misconfigured` when
-another start would fail in the same way."""
+Serve = Callable[[socket.socket], None]
+"""Answers what the parent sends, each packet once and in its order, until it says `stop` or closes its end."""
+
+Prepare = Callable[[Mapping[str, Any]], tuple[Serve, Mapping[str, object]]]
+"""Sets the child up: from the parent's settings to what serves it and the fields of `hello`. Raises `Misconfigured`
+when another start would fail in the same way."""
 
 
 def serve(prepare: Prepare) -> NoReturn:
     """Run a child to its end. The arguments are those of the command line."""
     socket_fd, parent_pid = int(sys.argv[1]), int(sys.argv[2])
-    _end_with(parent_pid)
+    end_with(parent_pid)
     for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     with socket.socket(fileno=socket_fd) as sock:
@@ -50,24 +53,33 @@ def serve(prepare: Prepare) -> NoReturn:
 
 def _run(sock: socket.socket, prepare: Prepare, settings: Packet) -> None:
     try:
-        handle, hello = prepare(settings)
+        serve_parent, hello = prepare(settings)
     except Misconfigured as error:
         packets.send(sock, packets.pack("hopeless", {"reason": error.reason, "message": str(error)}))
         _exit(1)
     packets.send(sock, packets.pack("hello", hello))
-    answers = _AnswerQueue(sock)
-    while (received := packets.receive(sock, maximum_fds=packets.MAXIMUM_FDS)) is not None:
-        packet, fds = received
-        if packet["kind"] == "stop":
-            answers.wait_for_all()
-            return
-        if packet["kind"] == "ping":
-            packets.send(sock, packets.pack("pong"))
-            continue
-        try:
-            handle(packet, fds, answers.reserve())
-        finally:
-            packets.close_all(fds)
+    serve_parent(sock)
+
+
+def serve_jobs(handle: Handler) -> Serve:
+    """Serves a parent whose jobs may be answered later, by other threads."""
+
+    def serve_parent(sock: socket.socket) -> None:
+        answers = _AnswerQueue(sock)
+        while (received := packets.receive(sock, maximum_fds=packets.MAXIMUM_FDS)) is not None:
+            packet, fds = received
+            if packet["kind"] == "stop":
+                answers.wait_for_all()
+                return
+            if packet["kind"] == "ping":
+                packets.send(sock, packets.pack("pong"))
+                continue
+            try:
+                handle(packet, fds, answers.reserve())
+            finally:
+                packets.close_all(fds)
+
+    return serve_parent
 
 
 class _AnswerQueue:
@@ -82,8 +94,7 @@ class _AnswerQueue:
         """The next place in the queue: the function that answers one more job."""
         answer: list[bytes] = []  # empty until there is one
 
-        def reply(kind: str, fields: Mapping[str, object]) -> None:
-            data = packets.pack(kind, fields)
+        def reply(data: bytes) -> None:
             with self._changed:
                 answer.append(data)
                 while self._due and self._due[0]:
@@ -100,7 +111,7 @@ class _AnswerQueue:
             self._changed.wait_for(lambda: not self._due)
 
 
-def _end_with(parent_pid: int) -> None:
+def end_with(parent_pid: int) -> None:
     """Have the kernel kill this process when the parent dies, and end now if that has happened already."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:

@@ -1,4 +1,4 @@
-"""The model child: arrays of one shape in, labels with confidences out. `python -m worker.children.model`.
+"""The model child: arrays of fixed shapes in, labels with confidences out. `python -m worker.children.model`.
 
 It never sees uploaded bytes, only pixels that a decoder made, so that its death is not the fault of an image. It reads
 them with pread and never maps them: a process that reads a mapped file after it has shrunk is killed (SIGBUS).
@@ -20,8 +20,11 @@ import numpy.typing as npt
 from worker.children import loop, sandbox
 from worker.errors import Misconfigured
 from worker.models.manifest import ModelPackage
-from worker.models.runtimes import Runtime, import_runtime, open_runtime
-from worker.models.runtimes.runtime import Scores
+from worker.models.runtimes import import_runtime
+from worker.models.runtimes.runtime import ImageScores
+from worker.models.runtimes.together import Together
+from worker.models.selection import LocalModels
+from worker.supervision import packets
 from worker.supervision.packets import MAXIMUM_LABELS, Packet
 
 _Pixels = npt.NDArray[np.uint8]
@@ -29,21 +32,22 @@ _Item = Mapping[str, object]
 
 
 class Model:
-    """Handles `score` jobs: a batch of descriptors, each of a file with the pixels of one image, S x S x 3 bytes."""
+    """Handles `score` jobs: a batch of descriptors, each of a file with the squares of one image, S x S x 3 bytes."""
 
-    def __init__(self, runtime: Runtime, size: int) -> None:
-        self._runtime = runtime
-        self._size = size
+    def __init__(self, models: Together) -> None:
+        self._models = models
+        self._bytes = sum(size * size * 3 for size in models.sizes)
 
     def handle(self, packet: Packet, fds: Sequence[int], reply: loop.SendReply) -> None:
         """Submit the batch to the runtime; it is answered when all images are scored.
 
         An image with the wrong number of pixels is refused; the others are scored.
         """
-        batch = np.empty((len(fds), self._size, self._size, 3), np.uint8)
-        whole = [_read_into(pixels, fd) for pixels, fd in zip(batch, fds, strict=True)]
-        scored = self._runtime.submit(batch if all(whole) else batch[whole], alone=packet["alone"])
-        answer = _Answer(whole, scored, packet["floors"], self._size, reply)
+        batches = [np.empty((len(fds), size, size, 3), np.uint8) for size in self._models.sizes]
+        whole = [_read_into([batch[at] for batch in batches], self._bytes, fd) for at, fd in enumerate(fds)]
+        squares = batches if all(whole) else [batch[whole] for batch in batches]
+        scored = self._models.submit(squares, alone=packet["alone"])
+        answer = _Answer(whole, scored, packet["floors"], self._bytes, reply)
         for future in scored:
             future.add_done_callback(answer.count_down)
         answer.count_down()
@@ -55,15 +59,15 @@ class _Answer:
     def __init__(
         self,
         whole: Sequence[bool],
-        scored: Sequence[Future[Scores]],
+        scored: Sequence[Future[ImageScores]],
         floors: Sequence[float],
-        size: int,
+        wanted_bytes: int,
         reply: loop.SendReply,
     ) -> None:
         self._whole = whole
         self._scored = scored
         self._floors = floors
-        self._size = size
+        self._wanted_bytes = wanted_bytes
         self._reply = reply
         self._awaited = len(scored) + 1  # one more for `handle`, which counts down when all callbacks are added
         self._lock = threading.Lock()
@@ -75,7 +79,7 @@ class _Answer:
             if self._awaited:
                 return
         try:
-            self._reply("done", {"items": self._items()})
+            self._reply(packets.pack("done", {"items": self._items()}))
         except BaseException:  # noqa: BLE001 - any error must end this process
             # An exception in a thread would only be printed, and the parent would wait until the deadline.
             traceback.print_exc()
@@ -85,21 +89,21 @@ class _Answer:
         scored = iter(self._scored)
         refused = {
             "reason": "pixels_wrong_length",
-            "message": f"its pixels are not {self._size} x {self._size} x 3 bytes",
+            "message": f"its pixels are not {self._wanted_bytes} bytes",
         }
         pairs = zip(self._whole, self._floors, strict=True)
         return [_item(next(scored), floor) if whole else refused for whole, floor in pairs]
 
 
-def _read_into(pixels: _Pixels, fd: int) -> bool:
-    """Fill the array from a file of exactly its size; False when the size differs."""
-    return os.fstat(fd).st_size == pixels.nbytes and os.preadv(fd, [pixels.data], 0) == pixels.nbytes
+def _read_into(squares: Sequence[_Pixels], length: int, fd: int) -> bool:
+    """Fill the arrays from a file of exactly their size together; False when the size differs."""
+    return os.fstat(fd).st_size == length and os.preadv(fd, [square.data for square in squares], 0) == length
 
 
-def _item(scored: Future[Scores], floor: float) -> _Item:
+def _item(scored: Future[ImageScores], floor: float) -> _Item:
     """The labels at or above `floor`, best first; labels of equal confidence in the order of their indices."""
     try:
-        row = scored.result()
+        row = scored.result().scores
     except Misconfigured as error:
         return {"reason": error.reason, "message": str(error)}
     # The floor is rounded to float32 as the confidences are: as a double it could exclude a confidence equal to it.
@@ -108,35 +112,37 @@ def _item(scored: Future[Scores], floor: float) -> _Item:
     return {"labels": kept.tobytes(), "confidences": row[kept].astype("<f4").tobytes()}
 
 
-def prepare(settings: Mapping[str, Any]) -> tuple[loop.Handler, Mapping[str, object]]:
-    """Enter the sandbox, verify and load the model, and run it once with a full batch and a single image.
+def prepare(settings: Mapping[str, Any]) -> tuple[loop.Serve, Mapping[str, object]]:
+    """Enter the sandbox, verify and load the models, and run them once with a full batch and a single image.
 
     A model is a program, which may run as soon as it is loaded. Raises `Misconfigured`.
     """
+    os.nice(settings["nice"])
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow logs its instruction sets at every start
-    package = ModelPackage.load(Path(settings["package"]).resolve())
-    import_runtime(package.manifest.runtime)
-    level = enter_sandbox(package.directory, settings["sandbox"])
-    package.verify()
-    runtime = open_runtime(package, settings["threads"])
-    size = package.manifest.input.size
+    models = LocalModels(tuple(ModelPackage.load(Path(each).resolve()) for each in settings["packages"]))
+    runtimes = dict.fromkeys(package.manifest.runtime for package in models.packages)
+    for runtime in runtimes:
+        import_runtime(runtime)
+    level = enter_sandbox([package.directory for package in models.packages], settings["sandbox"])
+    models.verify()
+    together = Together(models.packages, settings["threads"])
     for count in (settings["batch_size"], 1):
-        runtime.score(np.zeros((count, size, size, 3), np.uint8))
+        together.score([np.zeros((count, size, size, 3), np.uint8) for size in together.sizes])
     hello = {
-        "identity": package.identity,
-        "labels": len(package.labels),
-        "size": size,
-        "runtime": str(package.manifest.runtime),
+        "identity": models.identity,
+        "labels": together.labels,
+        "sizes": together.sizes,
+        "runtime": "+".join(runtimes),
         "sandbox": level.value,
     }
-    return Model(runtime, size).handle, hello
+    return loop.serve_jobs(Model(together).handle), hello
 
 
-def enter_sandbox(package: Path, wanted: str) -> sandbox.Level:
+def enter_sandbox(packages: Sequence[Path], wanted: str) -> sandbox.Level:
     """Enter it unless `wanted` is `off`; returns the level reached. Raises `Misconfigured` if `strict` is too much."""
     if wanted == "off":
         return sandbox.Level.NONE
-    level = sandbox.enter_for_model(package)
+    level = sandbox.enter_for_model(packages)
     if wanted == "strict" and level != sandbox.STRICTEST:
         raise Misconfigured(
             f"the sandbox reaches only level {level.value!r} here, and tensorflow.sandbox is 'strict'; "

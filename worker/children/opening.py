@@ -30,6 +30,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from worker.children.demand import Demand, MoreWanted
 from worker.children.formats import bmp, boxes, jpeg, png, raw, tiff, tiff_layout, webp
 from worker.children.formats.raw import Preview
 from worker.children.formats.tiff import Directory, NotTiff, Tiff
@@ -66,6 +67,10 @@ _PLUGINS = (
 )  # fmt: skip
 """Imported for the formats they register: `Image.open` would import them only when the formats that are loaded do not
 match, and all other plugins with them."""
+
+TOO_MUCH_MEMORY = "image_too_large_memory"
+_NO_DECODER = "could not create decoder"
+"""What is said of a WebP whose header makes no sense, and of one for which there is too little memory."""
 
 _LONG_HEAD_BYTES = 1 << 16
 """How much is examined of what looks like text: an SVG may begin with a long comment."""
@@ -106,12 +111,13 @@ def readable() -> dict[str, str]:
 
 @contextmanager
 def opened(
-    fd: int, *, formats: Mapping[str, str], maximum_pixels: int, maximum_bytes: int
+    fd: int, demand: Demand, *, formats: Mapping[str, str], maximum_pixels: int, maximum_bytes: int
 ) -> Iterator[tuple[Picture, Facts]]:
     """The picture in `fd`, its header read and checked, and its facts. `formats`: as `readable` gives them.
 
-    Every exception, including one raised in the `with` block, becomes `CannotBeDone`: on malformed input Pillow raises
-    nearly every type of exception, and none of them may end the decoder.
+    Raises `MoreWanted` when it takes more than it is granted. Every other exception, including one raised in the `with`
+    block, becomes `CannotBeDone`: on malformed input Pillow raises nearly every type of exception, and none of them may
+    end the decoder.
     """
     media_type, data = None, b""
     try:
@@ -119,14 +125,20 @@ def opened(
         media_type = _media_type(fd)
         _check_kind(media_type, formats, size_bytes, maximum_bytes)
         data = _read(fd, size_bytes)
-        picture = _picture(data, media_type, formats)
+        if media_type == "image/webp" and (canvas := webp.canvas(data)) is not None:
+            _check_pixels(canvas.size, maximum_pixels)  # merely to open it takes the memory
+        demand.check_file(media_type, data)
+        picture = _picture(data, media_type, formats, demand)
         with picture.image:
             _check_pixels(picture.image.size, maximum_pixels)
+            demand.check_picture(picture.image, picture.format, data)
             yield picture, Facts(picture.format, *picture.size, hashlib.sha256(data).hexdigest())
-    except CannotBeDone:
+    except (CannotBeDone, MoreWanted):
         raise
     except Exception as error:
-        raise _refusal(error, media_type, data) from error
+        refusal = _refusal(error, media_type, data, demand)
+        demand.after_failure(of_memory=refusal.reason == TOO_MUCH_MEMORY)
+        raise refusal from error
 
 
 def _media_type(fd: int) -> str | None:
@@ -136,8 +148,8 @@ def _media_type(fd: int) -> str | None:
     return media_type
 
 
-def _picture(data: bytes, media_type: str | None, formats: Mapping[str, str]) -> Picture:
-    """The picture in `data`. Raises `CannotBeDone`, or whatever Pillow raises."""
+def _picture(data: bytes, media_type: str | None, formats: Mapping[str, str], demand: Demand) -> Picture:
+    """The picture in `data`. Raises `CannotBeDone`, `MoreWanted`, or whatever Pillow raises."""
     match media_type:
         case "image/jpeg":
             return _jpeg(data)
@@ -145,6 +157,7 @@ def _picture(data: bytes, media_type: str | None, formats: Mapping[str, str]) ->
             return _tiff(data)
         case "image/png":
             image, data = _open_or_mend("PNG", data, png.mended)
+            demand.check_picture(image, "PNG", data)
             finish = png.prepare(image, data)
             # Only now: Pillow loads a PNG to find its orientation, which may follow the pixels.
             return Picture(image, "PNG", orientation(image), finish)
@@ -259,7 +272,7 @@ def _check_pixels(size: tuple[int, int], maximum_pixels: int) -> None:
         raise CannotBeDone(message, reason="image_too_large_pixels")
 
 
-def _refusal(error: Exception, media_type: str | None, data: bytes) -> CannotBeDone:
+def _refusal(error: Exception, media_type: str | None, data: bytes, demand: Demand) -> CannotBeDone:
     """Translate an exception of Pillow into a reason and a message."""
     text = str(error) or type(error).__name__
     match error:
@@ -267,11 +280,11 @@ def _refusal(error: Exception, media_type: str | None, data: bytes) -> CannotBeD
             return CannotBeDone(text, reason="image_too_large_pixels")
         case MemoryError():
             message = "decoding it takes more memory than one image is allowed"
-            return CannotBeDone(message, reason="image_too_large_memory")
+            return CannotBeDone(message, reason=TOO_MUCH_MEMORY)
         case EOFError():
             return CannotBeDone("the file ends too early", reason="image_truncated")
-    if "memory" in text.lower() and "alloc" in text.lower():
-        return CannotBeDone(f"decoding it takes too much memory ({text[:200]})", reason="image_too_large_memory")
+    if ("memory" in text.lower() and "alloc" in text.lower()) or (_NO_DECODER in text and demand.takes_nearly_all):
+        return CannotBeDone(f"decoding it takes too much memory ({text[:200]})", reason=TOO_MUCH_MEMORY)
     if (kind := _kind_not_read(media_type, data)) is not None:
         return CannotBeDone(f"it is {kind}, which is not read; send JPEG, PNG or TIFF", reason="image_format_refused")
     if _is_cut(error, text, media_type, data):

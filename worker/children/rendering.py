@@ -7,6 +7,7 @@ enough, and transparency, colour space and orientation are converted on the smal
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Sequence
 
 from PIL import Image
 
@@ -44,17 +45,37 @@ _SHRINK_STEP = 0.75
 _MINIMUM_SIDE = 16
 
 
-def pixels(picture: Picture, recipe: PixelRecipe) -> bytes:
-    """The model's input: `size` rows of `size` RGB pixels of 3 bytes, upright, white where the image is transparent."""
-    size = recipe.size
-    left, _, right, _ = recipe.box(*picture.image.size)
-    decoded = picture.decoded(DRAFT_FACTOR * size / (right - left))
+def pixels(
+    picture: Picture, recipes: Sequence[PixelRecipe], also: Callable[[Image.Image], None] = lambda _decoded: None
+) -> bytes:
+    """The models' inputs one after another, each `size` rows of `size` RGB pixels of 3 bytes.
+
+    They are upright, and white where the image is transparent. It is decoded once, for the largest of them; `also` is
+    called with the decoded picture.
+    """
+    decoded = picture.decoded(DRAFT_FACTOR * max(recipe.scale(*picture.image.size) for recipe in recipes))
+    also(decoded)
     turn = _TURNS.get(picture.orientation)
+    return b"".join(_square(decoded, recipe, turn) for recipe in recipes)
+
+
+def _square(decoded: Image.Image, recipe: PixelRecipe, turn: Image.Transpose | None) -> bytes:
     # The box is in the middle, so it is the same part of the picture before and after the turn.
-    box = recipe.box(*decoded.size)
-    small = decoded.resize((size, size), _FILTERS[recipe.interpolation], box=box, reducing_gap=_REDUCING_GAP)
-    small = _on_white(small)
-    return (small.transpose(turn) if turn is not None else small).tobytes()
+    box, drawn = recipe.box(*decoded.size), recipe.drawn(*decoded.size)
+    small = _on_white(decoded.resize(drawn, _FILTERS[recipe.interpolation], box=box, reducing_gap=_REDUCING_GAP))
+    small = small.transpose(turn) if turn is not None else small
+    if small.size != (recipe.size, recipe.size):
+        square = Image.new("RGB", (recipe.size, recipe.size), (recipe.fill,) * 3)
+        square.paste(small, ((recipe.size - small.width) // 2, (recipe.size - small.height) // 2))
+        small = square
+    return small.tobytes()
+
+
+def square(decoded: Image.Image, orientation: int, side: int) -> Image.Image:
+    """All of a decoded picture as a small RGB square, upright, white where it is transparent."""
+    small = _on_white(decoded.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=_REDUCING_GAP))
+    turn = _TURNS.get(orientation)
+    return small.transpose(turn) if turn is not None else small
 
 
 def jpeg(picture: Picture, limits: JpegLimits) -> bytes:

@@ -14,7 +14,10 @@ import ctypes
 import errno
 import os
 import resource
+import signal
 import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,7 +29,9 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _CAPABILITY_VERSION = 0x20080522
 _M_ARENA_MAX = -8
-_MAXIMUM_OPEN_FILES = 64
+_MAXIMUM_OPEN_FILES = 8
+"""Numbers below which descriptors are: of what comes for an image, with the standard ones. None is kept beside many."""
+
 _MAXIMUM_FILE_BYTES = 64 << 20
 
 
@@ -53,8 +58,10 @@ class Allowance:
     threads: bool = False
 
 
-def enter(allowance: Allowance) -> Level:
+def enter(allowance: Allowance, seen: Level | None = None) -> Level:
     """Enter the sandbox irrevocably; returns the level reached. Call it when everything has been imported.
+
+    `seen`: the level that another process like this one has reached, of which attempts have shown that it holds.
 
     Threads that are allowed share the limits of memory and of processor time; more than one of them at work would gain
     nothing, and each would reserve address space of its own.
@@ -63,7 +70,6 @@ def enter(allowance: Allowance) -> Level:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
     _limit(resource.RLIMIT_AS, allowance.memory_bytes)
     _limit(resource.RLIMIT_FSIZE, _MAXIMUM_FILE_BYTES)
-    _limit(resource.RLIMIT_NOFILE, _MAXIMUM_OPEN_FILES)
     _limit(resource.RLIMIT_CORE, 0)
     if not allowance.threads:
         _limit(resource.RLIMIT_NPROC, 0)
@@ -71,19 +77,31 @@ def enter(allowance: Allowance) -> Level:
         _limit(resource.RLIMIT_NPROC, 0)
         return Level.NONE
     library, parent = seccomp.library(), os.getppid()
-    denied = landlock.deny_everything() and not (_can_open_files() or _can_read_memory(parent))
+    denied = landlock.deny_everything() and (seen is not None or not (_can_open_files() or _can_read_memory(parent)))
     # Applied even without Landlock: it is useful, although the level reached is then only LIMITS.
     filtered = (
         library is not None
         and seccomp.allow_only_what_decoding_needs(library, threads=allowance.threads)
-        and not (_can_make_sockets() or _can_signal(parent) or _can_look_at_paths())
+        and (seen is not None or not (_can_make_sockets() or _can_signal(parent) or _can_look_at_paths()))
     )
     if not filtered:
         # The filter distinguishes threads from processes, this limit does not. Nor does it bind root.
         _limit(resource.RLIMIT_NPROC, 0)
-    if not denied:
-        return Level.LIMITS
-    return Level.SECCOMP if filtered else Level.LANDLOCK
+    _limit(resource.RLIMIT_NOFILE, _MAXIMUM_OPEN_FILES)  # only now: attempts need some
+    reached = _level(denied=denied, filtered=filtered)
+    return reached if seen is None else min(reached, seen, key=list(Level).index)
+
+
+def enter_for_server() -> None:
+    """Give up, irrevocably, what a decoder's fork server does not need: files, network, capabilities.
+
+    It sees no image, so its system calls are not filtered. What it forks enters a sandbox of its own inside this one,
+    from which it can't reach the server: call it when everything has been imported.
+    """
+    seccomp.library()
+    _limit(resource.RLIMIT_CORE, 0)
+    if _no_new_privileges() and _drop_capabilities():
+        landlock.deny_everything()
 
 
 _MODEL_READS = tuple(
@@ -94,11 +112,12 @@ _MODEL_READS = tuple(
 _MODEL_OPEN_FILES = 256
 
 
-def enter_for_model(package: Path) -> Level:
+def enter_for_model(packages: Sequence[Path]) -> Level:
     """Enter a model child's sandbox irrevocably; returns the level reached.
 
-    What can still be read is `package` and what the runtimes ask about the processor. Call it when the runtime has been
-    imported and before it loads anything. A thread that runs already would stay outside: then the level is `NONE`.
+    What can still be read is `packages` and what the runtimes ask about the processor. Call it when the runtimes have
+    been imported and before they load anything. A thread that runs already would stay outside: then the level is
+    `NONE`.
     """
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_NOFILE, _MODEL_OPEN_FILES)
@@ -107,7 +126,7 @@ def enter_for_model(package: Path) -> Level:
     alone = len(os.listdir("/proc/self/task")) == 1
     if not (_no_new_privileges() and _drop_capabilities() and alone):
         return Level.NONE
-    denied = landlock.deny_everything(but_reading=(package, *_MODEL_READS)) and not (
+    denied = landlock.deny_everything(but_reading=(*packages, *_MODEL_READS)) and not (
         _can_open_files() or _can_read_memory(parent)
     )
     filtered = (
@@ -115,20 +134,47 @@ def enter_for_model(package: Path) -> Level:
         and seccomp.allow_only_what_models_need(library)
         and not (_can_make_sockets() or _can_signal(parent))
     )
+    return _level(denied=denied, filtered=filtered)
+
+
+def _level(*, denied: bool, filtered: bool) -> Level:
+    """The level of a process whose files and connections are denied, and whose calls are filtered."""
     if not denied:
         return Level.LIMITS
     return Level.SECCOMP if filtered else Level.LANDLOCK
 
 
-def allow_processor_time(seconds: int) -> None:
-    """Let this process use `seconds` more of processor time; beyond that the kernel ends it with SIGXCPU.
+RESERVE_BYTES = 8 << 20
+"""What an image that has used up all memory leaves for saying so. It takes address space only."""
 
-    The limit counts from the start of the process, so it is raised for every image.
+
+def address_space_bytes() -> int:
+    """Address space of this process now."""
+    with open("/proc/self/statm", "rb") as statm:
+        return int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def limits_of_an_image(maximum_cpu_s: int, quick_s: float | None) -> Iterator[None]:
+    """Limit processor time, and keep a reserve of the memory that is allowed, in the block.
+
+    Beyond `quick_s` the kernel ends the process with SIGPROF; beyond the maximum, which is in whole seconds and rounded
+    up, with SIGXCPU. Both count from the start of the process, so they are set for every image.
     """
     used = resource.getrusage(resource.RUSAGE_SELF)
-    soft = int(used.ru_utime + used.ru_stime) + seconds + 1
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+    soft = int(used.ru_utime + used.ru_stime) + maximum_cpu_s + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    memory = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if memory != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_AS, (memory - RESERVE_BYTES, memory))
+    if quick_s is not None:
+        signal.setitimer(signal.ITIMER_PROF, quick_s)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        if quick_s is not None:
+            signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _limit(which: int, maximum: int) -> None:

@@ -13,6 +13,7 @@ import mmap
 import os
 import platform
 from collections.abc import Callable
+from functools import cache
 
 _LIBRARY = "libseccomp.so.2"
 _ALLOW = 0x7FFF0000
@@ -29,7 +30,7 @@ _ALLOWED = (
     "brk", "munmap", "mremap", "madvise",
     # time, randomness and limits
     "clock_gettime", "clock_getres", "gettimeofday", "time", "getrandom", "getrusage", "getrlimit", "ugetrlimit",
-    "setrlimit", "sched_yield", "sched_getaffinity",
+    "setrlimit", "setitimer", "sched_yield", "sched_getaffinity",
     # signals, locks and exit
     "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigreturn", "sigaltstack", "restart_syscall", "futex",
     "rseq", "set_robust_list", "getpid", "gettid", "exit", "exit_group",
@@ -55,8 +56,7 @@ _RUNTIMES = (
 """What LiteRT and TensorFlow ask of the machine, and how threads are bound to cores."""
 
 _DESCRIPTOR_COMMANDS = (
-    fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL,
-    fcntl.F_ADD_SEALS, fcntl.F_GET_SEALS,
+    fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_GET_SEALS,
 )  # fmt: skip
 """Of `fcntl`. Others could have the kernel signal another process (`F_SETOWN`), or hold up the owner of a file."""
 
@@ -74,6 +74,7 @@ class _Comparison(ctypes.Structure):
     )
 
 
+@cache
 def library() -> ctypes.CDLL | None:
     """The system's libseccomp, or None. Must be loaded while files can still be opened."""
     try:
@@ -88,31 +89,43 @@ def allow_only_what_decoding_needs(library: ctypes.CDLL, *, threads: bool = Fals
     `no_new_privileges` must have been set before. `threads`: more of them may be started, but no process.
     """
 
-    def add_rules(rules: _Filter) -> None:
-        rules.allow_common()
-        for name in _MAPPING:
-            rules.allow(name, _Comparison(2, _MASKED_EQUAL, mmap.PROT_EXEC, 0))
-        if threads:
-            rules.allow_threads()
-
-    return _install(library, add_rules)
+    return _install(library, lambda rules: _rules_of_decoders(rules, threads=threads))
 
 
 def allow_only_what_models_need(library: ctypes.CDLL) -> bool:
     """The same for a model's runtime: threads, and files that are read; no process, socket, signal or tracing."""
 
-    def add_rules(rules: _Filter) -> None:
-        rules.allow_common()
-        rules.allow_threads()
-        for name in (*_MAPPING, *_READING, *_RUNTIMES):  # XNNPACK writes code of its own
-            rules.allow(name)
-        for argument, name in ((1, "open"), (2, "openat")):
-            rules.allow(name, _Comparison(argument, _MASKED_EQUAL, _WRITING, os.O_RDONLY))
-        rules.allow("prctl", _equal(0, _PR_SET_NAME))
-        for command in (_IS_TERMINAL, _CLOSE_ON_EXEC):  # what opening a file in Python takes
-            rules.allow("ioctl", _equal(1, command))
+    return _install(library, _rules_of_models)
 
-    return _install(library, add_rules)
+
+def allowed_calls() -> dict[str, dict[str, bool]]:
+    """The calls that each filter allows, by kind of process; whether only with some arguments. For docs/security.md."""
+    found = {}
+    for kind, add_rules in (("decoder", _rules_of_decoders), ("model", _rules_of_models)):
+        names = _Names()
+        add_rules(names)
+        found[kind] = names.conditional
+    return found
+
+
+def _rules_of_decoders(rules: _Filter, *, threads: bool = False) -> None:
+    rules.allow_common()
+    for name in _MAPPING:
+        rules.allow(name, _Comparison(2, _MASKED_EQUAL, mmap.PROT_EXEC, 0))
+    if threads:
+        rules.allow_threads()
+
+
+def _rules_of_models(rules: _Filter) -> None:
+    rules.allow_common()
+    rules.allow_threads()
+    for name in (*_MAPPING, *_READING, *_RUNTIMES):  # XNNPACK writes code of its own
+        rules.allow(name)
+    for argument, name in ((1, "open"), (2, "openat")):
+        rules.allow(name, _Comparison(argument, _MASKED_EQUAL, _WRITING, os.O_RDONLY))
+    rules.allow("prctl", _equal(0, _PR_SET_NAME))
+    for command in (_IS_TERMINAL, _CLOSE_ON_EXEC):  # what opening a file in Python takes
+        rules.allow("ioctl", _equal(1, command))
 
 
 def _install(library: ctypes.CDLL, add_rules: Callable[[_Filter], None]) -> bool:
@@ -161,6 +174,17 @@ class _Filter:
             return
         comparisons = (0, None) if only_if is None else (1, ctypes.byref(only_if))
         self._library.seccomp_rule_add_array(self._context, ctypes.c_uint32(action), number, *comparisons)
+
+
+class _Names(_Filter):
+    """A filter that is not built: it records what would be allowed."""
+
+    def __init__(self) -> None:
+        self.conditional: dict[str, bool] = {}
+
+    def _add(self, action: int, name: str, only_if: _Comparison | None = None) -> None:
+        if action == _ALLOW:
+            self.conditional[name] = only_if is not None
 
 
 def _equal(argument: int, value: int) -> _Comparison:

@@ -73,7 +73,7 @@ def backfill(
     settings = CliContext.of(context).load().settings
     folder, base = _folders(folder, relative_to)
     if by is By.PATH:
-        _look_at_roots(folder, settings)
+        _look_at_roots(folder, settings, instance)
     place = _Place.of(settings, folder, instance, by)
     if from_start:
         place.after = None
@@ -169,9 +169,10 @@ class _Job:
         print_note(f"{file}: {why}")
 
 
-def _look_at_roots(folder: Path, settings: Settings) -> None:
+def _look_at_roots(folder: Path, settings: Settings, instance: str) -> None:
     """Refuse a folder that the service would not read; where these settings have no roots, only say so."""
-    roots = [Path(os.path.realpath(root)) for root in settings.sources.path_roots]
+    sources = settings.sources_of(settings.instance(instance) or settings.defaults)
+    roots = [Path(os.path.realpath(root)) for root in sources.path_roots]
     if not roots:
         print_note("these settings name no `sources.path_roots`: those of the service have to, or use `--by inline`")
     elif not any(folder.is_relative_to(root) for root in roots):

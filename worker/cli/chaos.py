@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 def chaos(
     context: typer.Context,
-    photographs: Annotated[Path, typer.Argument(help="A directory of photographs.", exists=True, file_okay=False)],
+    photographs: Annotated[
+        Path, typer.Argument(help="A directory of photographs.", exists=True, file_okay=False, resolve_path=True)
+    ],
     amqp: Annotated[
         str | None, typer.Option(help="The test broker; `amqp.url` of the settings unless given.", metavar="URL")
     ] = None,
@@ -52,9 +54,10 @@ def chaos(
     """Kill services, their children and their connections at random under load, then judge the end of every event.
 
     Works in queues of its own, and takes them away at the end. Several tenants take part; cloud services and URLs only
-    where the options name a stand-in. Ends with status 0 only if every event ended once and as it had to, and every
-    kind of fault happened; with 1 if not, and with 3 if the broker cannot be reached. The broker is not killed, which
-    is a complaint too: only `make chaos`, with a broker of its own, can be sound.
+    where the options name a stand-in, and the broker is not killed: a run without them is not complete, and only
+    `make chaos`, with a broker of its own, is. The last lines are the verdict, with each reason. Ends with status 0
+    only if every event ended once and as it had to, and every fault happened that was planned; with 1 if not, and with
+    3 if the broker cannot be reached.
     """
     from worker.diagnostics.chaos.run import ChaosOptions
     from worker.errors import AutotagError, TryLater
@@ -140,16 +143,9 @@ def show(report: ChaosReport, *, as_json: bool) -> None:
     for flaw, ids in report.examples.items():
         for event_id in ids:
             console.print(cell(f"{flaw.replace('_', ' ')}: {event_id}"), soft_wrap=True)
-    for line in _judgement(report):
-        console.print(cell(line), soft_wrap=True)
-
-
-def _judgement(report: ChaosReport) -> Iterator[str]:
-    for complaint in report.complaints:
-        yield f"not sound: {complaint}"
-    if not report.complete:
-        kind = "sound, but not complete" if report.sound else "not complete"
-        yield f"{kind}: no part was taken by {', '.join(report.missing)}"
+            for what in report.evidence.get(event_id, ()):
+                console.print(cell(f"    {what}"), soft_wrap=True)
+    console.print(cell(*report.verdict.split("\n")), soft_wrap=True)
 
 
 @contextmanager

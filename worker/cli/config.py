@@ -9,15 +9,13 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ByteSize
-from rich.console import Console
-from rich.table import Table
 
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
 from worker.cli.output import cell, print_error, print_json, print_lines
 from worker.settings import EffectiveSetting, LoadedSettings
 from worker.settings.load import BY_DEFAULT
-from worker.settings.reference import reference
+from worker.settings.reference import reference, reference_as_json
 from worker.settings.schema import dotted
 
 CHECKED_IN = Path("docs/settings.md")
@@ -39,7 +37,9 @@ def show(
         print_json(_as_json(loaded, instance, known, effective), indent=2)
         return
     if not known:
-        consequence = "its events are skipped" if not effective else "the defaults hold for it"
+        refused = loaded.settings.unknown_instances == "refuse"
+        without = "its events are refused" if refused else "its events are skipped"
+        consequence = "the defaults hold for it" if effective else without
         print_error(f"no settings name the instance {instance!r}; {consequence}")
     if effective:
         _print_table(effective)
@@ -52,18 +52,30 @@ def write_reference(
         bool,
         typer.Option("--check", help=f"Write nothing; fail when the file, or {CHECKED_IN}, is not up to date."),
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="JSON: every setting, or which file was written or is up to date.")
+    ] = False,
 ) -> None:
     """Print, write or check the reference of all settings (Markdown), generated from the classes."""
     text = reference()
     if not check and path is None:
-        print_lines(text)
+        if as_json:
+            print_json({"settings": reference_as_json()}, indent=2)
+        else:
+            print_lines(text)
         return
     path = path or CHECKED_IN
     if not check:
         path.write_text(text, "utf-8")
+        if as_json:
+            print_json({"written": str(path)})
         return
-    if not path.is_file() or path.read_text("utf-8") != text:
+    current = path.is_file() and path.read_text("utf-8") == text
+    if as_json:
+        print_json({"checked": str(path), "up_to_date": current})
+    elif not current:
         print_error(f"{path} is not up to date: run `autotag config reference {path}`")
+    if not current:
         raise typer.Exit(ExitCode.FAILED)
 
 
@@ -79,6 +91,9 @@ def _as_json(
 
 
 def _print_table(effective: Iterable[EffectiveSetting]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     for heading in ("key", "value", "from"):
         table.add_column(heading, overflow="fold")

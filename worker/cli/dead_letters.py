@@ -12,16 +12,22 @@ import typer
 from worker.amqp.topology import Lane
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
-from worker.cli.output import cell, print_error, print_json, print_line
+from worker.cli.output import print_error, print_json, print_line
+from worker.operations.printable import printable
 
 if TYPE_CHECKING:
     from worker.amqp.dead_letters import DeadLetter, DeadLetters, OnProgress, Selection
 
 T = TypeVar("T")
 
+_MOST_SHOWN = 10
+
 app = typer.Typer(no_args_is_help=True, help="Events that could not be done: list, show, replay, purge.")
 
-Key = Annotated[str | None, typer.Option("--id", help="Only the one with this message id.", metavar="ID")]
+Key = Annotated[
+    str | None,
+    typer.Option("--id", help="Only the one with this id, or the only one whose id begins so.", metavar="ID"),
+]
 Reason = Annotated[str | None, typer.Option(help="Only those with this reason.")]
 Asset = Annotated[str | None, typer.Option(help="Only this asset's.", metavar="ID")]
 Instance = Annotated[str | None, typer.Option(help="Only this virtual instance's.", metavar="NAME")]
@@ -41,8 +47,11 @@ def list_letters(
     limit: Limit = 100,
     as_json: Json = False,
 ) -> None:
-    """Show which events could not be done, and why; the oldest first. Changes nothing."""
-    selection = _selection(key, reason, asset, instance, lane, limit)
+    """Show which events could not be done, and why; the oldest first. Changes nothing.
+
+    Two lines for each: its id, when it failed, the reason, the asset, the instance; and below, what happened.
+    """
+    selection = _selection(_full_key(context, key), reason, asset, instance, lane, limit)
     letters = _run(context, lambda queue, on_progress: queue.browse(selection, on_progress))
     _warn_of_unmarked(letters)
     if as_json:
@@ -52,23 +61,23 @@ def list_letters(
     if not letters:
         print_line("there are no such dead letters")
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("failed at", "asset", "instance", "reason", "what happened", "id")
-    for letter in letters:
-        row = (letter.failed_at or "-", letter.asset or "-", letter.instance or "-", letter.reason, letter.message)
-        table.add_row(*map(cell, (*row, letter.key)))
-    Console().print(table)
+    for letter in letters:  # no table: its columns would cut ids, which are there to be copied
+        about = (letter.reason, letter.asset or "-", letter.instance or "-")
+        print_line("  ".join((letter.key, letter.failed_at or "-", *about)))
+        print_line(f"    {letter.message}")
 
 
 @app.command("show")
-def show(context: typer.Context, key: Annotated[str, typer.Argument(help="An id that `list` shows.")]) -> None:
+def show(
+    context: typer.Context,
+    key: Annotated[str, typer.Argument(help="An id that `list` shows, or its beginning.", metavar="ID")],
+    as_json: Annotated[bool, typer.Option("--json", help="On one line, for scripts.")] = False,
+) -> None:
     """Show one of them whole, as JSON: its reason, its headers and the event itself. Changes nothing."""
-    letter = _run(context, lambda queue, _: queue.show(key))
-    if letter is None:
-        print_error(f"there is no dead letter {key}; `autotag dead-letters list` shows their ids")
-        raise typer.Exit(ExitCode.FAILED)
+    full = _full_key(context, key) or key
+    letter = _run(context, lambda queue, _: queue.show(full))
+    if letter is None:  # taken away in the meantime
+        raise _no_letter(key)
     _warn_of_unmarked([letter])
     headers = {name: str(value) for name, value in (letter.properties.headers or {}).items()}
     details = _letter_fields(letter) | {
@@ -76,7 +85,7 @@ def show(context: typer.Context, key: Annotated[str, typer.Argument(help="An id 
         "headers": headers,
         "event": letter.body.decode("utf-8", "replace"),
     }
-    print_json(details, indent=2)
+    print_json(details, indent=None if as_json else 2)
 
 
 @app.command("replay")
@@ -94,7 +103,7 @@ def replay(
 
     Each leaves the dead letters only when its new message is confirmed.
     """
-    selection = _selection(key, reason, asset, instance, lane, limit)
+    selection = _selection(_full_key(context, key), reason, asset, instance, lane, limit)
     replayed = _run(context, lambda queue, on_progress: queue.replay(selection, on_progress))
     _print_count(replayed.number, "replayed", as_json)
     if replayed.without_image:
@@ -119,9 +128,10 @@ def purge(
     as_json: Json = False,
 ) -> None:
     """Throw them away for good. Asks first."""
-    selection = _selection(key, reason, asset, instance, lane, limit)
+    selection = _selection(_full_key(context, key), reason, asset, instance, lane, limit)
     if not yes:
-        typer.confirm("Throw these dead letters away for good?", abort=True, err=True)
+        which = "these dead letters" if selection.key is None else f"the dead letter {printable(selection.key)}"
+        typer.confirm(f"Throw {which} away for good?", abort=True, err=True)
     _print_count(_run(context, lambda queue, on_progress: queue.purge(selection, on_progress)), "purged", as_json)
 
 
@@ -129,6 +139,31 @@ def _selection(*wanted: Any) -> Selection:
     from worker.amqp.dead_letters import Selection
 
     return Selection(*wanted)
+
+
+def _full_key(context: typer.Context, start: str | None) -> str | None:
+    """The id that is meant by its beginning. Ends the command when there is none, or more than one."""
+    if start is None:
+        return None
+    found = _run(context, lambda queue, on_progress: queue.meant_by(start, on_progress))
+    if not found:
+        raise _no_letter(start)
+    if len(found) > 1:
+        candidates = [f"  {_in_a_line(each)}" for each in found[:_MOST_SHOWN]]
+        more = [f"  and {len(found) - _MOST_SHOWN} more"] if len(found) > _MOST_SHOWN else []
+        title = f"{len(found)} ids begin with {printable(start)}:"
+        print_error("\n".join([title, *candidates, *more]))
+        raise typer.Exit(ExitCode.FAILED)
+    return found[0].key
+
+
+def _in_a_line(letter: DeadLetter) -> str:
+    return printable(f"{letter.key}  {letter.reason}  {letter.asset or '-'}")
+
+
+def _no_letter(key: str) -> typer.Exit:
+    print_error(f"there is no dead letter {key}; `autotag dead-letters list` shows their ids")
+    return typer.Exit(ExitCode.FAILED)
 
 
 def _letter_fields(letter: DeadLetter) -> dict[str, object]:

@@ -1,9 +1,13 @@
-"""`autotag status`, `reset`, `pause`, `resume`, `reload`: commands to the running service over its control socket."""
+"""`autotag status`, `reset`, `pause`, `resume`, `reload`: commands to the running service over its control socket.
+
+Of the settings they need its path alone, so that settings which are being mended keep nobody from pausing the service.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,28 +20,36 @@ from worker.operations.printable import printable
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from worker.operations.health.status import Status
+    from worker.operations.health.status import CanaryStatus, Status
 
 _WATCH_INTERVAL_S = 1.0
 _RELOAD_TIMEOUT_S = 900.0
 """A reload may have to build another model first."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="The whole answer as one JSON object.")]
+Socket = Annotated[
+    Path | None,
+    typer.Option(
+        "--control-socket", help="Where the service listens, instead of where the settings say.", metavar="PATH"
+    ),
+]
 
 
 def status(
     context: typer.Context,
     as_json: AsJson = False,
+    control_socket: Socket = None,
     watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until Ctrl-C.")] = False,
 ) -> None:
     """Show how the running service is doing: events, RabbitMQ, the model, its children.
 
     Ends with 0 while events are taken, 1 while they are not, 3 if no service answers.
     """
-    current = _send(context, "status")
+    path = _path(context, control_socket)
+    current = _send(path, "status")
     try:
         if watch:
-            _watch(context, current, as_json)
+            _watch(path, current, as_json)
         else:
             _show(current, as_json)
     except KeyboardInterrupt:
@@ -45,28 +57,34 @@ def status(
     raise typer.Exit(ExitCode.OK if current.ready else ExitCode.FAILED)
 
 
-def reset(context: typer.Context, as_json: AsJson = False) -> None:
+def reset(context: typer.Context, as_json: AsJson = False, control_socket: Socket = None) -> None:
     """Forget the model's crashes, and launch it again if it had been disabled."""
-    _act(context, "reset", "the crashes are forgotten; what was disabled is being launched", as_json)
+    done = "the crashes are forgotten; what was disabled is being launched"
+    _act(_path(context, control_socket), "reset", done, as_json)
 
 
-def pause(context: typer.Context, as_json: AsJson = False) -> None:
+def pause(context: typer.Context, as_json: AsJson = False, control_socket: Socket = None) -> None:
     """Take no more events until `autotag resume`; what is in hand is finished."""
-    _act(context, "pause", "paused; `autotag resume` goes on", as_json)
+    _act(_path(context, control_socket), "pause", "paused; `autotag resume` goes on", as_json)
 
 
-def resume(context: typer.Context, as_json: AsJson = False) -> None:
+def resume(context: typer.Context, as_json: AsJson = False, control_socket: Socket = None) -> None:
     """Take events again after `autotag pause`."""
-    _act(context, "resume", "resumed", as_json)
+    _act(_path(context, control_socket), "resume", "resumed", as_json)
 
 
-def reload(context: typer.Context, as_json: AsJson = False) -> None:
+def reload(context: typer.Context, as_json: AsJson = False, control_socket: Socket = None) -> None:
     """Have the settings read again. Invalid ones change nothing; what is wrong with them is reported here."""
-    _act(context, "reload", "the settings have been read again", as_json, within_s=_RELOAD_TIMEOUT_S)
+    done = "the settings have been read again"
+    _act(_path(context, control_socket), "reload", done, as_json, within_s=_RELOAD_TIMEOUT_S)
 
 
-def _act(context: typer.Context, command: str, done: str, as_json: bool, *, within_s: float = 10.0) -> None:
-    new = _send(context, command, within_s=within_s)
+def _path(context: typer.Context, control_socket: Path | None) -> Path:
+    return control_socket or CliContext.of(context).control_socket()
+
+
+def _act(path: Path, command: str, done: str, as_json: bool, *, within_s: float = 10.0) -> None:
+    new = _send(path, command, within_s=within_s)
     if as_json:
         print_json(new.to_json())
         return
@@ -74,15 +92,14 @@ def _act(context: typer.Context, command: str, done: str, as_json: bool, *, with
     print_line(done if why is None or command == "pause" else f"{done}; not taking events: {why}")
 
 
-def _send(context: typer.Context, command: str, *, within_s: float = 10.0) -> Status:
+def _send(path: Path, command: str, *, within_s: float = 10.0) -> Status:
     """Send a command and return the service's status after it. Exits with a message if no service answers."""
     from worker.errors import TryLater
     from worker.operations.control import send_command
     from worker.operations.health.status import Status
 
-    settings = CliContext.of(context).load().settings
     try:
-        return Status.from_json(asyncio.run(send_command(settings.control_socket, command, within_s=within_s)))
+        return Status.from_json(asyncio.run(send_command(path, command, within_s=within_s)))
     except TryLater as error:
         print_error(error)
         refused = error.reason == "command_failed"
@@ -92,18 +109,18 @@ def _send(context: typer.Context, command: str, *, within_s: float = 10.0) -> St
         raise typer.Exit(ExitCode.FAILED) from None
 
 
-def _watch(context: typer.Context, current: Status, as_json: bool) -> None:
+def _watch(path: Path, current: Status, as_json: bool) -> None:
     from rich.live import Live
 
     if as_json:
         while True:
             print_json(current.to_json())
             time.sleep(_WATCH_INTERVAL_S)
-            current = _send(context, "status")
+            current = _send(path, "status")
     with Live(_render(current), auto_refresh=False) as live:
         while True:
             time.sleep(_WATCH_INTERVAL_S)
-            current = _send(context, "status")
+            current = _send(path, "status")
             live.update(_render(current), refresh=True)
 
 
@@ -153,9 +170,17 @@ def _facts(current: Status) -> list[tuple[str, str]]:
         (provider.name, provider.unusable or f"switched on in {_instance_settings(provider.enabled_for)}")
         for provider in current.providers
     ]
+    if current.canary is not None:
+        facts.append(("known picture", _canary(current.canary)))
     if not any(provider.enabled_for for provider in current.providers):
         facts.append(("providers", "none is switched on: every event is answered `skipped`"))
     return facts
+
+
+def _canary(canary: CanaryStatus) -> str:
+    """In one line. Names of labels in it are of a model package."""
+    state = "as expected" if canary.fault is None else f"WRONG ({canary.fault})"
+    return f"{state} {canary.ago_s:.0f} s ago; {canary.message}"
 
 
 def _instance_settings(number: int) -> str:

@@ -32,6 +32,11 @@ def print_error(error: object) -> None:
     print(f"autotag: {printable_lines(str(error))}", file=sys.stderr, flush=True)
 
 
+def print_fault(traceback: str) -> None:
+    """Print the traceback of a fault of ours to standard error."""
+    print(printable_lines(traceback), file=sys.stderr, flush=True)
+
+
 def print_json(value: object, *, indent: int | None = None) -> None:
     """Print a value as JSON to standard output: on one line, unless there is an `indent`."""
     print(printable_json(json.dumps(value, indent=indent, ensure_ascii=False)), flush=True)

@@ -46,6 +46,9 @@ def publish(
         By, typer.Option(help="Put the image into the event, or name its path (below one of the service's roots).")
     ] = By.INLINE,
     instance: Annotated[str, typer.Option(help="The virtual instance.", metavar="NAME")] = "default",
+    locale: Annotated[
+        str | None, typer.Option(help="Locale of the images, such as fr-CH: the language of their tags.")
+    ] = None,
     lane: Annotated[Lane, typer.Option(help="A user waits for live, nobody for bulk.")] = Lane.LIVE,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the results and show them.")] = False,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the results.")] = 60,
@@ -67,12 +70,14 @@ def publish(
     for file in found.named(files):
         key = str(uuid.uuid4())
         try:
-            bodies[key] = (file, event_about(key, file, content_of(file, by), instance, key))
+            bodies[key] = (file, event_about(key, file, content_of(file, by), instance, key, locale))
         except NotPublishableError as error:
             print_note(f"{file}: {error}")
             unreadable += 1
     unreadable += found.unreadable
     if not bodies:
+        if not unreadable:
+            print_note("no image is there")
         raise typer.Exit(ExitCode.FAILED)
     try:
         status = asyncio.run(_publish(settings, bodies, lane, wait, timeout, as_json))
@@ -109,7 +114,9 @@ def content_of(file: Path, by: By) -> dict[str, str]:
     return {"path": path}
 
 
-def event_about(event_id: str, file: Path, content: dict[str, str], instance: str, asset_id: str) -> bytes:
+def event_about(
+    event_id: str, file: Path, content: dict[str, str], instance: str, asset_id: str, locale: str | None = None
+) -> bytes:
     """The event for a file. Its ids are made, never names: a name may be no text, or not one that an id may be."""
     from worker.messages import EVENT_TYPE
 
@@ -118,6 +125,7 @@ def event_about(event_id: str, file: Path, content: dict[str, str], instance: st
         "instance": instance,
         "content": content,
         "file_name": printable(file.name, maximum=MAXIMUM_ID_CHARACTERS) or None,
+        "locale": locale,
     }
     return json.dumps(
         {

@@ -1,4 +1,4 @@
-"""`autotag schema`: the JSON Schemas of the messages, and the AsyncAPI document."""
+"""`autotag schema`: the JSON Schemas of the messages and of a rules file, and the AsyncAPI document."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from worker.cli.exit_codes import ExitCode
 from worker.cli.output import print_json, print_line, print_lines, print_note
 from worker.messages.schemas import schemas
 from worker.settings import AmqpSettings, RetrySettings
+from worker.settings.rules_file import rules_schema
 
 CHECKED_IN = Path("docs/schemas")
 
@@ -26,6 +27,7 @@ class Document(StrEnum):
     EVENT_DATA = "event-data"
     RESULT = "result"
     RESULT_DATA = "result-data"
+    LABEL_RULES = "label-rules"
     ASYNCAPI = "asyncapi"
 
 
@@ -37,29 +39,36 @@ def schema(
     check: Annotated[
         bool, typer.Option("--check", help=f"Compare with the files in {CHECKED_IN}; exit status 1 when one differs.")
     ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="One JSON object: the documents by file name, what was written, what differs."),
+    ] = False,
 ) -> None:
-    """Print, write or check the JSON Schemas of events and results, and the AsyncAPI document."""
+    """Print, write or check the JSON Schemas of events, results and rules files, and the AsyncAPI document."""
     wanted = documents()
     if document is not None:
         wanted = {file_name(document): wanted[file_name(document)]}
     if check:
-        _check(wanted)
+        _check(wanted, as_json)
     elif write is not None:
         write.mkdir(parents=True, exist_ok=True)
         for name, text in wanted.items():
             (write / name).write_text(text, encoding="utf-8")
-            print_line(f"wrote {write / name}")
-    elif document is not None:
+            if not as_json:
+                print_line(f"wrote {write / name}")
+        if as_json:
+            print_json({"written": [str(write / name) for name in wanted]})
+    elif document is not None and not as_json:
         print_lines(wanted[file_name(document)])
     else:
         everything = {name: json.loads(text) for name, text in wanted.items()}
-        print_json(everything, indent=2)
+        print_json(everything, indent=None if as_json else 2)
 
 
 def documents() -> dict[str, str]:
     """Every document by file name, as text. The AsyncAPI document uses the queue names of the default settings."""
     defaults = topology(AmqpSettings().queue_prefix, RetrySettings().delays_s)
-    trees = {**schemas(), Document.ASYNCAPI: asyncapi(defaults)}
+    trees = {**schemas(), Document.LABEL_RULES: rules_schema(), Document.ASYNCAPI: asyncapi(defaults)}
     return {file_name(Document(name)): json.dumps(trees[name], indent=2, ensure_ascii=False) + "\n" for name in trees}
 
 
@@ -68,8 +77,13 @@ def file_name(document: Document) -> str:
     return "asyncapi.json" if document is Document.ASYNCAPI else f"{document}.schema.json"
 
 
-def _check(wanted: dict[str, str]) -> None:
+def _check(wanted: dict[str, str], as_json: bool) -> None:
     differing = [name for name, text in wanted.items() if _read(CHECKED_IN / name) != text]
+    if as_json:
+        print_json({"checked": [str(CHECKED_IN / name) for name in wanted], "differing": differing})
+        if differing:
+            raise typer.Exit(ExitCode.FAILED)
+        return
     if differing:
         print_note(
             f"{', '.join(differing)} in {CHECKED_IN} {'differs' if len(differing) == 1 else 'differ'} from the code; "

@@ -68,7 +68,7 @@ def simulate(
     )
     try:
         lines = _lines(crashes)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         print_error(f"{crashes}: {error}")
         raise typer.Exit(ExitCode.USAGE) from None
     assumed = not no_answers and not any(line.answered for line in lines)

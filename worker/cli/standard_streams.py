@@ -12,12 +12,13 @@ import errno
 import io
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from worker.cli.exit_codes import ExitCode
-from worker.cli.output import print_error
+from worker.cli.output import print_error, print_fault
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -33,6 +34,9 @@ def prepare() -> None:
             os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - it needs none
     sys.stdout = _text_stream(1)
     sys.stderr = _text_stream(2)
+
+
+_OF_A_DISK = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ESTALE})
 
 
 class OutputError(OSError):
@@ -90,9 +94,22 @@ def failures_in_one_line() -> Iterator[None]:
             print_error(f"the output cannot be written: {error.strerror}")
         raise SystemExit(ExitCode.FAILED) from None
     except OSError as error:
-        if error.filename is None:
+        if error.filename is not None:
+            print_error(f"{os.fsdecode(error.filename)}: {error.strerror}")
+        elif error.errno in _OF_A_DISK:  # reading from and writing to an open file names none
+            print_error(f"a file cannot be read or written: {error.strerror}")
+        else:
             raise  # not about a file that somebody named: a fault of ours, which the traceback locates
-        print_error(f"{os.fsdecode(error.filename)}: {error.strerror}")
+        raise SystemExit(ExitCode.FAILED) from None
+
+
+@contextmanager
+def faults_printable() -> Iterator[None]:
+    """Print the traceback of an error that nobody has foreseen like all else: it may quote what others wrote."""
+    try:
+        yield
+    except Exception:  # noqa: BLE001 - it is reported whole, as the interpreter would
+        print_fault(traceback.format_exc())
         raise SystemExit(ExitCode.FAILED) from None
 
 

@@ -15,12 +15,15 @@ from worker.amqp.bindings import FoundBindings, find_bindings
 from worker.amqp.connection import connected
 from worker.amqp.declare import declare, find_missing, levels
 from worker.amqp.mark import is_guessable
+from worker.amqp.parameters import addresses
 from worker.amqp.topology import topology
 from worker.diagnostics.first_starts import FirstStarts
 from worker.engine import Engine, decoder_memory_for, review_providers, tasks_for, wants_model
 from worker.errors import AutotagError
-from worker.models.catalogue import BUILT_IN, find_package, is_named
+from worker.models.catalogue import BUILT_IN, DETECTORS, OTHER_NAMES, find_package, is_named, require_to_build
 from worker.models.manifest import ModelMissing
+from worker.models.nanodet_weights import weights_are_in, weights_directory
+from worker.models.tensorflow_extra import TensorFlowMissing, require_to_run
 from worker.operations.certificates import own_trouble
 from worker.operations.control import why_not_listening, why_not_writable
 from worker.operations.descriptors import make_room
@@ -28,10 +31,20 @@ from worker.operations.metrics import Metrics
 from worker.providers.checks import Checkable, Severity
 from worker.providers.cloud.budget import make_budget, why_it_does_not_last
 from worker.providers.registry import make_enabled
-from worker.settings import InstanceSettings, RetrySettings, Settings
+from worker.settings import (
+    InstanceSettings,
+    InstanceSourcesSettings,
+    PublishersSettings,
+    RetrySettings,
+    Settings,
+    SourcesSettings,
+    buckets_of,
+)
 from worker.settings.system import SAFE_TOKEN
 from worker.sources.proxy import Proxy, unused_variable
 from worker.supervision.decoder_pool import DecoderPool
+from worker.tagging.confidences import Meanings
+from worker.tagging.rules import rules_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +56,7 @@ class CheckResult:
     message: str
 
 
+_LOW_CONFIDENCE = 0.4
 _STRICTEST = "seccomp"
 _MISSING = {
     "none": "no new privileges cannot be given up here: an image that takes a decoder over may do what this user may",
@@ -72,6 +86,8 @@ async def check_service(settings: Settings) -> AsyncIterator[CheckResult]:
         ("descriptors", _descriptors),
         ("tasks", _tasks),
         ("headers", _headers),
+        ("publishers", _publishers),
+        ("tags", _tags),
         ("decoder", _decoder),
         ("model", _model),
         ("memory", _memory),
@@ -93,7 +109,11 @@ async def check_instance(settings: Settings, name: str) -> AsyncIterator[CheckRe
     """Make one cheap real call to each service whose provider an instance has switched on, and report the outcome."""
     instance = settings.instance(name)
     if instance is None:
-        yield CheckResult(name, "warning", "the settings do not know this instance, and `unknown_instances` is skip")
+        yield CheckResult(
+            name,
+            "warning",
+            f"the settings do not know this instance, and `unknown_instances` is {settings.unknown_instances}",
+        )
         return
     if name not in settings.instances:
         yield CheckResult(name, "warning", "the settings do not name this instance: the defaults hold for it")
@@ -136,12 +156,27 @@ async def _switches(settings: Settings) -> CheckResult:
 
 
 async def _sources(settings: Settings) -> CheckResult:
-    sources = settings.sources
-    unreadable = [str(root) for root in sources.path_roots if not os.access(root, os.R_OK | os.X_OK)]
+    found = {"": settings.sources} | {
+        f"{name}: ": settings.sources_of(each)
+        for name, each in settings.reachable().items()
+        if each.sources != InstanceSourcesSettings()
+    }
+    roots = dict.fromkeys(root for each in found.values() for root in each.path_roots)
+    unreadable = [str(root) for root in roots if not os.access(root, os.R_OK | os.X_OK)]
     if unreadable:
         return CheckResult("sources", "failed", f"not there, or not readable by this user: {', '.join(unreadable)}")
+    of_instances = "".join(f"; {name}{_open_to_events(each)}" for name, each in found.items() if name)
+    return CheckResult("sources", "ok", f"{_open_to_events(settings.sources)}; inline: always{of_instances}")
+
+
+def _open_to_events(sources: SourcesSettings) -> str:
     roots, hosts = ", ".join(map(str, sources.path_roots)), ", ".join(sources.url_allowed_hosts)
-    return CheckResult("sources", "ok", f"paths below: {roots or 'none'}; hosts: {hosts or 'none'}; inline: always")
+    credentials = "".join(f"; {each.kind} for {name}" for name, each in sources.credentials.items())
+    buckets = "".join(
+        f"; bucket {bucket} of {sources.s3[name].instance} at {sources.s3[name].endpoint}"
+        for bucket, name in buckets_of(sources.s3)
+    )
+    return f"paths below: {roots or 'none'}; hosts: {hosts or 'none'}{credentials}{buckets}"
 
 
 async def _proxy(settings: Settings) -> CheckResult:
@@ -265,6 +300,60 @@ async def _headers(settings: Settings) -> CheckResult:
     return CheckResult("headers", "ok", f"the key that marks our own message headers: {origin}")
 
 
+async def _tags(settings: Settings) -> CheckResult:
+    """Whether thresholds and terms are as they were probably meant."""
+    reachable = settings.reachable()
+    low = [
+        name
+        for name, each in reachable.items()
+        if each.tensorflow.enabled
+        and each.tensorflow.tags == "concepts"
+        and each.tensorflow.threshold < _LOW_CONFIDENCE
+    ]
+    if low:
+        message = (
+            f"tensorflow.confidence_threshold of {', '.join(low)} is below {_LOW_CONFIDENCE}: most are wrong then. "
+            "It means calibrated confidences; for the model's scores, as before, set tensorflow.tags = 'labels'"
+        )
+        return CheckResult("tags", "warning", message)
+    unknown = {name: rules_of(each.labels, by_concept=True).unknown_terms for name, each in reachable.items()}
+    if any(unknown.values()):
+        name, terms = next(pair for pair in unknown.items() if pair[1])
+        message = (
+            f"labels.only of {name} has {len(terms)} terms that are no concepts, such as {', '.join(terms[:5])}; see "
+            "`autotag vocabulary map`"
+        )
+        return CheckResult("tags", "warning", message)
+    files = {name: each.labels for name, each in reachable.items() if each.labels.rules_file is not None}
+    named = "".join(f"; {name} has {each.counted()} rules, with {each.rules_file}" for name, each in files.items())
+    return CheckResult("tags", "ok", f"thresholds and terms are in order{named}")
+
+
+async def _publishers(settings: Settings) -> CheckResult:
+    """Which instances are bound to who may speak for them."""
+    reachable = settings.reachable()
+    bound = {name: each.publishers for name, each in reachable.items() if each.publishers != PublishersSettings()}
+    if not bound:
+        return CheckResult("publishers", "ok", "every publisher may speak for every instance")
+    here = addresses(settings.amqp)[0].virtual_host
+    elsewhere = [
+        name for name, each in bound.items() if each.virtual_hosts is not None and here not in each.virtual_hosts
+    ]
+    if elsewhere:
+        message = (
+            f"no event of {', '.join(elsewhere)} is taken on the virtual host {here!r} (`publishers.virtual_hosts`)"
+        )
+        return CheckResult("publishers", "warning", message)
+    if is_guessable(settings.amqp):
+        message = "who may speak for an instance can be forged: see headers"
+        return CheckResult("publishers", "warning", message)
+    free = [name for name in reachable if name not in bound]
+    message = f"bound: {', '.join(bound)}"
+    return CheckResult(
+        "publishers", "ok", f"{message}; every publisher may speak for {', '.join(free)}" if free else message
+    )
+
+
 async def _decoder(settings: Settings) -> CheckResult:
     starts = FirstStarts()
     engine = Engine(settings, None, Metrics(), starts.observe)
@@ -317,23 +406,45 @@ def _has_limit(instance: InstanceSettings) -> bool:
 async def _model(settings: Settings) -> CheckResult:
     if not wants_model(settings):
         return CheckResult("model", "ok", "not needed: tensorflow is on for no instance")
-    name = settings.tensorflow.model
+    results = [await _model_named(name, settings) for name in settings.tensorflow.names]
+    worst = max(results, key=lambda each: ("ok", "warning", "failed").index(each.status))
+    thresholds = sorted(
+        {each.tensorflow.threshold for each in settings.by_instance().values() if each.tensorflow.enabled}
+    )
+    return CheckResult("model", worst.status, f"{'; '.join(each.message for each in results)}; thresholds {thresholds}")
+
+
+def _to_be_built(name: str, settings: Settings) -> CheckResult:
+    """Of a model of the catalogue that is neither built nor in a data wheel."""
+    detector = name in DETECTORS
+    left_out: Literal["ok", "failed"] = "ok" if detector and len(settings.tensorflow.names) > 1 else "failed"
+    try:
+        require_to_build(name)
+    except TensorFlowMissing as error:
+        return CheckResult("model", left_out, str(error))
+    if detector and not weights_are_in(weights_directory(settings.cache_dir)):
+        message = f"{name} is left out: `autotag model build {name}` fetches its weights, once"
+        return CheckResult("model", left_out, message)
+    if (why := why_not_writable(settings.cache_dir)) is not None:
+        message = f"{name} is not built yet, and cannot be in {settings.cache_dir}: {why}; set `cache_dir`"
+        return CheckResult("model", "failed", message)
+    return CheckResult(
+        "model", "warning", f"{name} is not built yet: `autotag model build`, or the first start does it"
+    )
+
+
+async def _model_named(name: str, settings: Settings) -> CheckResult:
     try:
         package = await asyncio.to_thread(find_package, name, settings.cache_dir)
         await asyncio.to_thread(package.verify)
+        Meanings(package.described_labels, package.manifest)
+        require_to_run(package)
     except ModelMissing:
-        if name in BUILT_IN and (why := why_not_writable(settings.cache_dir)) is not None:
-            message = f"{name} is not built yet, and cannot be in {settings.cache_dir}: {why}; set `cache_dir`"
-            return CheckResult("model", "failed", message)
-        if name in BUILT_IN:
-            return CheckResult(
-                "model", "warning", f"{name} is not built yet: `autotag model build`, or the first start does it"
-            )
-        raise
-    thresholds = sorted(
-        {each.tensorflow.confidence_threshold for each in settings.by_instance().values() if each.tensorflow.enabled}
-    )
-    message = f"{package.identity}, {len(package.labels)} labels; thresholds {thresholds}"
+        proper = OTHER_NAMES.get(name, name)
+        if proper not in BUILT_IN and proper not in DETECTORS:
+            raise
+        return _to_be_built(proper, settings)
+    message = f"{package.identity}, {len(package.labels)} labels"
     if package.manifest.runtime.runs_programs and not is_named(name):
         message += (
             f"; it is a {package.manifest.runtime}, which is a program: use it only if you trust where it comes from"

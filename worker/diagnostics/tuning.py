@@ -1,8 +1,10 @@
 """Measures how many children and threads suit this machine: short runs with the real decoders and model, no broker.
 
-A run keeps as many images in progress as the service would hold deliveries, and counts those that are finished. First
-decoders and threads are varied together, then the batch size, and finally the fastest candidates are measured again:
-the rate of one short measurement is uncertain, and the luckiest of many candidates is not the best.
+A run keeps as many images in progress as the service would hold deliveries, and counts those that are finished, over
+the time that they took (`counting`). First decoders and threads are varied together, then the batch size. Finally the
+fastest candidates and the settings as they are take turns for a few rounds: the rate of one short measurement is
+uncertain, and the luckiest of many candidates is not the best. By how much the rates of one candidate differ between
+the rounds is the machine's noise; one that is not faster by more than that is not recommended.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from worker.diagnostics.counting import Counted, counted_of, images_needed
 from worker.diagnostics.first_starts import FirstStarts
 from worker.engine import Engine, open_engine
 from worker.errors import Misconfigured, Unavailable
@@ -38,14 +41,17 @@ PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.pn
 WEB_SIZE = JpegLimits(maximum_bytes=200_000, maximum_width=500, maximum_height=375)
 BATCH_SIZES = (1, 2, 4, 8, 16)
 FINALISTS = 3
-FINAL_ROUNDS = 2
+ROUNDS = 4
+"""Of the finalists: in fewer, the difference between two of them would hardly say how noisy a machine is."""
 
 _WARM_UP_SHARE = 0.3
 _START_S = 1.2
 """The time allowed for starting and stopping the children of one measurement, when the total time is divided up."""
 
 _MINIMUM_MEASUREMENT_S = 1.0
-_MINIMUM_IMAGES = 3
+_LONGEST_MEASUREMENT_S = 60.0
+"""After which one is given up that has not finished enough batches."""
+
 _MAXIMUM_IN_PROGRESS = 64
 
 
@@ -77,19 +83,40 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """The rate of one candidate in one run."""
+    """What one candidate did in one run."""
 
     candidate: Candidate
-    images_per_s: float
+    counted: Counted
+
+    @property
+    def images_per_s(self) -> float:
+        """Its rate."""
+        return self.counted.images_per_s
 
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """The best candidate with its rate, the median of its measurements, and every measurement in order."""
+    """Every measurement in order, and what the rounds have shown; rates are medians of a candidate's rounds."""
 
-    best: Candidate
+    current: Candidate
+    """The settings as they are."""
+    current_images_per_s: float
+    fastest: Candidate
     images_per_s: float
+    """Of the fastest."""
+    noise: float
+    """By how much the rates of one candidate differed between rounds, as a share of its median; the worst of all."""
     measurements: tuple[Measurement, ...]
+
+    @property
+    def gain(self) -> float:
+        """By how much the fastest is faster than the settings as they are, as a share of these."""
+        return self.images_per_s / self.current_images_per_s - 1
+
+    @property
+    def recommended(self) -> Candidate | None:
+        """The fastest, if it is faster than the settings as they are by more than the noise."""
+        return self.fastest if self.fastest != self.current and self.gain > self.noise else None
 
 
 def current(settings: Settings) -> Candidate:
@@ -113,20 +140,22 @@ async def tune(
     seconds: float,
     on_measured: Callable[[Measurement], None] = lambda _: None,
 ) -> Tuning:
-    """Measure the candidates that are worth it, in about `seconds`. `on_measured` gets every measurement.
+    """Measure the candidates that are worth it, in about `seconds`, or longer on a slow machine.
 
-    Raises Misconfigured, Unavailable.
+    `on_measured` gets every measurement. Raises Misconfigured, Unavailable.
     """
     cores = usable_cores()
+    as_it_is = current(settings)
     grid = candidates(cores, settings.tensorflow.batch_size)
-    number = len(grid) + len(BATCH_SIZES) - 1 + FINALISTS * FINAL_ROUNDS
+    number = len(grid) + len(BATCH_SIZES) - 1 + (FINALISTS + 1) * ROUNDS
     measurement_s = max(_MINIMUM_MEASUREMENT_S, seconds / number - _START_S)
     measurements: list[Measurement] = []
 
-    async def measure(candidate: Candidate) -> None:
-        images_per_s = await rate(candidate.applied_to(settings), contents, measurement_s)
-        measurements.append(Measurement(candidate, images_per_s))
-        on_measured(measurements[-1])
+    async def measure(candidate: Candidate) -> Measurement:
+        found = Measurement(candidate, await count(candidate.applied_to(settings), contents, measurement_s))
+        on_measured(found)
+        measurements.append(found)
+        return found
 
     for candidate in grid:
         await measure(candidate)
@@ -134,24 +163,25 @@ async def tune(
     for batch_size in BATCH_SIZES:
         if batch_size != fastest.batch_size:
             await measure(Candidate(fastest.decoders, fastest.threads, batch_size))
-    for candidate in _ranked(measurements)[:FINALISTS] * FINAL_ROUNDS:
-        await measure(candidate)
-    # Only candidates that were measured again count: among the others the luckiest would win.
-    best = next(candidate for candidate in _ranked(measurements) if _times_measured(candidate, measurements) > 1)
-    return Tuning(best, _median(best, measurements), tuple(measurements))
+    finalists = list(dict.fromkeys([*_ranked(measurements)[:FINALISTS], as_it_is]))
+    # In turns, so that what else the machine does meanwhile is done to all of them. What was measured before the rounds
+    # does not count: it has chosen the luckiest.
+    rounds = [await measure(candidate) for _ in range(ROUNDS) for candidate in finalists]
+    best = _ranked(rounds)[0]
+    return Tuning(as_it_is, _median(as_it_is, rounds), best, _median(best, rounds), _noise(rounds), tuple(measurements))
 
 
-async def rate(
+async def count(
     settings: Settings, contents: Sequence[Content], seconds: float, on_progress: ProgressCallback = ignore_progress
-) -> float:
-    """Images per second under the given settings, without RabbitMQ. Raises Misconfigured, Unavailable."""
+) -> Counted:
+    """What is finished in `seconds` under the given settings, without RabbitMQ. Raises Misconfigured, Unavailable."""
     settings = _only_the_local_model(settings)
     starts = FirstStarts()
     engine = await open_engine(settings, Metrics(), starts.observe, on_progress)
     try:
         assert engine.model is not None  # noqa: S101 - the settings enable it
         await asyncio.gather(starts.while_one_can_start(engine.decoders.wait_ready()), engine.model.wait_ready())
-        return await _measure_rate(engine, settings, contents, seconds)
+        return await _count(engine, settings, contents, seconds)
     finally:
         await engine.close()
 
@@ -183,28 +213,37 @@ def open_file(file: Path) -> Content:
     return Content(fd, os.fstat(fd).st_size, f"path {file}", os.pread(fd, HEAD_BYTES, 0))
 
 
-async def _measure_rate(engine: Engine, settings: Settings, contents: Sequence[Content], seconds: float) -> float:
-    """Keep enough images in progress for `seconds`; the rate is that of the images finished after the warm-up."""
+async def _count(engine: Engine, settings: Settings, contents: Sequence[Content], seconds: float) -> Counted:
+    """Keep enough images in progress for `seconds`, and longer until enough are finished after the warm-up."""
     started_s = time.monotonic()
     counting_from_s, until_s = started_s + seconds * _WARM_UP_SHARE, started_s + seconds
+    batch_size = settings.tensorflow.batch_size
     finished_s: list[float] = []
     endless_contents = itertools.cycle(contents)
 
+    def goes_on() -> bool:
+        now_s = time.monotonic()
+        if now_s < until_s:
+            return True
+        return now_s - started_s < _LONGEST_MEASUREMENT_S and len(finished_s) < images_needed(batch_size)
+
     async def tag_one_after_another() -> None:
-        while time.monotonic() < until_s:
+        while goes_on():
             await _tag(engine, settings, next(endless_contents))
-            finished_s.append(time.monotonic())
+            if (now_s := time.monotonic()) >= counting_from_s:
+                finished_s.append(now_s)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(min(settings.amqp.prefetch, _MAXIMUM_IN_PROGRESS)):
             group.create_task(tag_one_after_another())
-    # Measured from one finished image to another: images finish in batches, which the edges of a window would cut.
-    counted_s = [moment_s for moment_s in sorted(finished_s) if counting_from_s <= moment_s <= until_s]
-    if len(counted_s) < _MINIMUM_IMAGES:
+    counted = counted_of(finished_s, batch_size)
+    if counted is None:
         raise Unavailable(
-            f"only {len(counted_s)} images were finished in {seconds:.1f} s: measure for longer", reason="too_short"
+            f"only {len(finished_s)} images were finished in {time.monotonic() - started_s:.0f} s, and "
+            f"{images_needed(batch_size)} are needed for a rate in batches of {batch_size}",
+            reason="too_short",
         )
-    return (len(counted_s) - 1) / (counted_s[-1] - counted_s[0])
+    return counted
 
 
 async def _tag(engine: Engine, settings: Settings, content: Content) -> None:
@@ -234,5 +273,10 @@ def _median(candidate: Candidate, measurements: Sequence[Measurement]) -> float:
     )
 
 
-def _times_measured(candidate: Candidate, measurements: Sequence[Measurement]) -> int:
-    return sum(measurement.candidate == candidate for measurement in measurements)
+def _noise(rounds: Sequence[Measurement]) -> float:
+    """The widest span of one candidate's rates, as a share of their median."""
+    spans = []
+    for candidate in _ranked(rounds):
+        rates = [each.images_per_s for each in rounds if each.candidate == candidate]
+        spans.append((max(rates) - min(rates)) / statistics.median(rates))
+    return max(spans)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -18,11 +20,31 @@ from worker.http.sessions import CSRF_FIELD, CSRF_HEADER
 
 _log = structlog.get_logger(__name__)
 
+_LOG_INTERVAL_S = 10.0
+
 _ACTIONS: dict[str, tuple[Callable[[ServiceApi], Awaitable[object]], str]] = {
     "pause": (lambda service: service.pause(), "Paused: no more events are taken"),
     "resume": (lambda service: service.resume(), "Resumed: events are taken again"),
     "reset": (lambda service: service.reset(), "Reset: the crashes are forgotten"),
 }
+
+
+class _Refusals:
+    """Logs refused actions at most once in a while: anybody who can reach the port can have them refused."""
+
+    def __init__(self) -> None:
+        self._log_from_s = -math.inf
+        self._unlogged = 0
+
+    def log(self, now_s: float, **about: object) -> None:
+        """Count one, and log it unless another was logged shortly before."""
+        self._unlogged += 1
+        if now_s >= self._log_from_s:
+            _log.warning("an action was refused", **about, refused=self._unlogged)
+            self._log_from_s, self._unlogged = now_s + _LOG_INTERVAL_S, 0
+
+
+_refusals = _Refusals()
 
 
 def _endpoint(name: str) -> Callable[[Request], Awaitable[Response]]:
@@ -35,7 +57,7 @@ def _endpoint(name: str) -> Callable[[Request], Awaitable[Response]]:
         csrf_token = request.headers.get(CSRF_HEADER) or form.get(CSRF_FIELD, "")
         refusal_reason = sessions.refusal_reason(request, requester, csrf_token)
         if refusal_reason is not None:
-            _log.warning("an action was refused", action=name, address=requester.address, why=refusal_reason)
+            _refusals.log(time.monotonic(), action=name, address=requester.address, why=refusal_reason)
             return PlainTextResponse(f"{refusal_reason}\n", 403)
         _log.info("an operator acts from the status page", action=name, address=requester.address)
         await perform(service_of(request))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pydantic import SecretStr
 from starlette.applications import Starlette
@@ -31,8 +31,11 @@ OPEN_PATHS = frozenset(route.path for route in (*health.routes, *_PAGE) if isins
 """Paths that the middleware passes on without the token: health checks, and the page, whose handlers ask `Sessions`."""
 
 
-def build_app(service: ServiceApi, token: SecretStr | None = None) -> Starlette:
-    """The application over `service`. With `token`, everything but the health checks needs it."""
+def build_app(service: ServiceApi, token: SecretStr | None = None, allowed_hosts: Collection[str] = ()) -> Starlette:
+    """The application over `service`. With `token`, everything but the health checks needs it.
+
+    `allowed_hosts`: the names under which it may be asked without one.
+    """
     # Half of the connections, so that a health check always finds one that can be closed to make room for it.
     maximum = max(1, affordable(MAXIMUM_CONNECTIONS) // 2)
     app = Starlette(
@@ -43,6 +46,6 @@ def build_app(service: ServiceApi, token: SecretStr | None = None) -> Starlette:
         ],
     )
     app.state.service = service
-    app.state.sessions = Sessions(token)
+    app.state.sessions = Sessions(token, allowed_hosts)
     app.state.upload_limiter = UploadLimiter()
     return app

@@ -17,7 +17,7 @@ from worker.http.page import document
 from worker.http.page.report import report
 from worker.http.page.view import View, build_view
 from worker.http.security_headers import SecurityHeadersMiddleware
-from worker.http.service_api import service_of
+from worker.http.service_api import ServiceApi, service_of
 from worker.http.sessions import CSRF_FIELD, Requester, Sessions, is_cross_site
 
 _MAXIMUM_FORM_BYTES = 4096
@@ -68,10 +68,17 @@ async def thumbnail(request: Request) -> Response:
     number = request.query_params.get("n", "")
     jpeg = None
     if requester.may_see_assets and number.isascii() and number.isdigit() and len(number) < 16:
-        jpeg = service_of(request).history.results.thumbnail(int(number))
+        jpeg = _jpeg(service_of(request), int(number))
     if jpeg is None:
         return PlainTextResponse("No such thumbnail\n", 404)
     return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=600"})
+
+
+def _jpeg(service: ServiceApi, number: int) -> bytes | None:
+    """Of a recent result, or of an image whose tags would be others with a candidate model."""
+    jpeg = service.history.results.thumbnail(number)
+    shadow = service.active.engine.shadow if service.active is not None else None
+    return shadow.comparisons.thumbnail(number) if jpeg is None and shadow is not None else jpeg
 
 
 async def sign_in(request: Request) -> Response:

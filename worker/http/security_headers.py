@@ -52,7 +52,8 @@ class SecurityHeadersMiddleware:
         if sessions.is_untrusted_host(Request(scope)):
             refusal = PlainTextResponse(
                 "Without http.token this page is shown under an address or localhost only, not under a host's name: "
-                "any name could have been pointed here by another site. Ask by address, or set http.token.\n",
+                "any name could have been pointed here by another site. Ask by address, or set http.token or "
+                "http.allowed_hosts.\n",
                 421,
             )
             await refusal(scope, receive, send_with_headers)

@@ -19,6 +19,7 @@ import ipaddress
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -27,6 +28,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from worker.http.bearer_token import is_authorized
+from worker.sources.hosts import matches
 
 SESSION_LIFETIME_S = 12 * 3600.0
 
@@ -59,11 +61,17 @@ class Requester:
         return self.session or self.address
 
 
+_INSIDE = (".svc", ".cluster.local", ".internal", ".local", ".lan", ".home.arpa", ".intranet")
+"""Ends of names that are looked up inside a network only (RFC 6762, RFC 8375, RFC 6761's registry, ICANN's `.internal`,
+and what clusters and routers use)."""
+
+
 class Sessions:
     """The sessions of signed-in browsers, in memory only: they end with the process."""
 
-    def __init__(self, token: SecretStr | None) -> None:
+    def __init__(self, token: SecretStr | None, allowed_hosts: Collection[str] = ()) -> None:
         self._token = token
+        self._allowed_hosts = allowed_hosts
         self._sessions: OrderedDict[str, float] = OrderedDict()
         self._pending_sign_ins = 0
 
@@ -93,7 +101,18 @@ class Sessions:
         if self._token is not None:
             return False
         host = _host(request.headers.get("host", ""))
-        return not (host == "localhost" or host.endswith(".localhost") or _is_address(host))
+        if host == "localhost" or host.endswith(".localhost") or _is_address(host):
+            return False
+        return not any(matches(host, allowed) for allowed in self._allowed_hosts)
+
+    def is_public_name(self, request: Request) -> bool:
+        """Whether the Host header is a name that anybody could own, and none that is allowed.
+
+        What scrapes metrics asks by the name of a service. Such names have no dot, or end in what nobody can register.
+        """
+        host = _host(request.headers.get("host", "")).rstrip(".")
+        inside = not host or "." not in host or host.endswith(_INSIDE)
+        return not inside and self.is_untrusted_host(request)
 
     # ── signing in and out ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -91,7 +91,7 @@ async def try_image(request: Request) -> Response:
         upload_limiter.release(requester.key)
     if _wants_json(request):
         return JsonResponse(_to_json(explanation))
-    return HTMLResponse(page_explanation.article(explanation, thumbnail, name, active.settings))
+    return HTMLResponse(page_explanation.article(explanation, thumbnail, name))
 
 
 def _refusal_reason(request: Request, requester: Requester) -> str | None:

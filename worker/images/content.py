@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
@@ -39,8 +40,14 @@ class Content:
     @classmethod
     def from_bytes(cls, data: bytes | memoryview, origin: str) -> Content:
         """A sealed copy of `data` in memory."""
+        return cls.from_pieces([data], origin)
+
+    @classmethod
+    def from_pieces(cls, pieces: Iterable[bytes | memoryview], origin: str) -> Content:
+        """A sealed copy in memory of pieces that follow each other."""
         with MemoryFile() as memory:
-            memory.write(data)
+            for piece in pieces:
+                memory.write(piece)
             return memory.seal(origin)
 
     def read(self) -> bytes:

@@ -5,6 +5,7 @@ This package knows nothing of the settings; those take from it which names an in
 
 from worker.messages.events import DEFAULT_INSTANCE, EVENT_TYPE, IN_THE_BODY, ContentRef, Event, EventData, ReadEvent
 from worker.messages.fields import is_instance_name
+from worker.messages.large_image import LargeImage
 from worker.messages.reading import read_event
 from worker.messages.results import (
     RESULT_TYPE,
@@ -15,6 +16,7 @@ from worker.messages.results import (
     Result,
     ResultStatus,
     Tag,
+    TagKind,
     comparable,
     read_result,
     result_data,
@@ -31,6 +33,7 @@ __all__ = [
     "Event",
     "EventData",
     "ImageFacts",
+    "LargeImage",
     "OutgoingMessage",
     "ProviderReport",
     "ProviderStatus",
@@ -38,6 +41,7 @@ __all__ = [
     "Result",
     "ResultStatus",
     "Tag",
+    "TagKind",
     "UnreadableEvent",
     "comparable",
     "is_instance_name",

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
+from worker.messages.event_context import EventContext
 from worker.messages.fields import (
     Flag,
     GivenAssetId,
@@ -22,6 +23,7 @@ from worker.messages.fields import (
     TraceParent,
     TraceState,
 )
+from worker.messages.large_image import LargeImage
 from worker.messages.oddities import CONTENT_FIELDS, OddField, absent_is, is_empty, note
 
 CLOUDEVENTS_JSON: Final = "application/cloudevents+json"
@@ -62,7 +64,7 @@ class ContentRef(_Model):
         return self.kind == "body"
 
     @property
-    def kind(self) -> Literal["path", "url", "base64", "body"]:
+    def kind(self) -> Literal["path", "url", "base64", "body", "s3"]:
         """The name of the field that is set; `body` when none is."""
         if self.path is not None:
             return "path"
@@ -111,6 +113,8 @@ class EventData(_Model):
     """The site within the instance."""
     locale: Note = None
     """The language of the asset, such as `en-GB`."""
+    context: EventContext = Field(default=None, repr=False)
+    """An object of the publisher's own, at most 4 KiB as JSON; the result has it as it was. Not looked into."""
 
 
 class Attributes(_Model):
@@ -142,9 +146,12 @@ class Event(Attributes):
 
 @dataclass(frozen=True, slots=True)
 class ReadEvent:
-    """An event, with the image's bytes if the message contained them."""
+    """An event, with the image's bytes if the message contained them.
+
+    Of a `LargeImage`, `event.data.content` has a placeholder.
+    """
 
     event: Event
-    image_bytes: bytes | None = field(repr=False)
+    image_bytes: bytes | LargeImage | None = field(repr=False)
     oddities: tuple[OddField, ...] = ()
     """What was not as described in the message, and no reason to refuse it."""

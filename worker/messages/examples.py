@@ -21,6 +21,7 @@ EVENT_DATA: dict[str, Any] = {
     "temporary": False,
     "site": "intranet",
     "locale": "en-GB",
+    "context": {"site": 20117, "version": "1.0"},
 }
 
 ATTRIBUTES: dict[str, str] = {
@@ -61,9 +62,13 @@ TAGGED = Result(
     instance="acme",
     event_id="upload-34817-1",
     status="tagged",
-    tags=(Tag("Egyptian cat", 0.6841, "tensorflow"), Tag("tabby", 0.1207, "tensorflow")),
+    tags=(
+        Tag("animal", 0.9731, "tensorflow", "wn:00015388-n", "parent", "en"),
+        Tag("cat", 0.9642, "tensorflow", "wn:02121808-n", "parent", "en"),
+    ),
     providers=(ProviderReport("tensorflow", "ok", model="efficientnet-lite2", duration_s=0.0312),),
     image=ImageFacts("PNG", 451, 300, "596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb"),
+    context={"site": 20117, "version": "1.0"},
 )
 
 SKIPPED = Result(

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from worker.messages.event_context import context_or_none
 from worker.messages.events import (
     CLOUDEVENTS_JSON,
     EVENT_TYPE,
@@ -35,6 +36,7 @@ from worker.messages.events import (
     ReadEvent,
 )
 from worker.messages.fields import GivenAssetId, GivenEventId, GivenInstance, decode_base64, trace_parent, trace_state
+from worker.messages.large_image import cut_image
 from worker.messages.oddities import OddField
 from worker.messages.repeated_names import RepeatedNames, refuse_repeated_names
 from worker.messages.unreadable import FieldError, UnreadableEvent, explain
@@ -75,6 +77,8 @@ class _Message:
     headers: Mapping[str, object]
     attributes: Mapping[str, str]
     message_id: str | None
+    whole: bytes
+    """The body with what `large_image` has cut out of it."""
 
     @property
     def is_image(self) -> bool:
@@ -92,9 +96,10 @@ def read_event(
     odd: _Oddities = []
     if not media_type.startswith("image/"):
         body = _without_mark(body, odd)
-    message = _Message(body, media_type, headers, _attributes(headers), message_id)
+    message = _Message(body, media_type, headers, _attributes(headers), message_id, body)
     try:
-        read = _with_trace_of(message, _read(message, odd))
+        read = _read_without_image(message, odd) or _read(message, odd)
+        read = with_trace_of(message.headers, read)
     except (ValidationError, FieldError) as error:
         raise _unreadable(message, error) from None
     except MemoryError:
@@ -102,6 +107,24 @@ def read_event(
     except Exception as error:
         raise _unreadable(message, FieldError(f"event: cannot be read ({type(error).__name__})")) from error
     return replace(read, oddities=tuple(dict.fromkeys(odd))) if odd else read
+
+
+def _read_without_image(message: _Message, odd: _Oddities) -> ReadEvent | None:
+    """The event of a large JSON body, whose image is decoded later; None for any other, and if anything is wrong."""
+    cut = None if message.is_image else cut_image(message.body)
+    if cut is None:
+        return None
+    found: _Oddities = []
+    try:
+        read = _read(replace(message, body=cut.body), found)
+        if read.image_bytes != cut.placeholder:
+            return None  # it was something else
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - it is read once more, for an error that names the field
+        return None
+    odd += found
+    return replace(read, image_bytes=cut.image)
 
 
 def _read(message: _Message, odd: _Oddities) -> ReadEvent:
@@ -117,7 +140,7 @@ def _read(message: _Message, odd: _Oddities) -> ReadEvent:
         return _structured(message.body, odd)  # sent with a generic JSON content type, or none
     attributes = Attributes(
         specversion="1.0",
-        id=message.message_id or str(uuid.uuid5(_PLAIN_ID_NAMESPACE, hashlib.sha256(message.body).hexdigest())),
+        id=message.message_id or str(uuid.uuid5(_PLAIN_ID_NAMESPACE, hashlib.sha256(message.whole).hexdigest())),
         source=PLAIN_SOURCE,
         type=EVENT_TYPE,
     )
@@ -184,6 +207,15 @@ _SIGNS_OF_BAD_TEXT = ("invalid unicode code point", "surrogate", "hex escape", "
 """In the messages of pydantic's parser, jiter."""
 
 
+def _object_with_any_numbers(body: bytes) -> dict[str, Any]:
+    """The object in a JSON body some of whose numbers no reader takes, as they have thousands of digits; else none."""
+    try:
+        found = json.loads(body.decode("utf-8", "surrogateescape"), strict=False, parse_int=len, parse_float=len)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _is_not_json(error: ValidationError) -> bool:
     return error.errors(include_url=False)[0]["type"] == "json_invalid"
 
@@ -219,7 +251,18 @@ def _data_of_image(fields: Mapping[str, str], odd: _Oddities) -> EventData:
             data["existing_tags"] = _TAG_LIST.validate_json(data["existing_tags"])
         except ValidationError:
             raise FieldError('existingtags: must be a JSON array of names, such as ["cat","sofa"]') from None
+    if data.get("context", "").strip():
+        data["context"] = _object_in_text("context", data["context"])
     return EventData.model_validate(data | {"content": IN_THE_BODY}, strict=False, context=odd)
+
+
+def _object_in_text(field: str, text: str) -> object:
+    raw = text.encode(errors="replace")
+    refuse_repeated_names(raw)
+    try:
+        return _json(raw)
+    except ValueError:  # ValidationError is one
+        raise FieldError(f"{field}: must be a JSON object, as text") from None
 
 
 def _asset_in(fields: Mapping[str, Any]) -> Any:
@@ -278,19 +321,19 @@ def _encoded(value: object) -> str:
             return "true" if value else "false"
         case datetime():  # AMQP timestamps have no time zone and mean UTC
             return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
-        case list() | tuple():
+        case list() | tuple() | dict():
             return _ANY_JSON.dump_json(value).decode()
         case _:
             return str(value)
 
 
-def _with_trace_of(message: _Message, read: ReadEvent) -> ReadEvent:
-    """The trace context in the message's own headers is the more recent span, so it overrides the event's."""
-    parent = trace_parent(_text(message.headers.get("traceparent", "")))
+def with_trace_of(headers: Mapping[str, object], read: ReadEvent) -> ReadEvent:
+    """The event with the trace context in its message's own headers: that is of the more recent span."""
+    parent = trace_parent(_text(headers.get("traceparent", "")))
     if parent is None:
         return read
-    state = trace_state(_text(message.headers.get("tracestate", "")))
-    return ReadEvent(read.event.model_copy(update={"traceparent": parent, "tracestate": state}), read.image_bytes)
+    state = trace_state(_text(headers.get("tracestate", "")))
+    return replace(read, event=read.event.model_copy(update={"traceparent": parent, "tracestate": state}))
 
 
 _NAMES_OF_THE_ASSET = frozenset({"asset_id", "assetid", "subject", "instance", "data", "data_base64", "specversion"})
@@ -305,7 +348,7 @@ def _unreadable(message: _Message, error: ValidationError | FieldError) -> Unrea
     try:
         event = {} if message.is_image else _object(message.body)
     except (ValueError, RecursionError):  # ValidationError is a ValueError
-        event = {}
+        event = _object_with_any_numbers(message.body)
     if isinstance(error, RepeatedNames) and not error.names.isdisjoint(_NAMES_OF_THE_ASSET):
         event = {}  # nobody knows which of them is meant, and a result for the wrong one is worse than none
     data = event.get("data") if "specversion" in event else event
@@ -322,6 +365,7 @@ def _unreadable(message: _Message, error: ValidationError | FieldError) -> Unrea
         asset_id=asset_id,
         event_id=event_id,
         instance=_valid(_INSTANCE, fields.get("instance")),
+        context=None if isinstance(error, RepeatedNames) else context_or_none(fields.get("context")),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -30,6 +30,7 @@ CONFIDENCE_DECIMALS = 4
 DURATION_DECIMALS = 4
 
 ResultStatus = Literal["tagged", "no_tags", "skipped", "failed"]
+TagKind = Literal["label", "parent", "object", "image_kind"]
 ProviderStatus = Literal["ok", "skipped", "failed", "unavailable"]
 
 _CONFIG = ConfigDict(use_attribute_docstrings=True, json_schema_serialization_defaults_required=True)
@@ -47,6 +48,15 @@ class Tag:
     """From 0 to 1, at most four decimals."""
     provider: str
     """The provider that suggested it: `tensorflow`, `google_cloud_vision`, `microsoft_vision`."""
+    concept: str | None = None
+    """What it means, whatever the language: an id such as `wn:02123159-n`; null for a name that is none of ours."""
+    kind: TagKind = "label"
+    """`label`: what a model or service named; `parent`: a broader term; `object`: something found in the picture;
+    `image_kind`: what kind of picture it is."""
+    language: str | None = None
+    """Of the name, as ISO 639 has it; null where the provider, or a rule of the instance, gave the name as it is."""
+    models: tuple[str, ...] = ()
+    """Where more than one of the local models suggests it, their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +76,12 @@ class ProviderReport:
     model: str | None = None
     """What answered: the name and version of the model, or of the service's API."""
     duration_s: Annotated[float, Field(ge=0)] | None = None
-    """Seconds the provider took."""
+    """Seconds the provider took; null too where it was not asked, because the image is a near-duplicate."""
+    near_duplicate_of: str | None = None
+    """The asset id of an earlier image that looks the same, where the provider's suggestions are those about that one;
+    null where it was asked about this image itself."""
+    distance: Annotated[int, Field(ge=0, le=64)] | None = None
+    """In how many bits the perceptual hashes of the two differ; null likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +126,8 @@ class Result:
     """False while a provider has not answered yet: another result for the same event will replace this one."""
     image: ImageFacts | None = None
     """Null when the image was not decoded."""
+    context: dict[str, Any] | None = field(default=None, repr=False, hash=False)
+    """From the event, as it was; null if it had none. Not a part of the result's id."""
 
 
 class ResultEvent(BaseModel):
@@ -150,7 +167,7 @@ class OutgoingMessage:
 def result_data(result: Result) -> dict[str, Any]:
     """The result in its JSON form: every field present, tags best first, numbers rounded."""
     tags: list[dict[str, Any]] = [
-        {"name": tag.name, "confidence": round(tag.confidence, CONFIDENCE_DECIMALS), "provider": tag.provider}
+        _fields(tag) | {"confidence": round(tag.confidence, CONFIDENCE_DECIMALS), "models": list(tag.models)}
         for tag in result.tags
     ]
     providers = [_fields(report) for report in result.providers]
@@ -170,10 +187,11 @@ def result_data(result: Result) -> dict[str, Any]:
         "providers": providers,
         "complete": result.complete,
         "image": _fields(result.image) if result.image else None,
+        "context": result.context,
     }
 
 
-def _fields(flat: ProviderReport | ImageFacts) -> dict[str, Any]:
+def _fields(flat: Tag | ProviderReport | ImageFacts) -> dict[str, Any]:
     """What `asdict` returns for a dataclass without nested ones, in a fifth of the time."""
     return {name: getattr(flat, name) for name in flat.__slots__}
 
@@ -229,14 +247,16 @@ def read_result(body: bytes) -> Result:
 def result_id(result: Result, event_source: str | None, settings_digest: str) -> uuid.UUID:
     """A UUIDv5 in `NAMESPACE` of all that the published result says, so that one id stands for one set of bytes.
 
-    The name is a JSON array without spaces: event source, settings digest, and the result's data with every
-    `duration_s` null. What is measured and the trace are left out: they differ whenever an event is handled again.
+    The name is a JSON array without spaces: event source, settings digest, and the result's data without `context` and
+    with every `duration_s` null. What is measured and the trace are left out: they differ whenever an event is handled
+    again. The context is the publisher's, and an event that is sent again may have another one.
     """
     return _id_of(result_data(result), event_source, settings_digest)
 
 
 def _id_of(data: dict[str, Any], event_source: str | None, settings_digest: str) -> uuid.UUID:
     unmeasured = data | {"providers": [report | {"duration_s": None} for report in data["providers"]]}
+    del unmeasured["context"]
     return uuid.uuid5(NAMESPACE, _json([event_source, settings_digest, unmeasured]).decode())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import ValidationError
 
 from worker.errors import CannotBeDone
@@ -26,11 +28,13 @@ class UnreadableEvent(CannotBeDone):
         asset_id: str | None = None,
         event_id: str | None = None,
         instance: str | None = None,
+        context: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message, reason=reason)
         self.asset_id = asset_id
         self.event_id = event_id
         self.instance = instance
+        self.context = context
 
     def result(self) -> Result:
         """The failed result to publish. Raises ValueError if the event's `asset_id` could not be read."""
@@ -43,6 +47,7 @@ class UnreadableEvent(CannotBeDone):
             status="failed",
             reason=self.reason,
             message=str(self),
+            context=self.context,
         )
 
 

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -18,9 +19,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from worker.errors import Misconfigured
 from worker.images.requests import Fit, Interpolation, PixelRecipe
-from worker.models.labels import read_labels
+from worker.models.labels import Label, read_labels
 
 MANIFEST_FILE = "manifest.json"
+_GROUP = r"^[a-z][a-z0-9_-]{0,49}$"
 _HASH_CHUNK_BYTES = 1 << 20
 
 
@@ -45,12 +47,28 @@ def _inside_package(value: str) -> str:
     return value
 
 
+def _without_cycle(above: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    try:
+        TopologicalSorter(above).prepare()
+    except CycleError as error:
+        raise ValueError(f"terms are above each other in a circle: {' > '.join(error.args[1])}") from error
+    return above
+
+
 FileName = Annotated[str, AfterValidator(_inside_package)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _ManifestModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelKind(StrEnum):
+    """What a model's outputs say about a picture."""
+
+    CLASSIFIER = "classifier"  # which one of its labels it shows: what is above several has their sum
+    DETECTOR = "detector"  # which things are in it: what is above several is as sure as the surest
+    ATTRIBUTES = "attributes"  # what is so of the picture as a whole, one of its labels: as a classifier's
 
 
 class PinnedFile(_ManifestModel):
@@ -64,12 +82,16 @@ class ModelInput(_ManifestModel):
     """The input: `(pixel - mean) / scale`, of images rendered by `fit`, `margin` and `interpolation`."""
 
     name: str | None = Field(None, description="Tensor name; needed for a GraphDef, else only where there are several.")
-    size: int = Field(ge=8, le=4096, description="Side of the square input in pixels.")
+    features: str | None = Field(
+        None, description="Name of the model whose `output.features` are the input, in place of pixels."
+    )
+    size: int = Field(ge=8, le=4096, description="Side of the square input in pixels; the number of features.")
     channels: Literal["rgb", "bgr"] = "rgb"
     dtype: Literal["uint8", "int8", "float32"] = "float32"
     mean: float = 0.0
     scale: float = Field(1.0, gt=0)
     fit: Fit = Fit.CROP
+    fill: int = Field(0, ge=0, le=255, description="Of the bars beside a padded image: 0 is black, 255 white.")
     margin: int = Field(0, ge=0, le=4096, description="A crop takes size / (size + margin) of the shorter side.")
     interpolation: Interpolation = Interpolation.BICUBIC
 
@@ -78,10 +100,27 @@ class ModelOutput(_ManifestModel):
     """The output, and how it is converted to one confidence per label."""
 
     name: str | None = Field(None, description="Tensor name; needed for a GraphDef, else only where there are several.")
-    activation: Literal["logits", "probabilities"]
-    temperature: float = Field(1.0, gt=0, le=100, description="Logits are divided by this before the softmax.")
+    features: str | None = Field(None, description="Tensor with the features that another model may read; unset: none.")
+    activation: Literal["logits", "probabilities", "sigmoid"] = Field(
+        description="`logits`: of labels of which one is true; `sigmoid`: of labels each by itself."
+    )
+    temperature: float = Field(1.0, gt=0, le=100, description="Logits are divided by this first.")
     label_offset: int = Field(0, ge=0, description="Outputs before the first label, such as a background class.")
     ignored_labels: tuple[str, ...] = Field((), description="Labels that are never tags.")
+
+
+class Curve(_ManifestModel):
+    """From a score to a confidence: a logistic curve over the score's logit."""
+
+    slope: float = Field(gt=0, le=100)
+    offset: float = Field(ge=-100, le=100)
+
+
+class Calibration(_ManifestModel):
+    """How scores become confidences: of a label, and of a broader concept, whose score is the sum of its labels'."""
+
+    label: Curve
+    parent: Curve
 
 
 class Manifest(_ManifestModel):
@@ -89,12 +128,26 @@ class Manifest(_ManifestModel):
 
     format: Literal[1] = 1
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    kind: ModelKind = Field(ModelKind.CLASSIFIER, description="What its outputs say about a picture.")
+    concepts: dict[str, str] = Field(
+        default_factory=dict, description="What labels mean, by name: ids of the vocabulary's concepts."
+    )
+    hierarchy: Annotated[dict[str, tuple[str, ...]], AfterValidator(_without_cycle)] = Field(
+        default_factory=dict,
+        description="Of a label or broader term, by name, the terms or ids of concepts that are above it; beside what "
+        "the vocabulary knows to be above a concept.",
+    )
+    group: str = Field("photograph", pattern=_GROUP, description="What its tags are about, as `suppresses` names it.")
+    suppresses: tuple[Annotated[str, Field(pattern=_GROUP)], ...] = Field(
+        (), description="Groups whose tags are left out where one of this model's is sure enough to be a tag."
+    )
     build: str | None = Field(None, description="What the package was built from, for those built here.")
     runtime: RuntimeName
     model: PinnedFile
     labels: PinnedFile
     input: ModelInput
     output: ModelOutput
+    calibration: Calibration | None = Field(None, description="Without it scores are taken for confidences.")
     licence: str
     source: str
     checked: dict[str, float | int | str] = Field(
@@ -108,7 +161,8 @@ class Manifest(_ManifestModel):
 
     def recipe(self) -> PixelRecipe:
         """How decoders must render an image for this model."""
-        return PixelRecipe(self.input.size, self.input.fit, self.input.margin, self.input.interpolation)
+        wanted = self.input
+        return PixelRecipe(wanted.size, wanted.fit, wanted.margin, wanted.interpolation, wanted.fill)
 
 
 class ModelMissing(Misconfigured):
@@ -153,7 +207,12 @@ class ModelPackage:
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """The labels' names, in the order of the model's outputs after `label_offset`."""
-        return tuple(label.name for label in read_labels(self.directory / self.manifest.labels.file))
+        return tuple(label.name for label in self.described_labels)
+
+    @cached_property
+    def described_labels(self) -> tuple[Label, ...]:
+        """The labels with what their file says of them, in the same order."""
+        return read_labels(self.directory / self.manifest.labels.file)
 
     def verify(self) -> None:
         """Hash the model and its labels. Raises `Misconfigured` naming the file that is missing or differs."""

@@ -95,7 +95,7 @@ class ControlServer:
         try:
             name = json.loads(line)["command"]
             command = self._commands[name]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return {"ok": False, "error": f"unknown command; known are {', '.join(sorted(self._commands))}"}
         try:
             return {"ok": True, "answer": await command()}
@@ -139,11 +139,13 @@ async def send_command(path: Path, command: str, *, within_s: float = _TIMEOUT_S
     try:
         async with asyncio.timeout(within_s):
             reader, writer = await asyncio.open_unix_connection(path, limit=_MAXIMUM_LINE_BYTES)
-            writer.write(json.dumps({"command": command}).encode() + b"\n")
-            reply = json.loads(await reader.readline())
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            try:
+                writer.write(json.dumps({"command": command}).encode() + b"\n")
+                reply = _read_reply(await reader.readline())
+            finally:
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
     except PermissionError as error:
         raise TryLater(f"may not open {path}; run this as the user of the service", reason="not_allowed") from error
     except (OSError, ValueError) as error:
@@ -151,10 +153,23 @@ async def send_command(path: Path, command: str, *, within_s: float = _TIMEOUT_S
             f"no service answers on {path} ({error}); is `autotag run` up, with the same `control_socket`?",
             reason="service_unreachable",
         ) from error
-    if not reply["ok"]:
-        raise TryLater(f"the service refused: {reply['error']}", reason="command_failed")
-    answer: object = reply["answer"]
-    return answer
+    match reply:
+        case {"ok": True, "answer": answer}:
+            return answer
+        case {"ok": False, "error": str(why)}:
+            raise TryLater(f"the service refused: {why}", reason="command_failed")
+    raise TryLater(
+        f"what listens on {path} answers as no Autotag does; is `control_socket` that of another program?",
+        reason="service_unreachable",
+    )
+
+
+def _read_reply(line: bytes) -> object:
+    """The JSON value in a reply. Raises ValueError if it is none, or one too deep to be ours."""
+    try:
+        return json.loads(line)
+    except RecursionError:
+        raise ValueError("its answer cannot be read") from None
 
 
 async def _is_in_use(path: Path) -> bool:

@@ -22,6 +22,15 @@ from worker.operations.printable import printable, printable_json, printable_lin
 
 _STANDARD_ERROR = 2
 
+LIBRARIES = {
+    **dict.fromkeys(("httpx", "httpcore", "hpack", "h2", "opentelemetry"), logging.WARNING),
+    "pika": logging.CRITICAL,
+    "uvicorn": logging.ERROR,
+}
+"""From which level on libraries log. pika logs every step of a connection, httpx every request with its URL: our own
+log covers both in one line. uvicorn warns of every request that is no HTTP, or asks for a WebSocket: anybody who can
+reach the port could fill the disk with that."""
+
 
 def configure(level: str, form: Literal["console", "json"]) -> None:
     """Set up logging for the whole process; records of libraries that use `logging` get the same format."""
@@ -60,9 +69,8 @@ def configure(level: str, form: Literal["console", "json"]) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # pika logs every step of a connection, httpx every request with its URL: our own log covers both in one line.
-    for library in ("pika", "httpx", "httpcore", "hpack", "h2", "uvicorn", "opentelemetry"):
-        logging.getLogger(library).setLevel(logging.CRITICAL if library == "pika" else logging.WARNING)
+    for library, its_level in LIBRARIES.items():
+        logging.getLogger(library).setLevel(its_level)
 
 
 class _Output:

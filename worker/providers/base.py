@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 from worker.errors import TryLater, Unavailable
 from worker.images.content import Content
 from worker.images.requests import JpegLimits, PixelRecipe
-from worker.messages import ImageFacts
+from worker.messages import ImageFacts, TagKind
 from worker.settings import InstanceSettings
 from worker.supervision.turns import OWN_TURN, Turn
 
@@ -30,10 +30,23 @@ BUILT_IN_PROVIDERS = (TENSORFLOW, GOOGLE_CLOUD_VISION, MICROSOFT_VISION)
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """A tag name suggested by a provider, with a confidence from 0 to 1."""
+    """A tag name suggested by a provider, with a confidence from 0 to 1.
+
+    `concept`: the id of what it means, if it is one of the vocabulary's; `name` is its English name then. `kind`: as in
+    a tag. `specific`: a label that broader terms are suggested beside. `models`: of several local ones, those that
+    suggest it. `group`: what they are about; those of the groups that one `suppresses` are no tags where `suppressing`
+    reaches the threshold.
+    """
 
     name: str
     confidence: float
+    concept: str | None = None
+    kind: TagKind = "label"
+    specific: bool = False
+    models: tuple[str, ...] = ()
+    group: str = ""
+    suppresses: tuple[str, ...] = ()
+    suppressing: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +65,9 @@ class Answer:
 class Image:
     """One image as it is passed to the providers.
 
-    `pixels_fd` holds the model's input if a provider asked for it by `pixel_recipe`, else it is None: rows of RGB
-    bytes, size x size x 3, top to bottom. The caller owns `content` and `pixels_fd`: providers read from them and never
-    close them. `turn` is on whose behalf it waits for a child. `shrink_content` is what `shrink` calls.
+    `pixels_fd` holds the squares that a provider asked for by `pixel_recipe`, one after another, else it is None: rows
+    of RGB bytes, size x size x 3, top to bottom. The caller owns `content` and `pixels_fd`: providers read from them
+    and never close them. `turn` is on whose behalf it waits for a child. `shrink_content` is what `shrink` calls.
     """
 
     asset_id: str
@@ -80,8 +93,8 @@ class Provider(Protocol):
         """Whether this instance has enabled the provider. Must not raise."""
         ...
 
-    def pixel_recipe(self) -> PixelRecipe | None:
-        """How `Image.pixels_fd` must be prepared for the provider, or None if it needs no pixels."""
+    def pixel_recipe(self) -> PixelRecipe | tuple[PixelRecipe, ...] | None:
+        """Of the square, or the squares, that `Image.pixels_fd` must hold for the provider; None if it needs none."""
         ...
 
     def refuses(self, mime_type: str, instance: InstanceSettings) -> str | None:
@@ -124,4 +137,17 @@ class Promising(Protocol):
 
     def not_asked(self, instance_name: str, instance: InstanceSettings) -> None:
         """`why_wait` gave None for an image that the provider was not asked about then: its promise is free again."""
+        ...
+
+
+@runtime_checkable
+class Repeatable(Protocol):
+    """The optional part of a provider whose answers may be given again for near-duplicates (`near_duplicates`)."""
+
+    def answer_depends_on(self, instance: InstanceSettings) -> str:
+        """All that an answer depends on besides the image: the model, and those settings of the instance that count."""
+        ...
+
+    def cpu_s_per_answer(self) -> float:
+        """Processor time that an answer takes on this machine, on average; 0 where it is not known."""
         ...

@@ -10,7 +10,7 @@ from typing import Any
 from worker.errors import AutotagError, CannotBeDone, Misconfigured
 from worker.providers.cloud.errors import GARBLED_ANSWER, RateLimited, ServiceFailed, steady, transient_error
 from worker.providers.cloud.http_client import HttpResponse, KeyHeader
-from worker.providers.cloud.retry_after import MAXIMUM_RETRY_AFTER_S, retry_after_s
+from worker.sources.retry_after import MAXIMUM_RETRY_AFTER_S, retry_after_s
 
 SERVICE = "Google Cloud Vision"
 """The service's name in messages for people."""

@@ -11,7 +11,7 @@ from typing import Any
 from worker.errors import AutotagError, CannotBeDone, Misconfigured, Unavailable
 from worker.providers.cloud.errors import GARBLED_ANSWER, ServiceFailed, steady, transient_error
 from worker.providers.cloud.http_client import HttpResponse, KeyHeader
-from worker.providers.cloud.retry_after import retry_after_s
+from worker.sources.retry_after import retry_after_s
 
 SERVICE = "Microsoft's vision service"
 """The service's name in messages for people."""

@@ -19,7 +19,8 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from worker.errors import AutotagError, ResourceExhausted, TryLater, Unavailable, exhausted
-from worker.messages import ImageFacts, ProviderReport
+from worker.messages import ImageFacts, ProviderReport, TagKind
+from worker.messages.fields import AssetId
 from worker.operations import tracing
 from worker.providers.base import Image, Provider, Suggestion, Waiting
 from worker.settings import InstanceSettings
@@ -64,6 +65,8 @@ class Reply:
     ask_again: AskAgain = AskAgain.NO
     after_s: float = 0.0
     counted: bool = True
+    near_duplicate_of: str | None = None
+    distance: int | None = None
 
     def report(self) -> ProviderReport:
         """The reply in the form that is published in a result."""
@@ -74,6 +77,8 @@ class Reply:
             message=self.message,
             model=self.model,
             duration_s=None if self.duration_s is None else round(self.duration_s, 4),
+            near_duplicate_of=self.near_duplicate_of,
+            distance=self.distance,
         )
 
 
@@ -265,6 +270,17 @@ def late_reply(provider: str) -> Reply:
 _Text = Annotated[str, Field(max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
+_Confidence = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+_Texts = Annotated[tuple[_Text, ...], Field(max_length=16)]
+_PackedSuggestion = (
+    tuple[_Text, _Confidence]
+    | tuple[_Text, _Confidence, _Text | None, TagKind, bool, _Texts, _Text, _Texts, _Confidence]
+)
+"""The fields of a suggestion in their order; the first two, where the others have their defaults."""
+
+
 class _PackedReply(BaseModel):
     """A settled reply as a header holds it. Read like any input: exact types, and limits for everything."""
 
@@ -272,11 +288,13 @@ class _PackedReply(BaseModel):
 
     provider: Annotated[_Text, Field(min_length=1, max_length=100)]
     status: Literal["ok", "skipped", "failed"]
-    suggestions: tuple[tuple[_Text, Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]], ...]
+    suggestions: tuple[_PackedSuggestion, ...]
     model: _Text | None
     reason: _Text | None
     message: Annotated[str, Field(max_length=_MAXIMUM_MESSAGE_CHARACTERS)] | None
     duration_s: Annotated[float, Field(ge=0, le=_MAXIMUM_DURATION_S, allow_inf_nan=False)] | None
+    near_duplicate_of: AssetId | None = None
+    distance: Annotated[int, Field(ge=0, le=64)] | None = None
 
 
 class _PackedReplies(BaseModel):
@@ -316,17 +334,27 @@ def _pack_one(reply: Reply) -> str | None:
             {
                 "provider": reply.provider,
                 "status": reply.status,
-                "suggestions": tuple((each.name, each.confidence) for each in reply.suggestions),
+                "suggestions": tuple(map(_pack_suggestion, reply.suggestions)),
                 "model": reply.model,
                 "reason": reply.reason,
                 "message": reply.message and reply.message[:_MAXIMUM_MESSAGE_CHARACTERS],
                 "duration_s": reply.duration_s,
+                **(
+                    {"near_duplicate_of": reply.near_duplicate_of, "distance": reply.distance}
+                    if reply.near_duplicate_of is not None
+                    else {}
+                ),
             }
-        ).model_dump_json()
+        ).model_dump_json(exclude_unset=True)
     except ValidationError as error:
         faults = [".".join(map(str, fault["loc"])) for fault in error.errors(include_input=False)[:3]]
         _log.warning("a reply is not kept for the next attempt", provider=reply.provider, faulty=faults)
         return None
+
+
+def _pack_suggestion(suggestion: Suggestion) -> tuple[object, ...]:
+    fields = tuple(getattr(suggestion, name) for name in Suggestion.__slots__)
+    return fields[:2] if suggestion == Suggestion(*fields[:2]) else fields
 
 
 def unpack(header: object) -> ProviderReplies:
@@ -345,9 +373,11 @@ def _unpack_one(packed: _PackedReply) -> Reply:
     return Reply(
         packed.provider,
         packed.status,
-        tuple(Suggestion(name, confidence) for name, confidence in packed.suggestions),
+        tuple(Suggestion(*each) for each in packed.suggestions),
         packed.model,
         packed.reason,
         packed.message,
         packed.duration_s,
+        near_duplicate_of=packed.near_duplicate_of,
+        distance=packed.distance,
     )

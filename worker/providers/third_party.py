@@ -34,7 +34,7 @@ class ThirdPartyProvider:
         """The provider's value; True if it raises, so that `tag` can report what is wrong."""
         return self._call(lambda: self._provider.enabled(instance), "enabled", True)
 
-    def pixel_recipe(self) -> PixelRecipe | None:
+    def pixel_recipe(self) -> PixelRecipe | tuple[PixelRecipe, ...] | None:
         """The provider's value; None if it raises."""
         return self._call(self._provider.pixel_recipe, "pixel_recipe", None)
 

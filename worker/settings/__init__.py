@@ -1,16 +1,21 @@
 """Settings: which settings exist, where they are read from, and which values apply to each virtual instance."""
 
+from worker.settings.credentials import CredentialSettings
 from worker.settings.effective import effective_maximum_number_of_tags, settings_digest, tag_limit
 from worker.settings.instance import (
     CloudSettings,
     GoogleCloudVisionSettings,
     InstanceSettings,
+    InstanceSourcesSettings,
     InstanceTensorFlowSettings,
-    LabelsSettings,
     MicrosoftVisionSettings,
+    PublishersSettings,
 )
+from worker.settings.label_rules import LabelRules, LabelsSettings
 from worker.settings.load import EffectiveSetting, LoadedSettings, load_settings
+from worker.settings.problems import UnusableSettings
 from worker.settings.root import DEFAULTS, Settings
+from worker.settings.s3 import S3Settings, buckets_of, service_of
 from worker.settings.system import (
     AmqpSettings,
     CloudCacheSettings,
@@ -20,6 +25,7 @@ from worker.settings.system import (
     Inception5hSettings,
     LogSettings,
     ModelsSettings,
+    NearDuplicatesSettings,
     RetrySettings,
     SourcesSettings,
     TensorFlowSettings,
@@ -31,24 +37,33 @@ __all__ = [
     "CloudCacheSettings",
     "CloudCallsSettings",
     "CloudSettings",
+    "CredentialSettings",
     "DecoderSettings",
     "EffectiveSetting",
     "GoogleCloudVisionSettings",
     "HttpSettings",
     "Inception5hSettings",
     "InstanceSettings",
+    "InstanceSourcesSettings",
     "InstanceTensorFlowSettings",
+    "LabelRules",
     "LabelsSettings",
     "LoadedSettings",
     "LogSettings",
     "MicrosoftVisionSettings",
     "ModelsSettings",
+    "NearDuplicatesSettings",
+    "PublishersSettings",
     "RetrySettings",
+    "S3Settings",
     "Settings",
     "SourcesSettings",
     "TensorFlowSettings",
+    "UnusableSettings",
+    "buckets_of",
     "effective_maximum_number_of_tags",
     "load_settings",
+    "service_of",
     "settings_digest",
     "tag_limit",
 ]

@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from worker.models.catalogue import means_our_concepts
 from worker.settings.instance import InstanceSettings
+from worker.settings.label_checks import impossible_rules
+from worker.settings.origins import origin_url
 from worker.settings.root import DEFAULTS, Settings
+from worker.settings.s3 import buckets_of
 from worker.settings.schema import SettingKey, dotted
 
 
@@ -30,6 +34,8 @@ def contradictions(settings: Settings) -> Iterator[Contradiction]:
         ("http", "key_file"), settings.http.key_file, ("http", "certificate_file"), settings.http.certificate_file
     )
     yield from _certificates_without_tls(settings)
+    yield from _credentials(settings)
+    yield from _s3(settings)
     if DEFAULTS in settings.instances:
         key = ("instances", DEFAULTS)
         yield Contradiction(key, key, f"no instance can have the name of the table [{DEFAULTS}], which holds for all")
@@ -54,6 +60,14 @@ def _in_instance(settings: Settings, scope: SettingKey, instance: InstanceSettin
             f"{instance.maximum_number_of_tags_per_asset} is above the system's maximum_number_of_tags_per_asset, "
             f"{system_maximum}",
         )
+    impossible = impossible_rules(
+        instance.labels,
+        by_concept=instance.tensorflow.tags == "concepts",
+        names_of_others=bool(instance.providers) or not all(map(means_our_concepts, settings.tensorflow.names)),
+    )
+    for field, message in impossible:
+        key = (*scope, "labels", field)
+        yield Contradiction(key, key, message)
 
 
 def _key_alone(
@@ -61,6 +75,30 @@ def _key_alone(
 ) -> Iterator[Contradiction]:
     if key_file and not certificate_file:
         yield Contradiction(key, key, f"has no effect without {dotted(certificate)}")
+
+
+def _credentials(settings: Settings) -> Iterator[Contradiction]:
+    seen: dict[str, str] = {}
+    for name, credential in settings.sources.credentials.items():
+        key = ("sources", "credentials", name)
+        for field, message in credential.wrong_fields():
+            yield Contradiction((*key, field), (*key, "kind" if message.startswith("is missing") else field), message)
+        first = seen.setdefault(origin_url(name), name)
+        if first != name:
+            yield Contradiction(key, (*key, "kind"), f"is the same scheme, host and port as {first!r}")
+
+
+def _s3(settings: Settings) -> Iterator[Contradiction]:
+    tables = settings.sources.s3
+    for name, table in tables.items():
+        for field, message in table.wrong_fields():
+            yield Contradiction(("sources", "s3", name, field), ("sources", "s3", name, field), message)
+    seen: dict[str, str] = {}
+    for bucket, name in buckets_of(tables):
+        first = seen.setdefault(bucket, name)
+        if first != name:
+            key = ("sources", "s3", name, "buckets")
+            yield Contradiction(key, key, f"the bucket {bucket!r} is in the table {first!r} too")
 
 
 def _certificates_without_tls(settings: Settings) -> Iterator[Contradiction]:

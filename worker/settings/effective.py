@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+from worker.models.catalogue import OTHER_NAMES
 from worker.settings.instance import InstanceSettings
 from worker.settings.root import Settings
 
@@ -13,14 +14,21 @@ WITHOUT_INFLUENCE = frozenset(
         "api_key",
         "provider_secrets",
         "provider_wait_s",
+        "remember",
         "timeout_s",
         "maximum_number_of_attempts",
         "retry_total_s",
         "calls_per_second",
         "calls_per_month",
+        "rules_file",
     }
 )
-"""Fields of an instance that no result depends on: secrets, and those that say how a provider is called."""
+"""Fields of an instance that no result depends on: secrets, how a provider is called, how much is remembered, and the
+path of its rules file, whose rules are in the other fields."""
+
+
+TABLES_WITHOUT_INFLUENCE = frozenset({"publishers", "sources"})
+"""Tables of an instance that say which events and images are taken, and nothing of what becomes of them."""
 
 
 def effective_maximum_number_of_tags(system: int, instance: int) -> int:
@@ -45,9 +53,17 @@ def settings_digest(settings: Settings, instance: InstanceSettings) -> str:
     influential = {
         "enabled": settings.enabled,
         "maximum_number_of_tags_per_asset": tag_limit(settings, instance),
-        "model": settings.tensorflow.model,
-        "instance": _without(instance.model_dump(mode="json", exclude={"maximum_number_of_tags_per_asset"})),
+        "models": settings.tensorflow.names,
+        "instance": _without(
+            instance.model_dump(mode="json", exclude={"maximum_number_of_tags_per_asset", *TABLES_WITHOUT_INFLUENCE})
+        ),
     }
+    used = {OTHER_NAMES.get(name, name) for name in settings.tensorflow.names}
+    curves = {
+        name: curve for name, curve in settings.tensorflow.calibration.items() if OTHER_NAMES.get(name, name) in used
+    }
+    if curves:
+        influential["calibration"] = {name: curve.model_dump(mode="json") for name, curve in curves.items()}
     text = json.dumps(influential, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

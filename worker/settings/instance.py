@@ -3,18 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
-from worker.settings.base import HeaderSecret, Section
+from worker.settings.base import HeaderSecret, LocalPath, Section
+from worker.settings.label_rules import LabelsSettings
+from worker.settings.system import AllowedHost, Port
+from worker.vocabulary import languages
+
+
+def _with_names(language: str) -> str:
+    if language not in languages():
+        raise ValueError("there are no names in it")
+    return language
 
 
 class InstanceTensorFlowSettings(Section):
     """How an instance uses the local model."""
 
     enabled: bool = Field(False, description="Ask the local model.")
-    confidence_threshold: float = Field(0.1, ge=0, le=1, description="Labels below this are left out; equal is kept.")
+    tags: Literal["concepts", "labels"] = Field(
+        "concepts",
+        description="`concepts`: what the model is sure of, a label or broader terms, by calibrated confidence. "
+        "`labels`: the model's labels by their scores alone, as Liferay does.",
+    )
+    confidence_threshold: float | None = Field(
+        None, ge=0, le=1, description="Tags below this are left out; equal is kept. Unset: 0.6; of `labels`: 0.1."
+    )
+    specific_threshold: float = Field(
+        0.65, ge=0, le=1, description="The same for a label that has broader terms, if that is higher; of `concepts`."
+    )
+    maximum_parents: int = Field(
+        2, ge=0, le=20, description="Most broader terms among the tags of one image, the narrowest first."
+    )
+
+    @property
+    def threshold(self) -> float:
+        """The confidence below which tags are left out."""
+        if self.confidence_threshold is not None:
+            return self.confidence_threshold
+        return 0.6 if self.tags == "concepts" else 0.1
 
 
 class CloudSettings(Section):
@@ -69,20 +98,61 @@ class MicrosoftVisionSettings(CloudSettings):
     )
 
 
-class LabelsSettings(Section):
-    """Rules applied to every tag of an instance: rename, clean, drop."""
+class PublishersSettings(Section):
+    """Whose events may speak for an instance: each list that is set has to hold."""
 
-    clean: Literal["none", "liferay"] = Field(
-        "none", description="`liferay` removes the characters that Liferay refuses in a tag."
+    users: tuple[str, ...] | None = Field(
+        None,
+        description="Users of RabbitMQ; their messages have to carry the property `user_id`, which it verifies. Unset: "
+        "any; an empty list: nobody.",
+        json_schema_extra={"allowed": "a list of texts"},
     )
-    rename: dict[str, str] = Field(
-        {},
-        description="Maps a provider's names to the tags to use instead; case makes no difference.",
-        json_schema_extra={"allowed": "a table from text to text"},
+    exchanges: tuple[str, ...] | None = Field(
+        None,
+        description="Exchanges that events were published to. Unset: any.",
+        json_schema_extra={"allowed": "a list of texts"},
     )
-    drop: tuple[str, ...] = Field(
-        (),
-        description="Tags that are never assigned; case makes no difference.",
+    virtual_hosts: tuple[str, ...] | None = Field(
+        None,
+        description="Virtual hosts that the service may be connected to. Unset: any.",
+        json_schema_extra={"allowed": "a list of texts"},
+    )
+
+
+class InstanceSourcesSettings(Section):
+    """Where the images of an instance may come from, where that is not what `[sources]` says."""
+
+    path_roots: tuple[LocalPath, ...] | None = Field(
+        None,
+        description="Directories below which its events' `path` may be. Unset: those of `[sources]`.",
+        json_schema_extra={"allowed": "a list of paths"},
+    )
+    url_allowed_hosts: tuple[AllowedHost, ...] | None = Field(
+        None,
+        description="Hosts its events' `url` may name. Unset: those of `[sources]`.",
+        json_schema_extra={"allowed": "a list of host names"},
+    )
+    url_allowed_ports: tuple[Port, ...] | None = Field(
+        None,
+        description="Ports of those hosts that are written without one. Unset: those of `[sources]`.",
+        json_schema_extra={"allowed": "a list of whole numbers from 1 to 65535"},
+    )
+
+
+class InstanceNearDuplicatesSettings(Section):
+    """Whether an instance's images that look like one before get the answers of that one."""
+
+    enabled: bool = Field(
+        False, description="Give the answers about an image again for images that look the same (docs/tags.md)."
+    )
+    maximum_distance: int = Field(
+        3, ge=0, le=3, description="Bits of 64 in which the perceptual hashes of two such images may differ."
+    )
+    remember: int = Field(10_000, ge=1, le=1_000_000, description="Most images remembered for the instance.")
+    providers: tuple[str, ...] = Field(
+        ("tensorflow",),
+        description="Whose answers are given again. A cloud service may see what a hash does not; a call saved is "
+        "not paid for.",
         json_schema_extra={"allowed": "a list of texts"},
     )
 
@@ -102,9 +172,16 @@ class InstanceSettings(Section):
         description="Switch of each site; a site that is not named is on.",
         json_schema_extra={"allowed": "a table from a site's name to true or false"},
     )
+    language: Annotated[str, AfterValidator(_with_names)] = Field(
+        "en",
+        description="Language of the tags where the event's `locale` names none that there are names in.",
+        json_schema_extra={"allowed": f"one of {', '.join(languages())}"},
+    )
     provider_wait_s: float = Field(
         10, ge=0, description="How long the tags of a fast provider wait for those of a slow one."
     )
+    publishers: PublishersSettings = Field(PublishersSettings(), description="Whose events may speak for it.")
+    sources: InstanceSourcesSettings = Field(InstanceSourcesSettings(), description="Where its images may come from.")
     tensorflow: InstanceTensorFlowSettings = Field(
         InstanceTensorFlowSettings(), description="The local TensorFlow model."
     )
@@ -125,6 +202,9 @@ class InstanceSettings(Section):
         json_schema_extra={"allowed": "a table from a provider's name to its secrets, each a text"},
     )
     labels: LabelsSettings = Field(LabelsSettings(), description="Rules for the names of tags.")
+    near_duplicates: InstanceNearDuplicatesSettings = Field(
+        InstanceNearDuplicatesSettings(), description="Images that look like one before."
+    )
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any], of: type[Section] = InstanceSettings) -> dict[str, Any]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from worker.messages.fields import is_instance_name
+from worker.settings.origins import origin_url
 from worker.settings.root import ENV_PREFIX, NESTING
-from worker.settings.schema import INSTANCE, SYSTEM, SettingKey, is_list, is_map, is_path_list, nearest
+from worker.settings.schema import NAMED, SYSTEM, SettingKey, is_list, is_map, is_path_list, nearest
 
 CONFIG_VARIABLE = "AUTOTAG_CONFIG"
 """The environment variable that names the TOML file."""
@@ -33,8 +35,34 @@ _NOT_SETTINGS = re.compile(
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")  # the value of Kubernetes' AUTOTAG_PORT
 
 
-class AmbiguousInstanceError(ValueError):
-    """A name written without regard to case matches more than one instance."""
+class AmbiguousNameError(ValueError):
+    """A name written without regard to case matches more than one table."""
+
+
+def _no_instance(name: str) -> str | None:
+    if is_instance_name(name):
+        return None
+    return f"no event can name the instance {name!r}: letters, digits, `.`, `_` and `-`, at most 100"
+
+
+def _no_origin(name: str) -> str | None:
+    try:
+        origin_url(name)
+    except ValueError as error:
+        return f"{name!r} is no host: {error}"
+    return None
+
+
+def _no_service(name: str) -> str | None:
+    return None if is_instance_name(name) else f"{name!r} is no name: letters, digits, `.`, `_` and `-`, at most 100"
+
+
+WHY_NO_NAME: Mapping[SettingKey, Callable[[str], str | None]] = {
+    ("instances",): _no_instance,
+    ("sources", "credentials"): _no_origin,
+    ("sources", "s3"): _no_service,
+}
+"""For each place with tables of free names: why one of them cannot have a name, or None."""
 
 
 def is_setting(variable: str, text: str) -> bool:
@@ -45,33 +73,36 @@ def is_setting(variable: str, text: str) -> bool:
     return not (variable.endswith("_PORT") and _SERVICE_ADDRESS.fullmatch(text))
 
 
-def key_of(name: str, instances: Collection[str]) -> SettingKey | None:
+def key_of(name: str, named: Mapping[SettingKey, Collection[str]]) -> SettingKey | None:
     """The setting that a lower-case name such as `instances__acme__enabled` denotes; None when there is none.
 
-    `instances` are the instances known so far. A name that is not among them creates a new one.
+    `named` are the tables of free names that are known so far, such as instances. A name that is not among them
+    creates a new one.
 
     Raises:
-        AmbiguousInstanceError: the name could be any of several instances.
+        AmbiguousNameError: the name could be any of several tables.
     """
     parts = tuple(name.split(NESTING))
-    if parts[0] != "instances":
+    above = next((above for above in NAMED if parts[: len(above)] == above), None)
+    if above is None:
         return parts if parts in SYSTEM else None
-    for end in range(2, len(parts)):
-        if parts[end:] in INSTANCE:
-            written = NESTING.join(parts[1:end])
-            known = _instance_called(written, instances)
-            # The name of a known instance may contain the separator; in a new one it means a misspelled table.
-            if known or end == 2:
-                return ("instances", known or written, *parts[end:])
+    first = len(above) + 1
+    for end in range(first, len(parts)):
+        if parts[end:] in NAMED[above]:
+            written = NESTING.join(parts[first - 1 : end])
+            known = _table_called(written, named.get(above, ()))
+            # The name of a known table may contain the separator; in a new one it means a misspelled table.
+            if known or end == first:
+                return (*above, known or written, *parts[end:])
     return None
 
 
-def _instance_called(written: str, instances: Collection[str]) -> str | None:
-    """The known instance meant by a name that has lost its case, and perhaps its dots and dashes too."""
+def _table_called(written: str, names: Collection[str]) -> str | None:
+    """The known table meant by a name that has lost its case, and perhaps its dots and dashes too."""
     for spelling in (str.casefold, _spelled_as_variable):
-        found = sorted(name for name in instances if spelling(name) == spelling(written))
+        found = sorted(name for name in names if spelling(name) == spelling(written))
         if len(found) > 1:
-            raise AmbiguousInstanceError(f"the instance could be any of {', '.join(found)}: set it in the TOML file")
+            raise AmbiguousNameError(f"its table could be any of {', '.join(found)}: set it in the TOML file")
         if found:
             return found[0]
     return None

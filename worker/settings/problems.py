@@ -42,7 +42,10 @@ def refused(key: SettingKey, value: SettingValue | None, message: str) -> Proble
     return Problem(f"{dotted(key)} = {shown}", message, value.origin)
 
 
-def misconfigured(problems: Iterable[Problem]) -> Misconfigured:
-    """One error that lists the problems, one per line, without duplicates."""
-    lines = list(dict.fromkeys(str(problem) for problem in problems))
-    return Misconfigured("the settings cannot be used:\n" + "\n".join(f"  {line}" for line in lines))
+class UnusableSettings(Misconfigured):
+    """The settings as a whole cannot be used: the message has a line for each of `problems`."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(dict.fromkeys(map(str, problems)))
+        """Each once, in the order in which they were found."""
+        super().__init__("the settings cannot be used:\n" + "\n".join(f"  {line}" for line in self.problems))

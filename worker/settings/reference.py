@@ -12,7 +12,19 @@ from pydantic.fields import FieldInfo
 from worker.settings.base import Section
 from worker.settings.instance import InstanceSettings
 from worker.settings.root import Settings
-from worker.settings.schema import SettingKey, allowed, dotted, environment_name, extra, is_secret, table_of, unit
+from worker.settings.schema import (
+    NAMED,
+    SYSTEM,
+    SettingKey,
+    allowed,
+    dotted,
+    environment_name,
+    extra,
+    is_secret,
+    named_table,
+    table_of,
+    unit,
+)
 
 INTRODUCTION = """\
 # Settings
@@ -21,6 +33,7 @@ INTRODUCTION = """\
 
 Every setting has a default; an empty configuration starts a service that tags nothing, because all providers are off.
 `autotag config show` prints the settings in effect and where each came from, `--instance NAME` those of an instance.
+The options `--config`, `--secrets-dir` and `--env-file` may stand before a command's name or after it; after it counts.
 
 ## Where settings come from
 
@@ -37,8 +50,9 @@ From the highest precedence to the lowest:
 5. **Defaults**, as listed below.
 
 A `.env` or `autotag.toml` of the working directory that is not named is read only if it belongs to the user of the
-process or to root, and if no other user and no foreign group may write to it. Which of them were read, and which were
-not and why, stands on standard error, and for `autotag run` in the log.
+process or to root, and if no other user and no foreign group may write to it or put another file in its place: the same
+holds for its directory, unless that is sticky, as /tmp is. Which of them were read, and which were not and why, stands
+on standard error, and for `autotag run` in the log.
 
 A key that does not exist, a value out of its range, and settings that contradict each other are refused at start, each
 with the key, the value (unless it is a secret) and where it was written. So is a variable that begins with `AUTOTAG_`
@@ -53,6 +67,11 @@ Where a list is expected, a text is one as in the environment, and paths may hav
 SIGHUP or `autotag reload` reads all sources again. Wrong settings change nothing, and neither do those under which the
 model or the decoders do not start; `autotag reload` ends with 1 and the reason. `[amqp]`, `[http]`, `[log]`,
 `retry.delays_s`, `cache_dir`, `state_dir` and `control_socket` take effect at the next start only, and the log says so.
+
+Some tables have a name of yours: `[instances.NAME]`, `[sources.credentials."HOST"]`. One with characters other than
+letters, digits, `_` and `-` is in quotes in TOML. A file in the secrets directory has it as it is
+(`sources__credentials__dms.example__password`). Variables match it without regard to case, and with `_` for what is
+neither letter nor digit (`AUTOTAG_SOURCES__CREDENTIALS__DMS_EXAMPLE__PASSWORD`); so may files.
 
 ## Virtual instances
 
@@ -85,8 +104,29 @@ def reference() -> str:
     return "\n".join(parts)
 
 
+def reference_as_json() -> list[dict[str, str]]:
+    """Every setting as on the page: key, what it does, allowed values, default, variable."""
+    return [
+        {
+            "key": dotted(key),
+            "description": _description(field),
+            "allowed": _allowed_in_unit(key, field),
+            "default": _default_text(field).replace("`", ""),
+            "environment": environment_name(key),
+        }
+        for key, field in (*SYSTEM.items(), *_of_named_tables())
+    ]
+
+
+def _of_named_tables() -> Iterator[tuple[SettingKey, FieldInfo]]:
+    """The settings of tables with names of the operator's choice; those of instances are the defaults' too."""
+    for above, fields in NAMED.items():
+        if above != ("instances",):
+            yield from (((*above, "NAME", *key), field) for key, field in fields.items())
+
+
 def _table(table: type[Section], key: SettingKey) -> Iterator[str]:
-    rows = [_row((*key, name), field) for name, field in table.model_fields.items() if _is_setting(name, field)]
+    rows = [_row((*key, name), field) for name, field in table.model_fields.items() if _is_setting(field)]
     if rows:
         if key:
             yield f"### `[{dotted(key)}]`\n"
@@ -96,25 +136,40 @@ def _table(table: type[Section], key: SettingKey) -> Iterator[str]:
         )
     for name, field in table.model_fields.items():
         inner = table_of(field)
+        named = named_table(field)
         if inner and inner is not InstanceSettings:
             yield from _table(inner, (*key, name))
+        elif named and named is not InstanceSettings:
+            yield from _table(named, (*key, name, str(extra(field)["named"])))
 
 
-def _is_setting(name: str, field: FieldInfo) -> bool:
-    return table_of(field) is None and name != "instances"
+def _is_setting(field: FieldInfo) -> bool:
+    return table_of(field) is None and named_table(field) is None
 
 
 def _row(key: SettingKey, field: FieldInfo) -> str:
-    in_unit = f", in {word}" if (word := unit(key[-1], field)) else ""
-    secret = " Secret." if is_secret(field) else ""
     cells = (
         f"`{key[-1]}`",
-        f"{field.description}{secret}",
-        allowed(field) + in_unit,
-        str(extra(field).get("default_text") or _default(field.get_default())),
+        _description(field),
+        _allowed_in_unit(key, field),
+        _default_text(field),
         f"`{environment_name(key)}`",
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _description(field: FieldInfo) -> str:
+    return f"{field.description}{' Secret.' if is_secret(field) else ''}"
+
+
+def _allowed_in_unit(key: SettingKey, field: FieldInfo) -> str:
+    return allowed(field) + (f", in {word}" if (word := unit(key[-1], field)) else "")
+
+
+def _default_text(field: FieldInfo) -> str:
+    return str(
+        extra(field).get("default_text") or ("required" if field.is_required() else _default(field.get_default()))
+    )
 
 
 def _default(value: Any) -> str:

@@ -15,11 +15,13 @@ from worker.settings.base import LocalPath, Section
 from worker.settings.instance import InstanceSettings, merged
 from worker.settings.system import (
     AmqpSettings,
+    CanarySettings,
     CloudCallsSettings,
     DecoderSettings,
     HttpSettings,
     LogSettings,
     ModelsSettings,
+    NearDuplicatesSettings,
     RetrySettings,
     SourcesSettings,
     TensorFlowSettings,
@@ -61,8 +63,10 @@ class Settings(Section, BaseSettings):
     maximum_number_of_tags_per_asset: int = Field(
         0, ge=0, description="Most tags for one asset in any instance; 0: no limit."
     )
-    unknown_instances: Literal["defaults", "skip"] = Field(
-        "defaults", description="What to do with events of an instance that is not named under `instances`."
+    unknown_instances: Literal["defaults", "skip", "refuse"] = Field(
+        "defaults",
+        description="What to do with events of an instance that is not named under `instances`: `skip` answers them, "
+        "`refuse` makes them dead letters without a result.",
     )
     shutdown_grace_s: float = Field(25, gt=0, description="Time to finish deliveries in progress after SIGTERM.")
     cache_dir: LocalPath = Field(
@@ -92,12 +96,18 @@ class Settings(Section, BaseSettings):
     decoder: DecoderSettings = Field(DecoderSettings(), description="Decoder children.")
     tensorflow: TensorFlowSettings = Field(TensorFlowSettings(), description="The model child.")
     models: ModelsSettings = Field(ModelsSettings(), description="Downloadable models.")
+    canary: CanarySettings = Field(CanarySettings(), description="The canary.")
     cloud: CloudCallsSettings = Field(CloudCallsSettings(), description="Calls to cloud services.")
+    near_duplicates: NearDuplicatesSettings = Field(
+        NearDuplicatesSettings(), description="What is remembered of images for near-duplicates."
+    )
     log: LogSettings = Field(LogSettings(), description="Logging.")
     http: HttpSettings = Field(HttpSettings(), description="HTTP.")
 
     defaults: InstanceSettings = Field(InstanceSettings(), description="What applies to every instance.")
-    instances: dict[str, InstanceSettings] = Field({}, description="What differs in one instance.")
+    instances: dict[str, InstanceSettings] = Field(
+        {}, description="What differs in one instance.", json_schema_extra={"named": "NAME"}
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -144,11 +154,16 @@ class Settings(Section, BaseSettings):
         return {DEFAULT_INSTANCE: self.defaults} | self.instances
 
     def instance(self, name: str) -> InstanceSettings | None:
-        """The settings of an instance; None when it is unknown and unknown instances are to be skipped."""
+        """The settings of an instance; None when it is unknown, and unknown ones are skipped or refused."""
         found = self.instances.get(name)
         if found is None and self.unknown_instances == "defaults":
             return self.defaults
         return found
+
+    def sources_of(self, instance: InstanceSettings) -> SourcesSettings:
+        """Where the images of an instance may come from: what it has set itself, else what holds for all."""
+        own = {name: value for name, value in instance.sources if value is not None}
+        return self.sources.model_copy(update=own) if own else self.sources
 
 
 def _as_tree(value: Any) -> Any:

@@ -14,7 +14,6 @@ from pydantic import ByteSize, SecretStr
 from pydantic.fields import FieldInfo
 
 from worker.settings.base import Section
-from worker.settings.instance import InstanceSettings
 from worker.settings.root import ENV_PREFIX, NESTING, Settings
 
 SettingKey = tuple[str, ...]
@@ -44,31 +43,57 @@ def table_of(field: FieldInfo) -> type[Section] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
+def named_table(field: FieldInfo) -> type[Section] | None:
+    """The class of the tables in a field that has one under each of several names of the operator's; else None."""
+    if get_origin(field.annotation) is not dict:
+        return None
+    kind = get_args(field.annotation)[1]
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
 def settings_in(table: type[Section], above: SettingKey = ()) -> Iterator[tuple[SettingKey, FieldInfo]]:
-    """Every setting of a table, then of the tables in it (the order TOML requires); without the instances."""
+    """Every setting of a table, then of the tables in it (the order TOML requires); without tables of free names."""
     inner = {name: found for name, field in table.model_fields.items() if (found := table_of(field))}
     for name, field in table.model_fields.items():
-        if name not in inner and (table, name) != (Settings, "instances"):
+        if name not in inner and named_table(field) is None:
             yield (*above, name), field
     for name, found in inner.items():
         yield from settings_in(found, (*above, name))
 
 
+def _named_in(table: type[Section], above: SettingKey = ()) -> Iterator[tuple[SettingKey, dict[SettingKey, FieldInfo]]]:
+    for name, field in table.model_fields.items():
+        if (named := named_table(field)) is not None:
+            yield (*above, name), dict(settings_in(named))
+        elif (inner := table_of(field)) is not None:
+            yield from _named_in(inner, (*above, name))
+
+
 SYSTEM: dict[SettingKey, FieldInfo] = dict(settings_in(Settings))
-INSTANCE: dict[SettingKey, FieldInfo] = dict(settings_in(InstanceSettings))
+NAMED: dict[SettingKey, dict[SettingKey, FieldInfo]] = dict(_named_in(Settings))
+"""What has a table under each of several names of the operator's choice, and the settings of each such table."""
+
+INSTANCE: dict[SettingKey, FieldInfo] = NAMED["instances",]
+
+
+def named_above(key: SettingKey) -> SettingKey | None:
+    """The key in `NAMED` that a key lies below; None for one that lies below none."""
+    return next((above for above in NAMED if key[: len(above)] == above and len(key) > len(above)), None)
 
 
 def find_field(key: SettingKey) -> FieldInfo | None:
     """The field of a key; None when there is no such setting."""
-    if key[:1] == ("instances",):
-        return INSTANCE.get(key[2:])
-    return SYSTEM.get(key)
+    above = named_above(key)
+    return SYSTEM.get(key) if above is None else NAMED[above].get(key[len(above) + 1 :])
 
 
 def nearest(key: SettingKey) -> SettingKey | None:
     """The known key that an unknown one resembles most."""
-    in_instance = key[:1] == ("instances",) and len(key) > 2
-    above, name, known = (key[:2], key[2:], INSTANCE) if in_instance else ((), key, SYSTEM)
+    above: SettingKey = ()
+    name, known = key, SYSTEM
+    named = named_above(key)
+    if named is not None and len(key) > len(named) + 1:
+        above, name, known = key[: len(named) + 1], key[len(named) + 1 :], NAMED[named]
     by_text = {".".join(each): each for each in known}
     found = difflib.get_close_matches(".".join(name), by_text, n=1, cutoff=0.6)
     if not found:  # right name, wrong table

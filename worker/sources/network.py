@@ -143,8 +143,9 @@ def system_resolver(calls: BlockingCalls) -> Resolver:
                 found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             except UnicodeError as error:  # a label of more than 63 characters
                 raise OSError(f"no valid host name: {error}") from error
-            except socket.gaierror:
-                # The resolver does not report that it had no descriptor for its socket, only that it found nothing.
+            except OSError:
+                # The resolver does not report that it had no descriptor for its socket, only that it found nothing, or
+                # what one of its modules says of that (EBUSY).
                 os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
                 raise
             return list(dict.fromkeys(str(address[0]) for *_, address in found))

@@ -2,16 +2,20 @@
 
 Built on httpcore, the transport of httpx, and not on `httpx.AsyncClient`: nothing between this module and the network
 may follow a redirect, keep a cookie, use a proxy from the environment, decompress a body or log a URL with its secrets.
+
+What a host is shown so that it lets us fetch is in `credentials`; what of its answer is an image, in
+`responses`.
+
+Every fetch has a connection of its own. On one that is kept, a host that sends more than its answer, at once or later,
+would have the rest taken for the answer to the next request, which may be another instance's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property, partial
 
 import certifi
 import httpcore
@@ -19,25 +23,43 @@ import httpx
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
 from worker.errors import CannotBeDone, TryLater
-from worker.images.content import Content, MemoryFile
+from worker.images.content import Content
 from worker.messages import DEFAULT_INSTANCE
+from worker.messages.s3_notifications import S3Content
 from worker.operations.certificates import distrust
 from worker.settings import SourcesSettings
-from worker.sources.breaker import SourceBreakers, SourceFailed
-from worker.sources.hosts import host_of, matches
+from worker.sources.access_tokens import AccessTokens
+from worker.sources.breaker import Breaker, SourceBreakers, SourceFailed
+from worker.sources.credentials import Access, Credential, credential_for, origin_of
+from worker.sources.hosts import allows_host, allows_port, host_of, port_of, without_secrets
 from worker.sources.network import CheckedNetwork, Resolver
 from worker.sources.proxy import Route, hint
+from worker.sources.responses import (
+    LONGEST_PAUSE_S,
+    REFUSED,
+    STATUS,
+    WHO_MAY,
+    Unauthorized,
+    check_headers,
+    check_status,
+    read_image,
+)
+from worker.sources.s3 import object_url, service_for, signed_by
+from worker.sources.web_page import looks_like_signing_in
 
-_HEADERS = [("User-Agent", "autotag"), ("Accept", "image/*, */*;q=0.1"), ("Accept-Encoding", "identity")]
+_HEADERS = [
+    ("User-Agent", "autotag"),
+    ("Accept", "image/*, */*;q=0.1"),
+    ("Accept-Encoding", "identity"),
+    ("Connection", "close"),
+]
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_TRANSIENT = frozenset({408, 425, 429})
-_MAXIMUM_PAUSE_S = 2.0
 _DEFAULTS = SourcesSettings()
-_UNREACHABLE, _STATUS = "content_unreachable", "content_http_status"
+_UNREACHABLE = "content_unreachable"
 
 
 class UrlFetcher:
-    """Fetches URLs over pooled connections to checked addresses. `close` it when done.
+    """Fetches URLs over connections to checked addresses.
 
     A host that does not answer is left alone for a while, by the circuits of `breakers`.
     """
@@ -47,9 +69,8 @@ class UrlFetcher:
     ) -> None:
         self._resolve = resolve
         self._breakers = breakers or SourceBreakers(_DEFAULTS.failures_to_open_circuit, _DEFAULTS.circuit_open_s)
-        self._tls = tls
-        # One pool for each set of these settings, because a reload can change them.
-        self._pools: dict[tuple[object, ...], httpcore.AsyncConnectionPool] = {}
+        self._given_tls = tls
+        self._tokens = AccessTokens(resolve, self._breakers, lambda: self.tls)
 
     async def open_url(self, url: str, settings: SourcesSettings, instance: str = DEFAULT_INSTANCE) -> Content:
         """The image at `url`, in memory; the caller closes it.
@@ -57,10 +78,23 @@ class UrlFetcher:
         Raises CannotBeDone for what must not be fetched, TryLater when the host did not deliver it within the timeout
         and the few immediate attempts, or, uncounted, while its circuit is open for this instance.
         """
+        return await self._with_attempts(partial(self._fetch, url, settings, instance), settings)
+
+    async def open_object(self, content: S3Content, settings: SourcesSettings, instance: str) -> Content:
+        """The object that a notification names, in memory; the caller closes it.
+
+        Its service is the operator's own, not the event's: it may have a private address. Raises as `open_url` does.
+        """
+        return await self._with_attempts(partial(self._fetch_object, content, settings, instance), settings)
+
+    async def _with_attempts(
+        self, fetch_by: Callable[[float], Awaitable[Content]], settings: SourcesSettings
+    ) -> Content:
+        """Fetch, by a deadline on the loop's clock, with a few immediate attempts."""
         retrying = AsyncRetrying(
             retry=retry_if_exception(_is_transient),
             stop=stop_after_attempt(1 + settings.retries) | stop_after_delay(settings.total_timeout_s),
-            wait=wait_random_exponential(multiplier=0.2, max=_MAXIMUM_PAUSE_S),
+            wait=wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE_S),
             reraise=True,
         )
         deadline_s = asyncio.get_running_loop().time() + settings.total_timeout_s
@@ -69,7 +103,7 @@ class UrlFetcher:
         async def fetch() -> Content:
             nonlocal failed
             try:
-                return await self._fetch(url, settings, instance, deadline_s)
+                return await fetch_by(deadline_s)
             except SourceFailed as error:
                 failed = error
                 raise
@@ -81,80 +115,120 @@ class UrlFetcher:
                 raise failed from None  # the circuit has opened meanwhile, but this URL was tried: that is an attempt
             raise
 
-    async def close(self) -> None:
-        """Close every connection."""
-        for pool in self._pools.values():
-            await pool.aclose()
-        self._pools.clear()
+    def close(self) -> None:
+        """End requests for access tokens that are under way."""
+        self._tokens.close()
+
+    @cached_property
+    def tls(self) -> ssl.SSLContext:
+        """What hosts' certificates are checked with. Read once: it takes longer than most fetches."""
+        return self._given_tls or _default_tls()
 
     async def _fetch(self, url: str, settings: SourcesSettings, instance: str, deadline_s: float) -> Content:
         """Follow redirects from the URL to an image; every hop is checked, and goes through its host's circuit."""
-        hop = url
+        hop = check_url(url, settings)
+        access = Access(origin_of(hop), credential_for(hop, instance, settings, self._tokens))
         for _ in range(1 + settings.maximum_redirects):
-            checked = check_url(hop, settings)
-            breaker = self._breakers.of(instance, checked.netloc.decode("ascii").lower())
-            response = await breaker.call(partial(self._get_by, deadline_s, checked, settings))
+            breaker = self._breakers.of(instance, hop.netloc.decode("ascii").lower())
+            response = await self._get_with(access.at(hop), breaker, deadline_s, hop, settings)
             if isinstance(response, Content):
                 return response
-            hop = response
+            hop = _check_redirect(response, hop, settings)
         raise CannotBeDone(
             f"{without_secrets(url)} was redirected more than {settings.maximum_redirects} times "
             "(`sources.maximum_redirects`)",
             reason="url_too_many_redirects",
         )
 
-    async def _get_by(self, deadline_s: float, url: httpx.URL, settings: SourcesSettings) -> Content | str:
+    async def _fetch_object(
+        self, content: S3Content, settings: SourcesSettings, instance: str, deadline_s: float
+    ) -> Content:
+        service = service_for(content, instance, settings)
+        url = object_url(content, service)
+        breaker = self._breakers.of(instance, url.netloc.decode("ascii").lower())
+        own = settings.model_copy(update={"url_allow_private_addresses": True})
+        response = await self._get_with(signed_by(service), breaker, deadline_s, url, own)
+        if isinstance(response, Content):
+            return response
+        raise CannotBeDone(
+            f"{without_secrets(url)} redirects to {without_secrets(response)}: are `endpoint`, `region` and "
+            "`path_style` of `sources.s3` right?",
+            reason=STATUS,
+        )
+
+    async def _get_with(
+        self,
+        credential: Credential | None,
+        breaker: Breaker[TryLater],
+        deadline_s: float,
+        url: httpx.URL,
+        settings: SourcesSettings,
+    ) -> Content | str:
+        """Get the URL with a credential: once more, where that can be renewed and the host did not take it."""
+        breaker.raise_if_open()  # before anything is done for it
+        headers = await _headers_by(deadline_s, credential, url, settings)
+        get = partial(self._get_by, deadline_s, url, settings, credential.setting if credential is not None else None)
+        try:
+            return await breaker.call(partial(get, headers))
+        except Unauthorized:
+            if credential is None or not credential.is_renewed_after_refusal():
+                raise
+        headers = await _headers_by(deadline_s, credential, url, settings)
+        return await breaker.call(partial(get, headers))
+
+    async def _get_by(
+        self,
+        deadline_s: float,
+        url: httpx.URL,
+        settings: SourcesSettings,
+        setting: str | None,
+        credentials: Mapping[str, str],
+    ) -> Content | str:
         """The same as `_get`, by a deadline on the loop's clock."""
         try:
             async with asyncio.timeout_at(deadline_s):
-                return await self._get(url, settings)
+                return await self._get(url, settings, setting, credentials)
         except TimeoutError as error:
-            raise SourceFailed(
-                f"{without_secrets(url)} was not fetched within {settings.total_timeout_s:g} s "
-                "(`sources.total_timeout_s`)",
-                reason=_UNREACHABLE,
-                at_once=False,
-            ) from error
+            raise _too_late(url, settings) from error
 
-    async def _get(self, url: httpx.URL, settings: SourcesSettings) -> Content | str:
-        """The image at one URL, or the URL it redirects to."""
+    async def _get(
+        self, url: httpx.URL, settings: SourcesSettings, setting: str | None, credentials: Mapping[str, str]
+    ) -> Content | str:
+        """The image at one URL, or the URL it redirects to.
+
+        `credentials` are headers for this URL alone, and `setting` is where they are set.
+        """
         target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         timeout = {
             "connect": settings.connect_timeout_s,
-            "pool": settings.total_timeout_s,
             "read": settings.read_timeout_s,
             "write": settings.read_timeout_s,
         }
-        pool = self._pool(settings)
         try:
-            async with pool.stream("GET", target, headers=_HEADERS, extensions={"timeout": timeout}) as response:
+            async with (
+                self._connection(target.origin, settings) as connection,
+                connection.stream(
+                    "GET", target, headers=[*_HEADERS, *credentials.items()], extensions={"timeout": timeout}
+                ) as response,
+            ):
                 headers = {name.decode("ascii").lower(): value.decode("latin-1") for name, value in response.headers}
                 if response.status in _REDIRECTS and "location" in headers:
                     return _join(url, _as_text(headers["location"].encode("latin-1")))
-                _check_status(response.status, headers, url)
-                _check_headers(headers, url, settings)
-                return await _read(response.aiter_stream(), url, settings)
+                check_status(response.status, headers, url, setting)
+                check_headers(headers, url, settings)
+                return await read_image(response.aiter_stream(), headers.get("content-type", ""), url, settings)
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError) as error:
             why = distrust(error, address="the event", authority="the file of `SSL_CERT_FILE`")
             why = why or (str(error) or type(error).__name__) + hint("sources.proxy", settings.proxy)
             raise SourceFailed(f"{without_secrets(url)} cannot be reached: {why}", reason=_UNREACHABLE) from error
 
-    def _pool(self, settings: SourcesSettings) -> httpcore.AsyncConnectionPool:
-        allow_private = settings.url_allow_private_addresses
-        key = (allow_private, settings.proxy, settings.no_proxy, settings.proxy_resolves_names)
-        if key not in self._pools:
-            self._pools[key] = httpcore.AsyncConnectionPool(
-                ssl_context=self._tls or _default_tls(),
-                max_connections=None,  # `Sources` limits the number of fetches
-                max_keepalive_connections=20,
-                keepalive_expiry=15.0,
-                network_backend=CheckedNetwork(
-                    self._resolve,
-                    allow_private=allow_private,
-                    route=Route.of(settings.proxy, settings.no_proxy, by_name=settings.proxy_resolves_names),
-                ),
-            )
-        return self._pools[key]
+    def _connection(self, origin: httpcore.Origin, settings: SourcesSettings) -> httpcore.AsyncHTTPConnection:
+        network = CheckedNetwork(
+            self._resolve,
+            allow_private=settings.url_allow_private_addresses,
+            route=Route.of(settings.proxy, settings.no_proxy, by_name=settings.proxy_resolves_names),
+        )
+        return httpcore.AsyncHTTPConnection(origin, ssl_context=self.tls, network_backend=network)
 
 
 def check_url(text: str, settings: SourcesSettings) -> httpx.URL:
@@ -182,22 +256,21 @@ def _checked(url: httpx.URL, settings: SourcesSettings) -> httpx.URL:
             f"{without_secrets(url)} holds a user name or password, which have no place in events; publish it without",
             reason="url_userinfo_refused",
         )
-    host = host_of(url)
-    if not any(matches(host, allowed) for allowed in settings.url_allowed_hosts):
+    host, port = host_of(url), port_of(url)
+    allowed = [each for each in settings.url_allowed_hosts if allows_host(each, host)]
+    if not allowed:
         raise CannotBeDone(
             f"{without_secrets(url)} is on the host {host}, which is not open to events; "
             "add it to `sources.url_allowed_hosts` in the settings if it should be",
             reason="url_host_not_allowed",
         )
+    if not any(allows_port(each, port, settings.url_allowed_ports) for each in allowed):
+        raise CannotBeDone(
+            f"{without_secrets(url)} is on port {port}, which is not open to events; if it should be, write "
+            f"{host}:{port} in `sources.url_allowed_hosts`, or add it to `sources.url_allowed_ports` for all hosts",
+            reason="url_port_not_allowed",
+        )
     return url
-
-
-def without_secrets(url: httpx.URL | str) -> str:
-    """A URL to show: without user, password, query and fragment, any of which may contain a key."""
-    try:
-        return str(httpx.URL(url).copy_with(userinfo=b"", query=None, fragment=None))[:200]
-    except Exception:  # noqa: BLE001 - `check_url` says what is wrong with it
-        return "the url"
 
 
 def _as_text(location: bytes) -> str:
@@ -221,74 +294,45 @@ def _join(url: httpx.URL, location: str) -> str:
         ) from error
 
 
-def _check_status(status: int, headers: Mapping[str, str], url: httpx.URL) -> None:
-    answer = f"{host_of(url)} answered {status} for {without_secrets(url)}"
-    if status == httpx.codes.OK:
-        return
-    if status in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
-        raise TryLater(f"{answer}: the image is not there; has it been deleted?", reason="content_missing")
-    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        raise TryLater(
-            f"{answer}: access refused; the url must hold all that is needed to fetch it, and must not have expired",
-            reason="content_refused",
-        )
-    after_s = _retry_after_s(headers)
-    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-        raise SourceFailed(answer, reason=_STATUS, after_s=after_s, at_once=after_s <= _MAXIMUM_PAUSE_S)
-    if status in _TRANSIENT:
-        raise TryLater(answer, reason=_STATUS, after_s=after_s)
-    raise CannotBeDone(f"{answer}, which is no image", reason=_STATUS)
+async def _headers_by(
+    deadline_s: float, credential: Credential | None, url: httpx.URL, settings: SourcesSettings
+) -> Mapping[str, str]:
+    """What to send to the URL, by a deadline on the loop's clock."""
+    if credential is None:
+        return {}
+    try:
+        async with asyncio.timeout_at(deadline_s):
+            return await credential.headers(url)
+    except TimeoutError as error:
+        raise _too_late(url, settings) from error
 
 
-def _check_headers(headers: Mapping[str, str], url: httpx.URL, settings: SourcesSettings) -> None:
-    encoding = headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        raise CannotBeDone(
-            f"{without_secrets(url)} came with the content encoding {encoding[:50]!r} though none was asked for; "
-            "serve images as they are",
-            reason="content_encoding_refused",
-        )
-    length = headers.get("content-length", "")
-    # As a float: Python refuses an integer of more than 4,300 digits.
-    if length.isascii() and length.isdigit() and float(length) > settings.maximum_bytes:
-        raise _too_large(url, settings)
-
-
-async def _read(chunks: AsyncIterable[bytes], url: httpx.URL, settings: SourcesSettings) -> Content:
-    with MemoryFile() as memory:
-        async for chunk in chunks:
-            if memory.size_bytes + len(chunk) > settings.maximum_bytes:
-                raise _too_large(url, settings)
-            memory.write(chunk)
-        if not memory.size_bytes:
-            raise CannotBeDone(f"{without_secrets(url)} is empty: upload it again", reason="content_empty")
-        return memory.seal(f"url {without_secrets(url)}")
-
-
-def _too_large(url: httpx.URL, settings: SourcesSettings) -> CannotBeDone:
-    return CannotBeDone(
-        f"{without_secrets(url)} has more than {settings.maximum_bytes:,} bytes (`sources.maximum_bytes`)",
-        reason="content_too_large",
+def _too_late(url: httpx.URL, settings: SourcesSettings) -> SourceFailed:
+    return SourceFailed(
+        f"{without_secrets(url)} was not fetched within {settings.total_timeout_s:g} s (`sources.total_timeout_s`)",
+        reason=_UNREACHABLE,
+        at_once=False,
     )
 
 
-def _retry_after_s(headers: Mapping[str, str]) -> float:
-    """Seconds that a host asks clients to wait (`Retry-After`, RFC 9110 section 10.2.3); 0 when it does not."""
-    value = headers.get("retry-after", "").strip()
-    if value.isascii() and value.isdigit():
-        return float(value)
+def _check_redirect(location: str, url: httpx.URL, settings: SourcesSettings) -> httpx.URL:
+    """Where a URL redirects to. Raises CannotBeDone where events may not name that."""
     try:
-        until = parsedate_to_datetime(value)
-        return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError, OverflowError):
-        return 0.0
+        return check_url(location, settings)
+    except CannotBeDone as error:
+        shown = without_secrets(location)
+        if error.reason != "url_host_not_allowed" or not looks_like_signing_in(shown):
+            raise
+        raise CannotBeDone(
+            f"{without_secrets(url)} redirects to {shown}, which looks like a login page: {WHO_MAY}", reason=REFUSED
+        ) from error
 
 
 def _is_transient(error: BaseException) -> bool:
     """Whether an immediate further attempt is worth while, rather than a delayed retry of the event."""
     if isinstance(error, SourceFailed):
         return error.at_once
-    return isinstance(error, TryLater) and error.reason == _STATUS and error.after_s <= _MAXIMUM_PAUSE_S
+    return isinstance(error, TryLater) and error.reason == STATUS and error.after_s <= LONGEST_PAUSE_S
 
 
 def _default_tls() -> ssl.SSLContext:

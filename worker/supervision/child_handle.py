@@ -40,6 +40,7 @@ processor time, which is never set, ends in SIGKILL.
 
 _READ_BYTES = 64 << 10
 _MAXIMUM_DRAIN_READS = 16
+_UNTIL_ADOPTED_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +118,13 @@ class ChildHandle:
 
     @property
     def resident_bytes(self) -> int:
-        """Resident memory now; 0 when the process has just exited."""
+        """Resident memory now, its children's own included; 0 when the process has just exited."""
         try:
-            with open(f"/proc/{self.pid}/statm", "rb") as statm:
-                return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except (OSError, IndexError, ValueError):
-            return 0
+            with open(f"/proc/{self.pid}/task/{self.pid}/children", encoding="ascii") as children:
+                forked = children.read().split()
+        except OSError:
+            forked = []
+        return _resident_bytes(self.pid) + sum(_private_bytes(int(pid)) for pid in forked)
 
     @property
     def last_lines(self) -> list[str]:
@@ -210,10 +212,42 @@ class ChildHandle:
         os.close(self._pidfd)
         self._stdout.close()
         self._socket.close()
+        self._reap_adopted()
         return returncode
+
+    def _reap_adopted(self) -> None:
+        """Where this process is the first of a container, it inherits what its children have forked and left behind."""
+        _reap_group(self.pid)
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_later(_UNTIL_ADOPTED_S, _reap_group, self.pid)
 
     def _stop_reading(self) -> None:
         self._loop.remove_reader(self._socket)
+
+
+def _reap_group(group: int) -> None:
+    """Reap the members of a process group that have ended and are this process's own by now."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-group, os.WNOHANG)[0]:
+            pass
+
+
+def _resident_bytes(pid: int) -> int:
+    """Of a process; 0 when it has exited."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def _private_bytes(pid: int) -> int:
+    """What a process shares with no other, as it does most with the one that has forked it; 0 when it has exited."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as rollup:
+            return sum(int(line.split()[1]) << 10 for line in rollup if line.startswith(b"Private_"))
+    except (OSError, IndexError, ValueError):
+        return 0
 
 
 def protocol_broken(sent: object) -> Cause:

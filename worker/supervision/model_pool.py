@@ -32,9 +32,11 @@ from worker.settings import TensorFlowSettings
 from worker.supervision import packets
 from worker.supervision.cgroup import usable_cores
 from worker.supervision.child_handle import KILLED_FROM_OUTSIDE, ChildSpec
+from worker.supervision.child_words import words_in
 from worker.supervision.lifecycle import Cause, Policy
 from worker.supervision.packets import Packet, ProtocolError
 from worker.supervision.pool import Observer, Pool, Recycling
+from worker.supervision.processor_time import ProcessorTime
 from worker.supervision.relaunch import RelaunchRule
 from worker.supervision.turns import OWN_TURN, FairQueue, Precedence, TakingTurns, Turn
 from worker.supervisor import Job
@@ -50,6 +52,7 @@ The last two were of children that had scored something else before, and had not
 
 _PROBE_SIZE_UNKNOWN = 8
 _MAXIMUM_PROBE_SIZE = 4096
+_MOST_SQUARES = 16
 _PROBE_AGAIN_S = 1.0
 _SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
@@ -72,13 +75,13 @@ _DEFAULT_RULE = RelaunchRule(
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """Which model runs, how images are batched, and when the model is disabled; the defaults are those of the settings.
+    """Which models run, how images are batched, and when they are disabled; the defaults are those of the settings.
 
-    `package`: the directory of the model package. `threads` of one child; None: one for each usable core. `sandbox`:
-    `best`, `strict` or `off`.
+    `packages`: the directories of the model packages. `threads` of one child; None: one for each usable core.
+    `sandbox`: `best`, `strict` or `off`.
     """
 
-    package: Path
+    packages: tuple[Path, ...]
     threads: int | None = _DEFAULTS.threads
     children: int = 1
     spare: bool = _DEFAULTS.spare
@@ -104,15 +107,19 @@ class ModelPool(Pool):
         on_batch: Callable[[int, float], None] = lambda _images, _seconds: None,
         precedence: Precedence | None = None,
         spec: ChildSpec | None = None,
+        name: str = "model",
+        nice: int = 0,
     ) -> None:
         """`on_batch` is called after every batch, with the number of images and the seconds that it took.
 
-        `precedence` is shared with the decoders, which an image goes through before.
+        `precedence` is shared with the decoders, which an image goes through before. `nice` is added to the children's
+        own (nice(2)).
         """
         self._options = options
         self._on_batch = on_batch
         self.others_at_work: Callable[[], bool] = lambda: False
         """Whether other children, such as decoders, need the cores at this moment."""
+        self.processor_time = ProcessorTime()
         self._precedence = precedence or Precedence()
         self._waiting: FairQueue[_Image] = FairQueue(self._precedence, self._dispatch)
         self._suspects: deque[_Image] = deque()
@@ -120,13 +127,14 @@ class ModelPool(Pool):
         self._maximum_in_hand = 2 * threads
         """Images in the hands of one child: one for each thread, and one more for each to continue with."""
         settings = {
-            "package": str(options.package.absolute()),
+            "packages": [str(package.absolute()) for package in options.packages],
             "threads": threads,
             "batch_size": options.batch_size,
             "sandbox": options.sandbox,
+            "nice": nice,
         }
         super().__init__(
-            "model",
+            name,
             spec or ChildSpec.module("worker.children.model", settings, _ENVIRONMENT),
             Policy(
                 options.rule,
@@ -145,8 +153,8 @@ class ModelPool(Pool):
     async def score(self, pixels_fd: int, floor: float, asset: str = "image", turn: Turn = OWN_TURN) -> LabelScores:
         """The labels of the pixels in `pixels_fd` with a confidence of at least `floor`, best first.
 
-        There are at most `packets.MAXIMUM_LABELS`. The file holds size x size x 3 bytes, as the model package demands;
-        it is duplicated, so the caller may close it. Waits for its turn, and while the child is starting or being
+        There are at most `packets.MAXIMUM_LABELS`. The file holds the squares that the model packages demand; it
+        is duplicated, so the caller may close it. Waits for its turn, and while the child is starting or being
         relaunched. Raises `Unavailable` when the model is disabled, and `CannotBeDone` for pixels that the model
         refuses or that were in hand at too many crashes.
         """
@@ -205,29 +213,33 @@ class ModelPool(Pool):
         `alone`: no other work needs the cores, so that the child may use all of them for the image.
         """
         images = [self._waiting.take(lane) for _ in range(min(size, len(lane)))]
-        return _Batch(images, alone, self._options.batch_timeout_s, self._put_back, self._on_batch)
+        return self._batch(images, alone=alone)
+
+    def _batch(self, images: list[_Image], *, alone: bool, suspect: bool = False) -> _Batch:
+        timeout_s = self._options.batch_timeout_s
+        return _Batch(images, alone, timeout_s, self._put_back, self._on_batch, self.processor_time, suspect=suspect)
 
     def _job_for_suspects(self, *, fresh: bool) -> Job | None:
         """The first suspect, for a child that has answered a job; for a fresh one, what shows that it works."""
         if not fresh:
-            batch = [self._suspects.popleft()]
-            return _Batch(batch, False, self._options.batch_timeout_s, self._put_back, self._on_batch, suspect=True)
+            return self._batch([self._suspects.popleft()], alone=False, suspect=True)
         lane, _ = self._waiting.next_lane()
         if lane is not None:
             return self._take_batch(lane, 1, alone=False)
         try:
-            return _Probe(self._input_size, self._options.batch_timeout_s, self._dispatch_or_fail)
+            return _Probe(self._input_bytes, self._options.batch_timeout_s, self._dispatch_or_fail)
         except OSError as error:
             _log.warning("the model could not be probed yet", error=str(error))
             asyncio.get_running_loop().call_later(_PROBE_AGAIN_S, self._dispatch)
             return None
 
     @property
-    def _input_size(self) -> int:
-        """The side of the model's input in pixels, as a child has reported it."""
-        sizes = [child.hello.get("size") for child in self.states()]
-        known = (size for size in sizes if isinstance(size, int) and 0 < size <= _MAXIMUM_PROBE_SIZE)
-        return next(known, _PROBE_SIZE_UNKNOWN)
+    def _input_bytes(self) -> int:
+        """Of the squares that the models look at, as a child has reported their sides in pixels."""
+        reported = [child.hello.get("sizes") for child in self.states()]
+        return next(
+            (length for sizes in reported if (length := _squares_bytes(sizes))), _squares_bytes([_PROBE_SIZE_UNKNOWN])
+        )
 
     def _fail_waiting(self, error: Unavailable) -> None:
         for image in (*self._suspects, *self._waiting.drain()):
@@ -301,6 +313,7 @@ class _Batch:
         timeout_s: float,
         put_back: Callable[[Sequence[_Image]], None],
         on_batch: Callable[[int, float], None],
+        processor_time: ProcessorTime,
         *,
         suspect: bool = False,
     ) -> None:
@@ -313,11 +326,15 @@ class _Batch:
         self._images = images
         self._put_back = put_back
         self._on_batch = on_batch
+        self._processor_time = processor_time
+        self._pid = 0
         self._sent_at_s = 0.0
 
     def on_sent(self, child: str, pid: int) -> None:
-        """Start the clock, and record the child in the traces."""
+        """Start the clocks, and record the child in the traces."""
         self._sent_at_s = time.monotonic()
+        self._pid = pid
+        self._processor_time.begin(pid)
         for image in self._images:
             image.span.set({"child.name": child, "child.pid": pid, "model.batch_images": self.images})
 
@@ -329,6 +346,7 @@ class _Batch:
             case _:
                 raise ProtocolError("an answer of the wrong shape to score")
         self._on_batch(self.images, time.monotonic() - self._sent_at_s)
+        self._processor_time.end(self._pid, self.images)
         for image, outcome in zip(self._images, outcomes, strict=True):
             if isinstance(outcome, CannotBeDone):
                 image.fail(outcome)
@@ -367,10 +385,10 @@ class _Probe:
     images = 0
     solitary = True
 
-    def __init__(self, size: int, timeout_s: float, on_ended: Callable[[], None]) -> None:
+    def __init__(self, length: int, timeout_s: float, on_ended: Callable[[], None]) -> None:
         self.timeout_s = timeout_s
         self.packet = packets.pack("score", {"floors": [1.0], "alone": False})
-        self.fds = [_probe_pixels(size)]
+        self.fds = [_probe_pixels(length)]
         self._on_ended = on_ended
 
     def on_sent(self, child: str, pid: int) -> None:
@@ -397,9 +415,16 @@ class _Probe:
         self._on_ended()
 
 
-def _probe_pixels(size: int) -> int:
-    """A descriptor of size x size x 3 bytes in which every value of a pixel occurs. Raises `OSError`."""
-    length = size * size * 3
+def _squares_bytes(sizes: object) -> int:
+    """Of squares with these sides in pixels; 0 if they are not such. What a child reports is not trusted."""
+    if not isinstance(sizes, list) or len(sizes) > _MOST_SQUARES:
+        return 0
+    sides = [side for side in sizes if isinstance(side, int) and 0 < side <= _MAXIMUM_PROBE_SIZE]
+    return sum(side * side * 3 for side in sides) if len(sides) == len(sizes) else 0
+
+
+def _probe_pixels(length: int) -> int:
+    """A descriptor of so many bytes, in which every value of a pixel occurs. Raises `OSError`."""
     fd = os.memfd_create("autotag-probe", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.write(fd, (bytes(range(256)) * (length // 256 + 1))[:length])
@@ -415,8 +440,8 @@ def _outcome_in(item: object, asset: str) -> LabelScores | CannotBeDone:
     match item:
         case {"labels": bytes(labels), "confidences": bytes(confidences)}:
             return _scores_in(labels, confidences)
-        case {"reason": str(reason), "message": str(message)}:
-            return CannotBeDone(f"{asset}: {message}", reason=reason)
+        case dict() if (words := words_in(item)) is not None:
+            return CannotBeDone(f"{asset}: {words[1]}", reason=words[0])
     raise ProtocolError("an item of the wrong shape")
 
 

@@ -85,6 +85,19 @@ def receive(sock: socket.socket, *, maximum_fds: int) -> tuple[Packet, list[int]
     Raises `ProtocolError` for a packet that is too large, malformed, or has more than `maximum_fds` descriptors;
     its descriptors have then been closed. Raises `BlockingIOError` when there is nothing to read.
     """
+    received = receive_packed(sock, maximum_fds=maximum_fds)
+    if received is None:
+        return None
+    data, fds = received
+    try:
+        return unpack(data), fds
+    except ProtocolError:
+        close_all(fds)
+        raise
+
+
+def receive_packed(sock: socket.socket, *, maximum_fds: int) -> tuple[bytes, list[int]] | None:
+    """As `receive`, for one who passes the packet on."""
     # Space for one more than allowed, so that an excess is noticed here and not silently dropped by the kernel.
     space = socket.CMSG_SPACE((maximum_fds + 1) * _FD_BYTES)
     length, messages, flags, _ = sock.recvmsg_into([_buffer], space, _CLOSE_ON_EXEC)
@@ -94,11 +107,7 @@ def receive(sock: socket.socket, *, maximum_fds: int) -> tuple[Packet, list[int]
     if flags & _TRUNCATED or len(fds) > maximum_fds:
         close_all(fds)
         raise ProtocolError("a packet larger than allowed, or with more descriptors than allowed")
-    try:
-        return unpack(bytes(memoryview(_buffer)[:length])), fds
-    except ProtocolError:
-        close_all(fds)
-        raise
+    return bytes(memoryview(_buffer)[:length]), fds
 
 
 def duplicate_all(fds: Iterable[int]) -> list[int]:

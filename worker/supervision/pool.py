@@ -86,8 +86,12 @@ class Pool(ABC):
         recycling: Recycling,
         observe: Observer,
     ) -> None:
-        """Start nothing yet. `name` is the first part of the children's names and of the reason codes of errors."""
+        """Start nothing yet. `name` is the first part of the children's names.
+
+        Up to its first `-` it is their kind, with which the reason codes of errors begin.
+        """
         self._name = name
+        self._kind = name.partition("-")[0]
         self._spec = spec
         self._policy = policy
         self._children = children
@@ -177,7 +181,7 @@ class Pool(ABC):
             raise self._not_started(f"cannot start: {self.disabled_reason or error}") from None
 
     def _not_started(self, why: str) -> Unavailable:
-        return Unavailable(f"the {self._name} {why}", reason=f"{self._name}_not_ready")
+        return Unavailable(f"the {self._name} {why}", reason=f"{self._kind}_not_ready")
 
     def reset(self) -> None:
         """Forget the crashes; if disabled, launch the children again."""
@@ -271,10 +275,10 @@ class Pool(ABC):
     def _unavailable(self) -> Unavailable:
         """The error of a job that no child will do."""
         if self._disabled is None:
-            return Unavailable(f"the {self._name} is stopped", reason=f"{self._name}_stopped")
+            return Unavailable(f"the {self._name} is stopped", reason=f"{self._kind}_stopped")
         return Unavailable(
             f"the {self._name} is disabled: {self._disabled.message}; mend the cause, then run `autotag reset`",
-            reason=f"{self._name}_disabled",
+            reason=f"{self._kind}_disabled",
         )
 
     # ── callbacks of the supervisors ─────────────────────────────────────────────────────────────────────────────────

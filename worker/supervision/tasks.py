@@ -23,6 +23,9 @@ _PROC = Path("/proc")
 _OF_THE_PARENT = 24
 """Its threads while it is busy: for files, names, cloud calls' images, the log, HTTP."""
 
+_OF_A_DECODER = 3
+"""Itself, and the processes of an instance's images and of a large one."""
+
 _OF_A_MODEL = 6
 """The model child besides its threads for computing."""
 
@@ -55,7 +58,7 @@ def tasks(decoders: int, model_threads: int | None) -> Tasks:
     model = 0 if model_threads is None else 2 * (_OF_A_MODEL + model_threads)
     found = [(left, name) for left, name in _limits() if left is not None]
     left, name = min(found, default=(None, ""))
-    return Tasks(left, name, _OF_THE_PARENT + 2 * decoders + model)
+    return Tasks(left, name, _OF_THE_PARENT + 2 * _OF_A_DECODER * decoders + model)
 
 
 def _limits() -> Iterator[tuple[int | None, str]]:

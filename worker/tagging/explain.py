@@ -18,7 +18,7 @@ from worker.settings import InstanceSettings, Settings, tag_limit
 from worker.tagging import results
 from worker.tagging.merge import Choice
 from worker.tagging.results import Subject
-from worker.tagging.tagger import Tagger, threshold
+from worker.tagging.tagger import Tagger, thresholds
 
 LOWEST_CONFIDENCE = 0.005
 """Labels of the local model below this are not explained: there is always a long tail of them."""
@@ -45,9 +45,23 @@ class Explanation:
                 "confidence": each.confidence,
                 "provider": each.provider,
                 "verdict": each.verdict,
+                "concept": each.concept,
+                "kind": each.kind,
+                "threshold": each.threshold,
+                "threshold_of": _threshold_of(each),
+                "term": each.term,
+                "because_of": each.because_of,
+                "agreeing": list(each.agreeing),
+                "models": list(each.models),
             }
             for each in self.choices
         ]
+
+
+def _threshold_of(choice: Choice) -> str | None:
+    if choice.threshold is None:
+        return None
+    return "rule" if choice.threshold_of_rule else choice.provider
 
 
 async def explain(
@@ -60,17 +74,19 @@ async def explain(
     event_id: str | None = None,
     local_only: bool = False,
     all_labels: bool = True,
+    remembering: bool = False,
 ) -> Explanation:
     """Tag an image as an instance's events are tagged, and say what became of every label.
 
     `local_only`: no provider that takes money is asked. `all_labels`: the local model also names what it is hardly
-    sure of, down to `LOWEST_CONFIDENCE`. An instance that has no provider on gives a result that is `skipped`. Raises
-    CannotBeDone when the image, or Unavailable when no provider, is fit for it.
+    sure of, down to `LOWEST_CONFIDENCE`. `remembering`: as for events, an answer is given again for near-duplicates.
+    An instance that has no provider on gives a result that is `skipped`. Raises CannotBeDone when the image, or
+    Unavailable when no provider, is fit for it.
     """
     found = _instance(settings, instance)
     enabled, asked = _providers(tagger, found, local_only=local_only)
     started_s = time.monotonic()
-    tagged = await tagger.restricted_to(tuple(asked)).tag(
+    tagged = await tagger.restricted_to(tuple(asked), remembering=remembering).tag(
         Subject(asset_id, instance, event_id or str(uuid.uuid4())),
         content,
         found,
@@ -81,7 +97,7 @@ async def explain(
         instance=instance,
         result=tagged.result,
         choices=tagged.choices,
-        thresholds={provider.name: threshold(found, provider.name) for provider in asked},
+        thresholds={provider.name: thresholds(found, provider.name).least for provider in asked},
         took_s=time.monotonic() - started_s,
         not_asked=tuple(each.name for each in enabled if each not in asked),
     )

@@ -33,7 +33,8 @@ def gate(
     if not settings.enabled:
         return Skip("system_disabled", "tagging is switched off for the whole system (`enabled`)")
     if instance is None:
-        return Skip("unknown_instance", f"the instance {data.instance!r} has no settings (`unknown_instances` is skip)")
+        why = f"the instance {data.instance!r} has no settings (`unknown_instances` is {settings.unknown_instances})"
+        return Skip("unknown_instance", why)
     if not instance.enabled:
         return Skip("instance_disabled", f"tagging is switched off for the instance {data.instance!r}")
     if data.site is not None and not instance.sites.get(data.site, True):

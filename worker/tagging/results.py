@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from worker.errors import AutotagError
 from worker.messages import Event, Result, ResultStatus
@@ -16,7 +17,8 @@ from worker.tagging.merge import Choice, tags_of
 class Subject:
     """What is tagged and for whom. `existing_tags` are on the asset already and are not suggested again.
 
-    `bulk`: nobody waits for it, so that live images go before it.
+    `bulk`: nobody waits for it, so that live images go before it. `locale`: the asset's, for the language of its tags.
+    `context`: the publisher's, for the result.
     """
 
     asset_id: str
@@ -24,11 +26,14 @@ class Subject:
     event_id: str
     existing_tags: tuple[str, ...] = ()
     bulk: bool = False
+    locale: str | None = None
+    context: dict[str, Any] | None = field(default=None, repr=False, hash=False)
 
     @classmethod
     def of(cls, event: Event, *, bulk: bool = False) -> Subject:
         """The subject of an upload event."""
-        return cls(event.data.asset_id, event.data.instance, event.id, tuple(event.data.existing_tags), bulk)
+        data = event.data
+        return cls(data.asset_id, data.instance, event.id, tuple(data.existing_tags), bulk, data.locale, data.context)
 
     @property
     def turn(self) -> Turn:
@@ -63,6 +68,7 @@ def tagged(subject: Subject, replies: ProviderReplies, choices: list[Choice]) ->
         providers=tuple(reply.report() for reply in replies.replies),
         complete=not replies.pending,
         image=replies.facts,
+        context=subject.context,
     )
 
 
@@ -84,4 +90,5 @@ def _without_providers(subject: Subject, status: ResultStatus, reason: str, mess
         status=status,
         reason=reason,
         message=message,
+        context=subject.context,
     )

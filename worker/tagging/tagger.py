@@ -19,14 +19,17 @@ from worker.images.format import sniff
 from worker.images.requests import JpegLimits, PixelRecipe
 from worker.messages import Result
 from worker.operations.metrics import EventMetrics
-from worker.providers.base import Image, Promising, Provider
+from worker.providers.base import GOOGLE_CLOUD_VISION, MICROSOFT_VISION, TENSORFLOW, Image, Promising, Provider
 from worker.providers.replies import AskAgain, ConcurrentRequests, ProviderReplies, Reply, ask, late_reply, why_not_now
 from worker.settings import InstanceSettings
 from worker.supervision.decoder_pool import Decoded
 from worker.supervision.turns import Turn
 from worker.tagging import results
-from worker.tagging.merge import Choice, choose
+from worker.tagging.merge import Choice, Thresholds, choose
+from worker.tagging.near_duplicates import NearDuplicates
+from worker.tagging.repetition import Repetition
 from worker.tagging.results import Subject
+from worker.vocabulary import ENGLISH, language_of
 
 _log = structlog.get_logger(__name__)
 
@@ -49,8 +52,10 @@ NO_REPLIES = ProviderReplies()
 class Decoders(Protocol):
     """The decoder children, as the tagger uses them."""
 
-    async def decode(self, content: Content, recipe: PixelRecipe | None, asset: str, turn: Turn) -> Decoded:
-        """Facts and pixels of an image. Raises CannotBeDone with a reason `image_…`."""
+    async def decode(
+        self, content: Content, recipes: tuple[PixelRecipe, ...], asset: str, turn: Turn, *, hashed: bool = False
+    ) -> Decoded:
+        """Facts, pixels and, if `hashed`, the hash of an image. Raises CannotBeDone with a reason `image_…`."""
         ...
 
     async def shrink(self, content: Content, limits: JpegLimits, asset: str, turn: Turn) -> bytes:
@@ -68,16 +73,27 @@ class Tagged:
 
 
 class Tagger:
-    """Tags images with the decoder children and every provider that an instance has switched on."""
+    """Tags images with the decoder children and every provider that an instance has switched on.
 
-    def __init__(self, decoders: Decoders, providers: tuple[Provider, ...], metrics: EventMetrics) -> None:
+    `memory` is for instances that have near-duplicates switched on; None: no answer is ever given again.
+    """
+
+    def __init__(
+        self,
+        decoders: Decoders,
+        providers: tuple[Provider, ...],
+        metrics: EventMetrics,
+        memory: NearDuplicates | None = None,
+    ) -> None:
         self._decoders = decoders
         self._metrics = metrics
+        self._repetition = Repetition(memory, metrics)
+        self._memory = memory
         self.providers = providers
 
-    def restricted_to(self, providers: tuple[Provider, ...]) -> Tagger:
-        """A tagger that asks only some of the providers."""
-        return Tagger(self._decoders, providers, self._metrics)
+    def restricted_to(self, providers: tuple[Provider, ...], *, remembering: bool = False) -> Tagger:
+        """A tagger that asks only some of the providers; unless it is `remembering`, about every image."""
+        return Tagger(self._decoders, providers, self._metrics, self._memory if remembering else None)
 
     def who_waits(
         self, subject: Subject, instance: InstanceSettings, earlier: ProviderReplies = NO_REPLIES
@@ -203,16 +219,20 @@ class Tagger:
         # One that has been switched off since, or that never was a provider of this instance, does not count.
         answered = {each.name: reply for each in enabled if (reply := earlier.of(each.name)) and each.name not in known}
         left = [each for each in enabled if each.name not in known | answered]
-        decoded = await self._decode(content, left, subject)
+        decoded = await self._decode(content, left, subject, instance)
         if answered and (earlier.facts is None or earlier.facts.sha256 != decoded.facts.sha256):
             _log.warning("the file has changed since an earlier attempt; its old answers are dropped", asset_id=asset)
             answered = {}
             if decoded.pixels_fd is not None:
                 os.close(decoded.pixels_fd)
-            decoded = await self._decode(content, [each for each in enabled if each.name not in known], subject)
+            decoded = await self._decode(
+                content, [each for each in enabled if each.name not in known], subject, instance
+            )
         known |= answered
-        asked += (provider for provider in enabled if provider.name not in known)
         try:
+            left = [each for each in enabled if each.name not in known]
+            known |= self._repetition.replies(subject, decoded, left, instance)
+            asked += (provider for provider in left if provider.name not in known)
             image = Image(
                 asset_id=asset,
                 instance=subject.instance,
@@ -239,15 +259,20 @@ class Tagger:
                     replies = await requests.all_replies()
             for reply in replies:
                 self._metrics.replied(reply)
+            self._repetition.remember(subject, decoded, asked, replies, instance)
             return in_order(replies)
         finally:
             if decoded.pixels_fd is not None:
                 os.close(decoded.pixels_fd)
 
-    async def _decode(self, content: Content, asked: list[Provider], subject: Subject) -> Decoded:
-        recipe = next((found for provider in asked if (found := provider.pixel_recipe())), None)
+    async def _decode(
+        self, content: Content, asked: list[Provider], subject: Subject, instance: InstanceSettings
+    ) -> Decoded:
+        found = next((recipe for provider in asked if (recipe := provider.pixel_recipe())), ())
+        recipes = found if isinstance(found, tuple) else (found,)
+        hashed = bool(self._repetition.repeatable(asked, instance))
         with self._metrics.stage("decode"):
-            return await self._decoders.decode(content, recipe, subject.asset_id, subject.turn)
+            return await self._decoders.decode(content, recipes, subject.asset_id, subject.turn, hashed=hashed)
 
     async def _shrink(self, asset: str, turn: Turn, content: Content, limits: JpegLimits) -> bytes:
         with self._metrics.stage("shrink"):
@@ -257,7 +282,7 @@ class Tagger:
 def with_low_threshold(instance: InstanceSettings, lowest_confidence: float) -> InstanceSettings:
     """The instance's settings with the local model's threshold lowered to `lowest_confidence`, never raised."""
     local = instance.tensorflow
-    lowest = min(local.confidence_threshold, lowest_confidence)
+    lowest = min(local.threshold, lowest_confidence)
     return instance.model_copy(update={"tensorflow": local.model_copy(update={"confidence_threshold": lowest})})
 
 
@@ -275,17 +300,28 @@ def _choices(
     """Every suggestion of the replies with its verdict under the instance's settings, best first."""
     return choose(
         {reply.provider: reply.suggestions for reply in replies.replies},
-        thresholds={reply.provider: threshold(instance, reply.provider) for reply in replies.replies},
+        thresholds={reply.provider: thresholds(instance, reply.provider) for reply in replies.replies},
         rules=instance.labels,
         existing_tags=subject.existing_tags,
         maximum=maximum_number_of_tags,
+        language=language_of(subject.locale, instance.language),
+        by_concept=instance.tensorflow.tags == "concepts",
+        spoken={
+            GOOGLE_CLOUD_VISION: ENGLISH,
+            MICROSOFT_VISION: instance.microsoft_vision.language.partition("-")[0].lower(),
+        },
     )
 
 
-def threshold(instance: InstanceSettings, provider: str) -> float | None:
-    """The confidence below which a provider's suggestions are left out; None admits all."""
+def thresholds(instance: InstanceSettings, provider: str) -> Thresholds:
+    """From which confidence on a provider's suggestions are an instance's tags."""
+    local = instance.tensorflow
+    if provider == TENSORFLOW:
+        if local.tags == "labels":
+            return Thresholds(local.threshold)
+        return Thresholds(local.threshold, local.specific_threshold, local.maximum_parents)
     table = getattr(instance, provider, None)  # a third party's provider may have no table of its own
-    return getattr(table, "confidence_threshold", None)
+    return Thresholds(getattr(table, "confidence_threshold", None))
 
 
 def raise_if_suspended(replies: ProviderReplies, asset: str) -> None:

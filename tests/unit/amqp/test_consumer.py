@@ -29,6 +29,7 @@ class FakeChannel:
     """A channel that records what is settled on it."""
 
     is_open = True
+    connection = SimpleNamespace(broker=SimpleNamespace(virtual_host="/"))
 
     def __init__(self) -> None:
         self.closed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
@@ -110,7 +111,7 @@ class Setup:
         self.cancelled += 1
 
     def arrive(self, tag: int, body: bytes = b"body", properties: pika.BasicProperties | None = None) -> None:
-        method = SimpleNamespace(delivery_tag=tag, redelivered=False)
+        method = SimpleNamespace(delivery_tag=tag, redelivered=False, exchange="images")
         self.consumer._receive(method, properties or pika.BasicProperties(), body)
 
 

@@ -11,9 +11,11 @@ from pika.spec import BasicProperties
 
 from worker.amqp.dead_letters import UNMARKED, DeadLetter, _read
 from worker.amqp.mark import HeaderMark
+from worker.amqp.origin import ORIGIN_HEADER, Origin
 from worker.amqp.topology import Lane
 
 MARK = HeaderMark(b"a key")
+ARRIVED_FROM = Origin("dms", "autotag.dead", "/")
 HEADERS: dict[str, object] = {
     "x-autotag-reason": "image_truncated",
     "x-autotag-message": "why",
@@ -29,7 +31,7 @@ def read(headers: dict[str, object], *, marked: bool = True) -> DeadLetter:
     properties = BasicProperties(headers=headers, message_id="m")
     if marked:
         MARK.put_on(properties, b"body")
-    return _read("live", properties, b"body", MARK)
+    return _read("live", properties, b"body", MARK, ARRIVED_FROM)
 
 
 def about(letter: DeadLetter) -> tuple[Any, ...]:
@@ -95,3 +97,11 @@ VALUE = st.recursive(
 def test_no_header_of_another_program_stops_the_list(headers: dict[str, object]) -> None:
     letter = read(headers, marked=False)
     assert (letter.asset, letter.instance, letter.attempt) == (None, None, 1)
+
+
+def test_where_an_event_came_from_is_believed_with_the_mark_alone() -> None:
+    first = Origin("acme-dms", "acme.images", "/", "acme")
+    headers = HEADERS | {ORIGIN_HEADER: first.as_header(None)}
+    assert read(headers).origin == first
+    assert read(headers, marked=False).origin == ARRIVED_FROM
+    assert read({}, marked=False).origin == ARRIVED_FROM

@@ -101,11 +101,11 @@ def test_a_dead_letter_holds_reason_time_and_asset() -> None:
     }
 
 
-def test_a_replayed_event_keeps_no_header_of_its_past() -> None:
+def test_a_replayed_event_keeps_no_header_of_its_past_but_where_it_came_from() -> None:
     past = dead_letter(delivery(headers={"traceparent": "t", "x-autotag-answers": "[]"}, message_id="m"))
     past.headers["x-death"] = []
-    made = replay_properties(past)
-    assert made.headers == {"traceparent": "t"}
+    made = replay_properties(past, b"body", origin="{}", mark=MARK)
+    assert without_mark(made) == {"traceparent": "t", "x-autotag-origin": "{}"}
     assert made.message_id == "m"
 
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pika import BasicProperties
+from pika.frame import Header
 
 from worker.amqp.mark import HeaderCheck, HeaderMark
-from worker.amqp.pika_fixes import UNREADABLE_HEADER, UnreadableProperties
+from worker.amqp.pika_fixes import UNREADABLE_HEADER, PikaConnection, UnreadableProperties
 from worker.amqp.salvage import salvage
 
 BEYOND_THE_LAST_YEAR = b"T" + struct.pack(">Q", 1_768_469_398_000)
@@ -56,6 +57,23 @@ def test_behind_a_value_of_an_unknown_type_the_properties_are_still_read() -> No
 @given(st.binary(max_size=80) | st.binary(max_size=40).map(lambda noise: properties((b"a", noise))))
 def test_no_bytes_raise_anything(encoded: bytes) -> None:
     UnreadableProperties(ValueError("x"), encoded)
+
+
+def test_a_user_that_pika_alone_would_read_is_not_read() -> None:
+    # Given properties in which the first word of flags announces another one. RabbitMQ 3.10 and 4.0 take none: they
+    # have compared the user "mallory", and a classic queue of 3.10 hands the same bytes on.
+    flags = struct.pack(">H", 1 << 7 | 1 << 4 | 1 << 3 | 1)  # message id, user, app
+    encoded = flags + b"\x02\x00\x09" + b"\x07mallory" + b"\x0a\x08acme-dms\x00"
+    assert BasicProperties().decode(encoded).user_id == "acme-dms"
+
+    frame = b"".join([struct.pack(">BHLHHQ", 2, 1, 12 + len(encoded), 60, 0, 5), encoded, b"\xce"])
+    connection = object.__new__(PikaConnection)
+    connection._frame_buffer = frame
+    size_bytes, read = connection._read_frame()
+
+    assert (size_bytes, type(read)) == (len(frame), Header)
+    assert isinstance(read.properties, UnreadableProperties)
+    assert read.properties.user_id == "mallory"
 
 
 def test_headers_of_ours_among_them_are_dropped_and_the_note_is_kept() -> None:

@@ -72,9 +72,9 @@ class Setup:
         )
 
     def arrive(self, tag: int) -> None:
-        method = SimpleNamespace(delivery_tag=tag, redelivered=False)
+        method = SimpleNamespace(delivery_tag=tag, redelivered=False, exchange="")
         consumer = next(each for each in self.session.consumers if each.lane is Lane.LIVE)
-        consumer._receive(method, SimpleNamespace(headers=None), b"body")
+        consumer._receive(method, SimpleNamespace(headers=None, user_id=None), b"body")
 
 
 @pytest.fixture

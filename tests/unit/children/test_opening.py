@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from worker.children import opening
+from worker.children.demand import Demand, Granted
 from worker.errors import CannotBeDone
 from worker.images.content import Content
+
+ALL = Granted(1 << 40, may_have_more=False, quick_s=None)
 
 
 def refusal(formats: dict[str, str]) -> CannotBeDone:
@@ -14,7 +17,7 @@ def refusal(formats: dict[str, str]) -> CannotBeDone:
     with (
         Content.from_bytes(heic, "body") as content,
         pytest.raises(CannotBeDone) as caught,
-        opening.opened(content.fd, formats=formats, maximum_pixels=1000, maximum_bytes=1000),
+        opening.opened(content.fd, Demand(ALL), formats=formats, maximum_pixels=1000, maximum_bytes=1000),
     ):
         pytest.fail("it was opened")
     return caught.value

@@ -75,7 +75,7 @@ def test_show_as_json_is_one_object(app: typer.Typer) -> None:
     shown = json.loads(out)
     assert (shown["config_file"], shown["instance"], shown["known"]) == ("a.toml", "acme", True)
     assert shown["settings"]["google_cloud_vision.api_key"]["value"] == "********"
-    assert shown["settings"]["tensorflow.confidence_threshold"] == {"value": 0.1, "origin": "default"}
+    assert shown["settings"]["tensorflow.specific_threshold"] == {"value": 0.65, "origin": "default"}
     _, out, _ = run(app, "show", "--json")
     assert json.loads(out)["settings"]["retry.delays_s"]["value"] == [10, 60, 600]
 

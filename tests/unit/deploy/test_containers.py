@@ -37,7 +37,7 @@ def parse(compose: dict[str, Any]) -> None:
 
 def image_environment() -> dict[str, str]:
     text = STAGES[-1].replace("\\\n", " ")
-    arguments = {"MODEL": re.findall(r"ARG MODEL=(\S+)", text)[0]}
+    arguments = {"MODELS": re.findall(r"ARG MODELS='(.+)'", text)[0]}
     pairs = re.findall(r"(AUTOTAG_\w+)=(\S+)", text)
     return {name: re.sub(r"\$\{(\w+)\}", lambda found: arguments[found[1]], value) for name, value in pairs}
 
@@ -58,7 +58,7 @@ def test_the_final_stage_installs_nothing_and_runs_as_an_unprivileged_user() -> 
 
 def test_the_image_sets_settings_that_exist(tmp_path: Path) -> None:
     settings = load_settings(environ=image_environment(), directory=tmp_path).settings
-    assert settings.tensorflow.model == Settings().tensorflow.model
+    assert settings.tensorflow == Settings().tensorflow
 
 
 def test_the_health_check_is_a_program_that_fails_when_the_service_does_not_answer() -> None:
@@ -145,3 +145,12 @@ def test_prometheus_scrapes_the_port_of_the_service() -> None:
     config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
     assert targets["autotag"] == [f"autotag:{Settings().http.port}"]
+
+
+def test_every_image_of_others_is_named_by_its_digest() -> None:
+    images = [service["image"] for service in SERVICES.values()]
+    images.remove("autotag:latest")
+    images += re.findall(r"^ARG BASE=(.*)$", DOCKERFILE.read_text(), re.MULTILINE)
+    assert len(images) == 4
+    for image in images:
+        assert re.fullmatch(r"[a-z/]+(:[\w.-]+)?@sha256:[0-9a-f]{64}", image), image

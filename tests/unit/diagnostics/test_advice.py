@@ -13,7 +13,7 @@ from worker.providers.google_errors import REASONS
 
 SOURCES = Path(worker.__file__).parent.rglob("*.py")
 LITERALS = {
-    word for file in SOURCES if file.name != "advice.py" for word in re.findall(r'"([a-z_]+)"', file.read_text())
+    word for file in SOURCES if file.name != "advice.py" for word in re.findall(r'"([a-z0-9_]+)"', file.read_text())
 }
 KNOWN_REASONS = LITERALS | {"model_disabled"}  # composed of the pool's name and `disabled`
 

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from worker import __version__
 from worker.amqp.delivery import Ending
@@ -150,6 +151,29 @@ async def test_a_name_that_another_site_could_have_pointed_here_is_refused(
         answer = await client.get(path)
     assert answer.status_code == 421
     assert "asset-1" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *((host, 200) for host in ("localhost:9464", "10.0.0.7:9464", "[fd00::7]", "autotag:9464", "autotag.svc")),
+        *((host, 200) for host in ("autotag.tags.svc.cluster.local.", "worker-1.internal", "")),
+        *((host, 421) for host in ("rebound.example", "svc.example:9464", "10.0.0.7.example", "internal.example")),
+    ],
+)
+async def test_metrics_are_scraped_by_names_inside_a_network_and_not_by_those_that_anybody_may_own(
+    visit: Visit, host: str, status: int
+) -> None:
+    async with visit() as client:
+        assert (await client.get("/metrics", headers={"Host": host})).status_code == status
+
+
+async def test_names_that_are_allowed_are_answered(service: FakeService) -> None:
+    app = build_app(service, None, ("*.tags.example",))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app, client=(HERE, 1)), base_url="http://x") as client:
+        for path in ("/", "/metrics"):
+            for host, status in (("one.tags.example:9464", 200), ("tags.example", 421), ("onetags.example", 421)):
+                assert (await client.get(path, headers={"Host": host})).status_code == status
 
 
 # ── with one ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -501,3 +525,11 @@ async def test_guessing_tokens_locks_no_operator_out(visit: Visit, monkeypatch: 
         assert answer.status_code == 303
         never.set()
         await asyncio.gather(*guesses)
+
+
+async def test_refused_actions_do_not_fill_the_log(visit: Visit) -> None:
+    async with visit(TOKEN, address=ELSEWHERE) as client:
+        with capture_logs() as lines:
+            for _ in range(50):
+                assert (await client.post("/pause")).status_code == 403
+    assert len([line for line in lines if line["event"] == "an action was refused"]) <= 1

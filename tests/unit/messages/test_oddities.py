@@ -45,7 +45,7 @@ def odd(read: ReadEvent) -> set[tuple[str, str]]:
 
 def test_the_fields_that_inform_are_the_ones_of_the_models() -> None:
     optional = {name for model in (EventData, Attributes) for name, field in model.model_fields.items()} - {
-        *("asset_id", "instance", "content", "existing_tags", "temporary"),
+        *("asset_id", "instance", "content", "existing_tags", "temporary", "context"),
         *("specversion", "id", "source", "type", "traceparent", "tracestate"),
     }
     assert optional == set(INFORMATIVE_FIELDS)

@@ -46,7 +46,7 @@ def test_they_are_those_of_the_labelled_photographs(images100: Path) -> None:
 def test_ids_are_optional_and_a_last_line_needs_no_end(tmp_path: Path) -> None:
     path = tmp_path / "labels.txt"
     path.write_bytes(b"dummy\r\nn01440764\ttench\njack-o'-lantern")
-    assert read_labels(path) == (Label("dummy"), Label("tench", "n01440764"), Label("jack-o'-lantern"))
+    assert read_labels(path) == (Label("dummy"), Label("tench", "n01440764", "wn:01440764-n"), Label("jack-o'-lantern"))
 
 
 @pytest.mark.parametrize(

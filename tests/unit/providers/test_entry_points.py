@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from tests.support.scripted_provider import ScriptedProvider
-from worker.cli.tag import _settings_for
+from worker.cli.explaining import settings_for
 from worker.diagnostics import preflight
 from worker.providers import registry
 from worker.providers.registry import ProviderContext
@@ -38,5 +38,5 @@ async def test_the_check_of_the_switches_lists_it() -> None:
 
 @pytest.mark.parametrize(("instance", "local"), [("acme", False), ("unknown", True)])
 def test_the_local_model_tags_a_file_only_where_no_other_provider_would(instance: str, local: bool) -> None:
-    settings = _settings_for(ON, instance, model=None, threshold=None)
+    settings = settings_for(ON, instance, model=None, threshold=None)
     assert settings.instances[instance].tensorflow.enabled == local

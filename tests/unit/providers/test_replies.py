@@ -119,7 +119,8 @@ async def test_an_error_becomes_a_reply_and_leaves_the_other_providers_tags(
 
 
 def test_replies_survive_a_retry_except_those_to_be_asked_again() -> None:
-    done = Reply("tensorflow", "ok", (Suggestion("cat", 0.9),), "lite2@abc", duration_s=0.1)
+    suggestions = (Suggestion("cat", 0.9), Suggestion("animal", 0.95, "wn:00015388-n"))
+    done = Reply("tensorflow", "ok", suggestions, "lite2@abc", duration_s=0.1)
     refused = Reply("google_cloud_vision", "failed", reason="key_refused", message="…")
     down = Reply("microsoft_vision", "unavailable", ask_again=AskAgain.LATER)
 

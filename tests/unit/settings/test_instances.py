@@ -18,19 +18,28 @@ from worker.settings.schema import INSTANCE, SettingKey
 SOME_VALUES: dict[str, list[Any]] = {
     "endpoint": ["https://a.example.org", "https://b.example.org"],
     "api_endpoint": ["https://a.example.org/vision/v3.2", "https://b.example.org"],
-    "language": ["en", "ja"],
+    "language": ["en", "fr"],
     "clean": ["none", "liferay"],
+    "tags": ["concepts", "labels"],
+    "near_duplicates.providers": [[], ["a"]],
     "api_key": ["key-a", "key-b"],
     "sites": [{}, {"a": False}, {"b": True}],
     "rename": [{}, {"a": "b"}],
+    "alias": [{}, {"a": "cat"}],
+    "parents": [{}, {"a": ("b",)}],
+    "thresholds": [{}, {"a": 0.5}],
+    "rules_file": [Path("/a.toml"), Path("/b.toml")],
     "providers": [{}, {"mine": {"enabled": True}}],
     "provider_secrets": [{}, {"mine": {"key": "a"}}],
-    "drop": [[], ["a"], ["b", "c"]],
+    "path_roots": [[], ["/a"]],
+    "url_allowed_hosts": [[], ["a", "*.b:9000"]],
+    "url_allowed_ports": [[], [8080]],
+    **{name: [[], ["a"], ["b", "c"]] for name in ("drop", "only", "users", "exchanges", "virtual_hosts")},
 }
 
 
 def values_for(key: SettingKey) -> st.SearchStrategy[Any]:
-    name = key[-1]
+    name = key[-1] if ".".join(key) not in SOME_VALUES else ".".join(key)
     if name in SOME_VALUES:
         return st.sampled_from(SOME_VALUES[name])
     annotation = INSTANCE[key].annotation
@@ -128,7 +137,7 @@ def test_a_name_that_fits_exactly_but_for_case_wins_over_one_that_differs_in_pun
 def test_a_name_that_could_be_any_of_several_instances_is_refused(sources: SourceFiles) -> None:
     sources.toml("[instances.Acme]\n[instances.ACME]")
     complaint = sources.complaint({"AUTOTAG_INSTANCES__ACME__ENABLED": "false"})
-    assert "the instance could be any of ACME, Acme: set it in the TOML file" in complaint
+    assert "its table could be any of ACME, Acme: set it in the TOML file" in complaint
 
 
 def test_an_instance_may_be_known_by_its_variables_alone(sources: SourceFiles) -> None:
@@ -162,3 +171,18 @@ def test_the_settings_take_exactly_the_names_of_instances_that_events_may_use(so
             assert set(sources.load().settings.instances) == {name}
         else:
             assert f"no event can name the instance {name!r}" in sources.complaint()
+
+
+def test_an_instance_may_have_roots_hosts_and_ports_of_its_own_and_else_those_of_all() -> None:
+    settings = Settings.model_validate(
+        {
+            "sources": {"path_roots": ["/all"], "url_allowed_hosts": ["all"], "maximum_bytes": 7},
+            "instances": {"own": {"sources": {"path_roots": ["/own"]}}, "none": {"sources": {"url_allowed_hosts": []}}},
+        }
+    )
+    own, none, other = (
+        settings.sources_of(settings.instance(name) or settings.defaults) for name in ("own", "none", "x")
+    )
+    assert (own.path_roots, own.url_allowed_hosts, own.maximum_bytes) == ((Path("/own"),), ("all",), 7)
+    assert (none.path_roots, none.url_allowed_hosts) == ((Path("/all"),), ())
+    assert other is settings.sources

@@ -41,7 +41,7 @@ def test_units_are_derived_from_names() -> None:
 def test_the_example_file_loads(tmp_path: Path) -> None:
     settings = load_settings(ROOT / "deploy" / "autotag.example.toml", environ={}, directory=tmp_path).settings
     acme = settings.instances["acme.example.org"]
-    assert (acme.tensorflow.enabled, acme.tensorflow.confidence_threshold) == (True, 0.3)
+    assert (acme.tensorflow.enabled, acme.tensorflow.confidence_threshold) == (True, 0.8)
 
 
 def test_importing_the_settings_loads_nothing_heavy() -> None:

@@ -120,3 +120,45 @@ def test_an_env_file_that_is_named_must_be_there(tmp_path: Path) -> None:
 
     with pytest.raises(Misconfigured, match="not there"):
         load_settings(environ={}, env_file=tmp_path / "nothing.env", directory=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["autotag.toml", ".env"])
+@pytest.mark.parametrize("mode", [0o777, 0o757, 0o733])
+def test_a_file_where_others_can_put_another_in_its_place_is_not_read(tmp_path: Path, name: str, mode: int) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    planted(shared, name)
+    shared.chmod(mode)
+    loaded = load_settings(environ={}, directory=shared)
+    assert loaded.settings.sources.path_roots == ()
+    assert "every user may write to its directory" in str(loaded.ignored_files[0])
+    shared.chmod(0o1777)  # as /tmp: only its owner can replace a file
+    assert roots(shared) == (Path("/"),)
+
+
+def test_a_link_to_where_others_can_put_another_file_is_not_read(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    own = planted(shared, "mine.toml")
+    (tmp_path / "autotag.toml").symlink_to(own)
+    assert roots(tmp_path) == (Path("/"),)
+    shared.chmod(0o777)
+    assert roots(tmp_path) == ()
+
+
+def test_a_directory_of_another_user_is_not_trusted_sticky_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = planted(tmp_path, "autotag.toml")
+    real = os.stat
+
+    def of_another_user(path: Path, **options: bool) -> os.stat_result:
+        found = real(path, **options)
+        return os.stat_result([*found[:4], 1234, *found[5:]]) if path == tmp_path else found
+
+    for mode in (0o755, 0o1777):
+        tmp_path.chmod(mode)
+        with monkeypatch.context() as patch:
+            patch.setattr("worker.settings.trust.os.stat", of_another_user)
+            why = why_not_read(file)
+        assert "its directory belongs to another user" in (why or "")

@@ -38,11 +38,16 @@ def sources(tmp_path: Path) -> SourceFiles:
         ("retry.delays_s = [0]", "a list of one to ten numbers above 0"),
         ('sources.maximum_bytes = "much"', "a whole number of at least 1, or a text such as 64 MiB"),
         ('sources.url_allowed_hosts = ["https://dms.example.org"]', "a list of host names (write example.org"),
-        ('unknown_instances = "guess"', 'one of "defaults", "skip"'),
+        ('sources.url_allowed_hosts = ["dms.example.org:0"]', "a list of host names (write example.org"),
+        ('sources.url_allowed_hosts = ["dms.example.org:99999"]', "a list of host names (write example.org"),
+        ('sources.url_allowed_hosts = ["::1"]', "a list of host names (write example.org"),
+        ("sources.url_allowed_ports = [0]", "a list of whole numbers from 1 to 65535"),
+        ('unknown_instances = "guess"', 'one of "defaults", "skip", "refuse"'),
         ("enabled = 2", "true or false"),
         ('defaults.sites = {intranet = "perhaps"}', "a table from a site's name to true or false"),
         ('defaults.microsoft_vision.api_endpoint = "westeurope"', "an http or https address without query"),
         ('defaults.google_cloud_vision.endpoint = "https://a/v1?key=x"', "an http or https address without query"),
+        ("tensorflow.calibration = {efficientnet-lite2 = {label = {slope = 1, offset = 0}}}", "a table from a model's"),
         ('models.inception5h.sha256 = "abc"', "64 lower-case hexadecimal digits"),
     ],
 )
@@ -91,7 +96,7 @@ def test_addresses_of_a_broker(sources: SourceFiles, address: str) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["http://h", "amqp://", "amqp://u:p@ss@h", "amqp://u:p/ss@h", "amqp://h?heartbeat=1", "h:5672", "amqp://h\nx"],
+    ["http://h", "amqp://", "amqp://u:p@ss@h", "amqp://u:p/ss@h", "amqp://u:12?p@h", "h:5672", "amqp://h\nx"],
 )
 def test_what_is_not_an_address_of_a_broker_is_refused_without_being_shown(sources: SourceFiles, address: str) -> None:
     assert "amqp.url = ********: must be an amqp:// or amqps:// address" in sources.complaint(
@@ -202,3 +207,45 @@ def test_a_token_that_can_be_guessed_is_refused(token: str) -> None:
     with pytest.raises(ValidationError, match=r"openssl rand -hex 16"):
         Settings.model_validate({"http": {"token": token}})
     assert Settings.model_validate({"http": {"token": "a" * 16}}).http.token is not None
+
+
+CURVE = "{ slope = 1, offset = 0.5 }"
+
+
+def curves(model: str, label: str = CURVE) -> str:
+    return f"tensorflow.calibration.{model} = {{ label = {label}, parent = {CURVE} }}"
+
+
+def test_curves_are_of_a_model_in_the_catalogue_or_of_a_directory(sources: SourceFiles) -> None:
+    sources.toml("\n".join([curves("efficientnet-lite2"), curves('"/srv/models/inner"'), 'tensorflow.model = "mine"']))
+    loaded = sources.load()
+    tensorflow = loaded.settings.tensorflow
+    assert tensorflow.calibration["/srv/models/inner"].label.offset == 0.5
+    shown = {each.key: each.value for each in loaded.system()}
+    assert shown["tensorflow", "calibration"]["efficientnet-lite2"]["parent"] == {"slope": 1.0, "offset": 0.5}
+    sources.toml("\n".join([curves("mine"), 'tensorflow.model = "mine"']))
+    assert sources.load().settings.tensorflow.calibration["mine"].label.slope == 1
+
+
+def test_curves_of_a_model_that_nobody_knows_are_refused_with_the_models_there_are(sources: SourceFiles) -> None:
+    sources.toml(curves("efficientnet-lite3"))
+    complaint = sources.complaint()
+    assert "there is no model 'efficientnet-lite3': give one of efficientnet-lite0, " in complaint
+    assert "inception5h" in complaint
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        "{ slope = 0, offset = 0 }",
+        "{ slope = -1, offset = 0 }",
+        "{ slope = nan, offset = 0 }",
+        "{ slope = 1, offset = inf }",
+        "{ slope = 1 }",
+        "{ slope = 1, offset = 0, more = 1 }",
+        "1",
+    ],
+)
+def test_a_curve_that_does_not_rise_or_is_none_is_refused(sources: SourceFiles, curve: str) -> None:
+    sources.toml(curves("efficientnet-lite2", curve))
+    assert "tensorflow.calibration = " in sources.complaint()

@@ -16,7 +16,7 @@ PIXELS = 50_000_000
 
 @pytest.mark.parametrize(
     ("limit_mebibytes", "cores", "children"),
-    [(None, 8, 8), (64_000, 8, 8), (1024, 8, 3), (512, 8, 1), (100, 8, 1), (1024, 2, 2)],
+    [(None, 8, 8), (64_000, 8, 8), (1024, 8, 4), (512, 8, 1), (100, 8, 1), (1024, 2, 2)],
 )
 def test_there_are_no_more_decoders_than_fit(
     monkeypatch: pytest.MonkeyPatch, limit_mebibytes: int | None, cores: int, children: int

@@ -17,7 +17,7 @@ from worker.supervision.tasks import Tasks, tasks
 def test_more_children_and_threads_need_more() -> None:
     alone, with_model, with_threads = tasks(1, None), tasks(4, 1), tasks(4, 8)
     assert alone.needed < with_model.needed < with_threads.needed
-    assert tasks(4, None).needed - alone.needed == 6, "each decoder, and its successor"
+    assert tasks(4, None).needed - alone.needed == 18, "each decoder and two that it forks, and their successors"
 
 
 @pytest.mark.parametrize(("left", "enough"), [(None, True), (30, True), (29, False), (0, False)])

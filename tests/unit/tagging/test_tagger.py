@@ -11,7 +11,9 @@ import pytest
 
 import worker
 from tests.support.scripted_provider import ScriptedProvider
+from worker.cli.tag import _way
 from worker.errors import AutotagError, CannotBeDone, TryLater, Unavailable
+from worker.http.page.explanation import article
 from worker.images.content import Content
 from worker.images.requests import Fit, Interpolation, JpegLimits, PixelRecipe
 from worker.messages import ImageFacts, Result
@@ -21,7 +23,8 @@ from worker.providers.replies import ProviderReplies, Reply
 from worker.settings import InstanceSettings, Settings
 from worker.supervision.decoder_pool import Decoded
 from worker.supervision.turns import Turn
-from worker.tagging.explain import explain, raise_if_no_provider
+from worker.tagging.explain import Explanation, explain, raise_if_no_provider
+from worker.tagging.merge import Choice, Verdict
 from worker.tagging.results import Subject
 from worker.tagging.tagger import Tagger, conclude
 
@@ -38,11 +41,13 @@ class FakeDecoders:
     def __init__(self, refusal: CannotBeDone | None = None) -> None:
         self.refusal = refusal
         self.decoded = 0
-        self.recipes: list[PixelRecipe | None] = []
+        self.recipes: list[tuple[PixelRecipe, ...]] = []
 
-    async def decode(self, content: Content, recipe: PixelRecipe | None, asset: str, turn: Turn) -> Decoded:
+    async def decode(
+        self, content: Content, recipes: tuple[PixelRecipe, ...], asset: str, turn: Turn, *, hashed: bool = False
+    ) -> Decoded:
         self.decoded += 1
-        self.recipes.append(recipe)
+        self.recipes.append(recipes)
         if self.refusal is not None:
             raise self.refusal
         return Decoded(FACTS, None)
@@ -144,7 +149,7 @@ async def test_pixels_for_the_model_are_made_again_when_the_file_has_changed(con
     local, cloud = Local("local", ("cat", 0.9)), ScriptedProvider("cloud", ("sofa", 0.8))
     earlier = ProviderReplies((Reply("local", "ok", (), "model@0"),), replace(FACTS, sha256="b" * 64))
     await tagger(local, cloud, decoders=decoders).tag(SUBJECT, content, InstanceSettings(), earlier=earlier)
-    assert decoders.recipes == [None, RECIPE]
+    assert decoders.recipes == [(), (RECIPE,)]
 
 
 def test_a_result_is_made_of_answers_alone() -> None:
@@ -314,6 +319,46 @@ async def test_an_explanation_has_the_same_result_and_names_who_was_not_asked(co
     ]
 
 
+async def test_each_labels_way_has_its_rules_its_threshold_and_who_agrees(content: Content) -> None:
+    local = ScriptedProvider("tensorflow", ("cat", 0.9))
+    google = ScriptedProvider("google_cloud_vision", ("Felidae", 0.8), ("Dalmatian", 0.7), ("Sofa", 0.6))
+    labels = {"only": ["Mieze", "Hunde"], "alias": {"Mieze": "cat"}, "parents": {"dalmatian": ["Hunde"]}}
+    settings = Settings.model_validate({"defaults": {"labels": {**labels, "thresholds": {"cat": 0.3}}}})
+    explained = await explain(tagger(local, google), settings, content, asset_id="a.jpg")
+    ways = {each["label"]: each for each in explained.choices_as_json() if each["because_of"] is None}
+    assert {label: (way["tag"], way["verdict"], way["term"]) for label, way in ways.items()} == {
+        "cat": ("Mieze", "kept", "Mieze"),
+        "Felidae": ("Mieze", "duplicate", "Mieze"),
+        "Dalmatian": ("Hunde", "kept", "Hunde"),
+        "Sofa": ("sofa", "not_in_vocabulary", None),
+    }
+    assert (ways["cat"]["threshold"], ways["cat"]["threshold_of"]) == (0.3, "rule")
+    assert (ways["Sofa"]["threshold"], ways["Sofa"]["threshold_of"]) == (None, None)
+    assert ways["cat"]["agreeing"] == ["google_cloud_vision"]
+    shown = [_way(choice) for choice in explained.choices]
+    assert " 90.0% (from 30% by a rule)  cat  ->  Mieze, for the term Mieze  [tensorflow] kept; so says" in shown[0]
+    assert any("Felidae = cat  ->  Mieze" in line for line in shown)
+    assert any("Hunde (parent), by a rule for Dalmatian" in line for line in shown)
+    page = str(article(explained, None, "a.jpg"))
+    for words in (
+        "means cat",
+        "the term Mieze",
+        "by a rule",
+        "so says google_cloud_vision",
+        "broader than",
+    ):
+        assert words in page
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_every_verdict_has_its_words_for_people(verdict: Verdict) -> None:
+    choice = Choice("cat", "cat", 0.9, "tensorflow", verdict, models=("one", "two"))
+    explained = Explanation("default", Result("a.jpg", "default", None, "no_tags"), (choice,), {}, 0.1)
+    page = str(article(explained, None, "a.jpg"))
+    assert "by one and two" in page
+    assert f"{verdict.value}; by one and two" in _way(choice)
+
+
 async def test_an_instance_that_the_settings_do_not_know_is_not_explained(content: Content) -> None:
     with pytest.raises(CannotBeDone, match="know no instance stranger"):
         await explain(
@@ -362,7 +407,11 @@ def test_only_messages_are_made_into_events() -> None:
 
 
 def test_every_way_to_tag_by_hand_is_the_same() -> None:
-    assert calls("explain") - {"messages/reading.py"} == {"cli/tag.py", "diagnostics/tuning.py", "http/try_image.py"}
+    assert calls("explain") - {"messages/reading.py", "messages/s3_notifications.py"} == {
+        "cli/explaining.py",
+        "diagnostics/tuning.py",
+        "http/try_image.py",
+    }
 
 
 def test_results_are_made_in_one_place() -> None:

@@ -17,12 +17,14 @@ from PIL import Image
 
 END: Final = b"\xff\xd9"
 _START: Final = b"\xff\xd8"
-_MARKER: Final = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+_MARKER: Final = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
+"""Its last byte 255, of however many: with all of them, a long row of them would take quadratic time."""
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _SCAN, _END = 0xDA, 0xD9
 _BASELINE, _EXTENDED, _PROGRESSIVE, _LOSSLESS = 0xC0, 0xC1, 0xC2, 0xC3
 _READABLE: Final = frozenset({_BASELINE, _EXTENDED, _PROGRESSIVE, 0xC9, 0xCA})
 """0xC9 and 0xCA are arithmetic coding."""
+_OF_MANY_SCANS: Final = frozenset({_PROGRESSIVE, 0xCA})
 _MAXIMUM_SEGMENTS: Final = 10_000
 
 _ZERO_FILL_BYTES: Final = 4
@@ -55,17 +57,48 @@ def frame(data: bytes, start: int = 0) -> Frame | None:
     if data[start : start + 2] != _START:
         return None
     for marker, at, length in _segments(data, start + 2):
-        if marker in _FRAMES and length >= 6:
-            return Frame(
-                marker,
-                data[at],
-                int.from_bytes(data[at + 3 : at + 5], "big"),
-                int.from_bytes(data[at + 1 : at + 3], "big"),
-                data[at + 5],
-            )
+        if marker in _FRAMES and (found := _frame(data, marker, at, length)) is not None:
+            return found
         if marker == _SCAN:
             return None
     return None
+
+
+def _frame(data: bytes, marker: int, at: int, length: int) -> Frame | None:
+    if length < 6:
+        return None
+    height, width = int.from_bytes(data[at + 1 : at + 3], "big"), int.from_bytes(data[at + 3 : at + 5], "big")
+    return Frame(marker, data[at], width, height, data[at + 5])
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What comes before the pixels: the frame, if there is one, how many segments, and bytes that fill up space.
+
+    `scans`: how many there are at most, if every picture in the file is counted; 1 where the first has all there is.
+    """
+
+    frame: Frame | None
+    parts: int
+    filling_bytes: int
+    scans: int = 1
+
+
+def head(data: bytes, maximum_parts: int = _MAXIMUM_SEGMENTS) -> Head:
+    """The head of the JPEG; no more than `maximum_parts` segments are counted."""
+    found, parts, filling, end = None, 0, 0, len(_START)
+    for marker, at, length in _segments(data, end, maximum_parts):
+        parts += 1
+        filling += at - end - 4
+        end = at + length
+        if marker in _FRAMES:
+            found = found or _frame(data, marker, at, length)
+        elif marker == _SCAN:
+            several = found is not None and (found.marker in _OF_MANY_SCANS or data[at] != found.components)
+            return Head(found, parts, filling, data.count(b"\xff\xda") if several else 1)
+    # It may go on with more filling than the search for the next marker has to look at.
+    rest = len(data) - end
+    return Head(found, parts, filling + rest - len(data[end:].lstrip(b"\xff")))
 
 
 def with_its_end(data: bytes) -> Image.Image | None:
@@ -132,10 +165,10 @@ def _has_all_scans(data: bytes) -> bool:
     return not wanted
 
 
-def _segments(data: bytes, start: int) -> Iterator[tuple[int, int, int]]:
+def _segments(data: bytes, start: int, maximum: int = _MAXIMUM_SEGMENTS) -> Iterator[tuple[int, int, int]]:
     """Marker, offset and length of the content of each segment, until the end marker."""
     position = start
-    for _ in range(_MAXIMUM_SEGMENTS):
+    for _ in range(maximum):
         found = _MARKER.search(data, position)
         if found is None or found[1][0] == _END:
             return

@@ -47,6 +47,21 @@ def prepare(image: Image.Image, data: bytes) -> Callable[[Image.Image], Image.Im
     return plain
 
 
+def chunks(data: bytes, maximum: int) -> int:
+    """How many chunks there are; no more than `maximum` are counted."""
+    position = _SIGNATURE_BYTES
+    for number in range(maximum):
+        if position >= len(data):
+            return number
+        position += 12 + int.from_bytes(data[position : position + 4], "big")
+    return maximum
+
+
+def has_deep_transparent_colour(data: bytes) -> bool:
+    """Whether a picture of 16 bits a channel may have a colour that stands for transparency."""
+    return data[24] == _DEEP and data[25] in _LOADED and b"tRNS" in data[: data.find(b"IDAT")]
+
+
 def mended(data: bytes) -> bytes:
     """The file without the chunks that say something beside the picture and are damaged: a decoder may ignore them.
 

@@ -41,6 +41,21 @@ class Flaw(StrEnum):
     """An event that had to fail or to be skipped, and did so for another reason."""
 
 
+MEANING: Mapping[Flaw, str] = {
+    Flaw.LOST: "no end: no final result, and no dead letter",
+    Flaw.SECOND_END: "two different ends: final results that differ, or a dead letter beside an answer",
+    Flaw.DIFFERING_DUPLICATE: "two results under one message id that differ",
+    Flaw.STRANGER: "of no published event, or not readable",
+    Flaw.BLAMED: "failed, and the image is good",
+    Flaw.UNTAGGED: "answered without tags, and the image is good",
+    Flaw.WRONG_LABEL: "without the labels that the image has undisturbed, or about another image",
+    Flaw.WRONG_TENANT: "with parts of another tenant's providers or settings",
+    Flaw.MISJUDGED: "answered like a good image, instead of failed or skipped",
+    Flaw.WRONG_REASON: "failed or skipped for another reason than the right one",
+}
+"""What is wrong with an event that has the flaw, in words."""
+
+
 def flaws_of_result(expected: Expectation, data: Mapping[str, Any]) -> set[Flaw]:
     """What is wrong with a result; `data` is that of its body."""
     status, final = data["status"], data["complete"]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from worker.diagnostics.chaos.judge import Flaw
+from worker.diagnostics.chaos.judge import MEANING, Flaw
 from worker.diagnostics.chaos.ledger import Ledger
 from worker.diagnostics.chaos.schedule import FaultKind
 from worker.diagnostics.chaos.workload import ExpectedEnd, PlannedEvent
@@ -65,7 +65,11 @@ class ChaosReport:
     @property
     def complaints(self) -> list[str]:
         """Why the run is not sound, a sentence each."""
-        found = [f"{name.replace('_', ' ')}: {number}" for name, number in self.flaws.items() if number]
+        found = [
+            f"{name.replace('_', ' ')}: {number} ({MEANING[Flaw(name)]})"
+            for name, number in self.flaws.items()
+            if number
+        ]
         for kind, planned in self.kills_planned.items():
             if (happened := self.kills.get(kind, 0)) != planned or (not planned and kind in self.impossible):
                 why = self.impossible.get(kind, "it found nothing to hit")
@@ -78,9 +82,24 @@ class ChaosReport:
             found.append(f"the workers did not all end with status 0 when asked to stop: {self.exit_statuses}")
         return found
 
+    @property
+    def verdict(self) -> str:
+        """Whether the run proves what it is for, and why: on the first line in short, then a line for each reason."""
+        happened, planned = sum(self.kills.values()), sum(self.kills_planned.values())
+        of_faults = f"{happened} of {planned} faults happened"
+        if self.complaints:
+            lines = [f"not sound, for these reasons ({of_faults}):", *self.complaints]
+        else:
+            what = f"all {self.events:,} events ended once, and as they had to; {of_faults}"
+            lines = [f"sound{'' if self.complete else ', but not complete'}: {what}"]
+        if not self.complete:
+            lines.append(f"it shows nothing about what took no part: {', '.join(self.missing)}")
+        return "\n  ".join(lines)
+
     def as_json(self) -> dict[str, object]:
-        """Every field, `sound`, and why not, and `complete`."""
-        return asdict(self) | {"sound": self.sound, "complaints": self.complaints, "complete": self.complete}
+        """Every field, `sound`, and why not, `complete`, and the verdict in words."""
+        judged = {"sound": self.sound, "complaints": self.complaints, "complete": self.complete}
+        return asdict(self) | judged | {"verdict": self.verdict}
 
 
 def report_of(

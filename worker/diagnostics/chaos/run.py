@@ -244,7 +244,7 @@ class ChaosRun:
         }
         if options.served is not None:
             sources |= {
-                "url_allowed_hosts": [urlsplit(options.served).hostname],
+                "url_allowed_hosts": [urlsplit(options.served).netloc],
                 "url_allow_private_addresses": True,
             }
         own = {

@@ -27,12 +27,21 @@ async def known_labels(
 ) -> Labels:
     """Tag the photographs, at most `MAXIMUM_PHOTOGRAPHS` of them, for each tenant; see `usable`."""
     asked = [(each, file) for each in tenants if each.providers for file in photographs[:MAXIMUM_PHOTOGRAPHS]]
+    refused: dict[Path, str] = {}
     engine = await open_engine(settings, Metrics())
     try:
-        answers = await asyncio.gather(*(_labels(engine, settings, tenant, file) for tenant, file in asked))
+        answers = await asyncio.gather(*(_labels(engine, settings, tenant, file, refused) for tenant, file in asked))
     finally:
         await engine.close()
-    return usable({(tenant, file): labels for (tenant, file), labels in zip(asked, answers, strict=True)}, constants)
+    try:
+        return usable(
+            {(tenant, file): labels for (tenant, file), labels in zip(asked, answers, strict=True)}, constants
+        )
+    except Misconfigured as error:
+        if not refused:
+            raise
+        file, why = min(refused.items())
+        raise Misconfigured(f"{error}. {len(refused)} could not be tagged at all, such as {file.name}: {why}") from None
 
 
 def usable(
@@ -58,7 +67,10 @@ def usable(
     return found
 
 
-async def _labels(engine: Engine, settings: Settings, tenant: Tenant, file: Path) -> dict[str, str]:
+async def _labels(
+    engine: Engine, settings: Settings, tenant: Tenant, file: Path, refused: dict[Path, str]
+) -> dict[str, str]:
+    """The best label of each provider; none, and why in `refused`, where the photograph cannot be tagged."""
     instance = settings.instance(tenant.name)
     assert instance is not None  # noqa: S101 - the settings were made from the tenants
     try:
@@ -69,7 +81,8 @@ async def _labels(engine: Engine, settings: Settings, tenant: Tenant, file: Path
                 instance,
                 maximum_number_of_tags=tag_limit(settings, instance),
             )
-    except (CannotBeDone, Unavailable):
+    except (CannotBeDone, Unavailable) as error:
+        refused[file] = str(error)
         return {}
     labels: dict[str, str] = {}
     for tag in tagged.result.tags:  # best first

@@ -77,7 +77,7 @@ class Tenant:
 
 def tenants(google_endpoint: str | None, microsoft_endpoint: str | None) -> tuple[Tenant, ...]:
     """The tenants of a run: those with a cloud service only where its endpoint is named."""
-    local = {"enabled": True}
+    local = {"enabled": True, "tags": "labels"}
     found = [
         Tenant(LOCAL_TENANT, {"tensorflow": local}, frozenset({TENSORFLOW}), threshold=0.1, weight=3),
         Tenant(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.http.page import explanation, headline, providers, records, timeline
+from worker.http.page import explanation, headline, providers, records, shadow, timeline
 from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.view import View
 from worker.http.sessions import CSRF_FIELD
@@ -38,11 +38,13 @@ def live(view: View) -> Html:
 
 
 def _live_sections(view: View) -> list[Html]:
+    candidate = shadow.section(view)
     return [
         headline.section(view),
         timeline.section(view),
         records.failures(view),
         records.results(view),
+        *([candidate] if candidate is not None else ()),
         providers.section(view),
     ]
 

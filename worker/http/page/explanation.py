@@ -8,7 +8,6 @@ from worker.http.page import charts, formatting
 from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.view import View
 from worker.messages import DEFAULT_INSTANCE, ProviderReport
-from worker.settings import Settings
 from worker.tagging.explain import Explanation
 from worker.tagging.merge import Choice, Verdict
 
@@ -16,13 +15,20 @@ MAXIMUM_ROWS = 15
 
 _VERDICT_LABELS = {
     Verdict.KEPT: "a tag",
+    Verdict.NOT_IN_VOCABULARY: "none of the terms wanted",
     Verdict.BELOW_THRESHOLD: "below the threshold",
+    Verdict.SUPPRESSED: "not for such a picture",
+    Verdict.BESIDE_NARROWER: "a narrower kind is a tag",
     Verdict.DROPPED: "dropped by a rule",
     Verdict.EMPTY: "nothing left of it",
     Verdict.ALREADY_ON_ASSET: "the asset has it",
     Verdict.DUPLICATE: "named already",
+    Verdict.OVER_MAXIMUM_PARENTS: "over the most broader terms",
     Verdict.OVER_MAXIMUM: "over the most tags",
 }
+
+
+_KINDS = {"parent": "broader term", "object": "found in the picture", "image_kind": "kind of picture"}
 
 
 def section(view: View) -> Html:
@@ -73,7 +79,7 @@ def _form(view: View) -> Html:
     )
 
 
-def article(explanation: Explanation, thumbnail: bytes | None, name: str, settings: Settings) -> Html:
+def article(explanation: Explanation, thumbnail: bytes | None, name: str) -> Html:
     """The outcome for one image: what it is, what the providers replied, and a row per label."""
     kept = len(explanation.result.tags)
     found = formatting.quantity(kept, "tag") if kept else "No tag"
@@ -87,7 +93,7 @@ def article(explanation: Explanation, thumbnail: bytes | None, name: str, settin
             h("p", f"Not asked, since nobody is signed in: {', '.join(explanation.not_asked)}.", class_="note")
             if explanation.not_asked
             else None,
-            _label_table(explanation, settings) if explanation.choices else None,
+            _label_table(explanation) if explanation.choices else None,
             class_="labels",
         ),
         class_="tried",
@@ -122,7 +128,7 @@ def _provider(report: ProviderReport) -> Html:
     return h("span", f"{report.name}{model} ", h("span", reply, class_=f"reply-{report.status}"))
 
 
-def _label_table(explanation: Explanation, settings: Settings) -> Html:
+def _label_table(explanation: Explanation) -> Html:
     shown = _selected(explanation.choices)
     rest = len(explanation.choices) - len(shown)
     headings = ("The provider says", "Rule", "Tag", "Confidence", "So it is")
@@ -131,7 +137,7 @@ def _label_table(explanation: Explanation, settings: Settings) -> Html:
             "table",
             h("caption", "Each label's way to a tag, best first", class_="unseen"),
             h("thead", h("tr", [h("th", heading, scope="col") for heading in headings])),
-            h("tbody", [_label_row(each, explanation, settings) for each in shown]),
+            h("tbody", [_label_row(each, explanation) for each in shown]),
         ),
         h("p", f"and {formatting.quantity(rest, 'label')} less sure", class_="more") if rest else None,
     )
@@ -142,15 +148,24 @@ def _selected(choices: tuple[Choice, ...]) -> list[Choice]:
     return [each for number, each in enumerate(choices) if number < MAXIMUM_ROWS or each.verdict is Verdict.KEPT]
 
 
-def _label_row(each: Choice, explanation: Explanation, settings: Settings) -> Html:
+def _label_row(each: Choice, explanation: Explanation) -> Html:
     kept = each.verdict is Verdict.KEPT
-    threshold = explanation.thresholds.get(each.provider)
-    needed = h("small", f"threshold {formatting.percentage(threshold)}") if threshold is not None else None
+    threshold = each.threshold
+    whose = " by a rule" if each.threshold_of_rule else ""
+    needed = h("small", f"threshold {formatting.percentage(threshold)}{whose}") if threshold is not None else None
     several = len(explanation.thresholds) > 1
+    meant = each.meant
     return h(
         "tr",
-        h("th", each.label, h("small", each.provider) if several else None, scope="row"),
-        h("td", h("span", _rule(each, explanation, settings)), data_head="Rule"),
+        h(
+            "th",
+            each.label,
+            h("small", _KINDS[each.kind]) if each.kind in _KINDS else None,
+            h("small", f"means {meant}") if meant is not None else None,
+            h("small", each.provider) if several else None,
+            scope="row",
+        ),
+        h("td", h("span", _rule(each)), data_head="Rule"),
         h("td", h("span", each.name or formatting.UNKNOWN), data_head="Tag"),
         h(
             "td",
@@ -160,17 +175,21 @@ def _label_row(each: Choice, explanation: Explanation, settings: Settings) -> Ht
         h(
             "td",
             h("span", _VERDICT_LABELS[each.verdict], class_="state good" if kept else "state"),
+            h("small", f"so says {', '.join(each.agreeing)}") if each.agreeing else None,
+            h("small", f"by {' and '.join(each.models)}") if len(each.models) > 1 else None,
             data_head="So it is",
         ),
         class_="kept" if kept else None,
     )
 
 
-def _rule(each: Choice, explanation: Explanation, settings: Settings) -> Child:
-    instance = settings.instance(explanation.instance)
-    renames = {label.casefold() for label in instance.labels.rename} if instance else set()
+def _rule(each: Choice) -> Child:
     if each.verdict is Verdict.DROPPED:
         return "dropped"
-    if each.label.casefold() in renames:
+    if each.because_of is not None:
+        return f"broader than {each.because_of}"
+    if each.term is not None:
+        return f"the term {each.term}"
+    if each.renamed:
         return "renamed"
-    return "cleaned" if each.label != each.name else h("span", "none", class_="faint")
+    return "cleaned" if each.label != each.name and each.language is None else h("span", "none", class_="faint")

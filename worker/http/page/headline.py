@@ -45,6 +45,13 @@ def headline(view: View) -> Headline:
             _sentence("; ".join(f"{name} cannot answer: {why}" for name, why in unusable)),
             "Images are tagged by the other providers.",
         )
+    if view.canary is not None and view.canary.fault is not None:
+        return Headline(
+            "warn",
+            "Ready, but doubtful",
+            _sentence(f"A known picture was not tagged as expected: {view.canary.message}"),
+            "Tags may be wrong: see AutotagCanaryWrong in docs/runbook.md.",
+        )
     names = [provider.name for provider in view.engine.providers] if view.engine else []
     if not names:
         return Headline("warn", "Ready, but idle", "No provider is switched on: every event is answered skipped.")

@@ -10,7 +10,7 @@ from worker.providers.checks import CircuitState, Metered
 from worker.settings import InstanceSettings, tag_limit
 from worker.supervision.lifecycle import WORKING_PHASE_NAMES
 from worker.supervision.pool import ChildState
-from worker.tagging.tagger import threshold
+from worker.tagging.tagger import thresholds
 
 
 def section(view: View) -> Html:
@@ -21,6 +21,7 @@ def section(view: View) -> Html:
         _instances(view),
         h("h3", "Child processes", id="children-title"),
         _children(view),
+        *_canary(view),
         id="providers",
         aria_labelledby="providers-title",
         data_live=True,
@@ -54,7 +55,7 @@ def _state(provider: Provider, name: str, instance: InstanceSettings) -> Child:
     circuit = (
         provider.circuits().get(name, CircuitState.CLOSED) if isinstance(provider, Metered) else CircuitState.CLOSED
     )
-    minimum = threshold(instance, provider.name)
+    minimum = thresholds(instance, provider.name).least
     from_ = h("small", f"from {formatting.percentage(minimum)}") if minimum is not None else None
     if unusable is not None:
         return join(h("span", "cannot answer", class_="state bad"), h("small", unusable))
@@ -72,6 +73,7 @@ def _children(view: View) -> Html:
     if view.engine is None:
         return h("p", "None yet.", class_="quiet")
     model = view.engine.model.states() if view.engine.model else []
+    shadow = view.engine.shadow.pool if view.engine.shadow else None
     return _table(
         ("Child", "State", "Images", "Memory", "What it is"),
         [
@@ -82,10 +84,34 @@ def _children(view: View) -> Html:
                 formatting.size(child.resident_bytes) if child.resident_bytes else formatting.UNKNOWN,
                 _description(child),
             )
-            for child in (*model, *view.engine.decoders.states())
+            for child in (*model, *(shadow.states() if shadow else ()), *view.engine.decoders.states())
         ],
         "children-title",
     )
+
+
+def _canary(view: View) -> list[Html]:
+    """What each model last said of a known picture."""
+    last = view.canary
+    if last is None:
+        return []
+    heading = h("h3", "A known picture", id="canary-title")
+    when = h("p", f"Tagged {formatting.ago(last.ago_s)}, in {formatting.duration(last.took_s)}.", class_="quiet")
+    if not last.models:
+        return [heading, when, h("p", last.message)]
+    rows: list[tuple[Child, ...]] = [
+        (
+            each.name,
+            h("span", each.fault.replace("_", " "), class_="state bad")
+            if each.fault is not None
+            else h("span", "as expected", class_="state good"),
+            f"{each.expected} from {each.low:.3f} to {each.high:.3f}",
+            f"{each.confidence:.3f}",
+            each.best,
+        )
+        for each in last.models
+    ]
+    return [heading, when, _table(("Model", "State", "Expected", "Found", "Surest of"), rows, "canary-title")]
 
 
 def _description(child: ChildState) -> str:

@@ -130,8 +130,11 @@ def _provider(report: ProviderReport) -> Html:
     reply = (
         formatting.duration(report.duration_s) if report.status == "ok" else f"{report.status}: {report.reason or ''}"
     )
+    if report.near_duplicate_of is not None:
+        reply = f"as of {report.near_duplicate_of}, which looks the same"
     return h("span", f"{report.name} ", h("span", reply, class_=f"reply-{report.status}"))
 
 
 def _time(view: View, at_s: float) -> Html:
-    return h("time", formatting.ago(view.now_s - at_s), datetime=view.timestamp(at_s), title=view.time_of_day(at_s))
+    at = view.timestamp(at_s)
+    return h("time", formatting.ago(view.now_s - at_s), datetime=at, title=at)

@@ -193,7 +193,7 @@ def _occurrences(view: View) -> Html:
             [
                 h(
                     "li",
-                    h("time", view.time_of_day(each.at_s), datetime=view.timestamp(each.at_s)),
+                    h("time", view.timestamp(each.at_s), datetime=view.timestamp(each.at_s)),
                     h("span", each.source, class_="source"),
                     h("span", each.description, class_=f"kind-{each.kind}"),
                 )

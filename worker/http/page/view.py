@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from worker import __version__
 from worker.diagnostics.advice import COMMANDS
 from worker.engine import Active, Engine
 from worker.http.service_api import ServiceApi
-from worker.operations.health.status import Health
+from worker.operations.clock import written
+from worker.operations.health.status import CanaryStatus, Health
 from worker.operations.history import History
 from worker.settings import Settings
 
@@ -36,6 +38,7 @@ class View:
     """The token that the page's forms carry; None for a client that may not act from the page."""
     why_no_actions: str
     signed_in: bool
+    canary: CanaryStatus | None = None
     version: str = __version__
 
     @property
@@ -48,13 +51,9 @@ class View:
         """How the client resumes and resets, for `advice`: with the page's buttons if it has them."""
         return COMMANDS if self.csrf_token is None else _BUTTONS
 
-    def time_of_day(self, at_s: float) -> str:
-        """A monotonic time as local time of day, `14:03:22`."""
-        return time.strftime("%H:%M:%S", time.localtime(self.clock_s - (self.now_s - at_s)))
-
     def timestamp(self, at_s: float) -> str:
-        """A monotonic time in ISO 8601, with date and zone."""
-        return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.clock_s - (self.now_s - at_s)))
+        """A monotonic time as people read it everywhere; see `worker.operations.clock`."""
+        return written(datetime.fromtimestamp(self.clock_s - (self.now_s - at_s), UTC))
 
 
 async def build_view(
@@ -82,4 +81,5 @@ async def build_view(
         csrf_token=csrf_token,
         why_no_actions=why_no_actions,
         signed_in=signed_in,
+        canary=status.canary,
     )

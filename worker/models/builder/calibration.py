@@ -19,6 +19,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from worker.errors import Misconfigured
 from worker.images.requests import Interpolation, PixelRecipe
 from worker.models.runtimes.runtime import PixelArray
+from worker.models.tensorflow_extra import INSTALL_IT
 
 CALIBRATION = (
     "astronaut.png",
@@ -64,7 +65,7 @@ def _directory() -> Path:
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:
         raise Misconfigured(
-            "building a model needs the photographs of scikit-image: pip install scikit-image", reason="photographs"
+            f"building a model needs the photographs of scikit-image: {INSTALL_IT}", reason="photographs"
         )
     return Path(spec.origin).with_name("data")
 

@@ -23,6 +23,8 @@ _Array = npt.NDArray[Any]
 BATCH_NORM_EPSILON = 1e-3
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
+FEATURES = HEAD_CHANNELS
+"""The length of the second output: the head's channels, each averaged over the image."""
 CLASSES = 1000
 
 
@@ -123,9 +125,9 @@ class _Weights:
 
 
 def build_keras(variant: Variant, state: dict[str, _Array]) -> Any:
-    """Build the Keras model, from normalised float32 images `[N, S, S, 3]` to logits `[N, 1000]`.
+    """Build the Keras model, from normalised float32 images `[N, S, S, 3]` to `logits` and `features`.
 
-    Raises `Misconfigured` if the weights do not fit the architecture.
+    These are `[N, 1000]` and `[N, 1280]`. Raises `Misconfigured` if the weights do not fit the architecture.
     """
     import keras
 
@@ -158,11 +160,11 @@ def build_keras(variant: Variant, state: dict[str, _Array]) -> Any:
         tensor = convolve(tensor, f"{prefix}._project_conv", f"{prefix}._bn2", block.channels_out, 1, 1)
         tensor = layers.Add()([tensor, entered]) if block.skip else tensor
     tensor = layers.ReLU(6.0)(convolve(tensor, "_conv_head", "_bn1", HEAD_CHANNELS, 1, 1))
-    tensor = layers.GlobalAveragePooling2D()(tensor)
-    logits = apply(layers.Dense(CLASSES, name="logits"), weights.dense("_fc"), tensor)
+    features = layers.GlobalAveragePooling2D(name="features")(tensor)
+    logits = apply(layers.Dense(CLASSES, name="logits"), weights.dense("_fc"), features)
     weights.check_all_used()
 
-    model = keras.Model(image, logits)
+    model = keras.Model(image, {"logits": logits, "features": features})
     for layer, values in pending:
         layer.set_weights(values)
     return model

@@ -3,15 +3,17 @@
 A `.pth` file of the legacy format is a sequence of five pickles (magic number, protocol version, facts about the
 machine that wrote it, the state dict, the storage keys) followed, for each storage, by an int64 count and that number
 of little-endian values. Unpickling normally lets a file call any function; this reader admits tensors, their two types
-of storage and `OrderedDict`, and nothing else. The SHA-256 is compared with the pinned one before any byte is
-interpreted.
+of storage and `OrderedDict`, and nothing else, written with the opcodes that torch writes them with. The SHA-256 is
+compared with the pinned one before any byte is interpreted.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import math
 import pickle
+import pickletools
 import struct
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -77,6 +79,21 @@ _ADMITTED: dict[tuple[str, str], object] = {
 }
 
 
+_OPCODES = frozenset(
+    {
+        *("PROTO", "GLOBAL", "REDUCE", "BUILD", "BINPERSID", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "MARK"),
+        *("STOP", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "EMPTY_TUPLE"),
+        *("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM"),
+        "SETITEMS",
+    }
+)
+"""What Python 2 and 3 write these values with in protocol 2."""
+
+_PUTS = frozenset({"BINPUT", "LONG_BINPUT"})
+_MAXIMUM_MEMO = 1 << 16
+"""The weights of EfficientNet-Lite 2 take 3,450."""
+
+
 class _TensorsOnly(pickle.Unpickler):
     """An unpickler that knows only the four names above."""
 
@@ -110,17 +127,18 @@ def read_state_dict(path: Path, sha256: str) -> dict[str, _Array]:
         _refuse(path, f"its SHA-256 is {digest}, expected {sha256}: reinstall the package it belongs to")
     try:
         return _parse(io.BytesIO(data), len(data))
-    except (pickle.UnpicklingError, struct.error, EOFError, ValueError, TypeError, IndexError, AttributeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # pickle has no common class for what is wrong with its input
         raise Misconfigured(f"the weights {path} are refused: {error}", reason="weights_refused") from error
 
 
 def _parse(file: io.BytesIO, size_bytes: int) -> dict[str, _Array]:
-    if _TensorsOnly(file).load() != MAGIC or _TensorsOnly(file).load() != PROTOCOL:
+    if _load(file) != MAGIC or _load(file) != PROTOCOL:
         raise ValueError("this is not torch's legacy format")
-    if _TensorsOnly(file).load().get("little_endian") is not True:
+    if _load(file).get("little_endian") is not True:
         raise ValueError("written by a big-endian machine")
-    tensors = _TensorsOnly(file).load()
-    keys = _TensorsOnly(file).load()
+    tensors, keys = _load(file), _load(file)
     if not isinstance(tensors, OrderedDict) or not all(isinstance(tensor, _Tensor) for tensor in tensors.values()):
         raise ValueError("the state dict holds something other than tensors")
     declared = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
@@ -130,6 +148,16 @@ def _parse(file: io.BytesIO, size_bytes: int) -> dict[str, _Array]:
     if file.tell() != size_bytes:
         raise ValueError(f"{size_bytes - file.tell()} bytes too many at the end")
     return {str(name): _view(str(name), tensor, values[tensor.storage.key]) for name, tensor in tensors.items()}
+
+
+def _load(file: io.BytesIO) -> Any:
+    """The next pickle. One number of an opcode could make pickle take gigabytes, so they are looked at before."""
+    start = file.tell()
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name not in _OPCODES or (opcode.name in _PUTS and int(argument or 0) > _MAXIMUM_MEMO):
+            raise pickle.UnpicklingError(f"it has the opcode {opcode.name} with {str(argument)[:40]}")
+    file.seek(start)
+    return _TensorsOnly(file).load()
 
 
 def _read_storage(file: io.BytesIO, storage: _Storage, size_bytes: int) -> _Array:
@@ -145,7 +173,7 @@ def _view(name: str, tensor: _Tensor, values: _Array) -> _Array:
     last = tensor.offset + sum(
         (length - 1) * stride for length, stride in zip(tensor.shape, tensor.strides, strict=True)
     )
-    if 0 in tensor.shape or last >= len(values):
+    if 0 in tensor.shape or last >= len(values) or math.prod(tensor.shape) > len(values):
         raise ValueError(f"tensor {name} reaches outside its storage")
     byte_strides = tuple(stride * values.itemsize for stride in tensor.strides)
     view = np.lib.stride_tricks.as_strided(values[tensor.offset :], tensor.shape, byte_strides, writeable=False)

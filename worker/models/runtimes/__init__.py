@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from concurrent.futures import Executor
 
 from worker.models.manifest import ModelPackage, RuntimeName
 from worker.models.runtimes.runtime import Runtime
@@ -15,8 +16,10 @@ def import_runtime(name: RuntimeName) -> None:
     importlib.import_module(f"{__name__}.{'litert' if name is RuntimeName.LITERT else 'tensorflow'}")
 
 
-def open_runtime(package: ModelPackage, threads: int = 1) -> Runtime:
+def open_runtime(package: ModelPackage, threads: int = 1, executor: Executor | None = None) -> Runtime:
     """Load a model with the runtime that its manifest names. Does not verify its hash: `package.verify()` does.
+
+    `executor`: of so many threads, where several models share them.
 
     Raises `Misconfigured` if the file cannot be loaded or contradicts the manifest.
     """
@@ -24,7 +27,7 @@ def open_runtime(package: ModelPackage, threads: int = 1) -> Runtime:
     if package.manifest.runtime is RuntimeName.LITERT:
         from worker.models.runtimes.litert import LiteRT
 
-        return LiteRT(package, threads)
+        return LiteRT(package, threads, executor)
     from worker.models.runtimes.tensorflow import open_tensorflow
 
     return open_tensorflow(package, threads)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from worker.errors import Misconfigured
-from worker.models.manifest import ModelPackage
-from worker.models.runtimes.runtime import Scores
+from worker.models.manifest import ModelKind, ModelPackage
+from worker.models.runtimes.runtime import RawOutput, Scores
 
 
 class Confidences:
@@ -27,12 +26,16 @@ class Confidences:
         self._ignored = np.array([index for index, name in enumerate(names) if name in ignored], dtype=np.intp)
         self._labels = len(names)
 
-    def of(self, raw: npt.NDArray[np.generic]) -> Scores:
+    def of(self, raw: RawOutput) -> Scores:
         """Convert `[N, outputs]` to float32 `[N, labels]`, each between 0 and 1. Outputs past the labels are dropped.
+
+        Of a detector that puts out the scores of several places, `[N, places, outputs]`, the highest count.
 
         Raises `Misconfigured` if there are too few outputs, or one is not a finite number.
         """
         first = self._output.label_offset
+        if raw.ndim > 2 and self._package.manifest.kind is ModelKind.DETECTOR:
+            raw = raw.reshape(raw.shape[0], -1, raw.shape[-1]).max(axis=1)
         if raw.ndim != 2 or raw.shape[1] < first + self._labels:
             raise Misconfigured(
                 f"model {self._package.manifest.name} put out an array of shape {raw.shape}; its {self._labels} labels "
@@ -55,5 +58,7 @@ class Confidences:
                 return np.clip(raw, 0.0, 1.0)
             raw = np.log(np.clip(raw, 1e-12, 1.0))
         scaled = raw / np.float32(self._output.temperature)
+        if self._output.activation == "sigmoid":
+            return np.asarray((1 + np.tanh(scaled / 2)) / 2, dtype=np.float32)  # in the form that never overflows
         powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)

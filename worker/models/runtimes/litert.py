@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from math import isclose
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from ai_edge_litert.interpreter import Interpreter
 from worker.errors import Misconfigured
 from worker.models.manifest import ModelInput, ModelPackage
 from worker.models.runtimes.confidences import Confidences
-from worker.models.runtimes.runtime import PixelArray, Runtime, Scores
+from worker.models.runtimes.runtime import Features, ImageScores, PixelArray, RawOutput, Runtime
 
-_RawOutput = npt.NDArray[np.float32]
+_One = PixelArray | Features
+"""The input for one image: `[S, S, 3]`, or `[F]`."""
 
 _THREADS = Path("/proc/self/task")
 """One entry for each thread of this process."""
@@ -32,32 +33,35 @@ _THREADS = Path("/proc/self/task")
 class LiteRT(Runtime):
     """A `.tflite` model."""
 
-    def __init__(self, package: ModelPackage, threads: int = 1) -> None:
+    def __init__(self, package: ModelPackage, threads: int = 1, executor: Executor | None = None) -> None:
+        """`executor`: of so many threads, shared with the models beside it, none of which ever has all cores then."""
         self._confidences = Confidences(package)
-        self._executor = ThreadPoolExecutor(threads, "inference")
+        shared = executor is not None
+        self._executor = executor or ThreadPoolExecutor(threads, "inference")
         # Created in parallel by the executor: each takes some time to lay out its weights.
         self._single_threaded = list(self._executor.map(lambda _: _ModelInterpreter(package, 1), range(threads)))
-        self._multi_threaded = _PinnedInterpreter(package, threads) if threads > 1 else None
+        self._multi_threaded = _PinnedInterpreter(package, threads) if threads > 1 and not shared else None
         self._multi_threaded_lock = threading.Lock()
 
-    def submit(self, pixels: PixelArray, *, alone: bool) -> list[Future[Scores]]:
+    def submit(self, inputs: PixelArray | Features, *, alone: bool) -> list[Future[ImageScores]]:
         """See `Runtime.submit`."""
-        if alone and len(pixels) == 1 and self._multi_threaded is not None:
-            return [self._executor.submit(self._run_multi_threaded, self._multi_threaded, pixels[0])]
-        return [self._executor.submit(self._run_single_threaded, each) for each in pixels]
+        if alone and len(inputs) == 1 and self._multi_threaded is not None:
+            return [self._executor.submit(self._run_multi_threaded, self._multi_threaded, inputs[0])]
+        return [self._executor.submit(self._run_single_threaded, each) for each in inputs]
 
-    def _run_multi_threaded(self, interpreter: _PinnedInterpreter, pixels: PixelArray) -> Scores:
+    def _run_multi_threaded(self, interpreter: _PinnedInterpreter, one: _One) -> ImageScores:
         with self._multi_threaded_lock:
-            scores: Scores = self._confidences.of(interpreter.run(pixels))[0]
-            return scores
+            return self._scored(*interpreter.run(one))
 
-    def _run_single_threaded(self, pixels: PixelArray) -> Scores:
+    def _run_single_threaded(self, one: _One) -> ImageScores:
         interpreter = self._single_threaded.pop()  # one for each thread; the caches know the last one used best
         try:
-            scores: Scores = self._confidences.of(interpreter.run(pixels))[0]
-            return scores
+            return self._scored(*interpreter.run(one))
         finally:
             self._single_threaded.append(interpreter)
+
+    def _scored(self, raw: RawOutput, features: Features | None) -> ImageScores:
+        return ImageScores(self._confidences.of(raw)[0], features)
 
 
 class _ModelInterpreter:
@@ -65,33 +69,42 @@ class _ModelInterpreter:
 
     def __init__(self, package: ModelPackage, threads: int) -> None:
         self._model_input = package.manifest.input
-        output_name = package.manifest.output.name
+        output = package.manifest.output
         try:
             self._interpreter = Interpreter(model_path=str(package.model_path), num_threads=threads)
             self._input = _tensor(package, self._interpreter.get_input_details(), "input", self._model_input.name)
-            self._output = _tensor(package, self._interpreter.get_output_details(), "output", output_name)
+            outputs = self._interpreter.get_output_details()
+            self._output = _tensor(package, outputs, "output", output.name)
+            self._features = _tensor(package, outputs, "output", output.features) if output.features else None
             _check_input(package, self._input)
-            self._shape = (1, self._model_input.size, self._model_input.size, 3)
+            self._shape = (1, *_shape_of_one(self._model_input))
             self._interpreter.resize_tensor_input(self._input["index"], self._shape)
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise Misconfigured(f"LiteRT cannot load {package.model_path}: {error}", reason="model_refused") from error
         self._gain, self._shift = _affine(self._model_input, self._input)
 
-    def run(self, pixels: PixelArray) -> _RawOutput:
-        """The model's raw output `[1, outputs]` for one image `[S, S, 3]`."""
-        self._interpreter.set_tensor(self._input["index"], self._input_values(pixels).reshape(self._shape))
+    def run(self, one: _One) -> tuple[RawOutput, Features | None]:
+        """The model's raw output `[1, …, outputs]`, and the features `[F]` that it names, of one image."""
+        self._interpreter.set_tensor(self._input["index"], self._input_values(one).reshape(self._shape))
         self._interpreter.invoke()
-        raw = self._interpreter.get_tensor(self._output["index"])
-        scale, zero = self._output["quantization"]
+        features = None if self._features is None else self._values(self._features).reshape(-1)
+        return self._values(self._output), features
+
+    def _values(self, tensor: dict[str, Any]) -> npt.NDArray[np.float32]:
+        raw = self._interpreter.get_tensor(tensor["index"])
+        scale, zero = tensor["quantization"]
         if scale:
             raw = (raw.astype(np.float32) - zero) * scale
-        return np.asarray(raw, np.float32).reshape(1, -1)
+        values = np.asarray(raw, np.float32)
+        # An output with more axes is one of several places, unless there is one place: `[1, 1, 1, outputs]`.
+        return values if values.ndim > 2 and values[..., 0].size > 1 else values.reshape(1, -1)
 
-    def _input_values(self, pixels: PixelArray) -> npt.NDArray[Any]:
+    def _input_values(self, one: _One) -> npt.NDArray[Any]:
         """Convert pixels to values of the input tensor. For the built-in models they are the same."""
-        if self._model_input.channels == "bgr":
-            pixels = pixels[..., ::-1]
+        if self._model_input.features:
+            return one
+        pixels = one[..., ::-1] if self._model_input.channels == "bgr" else one
         dtype = self._input["dtype"]
         if dtype is np.uint8 and isclose(self._gain, 1.0, abs_tol=1e-4) and isclose(self._shift, 0.0, abs_tol=1e-2):
             return np.ascontiguousarray(pixels)
@@ -124,19 +137,19 @@ class _PinnedInterpreter:
             except OSError:  # not permitted, or the available cores have just changed
                 self._pinned = False
 
-    def run(self, pixels: PixelArray) -> _RawOutput:
+    def run(self, one: _One) -> tuple[RawOutput, Features | None]:
         """See `_ModelInterpreter.run`."""
         if not self._pinned:
-            return self._interpreter.run(pixels)
+            return self._interpreter.run(one)
         try:
             os.sched_setaffinity(0, {self._first})
             try:
-                return self._interpreter.run(pixels)
+                return self._interpreter.run(one)
             finally:
                 os.sched_setaffinity(0, self._cores)
         except OSError:
             self._pinned = False
-            return self._interpreter.run(pixels)
+            return self._interpreter.run(one)
 
 
 def _affine(model_input: ModelInput, tensor: dict[str, Any]) -> tuple[float, float]:
@@ -148,10 +161,15 @@ def _affine(model_input: ModelInput, tensor: dict[str, Any]) -> tuple[float, flo
     return gain, shift
 
 
+def _shape_of_one(model_input: ModelInput) -> tuple[int, ...]:
+    size = model_input.size
+    return (size,) if model_input.features else (size, size, 3)
+
+
 def _check_input(package: ModelPackage, tensor: dict[str, Any]) -> None:
     declared, shape = package.manifest.input, [int(side) for side in tensor["shape"]]
     dtype = np.dtype(tensor["dtype"]).name
-    if shape[1:] != [declared.size, declared.size, 3] or dtype != declared.dtype:
+    if shape[1:] != [*_shape_of_one(declared)] or dtype != declared.dtype:
         raise Misconfigured(
             f"model {package.manifest.name}: its input is {dtype} {shape}, but the "
             f"manifest says input.dtype {declared.dtype} and input.size {declared.size}",

@@ -15,12 +15,13 @@ import tensorflow as tf
 from worker.errors import Misconfigured
 from worker.models.manifest import ModelInput, ModelPackage, RuntimeName
 from worker.models.runtimes.confidences import Confidences
-from worker.models.runtimes.runtime import PixelArray, Runtime, Scores
+from worker.models.runtimes.runtime import Features, ImageScores, PixelArray, Runtime
 
 # What TensorFlow raises for a file that it cannot read or a tensor that does not exist.
 _LOAD_ERRORS = (ValueError, KeyError, OSError, TypeError, tf.errors.OpError)
 
-_Graph = Callable[[Any], Any]
+_Graph = Callable[[Any], tuple[Any, Any]]
+"""From the model's input to its output, and to the features that its manifest names, if it does."""
 
 
 class TensorFlowModel(Runtime):
@@ -29,31 +30,35 @@ class TensorFlowModel(Runtime):
     def __init__(self, package: ModelPackage, graph: _Graph) -> None:
         self._name = package.manifest.name
         self._confidences = Confidences(package)
-        size = package.manifest.input.size
+        model_input = package.manifest.input
+        size = model_input.size
+        of_pixels = tf.TensorSpec([None, size, size, 3], tf.uint8)
         self._run = tf.function(
-            lambda pixels: graph(_normalised(pixels, package.manifest.input)),
-            input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)],
+            graph if model_input.features else lambda pixels: graph(_normalised(pixels, model_input)),
+            input_signature=[tf.TensorSpec([None, size], tf.float32) if model_input.features else of_pixels],
             autograph=False,  # it writes Python files to a temporary directory, which the model's sandbox forbids
         ).get_concrete_function()
         self._executor = ThreadPoolExecutor(1, "inference")  # one thread: TensorFlow uses the cores itself
 
-    def submit(self, pixels: PixelArray, *, alone: bool) -> list[Future[Scores]]:
+    def submit(self, inputs: PixelArray | Features, *, alone: bool) -> list[Future[ImageScores]]:
         """See `Runtime.submit`."""
-        futures: list[Future[Scores]] = [Future() for _ in pixels]
-        self._executor.submit(self._score, pixels, futures)
+        futures: list[Future[ImageScores]] = [Future() for _ in inputs]
+        self._executor.submit(self._score, inputs, futures)
         return futures
 
-    def _score(self, pixels: PixelArray, futures: Sequence[Future[Scores]]) -> None:
+    def _score(self, inputs: PixelArray | Features, futures: Sequence[Future[ImageScores]]) -> None:
         """Score a batch; if it fails as a whole, score each image by itself."""
         try:
-            rows = self._confidences.of(self._run(tf.constant(pixels)).numpy())
-            scored = list(zip(futures, rows, strict=True))
+            raw, features = self._run(tf.constant(inputs))
+            rows = self._confidences.of(raw.numpy())
+            found = [None] * len(rows) if features is None else features.numpy().reshape(len(rows), -1)
+            scored = list(zip(futures, map(ImageScores, rows, found), strict=True))
         except Misconfigured as error:
             if len(futures) == 1:
                 futures[0].set_exception(error)
                 return
             for number, future in enumerate(futures):
-                self._score(pixels[number : number + 1], [future])
+                self._score(inputs[number : number + 1], [future])
         except tf.errors.PermissionDeniedError as error:
             for future in futures:
                 future.set_exception(_forbidden(self._name, error))
@@ -105,10 +110,13 @@ def _saved_model(package: ModelPackage) -> _Graph:
     inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
     input_name = _tensor_name("input", package.manifest.input.name, list(inputs))
     output_name = _tensor_name("output", package.manifest.output.name, list(outputs))
+    features = package.manifest.output.features
+    features_name = features and _tensor_name("output", features, list(outputs))
 
     # `loaded` is kept as a default argument: the variables live only as long as it does.
     def run(values: Any, _loaded: Any = loaded) -> Any:
-        return signature(**{input_name: values})[output_name]
+        found = signature(**{input_name: values})
+        return found[output_name], found[features_name] if features_name else None
 
     return run
 
@@ -123,8 +131,15 @@ def _graph_def(package: ModelPackage) -> _Graph:
     input_name = _tensor_name("input", package.manifest.input.name, names)
     output_name = _tensor_name("output", package.manifest.output.name, names)
     wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
-    graph: _Graph = wrapped.prune(f"{input_name}:0", f"{output_name}:0")
-    return graph
+    features = package.manifest.output.features
+    wanted = [output_name, *([_tensor_name("output", features, names)] if features else [])]
+    graph = wrapped.prune(f"{input_name}:0", [f"{name}:0" for name in wanted])
+
+    def run(values: Any) -> tuple[Any, Any]:
+        output, *rest = graph(values)
+        return output, rest[0] if rest else None
+
+    return run
 
 
 def _tensor_name(what: str, name: str | None, names: list[str]) -> str:

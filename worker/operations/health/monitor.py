@@ -146,6 +146,8 @@ class HealthMonitor:
         pools: dict[str, PoolView] = {"decoder": engine.decoders}
         if engine.model is not None:
             pools["model"] = engine.model
+        if engine.shadow is not None and engine.shadow.pool is not None:
+            pools["shadow"] = engine.shadow.pool
         return pools
 
     def _accounts(self) -> list[AccountView]:

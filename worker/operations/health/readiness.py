@@ -10,6 +10,7 @@ from worker.amqp.state import BrokerPause, BrokerState
 from worker.engine import Active, Engine
 from worker.operations.health.status import (
     BrokerStatus,
+    CanaryStatus,
     ChildStatus,
     Health,
     ModelStatus,
@@ -41,12 +42,20 @@ def has_started(engine: Engine | None) -> bool:
 
 
 def status_of(
-    state: BrokerState, active: Active | None, health: Health, *, in_hand: int, depths: Mapping[str, int]
+    state: BrokerState,
+    active: Active | None,
+    health: Health,
+    *,
+    in_hand: int,
+    depths: Mapping[str, int],
+    canary: CanaryStatus | None = None,
 ) -> Status:
     """The status now. `in_hand`: deliveries being handled; `depths`: messages by queue, as far as they are known."""
     engine = active.engine if active is not None else None
     model = engine.model if engine is not None else None
-    children = [*(model.states() if model else ()), *(engine.decoders.states() if engine else ())]
+    shadow = engine.shadow.pool if engine is not None and engine.shadow is not None else None
+    pools = [pool for pool in (model, shadow, engine.decoders if engine else None) if pool is not None]
+    children = [state for pool in pools for state in pool.states()]
     return Status(
         version=__version__,
         started=health.started,
@@ -74,6 +83,7 @@ def status_of(
         else ModelStatus(model.ready, model.disabled_reason, model.relaunches_left, model.waiting),
         children=[_child(each) for each in children],
         providers=_providers(active),
+        canary=canary,
     )
 
 

@@ -110,8 +110,41 @@ class ProviderState:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryModelStatus:
+    """What one model said of the canary's picture: its confidence in the term that is expected from `low` to `high`.
+
+    `fault`: what is wrong, a fixed word; None if nothing is. `best`: what it was surest of, for people.
+    """
+
+    name: str
+    expected: str
+    low: float
+    high: float
+    confidence: float
+    fault: str | None
+    best: str
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryStatus:
+    """The last canary: whether all was as expected, and if not, why; for how long it has been over, and what it took.
+
+    `fault` is a fixed word. `models` is empty where none has answered.
+    """
+
+    fault: str | None
+    message: str
+    ago_s: float
+    took_s: float
+    models: list[CanaryModelStatus]
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
-    """The full status of a running service. `queues`: messages by queue, as far as they are known."""
+    """The full status of a running service. `queues`: messages by queue, as far as they are known.
+
+    `canary`: the last one; None before the first, and where there are none.
+    """
 
     version: str
     started: bool
@@ -124,6 +157,7 @@ class Status:
     model: ModelStatus | None
     children: list[ChildStatus]
     providers: list[ProviderState]
+    canary: CanaryStatus | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values, for the control socket, `--json` and `/status.json`."""

@@ -1,7 +1,7 @@
 """The service's recent history, for the status page.
 
 All of it is in memory, bounded in number and size, and lost when the process ends: the log and the metrics are the
-permanent record. Times are monotonic seconds and passed in; the page converts them to a time of day.
+permanent record. Times are monotonic seconds and passed in; the page converts them.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from worker.operations.metrics.labels import Reasons
 from worker.supervision.lifecycle import PHASE_NAMES, WORKING_PHASE_NAMES, Crashed, Notice, Relaunching
 
-KINDS = ("model", "decoder")
+KINDS = ("model", "decoder", "shadow")
 CRASHES = (
     "exited",
     "killed_by_sigabrt",

@@ -13,6 +13,7 @@ from worker.amqp.delivery import Ending
 from worker.amqp.topology import Lane
 from worker.messages import DEFAULT_INSTANCE, ProviderStatus, Result, ResultStatus
 from worker.messages.oddities import CONTENT_FIELDS, INFORMATIVE_FIELDS, NUMERIC_FIELDS, OPTIONAL_FIELDS, OddField
+from worker.messages.s3_notifications import WHYS_IGNORED, WhyIgnored
 from worker.operations import tracing
 from worker.operations.metrics.labels import Instances, Reasons
 from worker.operations.tracing import Trace
@@ -37,6 +38,11 @@ POSSIBLE_ODDITIES = (
 """Series that exist from the start, so that the first of each kind is an increase."""
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+
+def uncounted() -> EventMetrics:
+    """For images that are no event's: what is measured of them is shown to nobody."""
+    return EventMetrics(CollectorRegistry(), Reasons(), Instances())
 
 
 class EventMetrics:
@@ -67,6 +73,12 @@ class EventMetrics:
             ["field", "why"],
             registry=registry,
         )
+        self._s3_ignored = Counter(
+            "autotag_s3_records_ignored",
+            "Records in notifications of S3 services that were no new images, and dropped",
+            ["why"],
+            registry=registry,
+        )
         self._unroutable = Counter(
             "autotag_unroutable_results", "Results that came back: no queue is bound for them", registry=registry
         )
@@ -74,6 +86,18 @@ class EventMetrics:
             "autotag_provider_replies",
             "What providers replied about one image each",
             ["provider", "status", "reason"],
+            registry=registry,
+        )
+        self._near_duplicates = Counter(
+            "autotag_near_duplicates",
+            "Images about which a provider was not asked, as its answer about one that looks the same was given again",
+            ["provider", "dms_instance"],
+            registry=registry,
+        )
+        self._cpu_saved = Counter(
+            "autotag_near_duplicates_cpu_saved_seconds",
+            "Processor time that those answers would have taken, by the mean of the others",
+            ["provider", "dms_instance"],
             registry=registry,
         )
         self._stage = Histogram(
@@ -107,11 +131,15 @@ class EventMetrics:
             self._whole.labels(ending)
         for each in POSSIBLE_ODDITIES:
             self._odd_fields.labels(each.field, each.why)
+        for why in WHYS_IGNORED:
+            self._s3_ignored.labels(why)
         for status in STATUSES:
             self._results.labels(status, "")
         for stage in (*STAGES, *(name for name in BUILT_IN_PROVIDERS if name not in STAGE_OF_PROVIDER)):
             self._stage.labels(stage)
         for provider in BUILT_IN_PROVIDERS:
+            self._near_duplicates.labels(provider, DEFAULT_INSTANCE)
+            self._cpu_saved.labels(provider, DEFAULT_INSTANCE)
             for reply_status in REPLY_STATUSES:
                 self._replies.labels(provider, reply_status, "")
 
@@ -127,6 +155,11 @@ class EventMetrics:
         """What was not as described in an event that was read all the same."""
         for each in odd:
             self._odd_fields.labels(each.field, each.why).inc()
+
+    def s3_ignored(self, whys: Iterable[WhyIgnored]) -> None:
+        """Records of a notification that were no new images."""
+        for why in whys:
+            self._s3_ignored.labels(why).inc()
 
     def observe_queue_wait(self, seconds: float) -> None:
         """An event arrived `seconds` after it was published."""
@@ -153,6 +186,12 @@ class EventMetrics:
         self._replies.labels(reply.provider, reply.status, self._reason(reply.reason)).inc()
         if reply.duration_s is not None:
             self._observe_stage(STAGE_OF_PROVIDER.get(reply.provider, reply.provider), reply.duration_s)
+
+    def given_again(self, provider: str, instance: str, cpu_s: float) -> None:
+        """An answer about a near-duplicate was given again; asking the provider would have taken about `cpu_s`."""
+        name = self._instance(instance)
+        self._near_duplicates.labels(provider, name).inc()
+        self._cpu_saved.labels(provider, name).inc(cpu_s)
 
     @contextmanager
     def in_hand(self) -> Iterator[None]:

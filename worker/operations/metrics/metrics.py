@@ -9,10 +9,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollecto
 from worker import __version__
 from worker.operations.connections import Refusal
 from worker.operations.metrics.broker import BrokerMetrics
+from worker.operations.metrics.canary import CanaryMetrics
 from worker.operations.metrics.children import ChildMetrics
 from worker.operations.metrics.cloud import CloudMetrics
 from worker.operations.metrics.events import EventMetrics
 from worker.operations.metrics.labels import Instances, Reasons
+from worker.operations.metrics.shadow import ShadowMetrics
 
 
 class Metrics(EventMetrics):
@@ -26,6 +28,8 @@ class Metrics(EventMetrics):
         super().__init__(self.registry, reasons, self.instances)
         self.broker = BrokerMetrics(self.registry)
         self.children = ChildMetrics(self.registry, reasons)
+        self.canary = CanaryMetrics(self.registry)
+        self.shadow = ShadowMetrics(self.registry, reasons)
         self.cloud = CloudMetrics(self.registry, reasons, self.instances)
         self._loop_lag = Gauge(
             "autotag_event_loop_lag_seconds", "By how much the event loop's last beat was late", registry=self.registry

@@ -17,6 +17,7 @@ import structlog
 from pydantic import SecretStr
 
 from worker.errors import AutotagError, Misconfigured, ResourceExhausted, TryLater, Unavailable
+from worker.operations.clock import written
 from worker.providers.checks import CircuitState
 from worker.providers.cloud.budget import CallBudget, Reservation
 from worker.providers.cloud.circuit import Circuit
@@ -216,7 +217,7 @@ class AccountClient:
         """The error for an image when no call is left this month."""
         return Unavailable(
             f"{self._name} has made its {self.account.calls_per_month} calls of this month "
-            f"(`calls_per_month`); the budget renews at {self._budget.renews():%Y-%m-%d %H:%M} UTC",
+            f"(`calls_per_month`); the budget renews at {written(self._budget.renews())}",
             reason="budget_exhausted",
             after_s=self._budget.renews_in_s(),
         )

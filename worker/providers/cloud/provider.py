@@ -6,6 +6,7 @@ A subclass implements what is specific to its service: the abstract methods.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from abc import ABC, abstractmethod
@@ -187,12 +188,26 @@ class CloudProvider(ABC, Generic[S, C]):
                 promised.callback(client.keep_promise)
             return await self._answer(image, instance, promised)
 
+    def answer_depends_on(self, instance: InstanceSettings) -> str:
+        """What the cache's key has besides the image."""
+        section = self.section(instance)
+        try:
+            return json.dumps(self._determining(section, self.endpoint(section)))
+        except Misconfigured:
+            return ""  # `tag` raises it for each image
+
+    def cpu_s_per_answer(self) -> float:
+        """0: it is the service's."""
+        return 0.0
+
+    def _determining(self, section: S, endpoint: Endpoint) -> list[object]:
+        return [endpoint.url, endpoint.api_version, section.resize, *self.answer_settings(section)]
+
     async def _answer(self, image: Image, instance: InstanceSettings, promised: ExitStack) -> Answer:
         """The answer for one who was `promised` a call: the promise is kept when that has its turn, or is not made."""
         section = self.section(instance)
         endpoint = self.endpoint(section)
-        determining = (endpoint.url, endpoint.api_version, section.resize, *self.answer_settings(section))
-        key = AnswerCache.key(await digest(image.content), *determining)
+        key = AnswerCache.key(await digest(image.content), *self._determining(section, endpoint))
         if self._cache is not None and (cached := await self._cache.get(key)) is not None:
             return cached
         client = self._account_client(image.instance, section, endpoint)

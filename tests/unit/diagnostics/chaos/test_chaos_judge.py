@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from worker.cli.chaos import show
-from worker.diagnostics.chaos.judge import Flaw
+from worker.diagnostics.chaos.judge import MEANING, Flaw
 from worker.diagnostics.chaos.ledger import Ledger
 from worker.diagnostics.chaos.report import ChaosReport, report_of
 from worker.diagnostics.chaos.schedule import FaultKind
@@ -120,6 +120,31 @@ def test_one_right_end_for_every_event_is_sound(scene: Scene) -> None:
     assert found.sound
     assert found.ends == {"dead_lettered": 1, "failed": 1, "skipped": 1, "tagged": 4}
     assert found.as_json()["sound"] is True
+
+
+def test_the_verdict_on_a_sound_run_says_what_it_has_seen_and_what_took_no_part(scene: Scene) -> None:
+    scene.end_all_but()
+    (line,) = scene.report().verdict.splitlines()
+    faults = sum(scene.planned.values())
+    assert line == f"sound: all 7 events ended once, and as they had to; {faults} of {faults} faults happened"
+    first, why = scene.report(missing=["Google Cloud Vision"]).verdict.splitlines()
+    assert first.startswith("sound, but not complete: ")
+    assert why == "  it shows nothing about what took no part: Google Cloud Vision"
+    assert scene.report().as_json()["verdict"] == line
+
+
+def test_the_verdict_on_an_unsound_run_gives_every_reason_in_words(scene: Scene) -> None:
+    scene.end_all_but("one")
+    report = scene.report(exit_statuses=[0, 1])
+    first, lost, *others = report.verdict.splitlines()
+    assert first.startswith("not sound, for these reasons (")
+    assert lost == "  lost: 1 (no end: no final result, and no dead letter)"
+    assert any("did not all end with status 0" in each for each in others)
+    assert len(others) == len(report.complaints) - 1
+
+
+def test_every_flaw_has_a_meaning_in_words() -> None:
+    assert set(MEANING) == set(Flaw)
 
 
 def test_all_good_images_failed_is_not_sound(scene: Scene) -> None:
@@ -360,8 +385,9 @@ def test_somebody_who_took_no_part_leaves_the_run_sound_but_not_complete(
     found = scene.end_all_but().report(missing=["Google Cloud Vision", "images fetched by URL"])
     assert (found.sound, found.complete, found.as_json()["complete"]) == (True, False, False)
     show(found, as_json=False)
-    line = "sound, but not complete: no part was taken by Google Cloud Vision, images fetched by URL"
-    assert line in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "sound, but not complete: all 7 events ended once" in shown
+    assert "shows nothing about what took no part: Google Cloud Vision, images fetched by URL" in shown
     show(scene.report(), as_json=False)
     assert "complete" not in capsys.readouterr().out
 

@@ -10,7 +10,7 @@ import pytest
 from worker.diagnostics.chaos.run import ChaosOptions
 from worker.diagnostics.chaos.schedule import FaultKind
 from worker.diagnostics.chaos.undisturbed import usable
-from worker.diagnostics.chaos.workload import tenants
+from worker.diagnostics.chaos.workload import photographs_in, tenants
 from worker.errors import Misconfigured
 from worker.settings import AmqpSettings
 
@@ -73,3 +73,12 @@ def test_a_tenant_that_can_tag_no_photograph_ends_the_run_before_it_begins() -> 
     (local, *_, both) = tenants("http://g", None)
     with pytest.raises(Misconfigured, match="google_cloud_vision and tensorflow"):
         usable({(local, CAT): {TF: "tabby"}, (both, CAT): {TF: "tabby"}}, {})
+
+
+def test_photographs_may_be_named_by_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photographs").mkdir()
+    (tmp_path / "photographs" / "cat.jpg").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert photographs_in(Path("photographs")) == [tmp_path.resolve() / "photographs" / "cat.jpg"], (
+        "workers read it too"
+    )

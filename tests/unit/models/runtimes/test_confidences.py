@@ -70,3 +70,18 @@ def test_what_is_no_number_is_refused(tmp_path: Path, value: float) -> None:
 def test_very_large_logits_do_not_overflow(tmp_path: Path) -> None:
     found = confidences(tmp_path, activation="logits").of(np.array([[1e30, 0, -1e30]]))
     np.testing.assert_array_equal(found, [[1, 0, 0]])
+
+
+def test_of_sigmoids_each_is_by_itself(tmp_path: Path) -> None:
+    found = confidences(tmp_path, activation="sigmoid").of(np.array([[0.0, 1000.0, -1000.0]], np.float32))
+    np.testing.assert_allclose(found, [[0.5, 1.0, 0.0]])
+
+
+def test_of_a_detectors_places_the_highest_scores_count(tmp_path: Path) -> None:
+    (tmp_path / "model.tflite").write_bytes(b"")
+    output = {"activation": "probabilities"}
+    package = write_package(tmp_path, "model.tflite", ["a", "b"], output=output, kind="detector")
+    places = np.array([[[0.1, 0.9], [0.3, 0.2], [0.2, 0.4]], [[0.0, 0.0], [0.0, 0.5], [1.0, 0.0]]], np.float32)
+    found = Confidences(package).of(places)
+    np.testing.assert_allclose(found, [[0.3, 0.9], [1.0, 0.5]])
+    np.testing.assert_allclose(Confidences(package).of(places.reshape(2, 1, 3, 2)), found)

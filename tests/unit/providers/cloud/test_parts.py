@@ -28,9 +28,9 @@ from worker.providers.cloud.circuit import Circuit
 from worker.providers.cloud.errors import CallNotMade, RateLimited, ServiceFailed, steady, transient_error
 from worker.providers.cloud.http_client import KeyHeader
 from worker.providers.cloud.retries import FullJitterOrRetryAfter, RetryPolicy, call_with_retries
-from worker.providers.cloud.retry_after import MAXIMUM_RETRY_AFTER_S, retry_after_s
 from worker.providers.cloud.suggestions import parse_suggestions
 from worker.settings import Settings
+from worker.sources.retry_after import MAXIMUM_RETRY_AFTER_S, retry_after_s
 
 NOON_S = 1_795_435_200.0
 

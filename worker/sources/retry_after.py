@@ -1,8 +1,9 @@
-"""Parses the `Retry-After` header: how long a service asks clients to wait."""
+"""Parses the `Retry-After` header: how long a host asks clients to wait."""
 
 from __future__ import annotations
 
 import time
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 MAXIMUM_RETRY_AFTER_S = 24 * 3600.0
@@ -24,6 +25,7 @@ def retry_after_s(header: str | None, *, now_s: float | None = None) -> float:
 
 def _seconds_until(date: str, now_s: float) -> float:
     try:
-        return parsedate_to_datetime(date).timestamp() - now_s
+        until = parsedate_to_datetime(date)
+        return until.replace(tzinfo=until.tzinfo or UTC).timestamp() - now_s  # HTTP's dates are in UTC
     except (ValueError, TypeError, OverflowError):
         return 0.0
