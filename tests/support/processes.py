@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -72,15 +74,29 @@ def descriptors(soft: int) -> Iterator[None]:
 
 @contextmanager
 def all_descriptors_taken() -> Iterator[None]:
-    """Take every descriptor that this process may have."""
+    """Take every descriptor that this process may have, and those that its other threads give back meanwhile."""
     taken: list[int] = []
+    done = threading.Event()
+
+    def take() -> None:
+        with suppress(OSError):
+            while not done.is_set():
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+
+    def keep_taking() -> None:
+        while not done.wait(0.001):
+            take()
+
+    gc.collect()
     highest = max(map(int, os.listdir("/proc/self/fd")))
     with descriptors(highest + 20):
-        with suppress(OSError):
-            while True:
-                taken.append(os.open(os.devnull, os.O_RDONLY))
+        take()
+        thread = threading.Thread(target=keep_taking)
+        thread.start()
         try:
             yield
         finally:
+            done.set()
+            thread.join()
             for each in taken:
                 os.close(each)
