@@ -63,7 +63,8 @@ class SettingsInForce:
 
     def __init__(self, loaded: LoadedSettings, now: datetime) -> None:
         self.loaded = loaded
-        self._started_with = loaded
+        self.at_start = loaded
+        """What the process was started with: `NEED_A_RESTART` is in force from there."""
         self._started = now
         self._changed: dict[SettingKey, datetime] = {}
         self._salt = secrets.token_bytes(16)
@@ -78,7 +79,7 @@ class SettingsInForce:
     def need_a_restart(self, new: LoadedSettings) -> list[str]:
         """Of `NEED_A_RESTART`, what would have another value than at the start."""
         values = ((name, attrgetter(name)) for name in NEED_A_RESTART)
-        return [name for name, of in values if of(self._started_with.settings) != of(new.settings)]
+        return [name for name, of in values if of(self.at_start.settings) != of(new.settings)]
 
     def service(self, preview: Preview | None = None) -> Iterator[SettingInForce]:
         """Every setting of the service and of the defaults."""
@@ -92,7 +93,7 @@ class SettingsInForce:
     def one(self, key: SettingKey, preview: Preview | None = None) -> SettingInForce:
         """One setting. The key is of a field; that of an instance may be one that is not named."""
         built_once = is_built_once(key)
-        source = self._started_with if built_once else self.loaded
+        source = self.at_start if built_once else self.loaded
         field = find_field(key)
         secret = field is not None and is_secret(field)
         value = _raw(source, key)
@@ -115,7 +116,7 @@ class SettingsInForce:
         """What a reload or a restart would change: of the service, the defaults, and every instance for itself."""
         if preview.loaded is None:
             return []
-        keys = (*SYSTEM, *_in_tables(self._started_with), *_written_keys(self.loaded, preview.loaded))
+        keys = (*SYSTEM, *_in_tables(self.at_start), *_written_keys(self.loaded, preview.loaded))
         return [each for key in dict.fromkeys(keys) if (each := self.one(key, preview)).changes is not None]
 
     def fingerprint(self, key: SettingKey, secret: str) -> str:

@@ -104,7 +104,7 @@ class Editor:
             target = _to_restore(overlay, read_versions(overlay.path), to)
             tree = tomllib.loads(target.content)
             after = self._try(tree, before, [])
-            what = (f"version {target.number} of {target.at} again",)
+            what = (f"back to version {target.number}",)
             return self._write(before, after, tree, what, restores=target.stands_for)
 
     def take_back(self, changed: Changed, why: str) -> None:

@@ -31,6 +31,11 @@ class SecretChanged:
     file: Path
     before: str | None = field(repr=False)
 
+    @property
+    def removed(self) -> bool:
+        """Whether there is no secret now."""
+        return not self.file.exists()
+
     def take_back(self) -> None:
         """Put back what was there before. Raises CannotBeDone."""
         try:
