@@ -40,7 +40,7 @@ def show_running(path: Path, instance: str | None, as_json: bool) -> None:
     if as_json:
         print_json(found, indent=2)
         return
-    print_table(("value", "from", "since", "next"), [_row(key, each) for key, each in found["settings"].items()])
+    print_table(("value", "from", "since"), [_row(key, each) for key, each in found["settings"].items()])
     overlay = found.get("overlay") or {}
     for line in overlay.get("left_out", ()):
         print_error(line)
@@ -53,10 +53,10 @@ def show_running(path: Path, instance: str | None, as_json: bool) -> None:
 
 def _row(key: str, found: dict[str, Any]) -> Row:
     origin = str(found["origin"])
-    following = ""
+    value = _value(found, "value")
     if "changes_at" in found:
-        following = f"{_value(found, 'next_value')} ({found['next_origin']}) at the next {found['changes_at']}"
-    return key_written(key), (_value(found, "value"), origin, str(found["since"]), following), origin != BY_DEFAULT
+        value += f"\n{_value(found, 'next_value')} at the next {found['changes_at']}, from {found['next_origin']}"
+    return key_written(key), (value, origin, str(found["since"])), origin != BY_DEFAULT
 
 
 def _value(found: dict[str, Any], name: str) -> str:

@@ -22,14 +22,14 @@ def print_table(headings: Sequence[str], rows: Iterable[Row]) -> None:
 
     table = Table(box=None, pad_edge=False)
     for heading in ("key", *headings):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading == "since")
     section: SettingKey = ()
     for key, cells, is_set in rows:
         if key[:-1] != section:
             section = key[:-1]
             table.add_row()
             table.add_row(cell(f"[{dotted(section)}]"), style="bold")
-        table.add_row(cell(key[-1]), *map(cell, cells), style="" if is_set else "dim")
+        table.add_row(cell(key[-1]), *(cell(*text.split("\n")) for text in cells), style="" if is_set else "dim")
     Console().print(table)
 
 

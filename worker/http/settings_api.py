@@ -131,7 +131,10 @@ async def _act(
         if known is None:
             raise
         first, *lines = str(known).splitlines()
-        outcome, status = Outcome(False, f"{first[0].upper()}{first[1:]}", tuple(map(str.strip, lines))), 422
+        outcome, status = (
+            Outcome(False, f"{first[0].upper()}{first[1:].rstrip(':')}", tuple(map(str.strip, lines))),
+            422,
+        )
     if "application/json" in request.headers.get("accept", ""):
         return JsonResponse({"done": outcome.done, "said": outcome.title, "lines": outcome.lines}, status)
     if status == 422 and again is not None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 from worker.http.page import document
-from worker.http.page.markup import Child, Html, h
+from worker.http.page.markup import Html, h
 from worker.http.page.settings_tab import EDITOR_PATH, PATH, address, message, prose
 from worker.http.page.settings_view import EditorView
 from worker.http.sessions import CSRF_FIELD
 from worker.http.settings_names import INHERIT
+from worker.settings.load import BY_DEFAULT
 from worker.settings.overlay.form import FormField
 from worker.settings.schema import allowed, is_map, unit
 
@@ -84,6 +86,7 @@ def _row(view: EditorView, each: FormField) -> Html:
     if each.kind == "secret" and why_not is None:
         why_not = view.why_no_secrets
     hint = f"{name}-hint"
+    wrong = _what_is_wrong(view, each)
     own = ".".join(each.key[len(view.scope) :])
     return h(
         "div",
@@ -98,10 +101,20 @@ def _row(view: EditorView, each: FormField) -> Html:
                 class_="note",
                 id=hint,
             ),
+            h("p", wrong, class_="error") if wrong else None,
             h("p", why_not, class_="note pinned") if why_not else _provenance(view, each),
         ),
-        class_="field",
+        class_="field is-wrong" if wrong else "field",
     )
+
+
+def _what_is_wrong(view: EditorView, each: FormField) -> str | None:
+    """Of what was sent and refused, the line about this field."""
+    for line in view.message.lines if view.message is not None else ():
+        if line.startswith((f"{each.name} ", f"{each.name}:")):
+            text = line.partition(": ")[2]
+            return f"{text[:1].upper()}{text[1:]}."
+    return None
 
 
 def _spoken(name: str) -> str:
@@ -124,7 +137,7 @@ def _provenance(view: EditorView, each: FormField) -> Html:
     if each.kind == "secret":
         state = f"Set, from {each.origin}." if each.is_set else "Not set."
     else:
-        state = "Its default." if each.origin == "default" else f"From {each.origin}."
+        state = "The default." if each.origin == BY_DEFAULT else f"From {each.origin}."
     box = None
     if each.in_overlay:
         name = INHERIT + each.name
@@ -149,8 +162,8 @@ def _input(view: EditorView, each: FormField, *, disabled: bool, hint: str) -> H
         return h("select", options, id=name, name=name, disabled=disabled, aria_describedby=hint)
     if each.kind == "lines":
         rows = min(_LONGEST_AREA, max(_SHORTEST_AREA, text.count("\n") + 2))
-        # A browser leaves out a line break behind the opening: one is there, so that no first line is lost
-        content: Child = f"\n{text}"
+        # As it is, for it will be sent back. A browser leaves out a line break behind the opening tag: this one.
+        content = Html(f"\n{escape(text)}")
         return h(
             "textarea",
             content,

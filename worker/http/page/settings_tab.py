@@ -15,7 +15,7 @@ from worker.http.sessions import CSRF_FIELD
 from worker.operations.clock import written
 from worker.settings.in_force import SettingInForce
 from worker.settings.load import BY_DEFAULT
-from worker.settings.schema import dotted, find_field
+from worker.settings.schema import SettingKey, dotted, find_field
 
 PATH = "settings"
 EDITOR_PATH = "settings-edit"
@@ -77,18 +77,14 @@ def address(path: str, **query: str | None) -> str:
 
 
 def _summary(view: SettingsView) -> Html:
-    of_sources = sum(each.origin != BY_DEFAULT for each in view.rows)
-    title = f"Settings of {view.instance}" if view.instance in view.instances else "Settings"
+    is_set = sum(each.origin != BY_DEFAULT for each in view.rows)
+    where = ", for it alone or in the defaults" if view.instance in view.instances else ""
     return h(
         "section",
-        h("h1", title, class_="title"),
+        h("h1", f"Settings of {view.instance}" if view.instance in view.instances else "Settings", class_="title"),
         h(
             "p",
-            f"{formatting.quantity(of_sources, 'setting')} of {formatting.number(len(view.rows))} differ from what is "
-            "built in or inherited by default. "
-            if view.instance
-            else f"{formatting.quantity(of_sources, 'setting is', 'settings are')} set; the other "
-            f"{formatting.number(len(view.rows) - of_sources)} have their defaults. ",
+            f"{formatting.number(is_set)} of {formatting.quantity(len(view.rows), 'setting')} are set{where}. ",
             _what_a_reload_would_change(view),
             class_="why",
         ),
@@ -106,8 +102,8 @@ def _what_a_reload_would_change(view: SettingsView) -> Child:
         return "A reload would change nothing."
     at_reload = sum(each.changes == "reload" for each in view.changes)
     at_restart = len(view.changes) - at_reload
-    parts = [f"a reload would change {formatting.number(at_reload)}"] if at_reload else []
-    parts += [f"a restart {formatting.number(at_restart)}"] if at_restart else []
+    parts = [f"a reload would change {formatting.quantity(at_reload, 'setting')}"] if at_reload else []
+    parts += [f"a restart would change {formatting.quantity(at_restart, 'setting')}"] if at_restart else []
     text = " and ".join(parts)
     return h("a", f"{text[0].upper()}{text[1:]}.", href=address(PATH, show="changes", instance=view.instance))
 
@@ -204,11 +200,10 @@ def button(csrf_token: str | None, action: str, text: str, **fields: str) -> Htm
 
 def _found(view: SettingsView) -> Html:
     rows = view.found()
-    tables = groupby(rows, key=lambda each: each.key[:-1])
     return h(
         "section",
         _search(view),
-        [_table(dotted(above), list(inside)) for above, inside in tables],
+        _table(rows) if rows else None,
         h("p", "Nothing was found. ", h("a", "Show all", href=address(PATH, show="all", instance=view.instance)))
         if not rows
         else None,
@@ -249,18 +244,27 @@ def _search(view: SettingsView) -> Html:
     )
 
 
-def _table(name: str, rows: Sequence[SettingInForce]) -> Html:
+def _table(rows: Sequence[SettingInForce]) -> Html:
+    """One table, with a body for each table of the settings file."""
     headings = ("Setting", "Value", "From", "Since")
-    return join(
-        h("h3", h("code", f"[{name}]") if name else "The service"),
-        h(
-            "table",
-            h("thead", h("tr", [h("th", heading, scope="col") for heading in headings])),
-            h("tbody", [_row(each) for each in rows]),
-            class_="settings",
-            aria_label=name or "The service",
-        ),
+    return h(
+        "table",
+        h("thead", h("tr", [h("th", heading, scope="col") for heading in headings])),
+        [
+            h(
+                "tbody",
+                h("tr", h("th", _heading(above), colspan=len(headings), scope="rowgroup"), class_="group"),
+                [_row(each) for each in inside],
+            )
+            for above, inside in groupby(rows, key=lambda each: each.key[:-1])
+        ],
+        class_="settings",
+        aria_label="Settings",
     )
+
+
+def _heading(above: SettingKey) -> Child:
+    return h("code", f"[{dotted(above)}]") if above else "The service"
 
 
 def _row(each: SettingInForce) -> Html:
@@ -331,7 +335,7 @@ def _version(view: SettingsView, each: Any) -> Html:
         h(
             "div",
             h("p", [h("span", line) for line in each.what], class_="what"),
-            h("p", h("time", each.at), " ", each.by, class_="note"),
+            h("p", h("time", each.at), " · ", each.by, class_="note"),
         ),
         h("span", "in use", class_="chip") if now else again,
         class_="is-now" if now else None,
