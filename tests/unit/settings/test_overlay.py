@@ -1,4 +1,4 @@
-"""The overlay: its place among the sources, changes that are checked first, versions, undo, and files that are broken."""
+"""The overlay: its place among the sources, changes that are checked first, versions, undo, and broken files."""
 
 from __future__ import annotations
 
