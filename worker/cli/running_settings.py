@@ -11,7 +11,7 @@ import typer
 from worker.cli.exit_codes import ExitCode
 from worker.cli.output import print_error, print_json
 from worker.cli.settings_table import Row, for_people, print_table
-from worker.errors import TryLater
+from worker.errors import CannotBeDone, TryLater
 from worker.settings.load import BY_DEFAULT
 from worker.settings.overlay.written import key_written
 
@@ -40,7 +40,12 @@ def show_running(path: Path, instance: str | None, as_json: bool) -> None:
     if as_json:
         print_json(found, indent=2)
         return
-    print_table(("value", "from", "since"), [_row(key, each) for key, each in found["settings"].items()])
+    try:
+        rows = [_row(key, each) for key, each in found["settings"].items()]
+    except (KeyError, TypeError, AttributeError, CannotBeDone):
+        print_error("the service's settings cannot be read; does it run another version of Autotag?")
+        raise typer.Exit(ExitCode.FAILED) from None
+    print_table(("value", "from", "since"), rows)
     overlay = found.get("overlay") or {}
     for line in overlay.get("left_out", ()):
         print_error(line)

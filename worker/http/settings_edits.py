@@ -124,20 +124,18 @@ def _write(service: ServiceApi, scope: SettingKey, form: Mapping[str, str], by: 
     if not changes and not secrets:
         return None
     editor = Editor(service.load, by, datetime.now(UTC))
-    written: list[SecretChanged] = []
-    changed = None
+    # The overlay first: an instance whose name has capitals is known by it, and not by the name of a secret's file
+    changed = editor.change(changes, seen=loaded.overlay.fingerprint) if changes else None
+    written = _Written(editor, changed, [])
     try:
         for key, secret in secrets.items():
-            written.append(write_secret(service.load, key, None if secret is UNSET else secret))
-        if changes:
-            changed = editor.change(changes, seen=loaded.overlay.fingerprint)
-    except AutotagError:
-        for each in written:
-            each.take_back()
+            written.secrets.append(write_secret(service.load, key, None if secret is UNSET else secret))
+    except AutotagError as error:
+        written.take_back(str(error).partition("\n")[0])
         raise
     for key, secret in secrets.items():
         editor.note(f"{dotted(key)}: {'secret removed' if secret is UNSET else 'another secret'}")
-    return _Written(editor, changed, written)
+    return written
 
 
 def _changes(fields: list[FormField], form: Mapping[str, str]) -> tuple[dict[SettingKey, Any], dict[SettingKey, Any]]:

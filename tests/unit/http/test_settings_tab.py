@@ -484,6 +484,23 @@ async def test_a_key_is_written_and_removed_and_never_shown(visit: Visit, servic
         assert not file.exists()
 
 
+async def test_a_key_of_a_new_instance_is_written_with_what_names_it_or_nothing_is(
+    visit: Visit, service: Configured
+) -> None:
+    service.start()
+    path, table = "/settings-edit?instance=Acme", "instances.Acme.google_cloud_vision"
+    async with visit() as client:
+        refused = await save(client, path, **{f"{table}.enabled": "true", f"{table}.api_key": "not ascii: ü"})
+        assert refused.status_code == 422
+        assert "Acme" not in service.overlay.read_text()
+        assert not list(service.files.secrets_dir.iterdir())
+        alone = await save(client, path, **{f"{table}.api_key": "AIza-secret"})
+        assert "set something else of its table first" in alone.text
+        await save(client, path, **{f"{table}.enabled": "true", f"{table}.api_key": "AIza-secret"})
+        found = service.settings.instances["Acme"].google_cloud_vision
+        assert (found.enabled, found.api_key) == (True, SecretStr("AIza-secret"))
+
+
 async def test_without_a_directory_for_secrets_their_fields_say_so(visit: Visit, service: Configured) -> None:
     service.start()
     bare = service.load

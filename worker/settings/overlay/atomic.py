@@ -41,9 +41,14 @@ def make_directory(path: Path) -> None:
     make_directory(path.parent)
     with suppress(FileExistsError):
         path.mkdir(mode=0o700)
-        if os.geteuid() == 0:
-            above = path.parent.stat()
-            os.chown(path, above.st_uid, above.st_gid)
+        hand_over(path)
+
+
+def hand_over(path: Path) -> None:
+    """What root has made belongs to the owner of the directory that it is in. Raises OSError."""
+    if os.geteuid() == 0:
+        above = path.parent.stat()
+        os.chown(path, above.st_uid, above.st_gid)
 
 
 def _take_over(descriptor: int, path: Path) -> None:

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from worker.errors import CannotBeDone, Misconfigured
 from worker.operations.clock import written
 from worker.settings.load import LoadedSettings
-from worker.settings.overlay.atomic import make_directory, write_whole
+from worker.settings.overlay.atomic import hand_over, make_directory, write_whole
 from worker.settings.overlay.layer import Overlay
 from worker.settings.overlay.versions import (
     Version,
@@ -130,8 +130,9 @@ class Editor:
         path = _overlay_of(self._load()).path
         try:
             make_directory(path.parent)
-            lock = FileLock(path.with_name(f"{path.name}.lock"), timeout=_LOCK_WAIT_S, mode=0o600)
-            with lock:
+            lock = path.with_name(f"{path.name}.lock")
+            with FileLock(lock, timeout=_LOCK_WAIT_S, mode=0o600):
+                hand_over(lock)
                 yield self._load()
         except Timeout:
             raise CannotBeDone(

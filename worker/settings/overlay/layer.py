@@ -6,7 +6,7 @@ A service must start whatever has become of this file: what cannot be used is le
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,7 @@ class Overlay:
 
     def has(self, key: SettingKey) -> bool:
         """Whether it sets this key, whether or not that has effect."""
-        return key in self.keys()
-
-    def keys(self) -> set[SettingKey]:
-        """All keys it sets, those included that are no settings."""
-        return set(_keys(self.tree))
+        return self.get(key) is not None
 
     def get(self, key: SettingKey) -> Any:
         """The value it has for a key; None for one it does not set."""
@@ -126,12 +122,3 @@ def take_overlay(reader: SettingsReader, overlay: Overlay) -> list[Problem]:
 
 def _bare_key(problem: Problem) -> str:
     return problem.key.partition(" = ")[0]
-
-
-def _keys(tree: Mapping[str, Any], above: SettingKey = ()) -> Iterator[SettingKey]:
-    for name, value in tree.items():
-        key = (*above, name)
-        if isinstance(value, Mapping) and find_field(key) is None:
-            yield from _keys(value, key)
-        else:
-            yield key

@@ -66,12 +66,14 @@ def write_secret(load: Loader, key: SettingKey, secret: str | None) -> SecretCha
     except OSError as error:
         raise _not_written(file, error) from error
     wins = after.origins.get(key)
-    if secret is not None and wins != f"secret {secret_name(key)}" and wins != f"secret {secret_name(key).lower()}":
+    if secret is not None and wins not in (f"secret {file.name}", f"secret {file.name.lower()}"):
         _put(file, old)
-        raise CannotBeDone(
-            f"not written: {dotted(key)} would have no effect, since {wins} takes precedence; change it there",
-            reason="setting_has_no_effect",
+        why = (
+            f"would have no effect, since {wins} takes precedence; change it there"
+            if wins is not None
+            else "could not be found again by the name of a file alone; set something else of its table first"
         )
+        raise CannotBeDone(f"not written: {dotted(key)} {why}", reason="setting_has_no_effect")
     return SecretChanged(after, file, old)
 
 
