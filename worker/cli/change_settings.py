@@ -20,6 +20,7 @@ import typer
 
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
+from worker.cli.operate import AsJson
 from worker.cli.output import cell, print_error, print_json, print_line, print_lines, print_note
 from worker.cli.running_settings import ask_running
 from worker.errors import CannotBeDone, Misconfigured, TryLater
@@ -33,11 +34,8 @@ from worker.settings.schema import SettingKey, dotted, is_secret
 _RELOAD_TIMEOUT_S = 900.0
 _MISTAKES = ("setting_refused", "setting_unknown", "setting_has_no_effect", "setting_not_in_overlay")
 
-Key = Annotated[
+SettingName = Annotated[
     str, typer.Argument(help='The setting, as in TOML: `defaults.language`, `instances."acme.org".enabled`.')
-]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="One JSON object: what was done, and what the service made of it.")
 ]
 NoReload = Annotated[bool, typer.Option("--no-reload", help="Leave a running service as it is.")]
 Seen = Annotated[
@@ -61,7 +59,7 @@ class _Reloaded:
 
 def set_value(
     context: typer.Context,
-    key: Key,
+    key: SettingName,
     value: Annotated[
         str | None, typer.Argument(help="The value; `-`, or none, to read it from standard input.", metavar="VALUE")
     ] = None,
@@ -100,7 +98,7 @@ def set_value(
 
 
 def unset(
-    context: typer.Context, key: Key, no_reload: NoReload = False, seen: Seen = None, as_json: AsJson = False
+    context: typer.Context, key: SettingName, no_reload: NoReload = False, seen: Seen = None, as_json: AsJson = False
 ) -> None:
     """Remove a setting from the overlay, so that what lies below holds again; a secret, from its directory.
 

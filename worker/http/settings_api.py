@@ -14,14 +14,14 @@ from worker.errors import AutotagError, exhausted
 from worker.http import settings_edits
 from worker.http.json_response import JsonResponse
 from worker.http.page import document, settings_form, settings_tab
-from worker.http.page.settings_view import EditorView, Message, SettingsView, Shown
+from worker.http.page.settings_view import EditorView, SettingsOutcome, SettingsView, Shown
 from worker.http.pages import WHY_NO_ASSETS, read_form, sessions_of
 from worker.http.security_headers import SecurityHeadersMiddleware
 from worker.http.service_api import ServiceApi, service_of
 from worker.http.sessions import CSRF_FIELD, CSRF_HEADER, Requester
-from worker.http.settings_edits import Outcome, Outcomes, why_no_editor
+from worker.http.settings_edits import Outcomes, why_no_editor
 from worker.messages.fields import is_instance_name
-from worker.settings.in_force import Preview, preview
+from worker.settings.in_force import ReloadPreview, preview
 from worker.settings.overlay.change import in_use, to_undo
 from worker.settings.overlay.form import all_of, digest, fields_of
 from worker.settings.overlay.secret_files import why_no_secrets
@@ -81,7 +81,7 @@ async def save(request: Request) -> Response:
     if scope is None:
         return PlainTextResponse("No instance can have that name\n", 404)
 
-    def again(form: Mapping[str, str], message: Message) -> str:
+    def again(form: Mapping[str, str], message: SettingsOutcome) -> str:
         requester = sessions_of(request).identify(request)
         return settings_form.page(_editor_view(request, requester, scope, form, message))
 
@@ -93,11 +93,11 @@ async def save(request: Request) -> Response:
 async def undo(request: Request) -> Response:
     """Take an earlier version of the overlay again."""
 
-    async def act(form: Mapping[str, str], by: str) -> Outcome:
+    async def act(form: Mapping[str, str], by: str) -> SettingsOutcome:
         service = service_of(request)
         to = form.get("to", "")
         if (why := why_no_editor(service, preview(service.load).loaded)) is not None:
-            return Outcome(False, why)
+            return SettingsOutcome(False, why)
         number = int(to) if to.isascii() and to.isdigit() and len(to) < 10 else None
         return await settings_edits.undo(service, number, form.get("seen", ""), by)
 
@@ -112,8 +112,8 @@ async def reload(request: Request) -> Response:
 async def _act(
     request: Request,
     action: str,
-    perform: Callable[[Mapping[str, str], str], Awaitable[Outcome]],
-    again: Callable[[Mapping[str, str], Message], str] | None = None,
+    perform: Callable[[Mapping[str, str], str], Awaitable[SettingsOutcome]],
+    again: Callable[[Mapping[str, str], SettingsOutcome], str] | None = None,
 ) -> Response:
     form = await read_form(request, maximum_bytes=_MAXIMUM_FORM_BYTES, maximum_fields=_MAXIMUM_FIELDS)
     sessions = sessions_of(request)
@@ -132,13 +132,13 @@ async def _act(
             raise
         first, *lines = str(known).splitlines()
         outcome, status = (
-            Outcome(False, f"{first[0].upper()}{first[1:].rstrip(':')}", tuple(map(str.strip, lines))),
+            SettingsOutcome(False, f"{first[0].upper()}{first[1:].rstrip(':')}", tuple(map(str.strip, lines))),
             422,
         )
     if "application/json" in request.headers.get("accept", ""):
         return JsonResponse({"done": outcome.done, "said": outcome.title, "lines": outcome.lines}, status)
     if status == 422 and again is not None:
-        return HTMLResponse(again(form, _message(outcome)), status)
+        return HTMLResponse(again(form, outcome), status)
     place = settings_tab.address(
         settings_tab.PATH, outcome=_outcomes(request).keep(outcome), instance=_instance(request)
     )
@@ -175,7 +175,7 @@ def _view(request: Request, requester: Requester) -> SettingsView:
         in_use=in_use(overlay, versions) if overlay is not None else None,
         undo_to=to_undo(overlay, versions) if overlay is not None else None,
         fingerprint=overlay.fingerprint if overlay is not None else "",
-        message=_message(outcome) if outcome is not None else None,
+        message=outcome,
     )
 
 
@@ -184,7 +184,7 @@ def _editor_view(
     requester: Requester,
     scope: SettingKey,
     values: Mapping[str, str] | None = None,
-    message: Message | None = None,
+    message: SettingsOutcome | None = None,
 ) -> EditorView:
     service = service_of(request)
     found = preview(service.load)
@@ -204,7 +204,7 @@ def _editor_view(
     )
 
 
-def _why_not(service: ServiceApi, requester: Requester, found: Preview) -> str | None:
+def _why_not(service: ServiceApi, requester: Requester, found: ReloadPreview) -> str | None:
     why = why_no_editor(service, found.loaded)
     return "Sign in to change settings." if why is None and not requester.may_act else why
 
@@ -241,10 +241,6 @@ def _shown(request: Request, query: str) -> Shown:
 def _outcomes(request: Request) -> Outcomes:
     outcomes: Outcomes = request.app.state.settings_outcomes
     return outcomes
-
-
-def _message(outcome: Outcome) -> Message:
-    return Message(outcome.done, outcome.title, outcome.lines)
 
 
 _SECURED = [Middleware(SecurityHeadersMiddleware)]

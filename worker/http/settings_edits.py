@@ -11,6 +11,7 @@ from secrets import token_urlsafe
 from typing import Any
 
 from worker.errors import AutotagError, CannotBeDone
+from worker.http.page.settings_view import SettingsOutcome
 from worker.http.service_api import ServiceApi
 from worker.http.settings_names import INHERIT
 from worker.settings.load import LoadedSettings
@@ -26,22 +27,13 @@ _ANSWER_WITHIN_S = 20.0
 _KEPT = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of something that was asked for on the page, for people."""
-
-    done: bool
-    title: str
-    lines: tuple[str, ...] = ()
-
-
 @dataclass(slots=True)
 class Outcomes:
     """The last outcomes, for the page that a browser is led to after it has sent a form."""
 
-    _by_id: OrderedDict[str, Outcome] = field(default_factory=OrderedDict)
+    _by_id: OrderedDict[str, SettingsOutcome] = field(default_factory=OrderedDict)
 
-    def keep(self, outcome: Outcome) -> str:
+    def keep(self, outcome: SettingsOutcome) -> str:
         """Returns the name under which it is found again."""
         name = token_urlsafe(9)
         self._by_id[name] = outcome
@@ -49,7 +41,7 @@ class Outcomes:
             self._by_id.popitem(last=False)
         return name
 
-    def get(self, name: str) -> Outcome | None:
+    def get(self, name: str) -> SettingsOutcome | None:
         """The outcome of that name, if it is still kept."""
         return self._by_id.get(name)
 
@@ -68,24 +60,24 @@ def why_no_editor(service: ServiceApi, loaded: LoadedSettings | None) -> str | N
     return None
 
 
-async def save(service: ServiceApi, scope: SettingKey, form: Mapping[str, str], by: str) -> Outcome:
+async def save(service: ServiceApi, scope: SettingKey, form: Mapping[str, str], by: str) -> SettingsOutcome:
     """Write what a form changes, and reload. Raises CannotBeDone if nothing was written."""
     written = await asyncio.to_thread(_write, service, scope, form, by)
     if written is None:
-        return Outcome(True, "Nothing was changed")
+        return SettingsOutcome(True, "Nothing was changed")
     return await _reloaded(service, written)
 
 
-async def undo(service: ServiceApi, to: int | None, seen: str, by: str) -> Outcome:
+async def undo(service: ServiceApi, to: int | None, seen: str, by: str) -> SettingsOutcome:
     """Take an earlier version again, and reload. Raises CannotBeDone if nothing was written."""
     editor = Editor(service.load, by, datetime.now(UTC))
     changed = await asyncio.to_thread(editor.undo, to, seen=seen)
     if changed.version is None:
-        return Outcome(True, "Nothing was changed")
+        return SettingsOutcome(True, "Nothing was changed")
     return await _reloaded(service, _Written(editor, changed, []))
 
 
-async def reload(service: ServiceApi) -> Outcome:
+async def reload(service: ServiceApi) -> SettingsOutcome:
     """Read the settings again."""
     return await _within(_reload(service), "The reload is still under way")
 
@@ -171,29 +163,33 @@ def _who_was_first(loaded: LoadedSettings) -> str:
     )
 
 
-async def _reloaded(service: ServiceApi, written: _Written) -> Outcome:
-    async def reload_or_take_back() -> Outcome:
+async def _reloaded(service: ServiceApi, written: _Written) -> SettingsOutcome:
+    async def reload_or_take_back() -> SettingsOutcome:
         outcome = await _reload(service)
         if outcome.done:
-            return Outcome(True, "Saved, and in force", written.lines)
+            return SettingsOutcome(True, "Saved, and in force", written.lines)
         await asyncio.to_thread(written.take_back, "the service refused it")
-        return Outcome(False, "Taken back: the service could not work with it", (*outcome.lines, *written.lines))
+        return SettingsOutcome(
+            False, "Taken back: the service could not work with it", (*outcome.lines, *written.lines)
+        )
 
     return await _within(reload_or_take_back(), "Saved; the reload is still under way", written.lines)
 
 
-async def _reload(service: ServiceApi) -> Outcome:
+async def _reload(service: ServiceApi) -> SettingsOutcome:
     try:
         await service.reload()
     except AutotagError as error:
-        return Outcome(False, "The reload was refused; everything is as it was", tuple(str(error).splitlines()))
-    return Outcome(True, "The settings have been read again")
+        return SettingsOutcome(False, "The reload was refused; everything is as it was", tuple(str(error).splitlines()))
+    return SettingsOutcome(True, "The settings have been read again")
 
 
-_under_way: set[asyncio.Future[Outcome]] = set()
+_under_way: set[asyncio.Future[SettingsOutcome]] = set()
 
 
-async def _within(coroutine: Awaitable[Outcome], otherwise: str, lines: tuple[str, ...] = ()) -> Outcome:
+async def _within(
+    coroutine: Awaitable[SettingsOutcome], otherwise: str, lines: tuple[str, ...] = ()
+) -> SettingsOutcome:
     """The outcome, or, if it takes longer than a browser should wait, that it is under way."""
     task = asyncio.ensure_future(coroutine)
     _under_way.add(task)
@@ -201,4 +197,6 @@ async def _within(coroutine: Awaitable[Outcome], otherwise: str, lines: tuple[st
     done, _ = await asyncio.wait({task}, timeout=_ANSWER_WITHIN_S)
     if done:
         return task.result()
-    return Outcome(True, otherwise, (*lines, "The overview and the log say when it is done, or why it was refused."))
+    return SettingsOutcome(
+        True, otherwise, (*lines, "The overview and the log say when it is done, or why it was refused.")
+    )

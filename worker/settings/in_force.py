@@ -51,7 +51,7 @@ class SettingInForce:
 
 
 @dataclass(frozen=True, slots=True)
-class Preview:
+class ReloadPreview:
     """What is in the sources now. `refused`: why a reload would be refused, in words; then nothing is known of it."""
 
     loaded: LoadedSettings | None
@@ -81,16 +81,16 @@ class SettingsInForce:
         values = ((name, attrgetter(name)) for name in NEED_A_RESTART)
         return [name for name, of in values if of(self.at_start.settings) != of(new.settings)]
 
-    def service(self, preview: Preview | None = None) -> Iterator[SettingInForce]:
+    def service(self, preview: ReloadPreview | None = None) -> Iterator[SettingInForce]:
         """Every setting of the service and of the defaults."""
         keys = dict.fromkeys((*SYSTEM, *_in_tables(self.loaded), *(_in_tables(preview.loaded) if preview else ())))
         return (self.one(key, preview) for key in keys)
 
-    def instance(self, name: str, preview: Preview | None = None) -> Iterator[SettingInForce]:
+    def instance(self, name: str, preview: ReloadPreview | None = None) -> Iterator[SettingInForce]:
         """Every setting of an instance."""
         return (self.one(("instances", name, *key), preview) for key in INSTANCE)
 
-    def one(self, key: SettingKey, preview: Preview | None = None) -> SettingInForce:
+    def one(self, key: SettingKey, preview: ReloadPreview | None = None) -> SettingInForce:
         """One setting. The key is of a field; that of an instance may be one that is not named."""
         built_once = is_built_once(key)
         source = self.at_start if built_once else self.loaded
@@ -112,7 +112,7 @@ class SettingsInForce:
             after.origin(key),
         )
 
-    def would_change(self, preview: Preview) -> list[SettingInForce]:
+    def would_change(self, preview: ReloadPreview) -> list[SettingInForce]:
         """What a reload or a restart would change: of the service, the defaults, and every instance for itself."""
         if preview.loaded is None:
             return []
@@ -153,12 +153,12 @@ def is_built_once(key: SettingKey) -> bool:
     return any(dotted == name or dotted.startswith(f"{name}.") for name in NEED_A_RESTART)
 
 
-def preview(load: Callable[[], LoadedSettings]) -> Preview:
+def preview(load: Callable[[], LoadedSettings]) -> ReloadPreview:
     """What a reload would find."""
     try:
-        return Preview(load())
+        return ReloadPreview(load())
     except Misconfigured as error:
-        return Preview(None, str(error))
+        return ReloadPreview(None, str(error))
 
 
 def _written_keys(*states: LoadedSettings) -> dict[SettingKey, None]:

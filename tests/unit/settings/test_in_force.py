@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.settings_sources import SourceFiles
-from worker.settings.in_force import Preview, SettingsInForce, preview
+from worker.settings.in_force import ReloadPreview, SettingsInForce, preview
 
 START = datetime(2026, 5, 17, tzinfo=UTC)
 LATER = START + timedelta(hours=1)
@@ -22,7 +22,7 @@ def sources(tmp_path: Path) -> SourceFiles:
     return SourceFiles(tmp_path)
 
 
-def one(in_force: SettingsInForce, *key: str, then: Preview | None = None) -> dict[str, Any]:
+def one(in_force: SettingsInForce, *key: str, then: ReloadPreview | None = None) -> dict[str, Any]:
     return in_force.one(key, then).to_json()
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from worker.http.page import document, formatting
 from worker.http.page.markup import Child, Html, h, join
-from worker.http.page.settings_view import MAXIMUM_INSTANCES, MAXIMUM_ROWS, Message, SettingsView
+from worker.http.page.settings_view import MAXIMUM_INSTANCES, MAXIMUM_ROWS, SettingsOutcome, SettingsView
 from worker.http.sessions import CSRF_FIELD
 from worker.operations.clock import written
 from worker.settings.in_force import SettingInForce
@@ -48,7 +48,7 @@ def hidden(why: str, *, signed_in: bool, csrf_token: str | None) -> str:
     )
 
 
-def message(found: Message | None) -> Html | None:
+def message(found: SettingsOutcome | None) -> Html | None:
     """What became of something that was asked for."""
     if found is None:
         return None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from worker.settings.in_force import Preview, SettingInForce
+from worker.settings.in_force import ReloadPreview, SettingInForce
 from worker.settings.load import BY_DEFAULT
 from worker.settings.overlay.form import FormField
 from worker.settings.overlay.versions import Version
@@ -20,12 +20,12 @@ MAXIMUM_ROWS = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """What became of something that was asked for: a title and further lines."""
+class SettingsOutcome:
+    """What became of something that was asked for on the page, for people."""
 
     done: bool
     title: str
-    lines: Sequence[str] = ()
+    lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class SettingsView:
 
     rows: Sequence[SettingInForce]
     changes: Sequence[SettingInForce]
-    preview: Preview
+    preview: ReloadPreview
     instance: str | None
     instances: Sequence[str]
     query: str
@@ -47,7 +47,7 @@ class SettingsView:
     in_use: Version | None = None
     undo_to: Version | None = None
     fingerprint: str = ""
-    message: Message | None = None
+    message: SettingsOutcome | None = None
 
     def found(self) -> list[SettingInForce]:
         """The rows to show: those that match the search, of those that were asked for."""
@@ -80,7 +80,7 @@ class EditorView:
     why_no_secrets: str | None
     is_new: bool
     values: Mapping[str, str] = field(default_factory=dict)
-    message: Message | None = None
+    message: SettingsOutcome | None = None
 
     @property
     def title(self) -> str:
