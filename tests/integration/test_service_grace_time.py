@@ -36,7 +36,7 @@ settings = Settings(
 )
 
 async def serve():
-    service = Service(LoadedSettings(settings, {}, None), lambda **_: LoadedSettings(settings, {}, None))
+    service = Service(LoadedSettings(settings, dict(), None), lambda **_: LoadedSettings(settings, dict(), None))
     {hang}
     return await service.run()
 
