@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
-from operator import attrgetter
+from datetime import UTC, datetime
 
 import structlog
 
@@ -40,14 +40,14 @@ from worker.operations.metrics import Metrics
 from worker.operations.tracing.otel import tracer_from_environment
 from worker.pipeline import Pipeline
 from worker.providers.checks import Severity
-from worker.settings import Settings
+from worker.settings import LoadedSettings, Settings
+from worker.settings.in_force import SettingsInForce, preview
+from worker.settings.overlay.change import Loader
+from worker.settings.schema import dotted
 from worker.supervision.lifecycle import BecameDisabled, BecameReady, Notice
 from worker.supervision.pool import Observer
 
 _log = structlog.get_logger(__name__)
-
-NEED_A_RESTART = ("amqp", "http", "log", "retry.delays_s", "cache_dir", "state_dir", "control_socket")
-"""Settings that a reload can't change: what they stand for is built once."""
 
 _ENDED_AT_ONCE = 128 + signal.SIGTERM
 
@@ -99,7 +99,10 @@ def _fitting_prefetch(settings: Settings) -> int:
 class Service:
     """One worker: takes events until it is asked to stop. `load` reads the settings again, for a reload."""
 
-    def __init__(self, settings: Settings, load: Callable[[], Settings]) -> None:
+    def __init__(self, loaded: LoadedSettings, load: Loader) -> None:
+        settings = loaded.settings
+        self.in_force = SettingsInForce(loaded, datetime.now(UTC))
+        self.load = load
         self.metrics = Metrics()
         self.history = History(time.monotonic())
         self.active: Active | None = None
@@ -115,7 +118,6 @@ class Service:
         )
         self._intake = Intake(self.broker)
         self._starting_with = settings
-        self._load = load
         self._thumbnails = Thumbnails(self.history, enabled=settings.http.shows_thumbnails)
         tracer, self._flush_spans = tracer_from_environment()
         self._shares = InHand(lanes, self.metrics.deferred)
@@ -318,7 +320,7 @@ class Service:
 
     # ── what operators ask for ───────────────────────────────────────────────────────────────────────────────────────
 
-    def _commands(self) -> dict[str, Callable[[], Awaitable[object]]]:
+    def _commands(self) -> dict[str, Callable[..., Awaitable[object]]]:
         commands = (self.status, self.reset, self.pause, self.resume, self.reload)
 
         def as_json(command: Callable[[], Awaitable[Status]]) -> Callable[[], Awaitable[object]]:
@@ -327,7 +329,21 @@ class Service:
 
             return run
 
-        return {command.__name__: as_json(command) for command in commands} | {"shadow_report": self._shadow_report}
+        further = {"shadow_report": self._shadow_report, "settings": self._settings}
+        return {command.__name__: as_json(command) for command in commands} | further
+
+    async def _settings(self, instance: str | None = None) -> object:
+        """The settings in force, and what a reload would change; `instance`: those of one."""
+        found = preview(self.load)
+        in_force = self.in_force
+        shown = in_force.service(found) if instance is None else in_force.instance(instance, found)
+        return {
+            "settings": {dotted(each.key): each.to_json() for each in shown},
+            "instances": list(self.settings.instances),
+            "would_change": [dotted(each.key) for each in in_force.would_change(found)],
+            "would_be_refused": found.refused,
+            "overlay": in_force.loaded.overlay.to_json() if in_force.loaded.overlay else None,
+        }
 
     async def _shadow_report(self) -> object:
         shadow = self.active.engine.shadow if self.active is not None else None
@@ -385,15 +401,16 @@ class Service:
 
     async def _reload(self) -> None:
         try:
-            new = self._load()
+            loaded = self.load()
+            new = loaded.settings
             new_engine = await self._open_beside(new)
         except AutotagError as error:
             _log.error("reload refused; the settings stay as they were", error=str(error))
             raise
-        for name in NEED_A_RESTART:
-            value = attrgetter(name)
-            if value(new) != value(self.settings):
-                _log.warning("a changed setting takes effect at the next start only", setting=name)
+        for name in self.in_force.need_a_restart(loaded):
+            _log.warning("a changed setting takes effect at the next start only", setting=name)
+        self.in_force.adopt(loaded, datetime.now(UTC))
+        log_sources(loaded)
         _log.info("settings reloaded", new_engine=new_engine is not None)
         if self.active is None:
             self._starting_with = new
@@ -441,6 +458,18 @@ class Service:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, AutotagError):
             _log.critical("unexpected error", exc_info=error)
+
+
+def log_sources(loaded: LoadedSettings) -> None:
+    """Log which files were read although nobody named them, and what was found and not used."""
+    if loaded.found_files:
+        _log.info("settings of the working directory", files=[str(path.absolute()) for path in loaded.found_files])
+    for ignored in loaded.ignored_files:
+        _log.warning("settings file is not read", file=ignored.key, why=ignored.message)
+    for ignored in loaded.ignored_variables:
+        _log.warning("variable is not a setting", variable=ignored.key)
+    for refused in loaded.overlay.refused if loaded.overlay else ():
+        _log.error("a setting of the overlay is left out", setting=refused.key, why=refused.message)
 
 
 def _end_at_last() -> None:

@@ -21,7 +21,7 @@ import asyncio, sys, threading, time
 from pathlib import Path
 from worker.operations import logs
 from worker.service import Service
-from worker.settings import Settings
+from worker.settings import LoadedSettings, Settings
 
 async def never(): await asyncio.Event().wait()
 async def blocked(): time.sleep(3600)
@@ -36,7 +36,7 @@ settings = Settings(
 )
 
 async def serve():
-    service = Service(settings, lambda: settings)
+    service = Service(LoadedSettings(settings, dict(), None), lambda **_: LoadedSettings(settings, dict(), None))
     {hang}
     return await service.run()
 

@@ -42,14 +42,17 @@ def main() -> None:
             "HTTP__TOKEN": TOKEN,
             "SOURCES__PATH_ROOTS": json.dumps([str(folder)]),
             "DEFAULTS__LABELS__RENAME": json.dumps({"tabby": "cat", "tiger cat": "cat"}),
-            "INSTANCES__ACME__TENSORFLOW__CONFIDENCE_THRESHOLD": "0.3",
+            "HTTP__EDITOR": "true",
             "INSTANCES__ACME__MAXIMUM_NUMBER_OF_TAGS_PER_ASSET": "3",
         }
         with running_service(url, prefix, folder / "service", **settings) as service:
             service.ready()
             dms = Dms(url, prefix)
             page_url = http_url(service)
+            for change in (("set", "instances.acme.tensorflow.confidence_threshold", "0.3"), ("set", *_WAITING)):
+                service.autotag("config", *change).check_returncode()
             with chromium() as browser:
+                settings_tab(browser, page_url, out)
                 take(browser, page_url, out / "status-page-idle.png", DESKTOP)
             load(dms, photographs, seconds=70, a_second=6)
             service.crash_model(2)
@@ -64,6 +67,15 @@ def main() -> None:
                 take(browser, page_url, out / "status-page-disabled.png", DESKTOP, unfolded=True, height=1180)
             dms.close()
             service.stop()
+
+
+_WAITING = ("--no-reload", "defaults.tensorflow.maximum_parents", "1")
+
+
+def settings_tab(browser: Browser, url: str, out: Path) -> None:
+    """The Settings tab, and the editor for one instance on a phone."""
+    take(browser, url, out / "status-page-settings.png", DESKTOP, tab="settings", height=1300)
+    take(browser, url, out / "status-page-editor-phone.png", PHONE, tab="settings-edit?instance=acme", height=760)
 
 
 def load(dms: Dms, photographs: list[Path], *, seconds: float, a_second: float) -> None:
@@ -89,6 +101,7 @@ def take(
     image: Path | None = None,
     unfolded: bool = False,
     height: int | None = None,
+    tab: str | None = None,
 ) -> None:
     """Sign in, let the page settle, and save a screenshot, in few colours so that the file is small."""
     context = browser.new_context(viewport=viewport, color_scheme=scheme, device_scale_factor=1)  # type: ignore[arg-type]
@@ -97,6 +110,8 @@ def take(
     page.get_by_label("Token").fill(TOKEN)
     page.keyboard.press("Enter")
     page.wait_for_selector("#headline")
+    if tab is not None:
+        page.goto(page.url + tab)
     if unfolded:
         page.get_by_text("What happened").click()
     if image is not None:

@@ -10,7 +10,7 @@ from tests.support.polling import eventually
 from worker import service as service_module
 from worker.engine import Active, Engine
 from worker.service import Service
-from worker.settings import Settings
+from worker.settings import LoadedSettings, Settings
 
 LOCAL: dict[str, Any] = {"defaults": {"tensorflow": {"enabled": True}}}
 
@@ -35,7 +35,7 @@ async def test_the_engine_that_is_used_fits_the_settings_that_hold(
     monkeypatch: pytest.MonkeyPatch, reloaded: Settings, times: int
 ) -> None:
     opened: list[Opened] = []
-    service = Service(Settings(), Settings)
+    service = Service(LoadedSettings(Settings(), {}, None), lambda **_: LoadedSettings(Settings(), {}, None))
 
     async def open_engine(settings: Settings, *_: object) -> Opened:
         opened.append(Opened(settings))
@@ -80,7 +80,7 @@ async def test_the_old_engine_is_closed_also_where_a_provider_fails_at_the_revie
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     new_settings = Settings.model_validate(LOCAL)
-    service = Service(Settings(), lambda: new_settings)
+    service = Service(LoadedSettings(Settings(), {}, None), lambda **_: LoadedSettings(new_settings, {}, None))
     old, new = Reviewed(raises=False), Reviewed(raises=True)
     service.active = Active(Settings(), cast("Engine", old))
 

@@ -115,7 +115,7 @@ def root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Settings come from the environment (`AUTOTAG_…`), `.env`, a secrets directory and a TOML file, in this order."""
+    """Settings come from the environment (`AUTOTAG_…`), `.env`, secrets, the overlay and a TOML file, in this order."""
     if not traceable:
         forbid_tracing()
     context.obj = CliContext(config=config_file, secrets_dir=secrets_dir, env_file=env_file)

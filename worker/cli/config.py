@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ByteSize
 
+from worker.cli import change_settings
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
-from worker.cli.output import cell, print_error, print_json, print_lines
+from worker.cli.output import print_error, print_json, print_lines
+from worker.cli.running_settings import show_running
+from worker.cli.settings_table import for_people, print_table
 from worker.settings import EffectiveSetting, LoadedSettings
 from worker.settings.load import BY_DEFAULT
 from worker.settings.reference import reference, reference_as_json
@@ -20,16 +21,36 @@ from worker.settings.schema import dotted
 
 CHECKED_IN = Path("docs/settings.md")
 
-app = typer.Typer(help="Show the settings in effect, and the reference of all settings.", no_args_is_help=True)
+app = typer.Typer(
+    help="Show and change the settings in effect; the reference of all settings.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+app.command("set")(change_settings.set_value)
+app.command("unset")(change_settings.unset)
+app.command("history")(change_settings.history)
+app.command("undo")(change_settings.undo)
 
 
 @app.command()
 def show(
     context: typer.Context,
     instance: Annotated[str | None, typer.Option(help="Show the settings of this virtual instance.")] = None,
+    running: Annotated[
+        bool,
+        typer.Option(
+            "--running", help="Ask the running service: what is in force, since when, and what a reload would change."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
-    """Print the effective settings, with where each value came from; secrets are masked."""
+    """Print the effective settings, with where each value came from; secrets are masked.
+
+    Without `--running` the sources are read as they are now, whether or not a service runs with them.
+    """
+    if running:
+        show_running(CliContext.of(context).control_socket(), instance, as_json)
+        return
     loaded = CliContext.of(context).load()
     effective = list(loaded.system() if instance is None else loaded.instance(instance))
     known = instance is None or instance in loaded.settings.instances
@@ -42,7 +63,8 @@ def show(
         consequence = "the defaults hold for it" if effective else without
         print_error(f"no settings name the instance {instance!r}; {consequence}")
     if effective:
-        _print_table(effective)
+        rows = [(each.key, (for_people(each.value), each.origin), each.origin != BY_DEFAULT) for each in effective]
+        print_table(("value", "from"), rows)
 
 
 @app.command("reference")
@@ -88,35 +110,3 @@ def _as_json(
         "known": known,
         "settings": {dotted(each.key): {"value": each.value, "origin": each.origin} for each in effective},
     }
-
-
-def _print_table(effective: Iterable[EffectiveSetting]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("key", "value", "from"):
-        table.add_column(heading, overflow="fold")
-    section: tuple[str, ...] = ()
-    for each in effective:
-        if each.key[:-1] != section:
-            section = each.key[:-1]
-            table.add_row()
-            table.add_row(cell(f"[{dotted(section)}]"), style="bold")
-        cells = (cell(each.key[-1]), cell(_for_people(each.value)), cell(each.origin))
-        table.add_row(*cells, style="dim" if each.origin == BY_DEFAULT else "")
-    Console().print(table)
-
-
-def _for_people(value: Any) -> str:
-    match value:
-        case None:
-            return "unset"
-        case str():
-            return value
-        case float():
-            return f"{value:g}"
-        case ByteSize() if value:
-            return f"{value} ({value.human_readable(separator=' ')})"
-        case _:
-            return json.dumps(value, ensure_ascii=False)

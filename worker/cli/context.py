@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -52,13 +54,14 @@ class CliContext:
         _report_files(loaded)
         return loaded.settings.control_socket
 
-    def read(self) -> LoadedSettings:
-        """Read the settings from where the options say. Raises Misconfigured."""
-        return load_settings(self.config, secrets_dir=self.secrets_dir, env_file=self.env_file)
+    def read(self, *, overlay: Mapping[str, Any] | None = None) -> LoadedSettings:
+        """Read the settings from where the options say; see `load_settings`. Raises Misconfigured."""
+        return load_settings(self.config, secrets_dir=self.secrets_dir, env_file=self.env_file, overlay=overlay)
 
 
 def _report_files(loaded: LoadedSettings) -> None:
     if loaded.found_files:
         print_error(f"settings from {', '.join(map(str, loaded.found_files))}")
-    for ignored in (*loaded.ignored_files, *loaded.ignored_variables):
+    left_out = loaded.overlay.refused if loaded.overlay else ()
+    for ignored in (*loaded.ignored_files, *loaded.ignored_variables, *left_out):
         print_error(ignored)

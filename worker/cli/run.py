@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,9 +12,6 @@ from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
 from worker.cli.light_imports import import_without_rich
 from worker.cli.output import print_error, print_json, print_line
-
-if TYPE_CHECKING:
-    from worker.settings import LoadedSettings
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Of mallopt(3)."""
@@ -38,8 +35,7 @@ def run(
     from worker.operations import logs
 
     import_without_rich("httpx")
-    from worker.service import Service
-    from worker.settings import Settings
+    from worker.service import Service, log_sources
 
     cli = CliContext.of(context)
     if as_json and not check_only:
@@ -53,17 +49,11 @@ def run(
         print_line("the settings are valid")
         return
     logs.configure(settings.log.level, settings.log.format)
-    _log_files(loaded)
-
-    def reload() -> Settings:
-        loaded = cli.read()
-        _log_files(loaded)
-        return loaded.settings
-
+    log_sources(loaded)
     give_large_blocks_back()
 
     async def serve() -> int:
-        return await Service(settings, reload).run()
+        return await Service(loaded, cli.read).run()
 
     try:
         status = asyncio.run(serve())
@@ -81,7 +71,8 @@ def _check_as_json(cli: CliContext) -> None:
     except UnusableSettings as error:
         print_json({"valid": False, "problems": error.problems, "ignored": []})
         raise typer.Exit(ExitCode.USAGE) from None
-    ignored = [str(each) for each in (*loaded.ignored_files, *loaded.ignored_variables)]
+    left_out = loaded.overlay.refused if loaded.overlay else ()
+    ignored = [str(each) for each in (*loaded.ignored_files, *loaded.ignored_variables, *left_out)]
     print_json({"valid": True, "problems": [], "ignored": ignored})
 
 
@@ -95,16 +86,3 @@ def give_large_blocks_back() -> None:
     if allocator is not None:
         allocator(_M_MMAP_THRESHOLD, _LARGE_BYTES)
         allocator(_M_TRIM_THRESHOLD, 4 * _LARGE_BYTES)
-
-
-def _log_files(loaded: LoadedSettings) -> None:
-    """Log which files of the working directory were read although nobody named them, and which were not."""
-    import structlog
-
-    log = structlog.get_logger(__name__)
-    if loaded.found_files:
-        log.info("settings of the working directory", files=[str(path.absolute()) for path in loaded.found_files])
-    for ignored in loaded.ignored_files:
-        log.warning("settings file is not read", file=ignored.key, why=ignored.message)
-    for ignored in loaded.ignored_variables:
-        log.warning("variable is not a setting", variable=ignored.key)

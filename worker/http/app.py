@@ -9,12 +9,13 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 
-from worker.http import actions, exposition, health, pages, try_image
+from worker.http import actions, exposition, health, pages, settings_api, try_image
 from worker.http.bearer_token import BearerTokenMiddleware
 from worker.http.concurrency import ConcurrencyLimitMiddleware
 from worker.http.protocol import MAXIMUM_CONNECTIONS, Deadlines
 from worker.http.service_api import ServiceApi
 from worker.http.sessions import Sessions
+from worker.http.settings_edits import Outcomes
 from worker.http.try_image import UploadLimiter
 from worker.operations.connections import affordable
 
@@ -23,7 +24,7 @@ DEADLINES = Deadlines(body_by_path_s={route.path: try_image.READ_WITHIN_S + 5.0 
 
 _HEALTH_PATHS = frozenset(route.path for route in health.routes)
 
-_PAGE = (*pages.routes, *actions.routes, *try_image.routes)
+_PAGE = (*pages.routes, *actions.routes, *settings_api.routes, *try_image.routes)
 
 ROUTES: Sequence[BaseRoute] = (*health.routes, *exposition.routes, *_PAGE)
 
@@ -48,4 +49,5 @@ def build_app(service: ServiceApi, token: SecretStr | None = None, allowed_hosts
     app.state.service = service
     app.state.sessions = Sessions(token, allowed_hosts)
     app.state.upload_limiter = UploadLimiter()
+    app.state.settings_outcomes = Outcomes()
     return app

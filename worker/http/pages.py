@@ -24,7 +24,7 @@ _MAXIMUM_FORM_BYTES = 4096
 _MEDIA_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _STATIC = ("autotag.css", "autotag.js", "mark.svg")
 
-_WHY_NO_ASSETS = (
+WHY_NO_ASSETS = (
     "Names, tags and pictures of assets are shown on the machine itself only, or to those who have signed in: "
     "set http.token."
 )
@@ -104,18 +104,21 @@ async def sign_out(request: Request) -> Response:
     return response
 
 
-async def read_form(request: Request) -> dict[str, str]:
-    """The fields of a small form; an oversized, malformed or incomplete form counts as empty."""
+async def read_form(
+    request: Request, *, maximum_bytes: int = _MAXIMUM_FORM_BYTES, maximum_fields: int = 10
+) -> dict[str, str]:
+    """The fields of a small form, empty ones too; an oversized, malformed or incomplete form counts as empty."""
     body = b""
     try:
         async for chunk in request.stream():
             body += chunk
-            if len(body) > _MAXIMUM_FORM_BYTES:
+            if len(body) > maximum_bytes:
                 return {}
     except ClientDisconnect:
         return {}
     try:
-        return {name: values[0] for name, values in parse_qs(body.decode(), max_num_fields=10).items()}
+        found = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=maximum_fields)
+        return {name: values[0] for name, values in found.items()}
     except ValueError:
         return {}
 
@@ -124,7 +127,7 @@ async def _view(request: Request, requester: Requester) -> View:
     return await build_view(
         service_of(request),
         may_see_assets=requester.may_see_assets,
-        why_no_assets=_WHY_NO_ASSETS,
+        why_no_assets=WHY_NO_ASSETS,
         csrf_token=sessions_of(request).csrf_token(requester),
         why_no_actions=_WHY_NO_ACTIONS,
         signed_in=requester.session is not None,

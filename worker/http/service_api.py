@@ -11,6 +11,8 @@ from worker.operations.health.status import Health, Status
 from worker.operations.history import History
 from worker.operations.metrics import Metrics
 from worker.settings import Settings
+from worker.settings.in_force import SettingsInForce
+from worker.settings.overlay.change import Loader
 
 
 class ServiceApi(Protocol):
@@ -18,6 +20,7 @@ class ServiceApi(Protocol):
 
     metrics: Metrics
     history: History
+    in_force: SettingsInForce
 
     @property
     def settings(self) -> Settings:
@@ -27,6 +30,11 @@ class ServiceApi(Protocol):
     @property
     def active(self) -> Active | None:
         """The settings in force with the engine built from them; None until the first engine is open."""
+        ...
+
+    @property
+    def load(self) -> Loader:
+        """Reads the settings as they are now, in all sources."""
         ...
 
     def health(self) -> Health:
@@ -47,6 +55,10 @@ class ServiceApi(Protocol):
 
     async def reset(self) -> Status:
         """Forget the crashes and launch a disabled model again. Returns the new status."""
+        ...
+
+    async def reload(self) -> Status:
+        """Put the settings in force as they are now. Returns the new status; raises an AutotagError if refused."""
         ...
 
 

@@ -1,7 +1,8 @@
 """The control socket: how `autotag status`, `reset`, `pause`, `resume` and `reload` reach the running service.
 
 A Unix socket that only its owner may open. A client sends one line of JSON, `{"command": "reset"}`, and receives one:
-`{"ok": true, "answer": …}` or `{"ok": false, "error": "…"}`.
+`{"ok": true, "answer": …}` or `{"ok": false, "error": "…"}`. What a command is about comes as further texts by name:
+`{"command": "settings", "about": {"instance": "acme"}}`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _MAXIMUM_CONNECTIONS = 32
 _MAXIMUM_PATH_BYTES = 107
 """Of a Unix socket: 108 bytes of `sockaddr_un` with the NUL at its end (unix(7))."""
 
-Command = Callable[[], Awaitable[object]]
+Command = Callable[..., Awaitable[object]]
 
 
 class ControlServer:
@@ -93,12 +94,13 @@ class ControlServer:
 
     async def _run_command(self, line: bytes) -> dict[str, object]:
         try:
-            name = json.loads(line)["command"]
+            request = json.loads(line)
+            name, about = request["command"], dict(request.get("about", {}))
             command = self._commands[name]
         except (ValueError, KeyError, TypeError, RecursionError):
             return {"ok": False, "error": f"unknown command; known are {', '.join(sorted(self._commands))}"}
         try:
-            return {"ok": True, "answer": await command()}
+            return {"ok": True, "answer": await command(**about)}
         except Exception as error:  # noqa: BLE001 - the failure is reported to the client; the service goes on
             _log.exception("control command failed", command=name)
             return {"ok": False, "error": str(error)}
@@ -129,8 +131,12 @@ def why_not_writable(directory: Path) -> str | None:
     return None if os.access(there, os.W_OK | os.X_OK) else f"this user may not write to {there}"
 
 
-async def send_command(path: Path, command: str, *, within_s: float = _TIMEOUT_S) -> object:
+async def send_command(
+    path: Path, command: str, *, about: Mapping[str, str] | None = None, within_s: float = _TIMEOUT_S
+) -> object:
     """Send a command to the service that listens on `path`. Returns its answer, a JSON value, within `within_s`.
+
+    `about`: what it is about, for a command that takes it.
 
     Raises TryLater with advice if no service can be reached or it refuses the command.
     """
@@ -140,7 +146,8 @@ async def send_command(path: Path, command: str, *, within_s: float = _TIMEOUT_S
         async with asyncio.timeout(within_s):
             reader, writer = await asyncio.open_unix_connection(path, limit=_MAXIMUM_LINE_BYTES)
             try:
-                writer.write(json.dumps({"command": command}).encode() + b"\n")
+                request: dict[str, object] = {"command": command} | ({"about": dict(about)} if about else {})
+                writer.write(json.dumps(request).encode() + b"\n")
                 reply = _read_reply(await reader.readline())
             finally:
                 writer.close()

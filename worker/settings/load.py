@@ -1,14 +1,14 @@
 """Loading: reads the sources in order, merges them into one tree, and reports every problem in one error.
 
-Precedence, highest first: environment, `.env`, secrets directory, TOML file, defaults of the code. Loading depends on
-nothing but the arguments, the environment and the files, so a reload is a second call.
+Precedence, highest first: environment, `.env`, secrets directory, overlay, TOML file, defaults of the code. Loading
+depends on nothing but the arguments, the environment and the files, so a reload is a second call.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from worker.models.manifest import Calibration
 from worker.settings.amqp_url import AMQP_URL, settings_in_query
 from worker.settings.consistency import contradictions
 from worker.settings.names import CONFIG_VARIABLE, ENV_FILE_VARIABLE, SECRETS_VARIABLE
+from worker.settings.overlay.layer import PLACE, Overlay, read_overlay, take_overlay
+from worker.settings.overlay.leave_out import leave_out_refused
 from worker.settings.problems import Problem, SettingValue, UnusableSettings, refused
-from worker.settings.root import Settings
+from worker.settings.root import ENV_PREFIX, Settings
 from worker.settings.rules_file import with_rules_files
 from worker.settings.schema import INSTANCE, MASK, NAMED, SYSTEM, SettingKey, allowed, dotted, find_field, unit
 from worker.settings.sources import SettingsReader
@@ -55,6 +57,14 @@ class LoadedSettings:
     """Files of the current directory that were not read, with the reason."""
     ignored_variables: tuple[Problem, ...] = ()
     """Variables with our prefix that are no settings, and resemble none: another program's, or of another version."""
+    overlay: Overlay | None = None
+    """What `autotag config set` has written, and what of it was left out; None where no source was read."""
+    secrets_dir: Path | None = None
+    """The directory that was named for secrets."""
+
+    def value(self, key: SettingKey) -> Any:
+        """The value in effect of a setting of the service, the defaults or a named instance; KeyError without it."""
+        return _value(self.settings, key)
 
     def origin(self, key: SettingKey) -> str:
         """Where the value of a setting came from, in words; for an instance's setting, also which table it is in."""
@@ -67,10 +77,10 @@ class LoadedSettings:
 
     def system(self) -> Iterator[EffectiveSetting]:
         """Every setting of the service and of the defaults."""
-        for key in (*SYSTEM, *self._in_named_tables()):
+        for key in (*SYSTEM, *self.in_named_tables()):
             yield EffectiveSetting(key, shown(_value(self.settings, key)), self.origin(key))
 
-    def _in_named_tables(self) -> Iterator[SettingKey]:
+    def in_named_tables(self) -> Iterator[SettingKey]:
         """The settings of tables of free names that belong to the service, as far as they are set."""
         for above, inside in NAMED.items():
             if above == ("instances",):
@@ -92,34 +102,60 @@ def load_settings(
     env_file: Path | None = None,
     environ: Mapping[str, str] | None = None,
     directory: Path | None = None,
+    overlay: Mapping[str, Any] | None = None,
 ) -> LoadedSettings:
     """Read every source and validate every instance.
 
     `path`, `secrets_dir` and `env_file` take precedence over the variables AUTOTAG_CONFIG, AUTOTAG_SECRETS_DIR and
     AUTOTAG_ENV_FILE. `environ` and `directory` default to those of the process. A file `autotag.toml` or `.env` in
-    `directory` that is not named is read only if its owner can be trusted.
+    `directory` that is not named is read only if its owner can be trusted. `overlay` is tried in place of what the
+    overlay's file holds. What cannot be used of the overlay is left out, see `LoadedSettings.overlay`.
 
     Raises:
         UnusableSettings: with a line for each problem: key, value unless secret, what is allowed, where it was set.
     """
-    sources = read_sources(path, secrets_dir=secrets_dir, env_file=env_file, environ=environ, directory=directory)
-    reader, implicit = sources.reader, sources.implicit
-    settings, problems = _validated(reader)
-    if settings is None:
-        raise UnusableSettings([*reader.problems, *problems])
-    settings, of_files, wrong = with_rules_files(settings)
-    origins = {key: each.origin for key, each in reader.values.items()}
-    origins |= {key: f"{origins[key]}, and {file}" if key in origins else file for key, file in of_files.items()}
-    loaded = LoadedSettings(
-        settings, origins, sources.config_file, tuple(implicit.read), tuple(implicit.ignored), tuple(reader.ignored)
+    sources = read_sources(
+        path, secrets_dir=secrets_dir, env_file=env_file, environ=environ, directory=directory, overlay=overlay
     )
-    problems = [Problem(dotted(each.key), each.message, loaded.origin(each.key)) for each in wrong]
+    reader, implicit, found = sources.reader, sources.implicit, sources.overlay
+    checked, left_out = leave_out_refused(reader, found, sources.below, lambda: _checked(reader))
+    if checked.settings is None or reader.problems or checked.problems:
+        raise UnusableSettings([*reader.problems, *checked.problems])
+    return LoadedSettings(
+        checked.settings,
+        checked.origins,
+        sources.config_file,
+        tuple(implicit.read),
+        tuple(implicit.ignored),
+        tuple(reader.ignored),
+        replace(found, refused=(*found.refused, *left_out)),
+        sources.secrets_dir,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """The settings that the values of a reader make; None where they are not even valid one by one."""
+
+    settings: Settings | None
+    origins: Mapping[SettingKey, str]
+    problems: list[Problem]
+
+
+def _checked(reader: SettingsReader) -> _Checked:
+    settings, problems = _validated(reader)
+    origins = {key: each.origin for key, each in reader.values.items()}
+    if settings is None:
+        return _Checked(None, origins, problems)
+    settings, of_files, wrong = with_rules_files(settings)
+    origins |= {key: f"{origins[key]}, and {file}" if key in origins else file for key, file in of_files.items()}
+    origin = LoadedSettings(settings, origins, None).origin
+    problems = [Problem(dotted(each.key), each.message, origin(each.key), (each.key,)) for each in wrong]
     problems += [
-        Problem(dotted(each.key), each.message, loaded.origin(each.because)) for each in contradictions(settings)
+        Problem(dotted(each.key), each.message, origin(each.because), (each.because, each.key))
+        for each in contradictions(settings)
     ]
-    if reader.problems or problems:
-        raise UnusableSettings([*reader.problems, *problems])
-    return loaded
+    return _Checked(settings, origins, problems)
 
 
 class ImplicitFiles:
@@ -150,6 +186,10 @@ class SourcesRead:
     reader: SettingsReader
     config_file: Path | None
     implicit: ImplicitFiles
+    overlay: Overlay
+    below: dict[SettingKey, SettingValue]
+    """The values of the TOML file, some of which the overlay lies over."""
+    secrets_dir: Path | None
 
 
 def read_sources(
@@ -159,6 +199,7 @@ def read_sources(
     env_file: Path | None,
     environ: Mapping[str, str] | None,
     directory: Path | None,
+    overlay: Mapping[str, Any] | None = None,
 ) -> SourcesRead:
     """Read every source, with the arguments of `load_settings`. What is wrong with one is in the reader's problems."""
     environ = os.environ if environ is None else environ
@@ -178,14 +219,32 @@ def read_sources(
         config_file = SYSTEM_CONFIG
     if config_file:  # a named file must exist: reading it reports the problem when it does not
         reader.read_toml(config_file)
+    below = dict(reader.values)
+    found = _overlay(reader, variables)
+    if overlay is not None:
+        found = replace(found, tree=overlay, refused=(), damaged=False)
+    left_out = take_overlay(reader, found)
     if "CREDENTIALS_DIRECTORY" in environ:  # set by systemd for LoadCredential=
         reader.read_secrets(Path(environ["CREDENTIALS_DIRECTORY"]), may_be_missing=True)
-    if secrets_dir or SECRETS_VARIABLE in variables:
-        reader.read_secrets(secrets_dir or Path(variables[SECRETS_VARIABLE]))
+    secrets_dir = secrets_dir or _named(variables.get(SECRETS_VARIABLE))
+    if secrets_dir:
+        reader.read_secrets(secrets_dir)
     reader.read_environment(dotenv, ENV_NAME)
     reader.read_environment(environ)
     _take_query(reader)
-    return SourcesRead(reader, config_file, implicit)
+    found = replace(found, refused=(*found.refused, *left_out))
+    return SourcesRead(reader, config_file, implicit, found, below, secrets_dir)
+
+
+def _overlay(reader: SettingsReader, variables: Mapping[str, str]) -> Overlay:
+    """What is in the overlay. Its place is looked up first: the file and the variables say it, the secrets cannot."""
+    written: dict[str, Any] = {name: each.value for name in PLACE if (each := reader.values.get((name,)))}
+    written |= {name: text for name in PLACE if (text := variables.get(f"{ENV_PREFIX}{name}".upper()))}
+    try:
+        place = Settings(**written).overlay_file
+    except ValidationError:  # reported with all other problems
+        place = Settings().overlay_file
+    return read_overlay(place, named="overlay_file" in written)
 
 
 def shown(value: Any) -> Any:

@@ -26,6 +26,8 @@ class Problem:
     key: str
     message: str
     origin: str = ""
+    about: tuple[SettingKey, ...] = field(default=(), compare=False, repr=False)
+    """The settings that it concerns, the one to change first."""
 
     def __str__(self) -> str:
         return f"{self.key}: {self.message}" + (f" ({self.origin})" if self.origin else "")
@@ -34,12 +36,12 @@ class Problem:
 def refused(key: SettingKey, value: SettingValue | None, message: str) -> Problem:
     """A problem with the value of a known setting; the value is shown unless it is a secret."""
     if value is None:
-        return Problem(dotted(key), message)
+        return Problem(dotted(key), message, about=(key,))
     field_info = find_field(key)
     # A value where no setting is expected may be anything, even a password.
     public = field_info is not None and not is_secret(field_info)
     shown = json.dumps(value.value, ensure_ascii=False, default=str) if public else MASK
-    return Problem(f"{dotted(key)} = {shown}", message, value.origin)
+    return Problem(f"{dotted(key)} = {shown}", message, value.origin, (key,))
 
 
 class UnusableSettings(Misconfigured):

@@ -46,8 +46,9 @@ From the highest precedence to the lowest:
    each setting, named as the key with `__` for the dots, such as `amqp__password` or
    `instances__acme__google_cloud_vision__api_key`. Links inside the directory are followed, links out of it refused.
    All files together may hold 1 MiB. Files without `__` in their name are left alone.
-4. **TOML file**: the first of `--config`, `AUTOTAG_CONFIG`, `./autotag.toml`, `/etc/autotag/autotag.toml`.
-5. **Defaults**, as listed below.
+4. **Overlay** (`overlay_file`): what `autotag config set` and the [editor](status-page.md#settings) have written.
+5. **TOML file**: the first of `--config`, `AUTOTAG_CONFIG`, `./autotag.toml`, `/etc/autotag/autotag.toml`.
+6. **Defaults**, as listed below.
 
 A `.env` or `autotag.toml` of the working directory that is not named is read only if it belongs to the user of the
 process or to root, and if no other user and no foreign group may write to it or put another file in its place: the same
@@ -66,12 +67,55 @@ Where a list is expected, a text is one as in the environment, and paths may hav
 
 SIGHUP or `autotag reload` reads all sources again. Wrong settings change nothing, and neither do those under which the
 model or the decoders do not start; `autotag reload` ends with 1 and the reason. `[amqp]`, `[http]`, `[log]`,
-`retry.delays_s`, `cache_dir`, `state_dir` and `control_socket` take effect at the next start only, and the log says so.
+`retry.delays_s`, `cache_dir`, `state_dir`, `control_socket` and `overlay_file` take effect at the next start only, and
+the log says so.
 
 Some tables have a name of yours: `[instances.NAME]`, `[sources.credentials."HOST"]`. One with characters other than
 letters, digits, `_` and `-` is in quotes in TOML. A file in the secrets directory has it as it is
 (`sources__credentials__dms.example__password`). Variables match it without regard to case, and with `_` for what is
 neither letter nor digit (`AUTOTAG_SOURCES__CREDENTIALS__DMS_EXAMPLE__PASSWORD`); so may files.
+
+## Changing settings
+
+Edit the file and `autotag reload`; or have it written, checked and put in force at once:
+
+```console
+$ autotag config set instances.acme.tensorflow.confidence_threshold 0.3
+instances.acme.tensorflow.confidence_threshold = 0.3: written to /var/lib/autotag/overlay.toml, version 1
+in force in the service on /run/autotag/control.sock: 0.3, from [instances.acme] overlay /var/lib/autotag/overlay.toml
+$ autotag config history     # who changed what, and when
+$ autotag config undo        # back to the version before; again, to the one before that
+$ autotag config unset instances.acme.tensorflow.confidence_threshold
+$ autotag config show --running --instance acme
+```
+
+They write the **overlay**, a TOML file of its own over the settings file: yours, with its comments, stays as it is. A
+change is loaded together with all other sources first. One that is refused, or would have no effect since the
+environment or a secret sets the same, is not written. `config show --running` asks the service for each value in
+force, where it comes from, since when, and what a reload or a restart would change; the [Settings
+tab](status-page.md#settings) shows the same.
+
+- **Two change settings at once**: one after the other; on the page, and with `--seen FINGERPRINT`, the second is
+  refused if what it saw has changed.
+- **The running service cannot work with it: a model that does not start**: the change is taken back, and the reason
+  said.
+- **The disk is full, the file or its file system read-only**: nothing is written; the editor on the page is off where
+  that is known before.
+- **A mistake**: `undo`, or `undo --to NUMBER`: the last 20 versions are kept beside it, in `overlay.toml.versions`.
+- **The file is damaged**: the newest version kept is used in its place; every command, the log and the page say so;
+  the next change writes it again, and keeps the damaged one as `overlay.toml.damaged`.
+- **A value in it is refused later: by a new version of Autotag, or since another source has changed**: that value is
+  left out and what lies below holds; every command, the log and the page name it with the `config unset` that removes
+  it.
+- **It is edited by hand**: it is read like any file, at the next reload; the state is kept as a version before the
+  next change.
+- **Others could have written it**: it is not read, by the rules above, unless `overlay_file` names it.
+
+Keys and passwords never come into the overlay: `config set` writes them into the secrets directory, in a file that
+only its owner may read, and the history has only that it was done. Where that directory is not named or not writable
+(systemd's `CREDENTIALS_DIRECTORY`, a Secret of Kubernetes) it says so. `overlay_file` and `state_dir` say where the
+overlay is, and cannot be in it. Run the commands as the user of the service, or as root, with the service's `--config`
+and environment.
 
 ## Virtual instances
 

@@ -90,6 +90,13 @@ class Settings(Section, BaseSettings):
         json_schema_extra={"default_text": "`control.sock` in `state_dir`"},
     )
 
+    overlay_file: LocalPath = Field(
+        default_factory=lambda earlier: earlier["state_dir"] / "overlay.toml",
+        description="Settings that `autotag config set` and the status page's editor write; they lie over the TOML "
+        "file. Earlier versions are kept in a directory beside it.",
+        json_schema_extra={"default_text": "`overlay.toml` in `state_dir`"},
+    )
+
     amqp: AmqpSettings = Field(AmqpSettings(), description="RabbitMQ.")
     retry: RetrySettings = Field(RetrySettings(), description="Retries with a delay.")
     sources: SourcesSettings = Field(SourcesSettings(), description="Where images come from.")

@@ -168,6 +168,11 @@ def _range(field: FieldInfo) -> str:
             return f" from {least} to {most}"
 
 
+def bare_type(field: FieldInfo) -> Any:
+    """The type of a field's value, without `| None`."""
+    return _bare(field.annotation)
+
+
 def _bare(annotation: Any) -> Any:
     """The type without `| None` and without the metadata of `Annotated`."""
     if get_origin(annotation) in (Union, types.UnionType):

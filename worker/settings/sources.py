@@ -60,7 +60,11 @@ class SettingsReader:
         except OSError as error:
             self.problems.append(Problem(str(path), f"cannot be read: {error.strerror}"))
         else:
-            self._take_table(Settings, tree, (), origin)
+            self.read_tree(tree, origin)
+
+    def read_tree(self, tree: Mapping[str, Any], origin: str) -> None:
+        """Read what has been parsed from TOML already."""
+        self._take_table(Settings, tree, (), origin)
 
     def _take_table(self, table: type[Section], tree: Mapping[str, Any], above: SettingKey, origin: str) -> None:
         for name, value in tree.items():

@@ -459,6 +459,12 @@ class HttpSettings(Section):
         None, description="Show thumbnails of the last images on the status page; unset: when a token is asked for."
     )
 
+    editor: bool = Field(
+        False,
+        description="Let those who have signed in change settings on the status page (docs/status-page.md); it needs "
+        "`token`.",
+    )
+
     @property
     def shows_thumbnails(self) -> bool:
         """Unless `thumbnails` is set, images are shown only to clients that must authenticate."""

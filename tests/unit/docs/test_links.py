@@ -34,6 +34,7 @@ NO_FILES_OF_OURS = {
     "random.py": "an attacker's file",
     "autotag_worker-X.Y.Z.cdx.json": "a file of a release",
     "autotag_worker-X.Y.Z-tensorflow.cdx.json": "a file of a release",
+    "overlay.toml": "written by `autotag config set`, in the state directory",
     "canary.json": "written by the service, in its state directory",
     "bench/out/results.json": "written by `make bench`",
 }

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -28,7 +29,8 @@ from worker.operations.health.readiness import status_of
 from worker.operations.health.status import Health, Status
 from worker.operations.history import EndedDelivery, History
 from worker.operations.metrics import Metrics
-from worker.settings import Settings
+from worker.settings import LoadedSettings, Settings
+from worker.settings.in_force import SettingsInForce
 
 HERE, ELSEWHERE = "127.0.0.1", "192.0.2.7"
 TOKEN = "a-token-of-the-page"
@@ -44,6 +46,14 @@ class FakeService:
         self.history = History(0.0)
         self.active: Active | None = None
         self.done: list[str] = []
+        self.in_force = SettingsInForce(LoadedSettings(self.settings, {}, None), datetime(2026, 5, 17, tzinfo=UTC))
+
+    def load(self, *, overlay: Mapping[str, Any] | None = None) -> LoadedSettings:
+        return LoadedSettings(self.settings, {}, None)
+
+    async def reload(self) -> Status:
+        self.done.append("reload")
+        return await self.status()
 
     def health(self) -> Health:
         return Health(alive=True, loop_lag_s=0.0, started=True, ready=True)

@@ -26,9 +26,8 @@ def planted(directory: Path, name: str) -> Path:
     return file
 
 
-def roots(directory: Path, **named: Path) -> tuple[Path, ...]:
-    config = named.pop("config", None)
-    return load_settings(config, environ={}, directory=directory, **named).settings.sources.path_roots
+def roots(directory: Path, config: Path | None = None, env_file: Path | None = None) -> tuple[Path, ...]:
+    return load_settings(config, environ={}, directory=directory, env_file=env_file).settings.sources.path_roots
 
 
 def test_ones_own_file_is_read_and_reported(toml: Path) -> None:

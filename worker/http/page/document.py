@@ -1,8 +1,8 @@
-"""The complete HTML documents: the status page and the sign-in page."""
+"""The complete HTML documents: the status page, the sign-in page, and the frame that every tab is shown in."""
 
 from __future__ import annotations
 
-from worker.http.page import explanation, headline, providers, records, shadow, timeline
+from worker.http.page import explanation, headline, navigation, providers, records, shadow, timeline
 from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.view import View
 from worker.http.sessions import CSRF_FIELD
@@ -10,17 +10,40 @@ from worker.http.sessions import CSRF_FIELD
 
 def page(view: View) -> str:
     """The status page."""
-    title = headline.headline(view).title
     *above, below = _live_sections(view)
+    return tab(
+        headline.headline(view).title,
+        navigation.OVERVIEW,
+        *above,
+        explanation.section(view),
+        below,
+        csrf_token=view.csrf_token,
+        signed_in=view.signed_in,
+        note="Renews itself every two seconds. Times are those of the machine it runs on.",
+        script=True,
+    )
+
+
+def tab(
+    title: str,
+    path: str,
+    *sections: Child,
+    csrf_token: str | None,
+    signed_in: bool,
+    note: str = "Times are those of the machine it runs on.",
+    script: bool = False,
+) -> str:
+    """A document with the header and the tabs above its sections; `path` is its address in `navigation.TABS`."""
     return _document(
         f"{title} · Autotag",
         h("a", "To the content", href="#main", class_="skip"),
-        _top(view),
-        h("main", above, explanation.section(view), below, id="main", tabindex=-1),
-        h("p", role="status", id="notice", class_="toast"),
+        _top(csrf_token, signed_in),
+        navigation.tabs(path),
+        h("main", sections, id="main", tabindex=-1),
+        h("p", role="status", id="notice", class_="toast") if script else None,
         h(
             "footer",
-            h("p", "Renews itself every two seconds. Times are those of the machine it runs on."),
+            h("p", note),
             h(
                 "p",
                 h("a", "metrics", href="metrics"),
@@ -28,7 +51,7 @@ def page(view: View) -> str:
                 h("a", "as JSON", href="status.json"),
             ),
         ),
-        script=True,
+        script=script,
     )
 
 
@@ -83,10 +106,10 @@ def sign_in(error: str = "") -> str:
     )
 
 
-def _top(view: View) -> Html:
+def _top(csrf_token: str | None, signed_in: bool) -> Html:
     sign_out = h(
         "form",
-        h("input", type="hidden", name=CSRF_FIELD, value=view.csrf_token or ""),
+        h("input", type="hidden", name=CSRF_FIELD, value=csrf_token or ""),
         h("button", "Sign out", type="submit", class_="plain"),
         action="sign-out",
         method="post",
@@ -94,14 +117,7 @@ def _top(view: View) -> Html:
     return h(
         "header",
         h("p", _logo(), h("b", "Autotag"), class_="brand"),
-        h(
-            "nav",
-            h("a", "Results", href="#results"),
-            h("a", "Providers", href="#providers"),
-            h("a", "Try an image", href="#try"),
-            sign_out if view.signed_in else None,
-            aria_label="Sections",
-        ),
+        sign_out if signed_in else None,
         class_="top",
     )
 
