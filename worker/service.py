@@ -36,7 +36,9 @@ from worker.operations.health.status import Health, Pause, Status
 from worker.operations.health.systemd import Notifier
 from worker.operations.history import History
 from worker.operations.history.thumbnails import Thumbnails
+from worker.operations.history.writer import HistoryWriter
 from worker.operations.metrics import Metrics
+from worker.operations.metrics.cloud import AccountView
 from worker.operations.tracing.otel import tracer_from_environment
 from worker.pipeline import Pipeline
 from worker.providers.checks import Severity
@@ -46,7 +48,7 @@ from worker.supervision.pool import Observer
 
 _log = structlog.get_logger(__name__)
 
-NEED_A_RESTART = ("amqp", "http", "log", "retry.delays_s", "cache_dir", "state_dir", "control_socket")
+NEED_A_RESTART = ("amqp", "http", "log", "history", "retry.delays_s", "cache_dir", "state_dir", "control_socket")
 """Settings that a reload can't change: what they stand for is built once."""
 
 _ENDED_AT_ONCE = 128 + signal.SIGTERM
@@ -59,6 +61,13 @@ _KILLING_S = 1.0
 
 _LAST_S = 0.25
 """Kept of that for the end itself: what hangs even then is left to the kernel."""
+
+
+def _history_writer(settings: Settings, metrics: Metrics) -> HistoryWriter | None:
+    kept = settings.history
+    if not kept.enabled:
+        return None
+    return HistoryWriter(settings.state_dir, kept.maximum_bytes, kept.maximum_age_s, metrics.history_lost)
 
 
 class _HeldNotices:
@@ -101,7 +110,7 @@ class Service:
 
     def __init__(self, settings: Settings, load: Callable[[], Settings]) -> None:
         self.metrics = Metrics()
-        self.history = History(time.monotonic())
+        self.history = History(time.monotonic(), _history_writer(settings, self.metrics))
         self.active: Active | None = None
         """The settings in force with the engine built from them; None until the first engine is open."""
         lanes = lane_prefetch(_fitting_prefetch(settings))
@@ -154,6 +163,9 @@ class Service:
             stack.callback(self._flush_spans)
             self._monitor.start()
             stack.push_async_callback(self._monitor.close)
+            if self.history.writer is not None:
+                self.history.writer.start(self.history.day.merge)
+                stack.push_async_callback(self.history.writer.close)
             await self._listen(stack)
             await control.start()
             stack.push_async_callback(control.close)
@@ -215,6 +227,7 @@ class Service:
         """Use these settings and this engine from the next event on."""
         self.active = active
         self._shares.know(name for name, each in active.settings.instances.items() if each.enabled)
+        self.history.tenants.know(active.settings.by_event_name())
         self._monitor.use(active)
         self._intake.use(active)
         self._canary.use(active)
@@ -345,6 +358,10 @@ class Service:
             depths=self._monitor.depths,
             canary=self._canary.status(time.monotonic()),
         )
+
+    def accounts(self) -> list[AccountView]:
+        """Each configured instance's account with each cloud service that it has switched on."""
+        return self._monitor.accounts()
 
     def health(self) -> Health:
         """Whether it is alive, started and ready, and if not ready, why."""
