@@ -43,6 +43,8 @@ _BOUNDS = Bounds(letters=1000, size_bytes=64 << 20, within_s=5.0)
 _KEPT_S = 3.0
 _MAXIMUM_TEXT_LENGTH = 1024
 _MAXIMUM_FORM_BYTES = 16 << 10
+_NO_IMAGE = b"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 128 128"><text x="64" y="69" text-anchor="middle"
+ font-family="sans-serif" font-size="14" fill="#808389">no picture</text></svg>"""
 _FILTERS = ("id", "reason", "asset", "instance", "lane")
 
 Operation = Literal["replay", "purge"]
@@ -146,7 +148,7 @@ async def image(request: Request) -> Response:
         if letter is not None:
             jpeg = await thumbnail_of(letter, active)
     if jpeg is None:
-        return PlainTextResponse("No thumbnail\n", 404)
+        return Response(_NO_IMAGE, media_type="image/svg+xml")
     return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=60"})
 
 

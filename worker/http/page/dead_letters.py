@@ -141,8 +141,7 @@ def _choice(name: str, label: str, wanted: Mapping[str, str], counts: Counter[st
 
 
 def _all_that_match(view: View, wanted: Mapping[str, str], number: int) -> Html:
-    which = "that match" if wanted else "shown and further on"
-    count = f"{formatting.quantity(number, 'dead letter')} {which if number > 1 else ''}".strip()
+    count = formatting.quantity(number, "dead letter") + (" like this" if wanted else "")
     if view.csrf_token is None:
         return h("p", h("b", count), h("span", _NO_ACTIONS, class_="note"), class_="bulk")
     return h(

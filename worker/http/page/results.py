@@ -110,9 +110,8 @@ def _result(view: View, each: KeptResult) -> Html:
             class_="name",
         ),
         h("p", h("code", each.asset_id), class_="facts asset") if each.file_name else None,
-        h("p", facts, class_="facts"),
+        h("p", facts, [_chip(tag) for tag in each.tags[:_SHOWN_TAGS]], _hidden(each), class_="facts chips"),
         h("p", each.message, class_="message") if each.message else None,
-        h("p", [_chip(tag) for tag in each.tags[:_SHOWN_TAGS]], _hidden(each), class_="chips") if each.tags else None,
         h(
             "details",
             h("summary", "What each provider said"),

@@ -11,7 +11,7 @@ from worker.http.page.tables import address, choice_field, filters, paging, text
 from worker.http.page.view import View
 from worker.operations.history.tenants import OTHER, TenantCounts
 from worker.operations.metrics.cloud import AccountView
-from worker.providers.checks import CircuitState, Metered
+from worker.providers.checks import CircuitState, Metered, Severity
 
 PATH = "tenants"
 PER_PAGE = 20
@@ -71,6 +71,11 @@ def tenants(view: View, accounts: Iterable[AccountView] = ()) -> list[Tenant]:
     counts = view.history.tenants.counts(view.now_s)
     calls = {(each.provider, each.instance): each for each in accounts}
     providers = view.engine.providers if view.engine is not None else ()
+    faults = {
+        (each.provider, each.instance): each.reason.replace("_", " ")
+        for each in (view.active.review_providers() if view.active is not None else ())
+        if each.severity is Severity.ERROR
+    }
     circuits = {each.name: each.circuits() for each in providers if isinstance(each, Metered)}
     found = []
     for name, instance in view.settings.by_event_name().items():
@@ -81,7 +86,7 @@ def tenants(view: View, accounts: Iterable[AccountView] = ()) -> list[Tenant]:
                 uses.append(
                     Use(
                         provider.name,
-                        provider.unusable(instance),
+                        faults.get((provider.name, name)) or provider.unusable(instance),
                         circuits.get(provider.name, {}).get(name, CircuitState.CLOSED),
                         account.calls_used if account is not None else None,
                         account.calls_limit if account is not None else None,
@@ -156,9 +161,8 @@ def section(view: View, all_of_them: Sequence[Tenant], wanted: Mapping[str, str]
 def _summary(all_of_them: Sequence[Tenant]) -> str:
     faults = sum(each.severity == 2 for each in all_of_them)
     active = sum(each.ended > 0 for each in all_of_them)
-    words = (
-        f"{formatting.quantity(len(all_of_them), 'instance')}, {formatting.number(active)} with events in 15 minutes"
-    )
+    number = sum(each.name != OTHER or bool(each.uses) for each in all_of_them)
+    words = f"{formatting.quantity(number, 'instance')}, {formatting.number(active)} with events in 15 minutes"
     return f"{words}; {formatting.number(faults)} with a provider that cannot answer" if faults else words
 
 
@@ -191,7 +195,7 @@ def _table(rows: Sequence[Tenant], wanted: Mapping[str, str]) -> Html:
 def _row(each: Tenant) -> Html:
     counts = each.counts
     failed = h("span", formatting.number(counts.failed), class_="state bad" if counts.failed else "faint")
-    share = f"{formatting.percentage(counts.failed / each.ended)} of {formatting.number(each.ended)}"
+    share = f"{formatting.percentage(counts.failed / max(1, each.ended))} of {formatting.number(each.ended)}"
     return h(
         "tr",
         h("th", _name(each), scope="row"),

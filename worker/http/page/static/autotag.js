@@ -53,7 +53,7 @@ function showGone() {
   document.title = "No answer · Autotag";
   if (goneSince) return;
   goneSince = new Date();
-  const why = `Since ${goneSince.toLocaleTimeString()}. What is shown is from before; the service may have ended.`;
+  const why = `Since ${goneSince.toISOString().slice(0, 19)}+00:00. What is shown is from before; the service may have ended.`;
   document.documentElement.classList.add("gone");
   const headline = document.getElementById("headline");
   if (headline) {
