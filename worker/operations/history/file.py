@@ -48,14 +48,16 @@ _SEARCH_WITHIN_S = 3.0
 _STEPS_OF_THE_CLOCK = 20_000
 """SQLite's instructions between two looks at the clock: well below a millisecond."""
 
-_PRUNE_AT_A_TIME = 5000
+_PARTS = 10
+"""A file is pruned by so many parts of it."""
 _KEEP_SHARE = 0.9
 _CACHE_KIB = 512
 _WAL_BYTES = 4 << 20
 
 _COLUMNS = "number, at, instance, asset, file_name, status, reason, dead_lettered, complete, took"
 
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+"""The last is a wrong header, or tables that are not ours; our own statements are right."""
 
 
 class DamagedHistory(Exception):
@@ -88,18 +90,17 @@ class HistoryFile:
 
     def _prepare(self, schema: Sequence[str]) -> None:
         database = self._database
+        found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise DamagedHistory(str(found), self._inode)
+        _require_known(_version(database), self._path, len(schema))  # before anything that writes
         database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         database.execute("PRAGMA auto_vacuum = INCREMENTAL")  # has an effect on a new file only
         database.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for each other
         database.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last seconds, never the file
         database.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
-        found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise DamagedHistory(str(found), self._inode)
         database.execute("BEGIN IMMEDIATE")
-        version = int(database.execute("PRAGMA user_version").fetchone()[0])
-        _require_known(version, self._path, len(schema))
-        for step in schema[version:]:
+        for step in schema[_version(database) :]:
             for statement in filter(str.strip, step.split(";")):
                 database.execute(statement)
         database.execute(f"PRAGMA user_version = {len(schema)}")
@@ -162,9 +163,12 @@ class HistoryFile:
     def _delete_oldest(self, condition: str, value: float) -> bool:
         """Delete some of the oldest that meet a condition; whether there were any."""
         with self._transaction() as database:
+            first, newest = database.execute("SELECT min(number), max(number) FROM results").fetchone()
+            if first is None:
+                return False
             last = database.execute(
-                f"SELECT max(number) FROM (SELECT number, at FROM results ORDER BY number LIMIT ?) WHERE {condition}",  # noqa: S608
-                (_PRUNE_AT_A_TIME, value),
+                f"SELECT max(number) FROM results WHERE number <= ? AND {condition}",  # noqa: S608
+                (first + (newest - first) // _PARTS, value),
             ).fetchone()[0]
             if last is None:
                 return False
@@ -219,8 +223,9 @@ def search(path: Path, query: HistoryQuery) -> HistoryPage:
     try:
         with _translated(path), closing(_connect(path, mode="ro")) as database:
             database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-            _require_known(int(database.execute("PRAGMA user_version").fetchone()[0]), path)
-            return _search(database, query)
+            version = _version(database)
+            _require_known(version, path)
+            return _search(database, query) if version else HistoryPage((), more=False)  # just about to be made
     except DamagedHistory as error:
         raise Unavailable(
             f"the history in {path} is damaged ({error}); the running service sets it aside and begins another one",
@@ -318,6 +323,10 @@ def _connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,  # one thread at a time, but not always the same
     )
+
+
+def _version(database: sqlite3.Connection) -> int:
+    return int(database.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _require_known(version: int, path: Path, known: int = len(SCHEMA)) -> None:

@@ -89,6 +89,11 @@ class HistoryWriter:
         self._on_day = pass_on
         self._thread.start()
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether the file is open."""
+        return self._file is not None
+
     def add(self, ended: EndedDelivery, clock_s: float) -> None:
         """An event has ended at a moment of the wall clock. Takes no time; beyond a bound the event is dropped."""
         if len(self._pending) < _MAXIMUM_PENDING:
