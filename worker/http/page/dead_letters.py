@@ -12,7 +12,7 @@ from worker.amqp.topology import Lane
 from worker.diagnostics.advice import advice
 from worker.http.dead_letter_image import has_image
 from worker.http.page import formatting
-from worker.http.page.markup import Child, Html, h
+from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.records import breakable
 from worker.http.page.tables import address, choice_field, filters, paging, text_field
 from worker.http.page.view import View
@@ -200,7 +200,7 @@ def question(
     number = len(found)
     what = f"{'the' if number == 1 else 'these'} {formatting.quantity(number, 'dead letter')}"
     is_purge = operation == "purge"
-    matching = ", ".join(f"{name} {value}" for name, value in wanted.items()) or "all that have been looked at"
+    matching = ", ".join(f"{name} {value}" for name, value in wanted.items()) or "All that have been looked at"
     reasons = Counter(letter.reason for letter in found).most_common(8)
     return _section(
         [
@@ -276,8 +276,8 @@ def whole(view: View, letter: DeadLetter, *, has_thumbnail: bool) -> Html:
             ),
             h("dl", [h("div", h("dt", name), h("dd", value)) for name, value in facts], class_="facts-of-letter"),
             h("h3", "The event"),
-            h("pre", h("code", _event(letter)), tabindex=0),
-            h("details", h("summary", "Headers"), h("pre", h("code", _headers(letter)), tabindex=0)),
+            h("pre", h("code", _lines(_event(letter))), tabindex=0),
+            h("details", h("summary", "Headers"), h("pre", h("code", _lines(_headers(letter))), tabindex=0)),
         ]
     )
 
@@ -298,6 +298,11 @@ def _actions(view: View, letter: DeadLetter) -> Html:
         h("a", "Purge…", href=purge, class_="button danger"),
         class_="actions",
     )
+
+
+def _lines(text: str) -> Html:
+    """Several lines as they are: as one text, all but the first would be indented."""
+    return join([line, Html("\n")] for line in text.split("\n"))
 
 
 def _event(letter: DeadLetter) -> str:

@@ -13,8 +13,9 @@ from worker.supervision.lifecycle import WORKING_PHASE_NAMES
 from worker.supervision.pool import ChildState
 from worker.tagging.tagger import thresholds
 
-_MAXIMUM_SHOWN = 8
-"""Of the instances; the tenants tab has all of them."""
+_MAXIMUM_LISTED = 8
+"""Instances; where there are more, some are shown here and all on the tenants tab."""
+_SHOWN_OF_MANY = 4
 
 
 def section(view: View) -> Html:
@@ -56,15 +57,15 @@ def _instances(view: View) -> Html:
 def _shown(view: View) -> list[tuple[str, InstanceSettings]]:
     """All instances; of many, those with a problem and those with the most events."""
     instances = view.settings.by_event_name()
-    if len(instances) <= _MAXIMUM_SHOWN:
+    if len(instances) <= _MAXIMUM_LISTED:
         return list(instances.items())
     ranked = sorted(tenants.tenants(view), key=lambda each: (-each.severity, -each.ended))
-    return [(each.name, instances[each.name]) for each in ranked if each.name in instances][:_MAXIMUM_SHOWN]
+    return [(each.name, instances[each.name]) for each in ranked if each.name in instances][:_SHOWN_OF_MANY]
 
 
 def _all_instances(view: View) -> Html | None:
     number = len(view.settings.by_event_name())
-    if number <= _MAXIMUM_SHOWN:
+    if number <= _MAXIMUM_LISTED:
         return None
     link = h("a", f"All {formatting.number(number)} instances", href=tenants.PATH)
     return h("p", "Those with a problem, and those with the most events. ", link, class_="more")
