@@ -38,7 +38,7 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
-class Tenant:
+class TenantRow:
     """An instance with what it does now. `enabled` is False where it is switched off."""
 
     name: str
@@ -66,7 +66,7 @@ class Tenant:
         return self.counts.answered + self.counts.failed + self.counts.put_off
 
 
-def tenants(view: View, accounts: Iterable[AccountView] = ()) -> list[Tenant]:
+def tenants(view: View, accounts: Iterable[AccountView] = ()) -> list[TenantRow]:
     """Every configured instance, and the others together if they have had events, in the order of the settings."""
     counts = view.history.tenants.counts(view.now_s)
     calls = {(each.provider, each.instance): each for each in accounts}
@@ -93,13 +93,13 @@ def tenants(view: View, accounts: Iterable[AccountView] = ()) -> list[Tenant]:
                     )
                 )
         enabled = view.settings.enabled and instance.enabled
-        found.append(Tenant(name, enabled, tuple(uses), counts.get(name, TenantCounts())))
+        found.append(TenantRow(name, enabled, tuple(uses), counts.get(name, TenantCounts())))
     if OTHER in counts and OTHER not in view.settings.instances:
-        found.append(Tenant(OTHER, enabled=True, uses=(), counts=counts[OTHER]))
+        found.append(TenantRow(OTHER, enabled=True, uses=(), counts=counts[OTHER]))
     return found
 
 
-_ORDERS: dict[str, Callable[[Tenant], tuple[object, ...]]] = {
+_ORDERS: dict[str, Callable[[TenantRow], tuple[object, ...]]] = {
     "name": lambda each: (each.name.casefold(),),
     "state": lambda each: (-each.severity, each.enabled, each.name.casefold()),
     "rate": lambda each: (-each.counts.answered_last_minute, -each.counts.answered, each.name.casefold()),
@@ -107,7 +107,7 @@ _ORDERS: dict[str, Callable[[Tenant], tuple[object, ...]]] = {
     "budget": lambda each: (-each.budget, each.name.casefold()),
 }
 
-_CHOICES: dict[str, tuple[str, Callable[[Tenant], bool]]] = {
+_CHOICES: dict[str, tuple[str, Callable[[TenantRow], bool]]] = {
     "": ("all", lambda _: True),
     "problems": ("with problems", lambda each: each.severity > 0 or each.counts.failed > 0),
     "active": ("with events in 15 minutes", lambda each: each.ended > 0),
@@ -115,7 +115,7 @@ _CHOICES: dict[str, tuple[str, Callable[[Tenant], bool]]] = {
 }
 
 
-def chosen(all_of_them: Sequence[Tenant], wanted: Mapping[str, str]) -> list[Tenant]:
+def chosen(all_of_them: Sequence[TenantRow], wanted: Mapping[str, str]) -> list[TenantRow]:
     """Those that are asked for, in the order that is asked for."""
     part = wanted.get("name", "").casefold()
     _, fits = _CHOICES.get(wanted.get("show", ""), _CHOICES[""])
@@ -123,7 +123,7 @@ def chosen(all_of_them: Sequence[Tenant], wanted: Mapping[str, str]) -> list[Ten
     return sorted((each for each in all_of_them if part in each.name.casefold() and fits(each)), key=order)
 
 
-def section(view: View, all_of_them: Sequence[Tenant], wanted: Mapping[str, str]) -> Html:
+def section(view: View, all_of_them: Sequence[TenantRow], wanted: Mapping[str, str]) -> Html:
     """The filter, one page of rows, and links to the others."""
     found = chosen(all_of_them, wanted)
     pages = max(1, -(-len(found) // PER_PAGE))
@@ -158,7 +158,7 @@ def section(view: View, all_of_them: Sequence[Tenant], wanted: Mapping[str, str]
     )
 
 
-def _summary(all_of_them: Sequence[Tenant]) -> str:
+def _summary(all_of_them: Sequence[TenantRow]) -> str:
     faults = sum(each.severity == 2 for each in all_of_them)
     active = sum(each.ended > 0 for each in all_of_them)
     number = sum(each.name != OTHER or bool(each.uses) for each in all_of_them)
@@ -175,7 +175,7 @@ _HEADINGS = (
 )
 
 
-def _table(rows: Sequence[Tenant], wanted: Mapping[str, str]) -> Html:
+def _table(rows: Sequence[TenantRow], wanted: Mapping[str, str]) -> Html:
     sort = wanted.get("sort") or "name"
 
     def heading(key: str, words: str) -> Html:
@@ -192,7 +192,7 @@ def _table(rows: Sequence[Tenant], wanted: Mapping[str, str]) -> Html:
     )
 
 
-def _row(each: Tenant) -> Html:
+def _row(each: TenantRow) -> Html:
     counts = each.counts
     failed = h("span", formatting.number(counts.failed), class_="state bad" if counts.failed else "faint")
     share = f"{formatting.percentage(counts.failed / max(1, each.ended))} of {formatting.number(each.ended)}"
@@ -211,13 +211,13 @@ def _row(each: Tenant) -> Html:
     )
 
 
-def _name(each: Tenant) -> Child:
+def _name(each: TenantRow) -> Child:
     if each.name == OTHER and not each.uses:
         return h("span", "all others, without settings of their own", class_="faint")
     return join(each.name, h("span", "off", class_="chip bad") if not each.enabled else None)
 
 
-def _providers(each: Tenant) -> Child:
+def _providers(each: TenantRow) -> Child:
     if not each.uses:
         return h("span", "none switched on", class_="faint") if each.name != OTHER else None
     return [_use(use) for use in each.uses]
@@ -236,7 +236,7 @@ def _short_name(use: Use) -> str:
     return _NAMES.get(use.provider, use.provider)
 
 
-def _budgets(each: Tenant) -> list[Html]:
+def _budgets(each: TenantRow) -> list[Html]:
     limited = [use for use in each.uses if use.limit]
     found = []
     for use in limited:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from worker.operations.history.throughput import Outcome
+from worker.operations.history.throughput import DeliveryOutcome
 
 STEP_S = 600.0
 STEPS = 144
@@ -28,7 +28,7 @@ class DayStep:
         """Deliveries that ended in this step."""
         return self.answered + self.failed + self.put_off
 
-    def add(self, outcome: Outcome, number: int = 1) -> None:
+    def add(self, outcome: DeliveryOutcome, number: int = 1) -> None:
         """Count deliveries."""
         match outcome:
             case "answered":
@@ -45,7 +45,7 @@ class Day:
     def __init__(self) -> None:
         self._steps: dict[int, DayStep] = {}
 
-    def record(self, outcome: Outcome, clock_s: float) -> None:
+    def record(self, outcome: DeliveryOutcome, clock_s: float) -> None:
         """Count an ended delivery."""
         self._step(day_step(clock_s)).add(outcome)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from dataclasses import fields as fields_of
 from typing import TYPE_CHECKING, Any
 
 from worker.amqp.delivery import Ending
@@ -17,6 +18,10 @@ MAXIMUM_TAGS = 100
 """Of one result; the number of all of them is kept too."""
 
 STATUSES = ("tagged", "no_tags", "skipped", "failed")
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+_TAG = tuple((each.name, each.default) for each in fields_of(Tag))
+_PROVIDER_REPORT = tuple((each.name, each.default) for each in fields_of(ProviderReport))
 
 _KEPT = (Ending.ANSWERED, Ending.DEAD_LETTERED)
 
@@ -78,20 +83,14 @@ class KeptResult:
 
     def details(self) -> str:
         """What is not searched for, as JSON."""
-        return json.dumps(
+        return _ENCODER.encode(
             {
                 "message": self.message,
-                "tags": [_without_defaults(Tag, asdict(tag)) for tag in self.tags],
+                "tags": [_without_defaults(_TAG, tag) for tag in self.tags],
                 "number_of_tags": self.number_of_tags,
-                "providers": [
-                    _without_defaults(
-                        ProviderReport, asdict(report) | {"message": truncate(report.message or "") or None}
-                    )
-                    for report in self.providers
-                ],
-                "image": [self.format, self.width, self.height],
-            },
-            separators=(",", ":"),
+                "providers": [_report(report) for report in self.providers],
+                "image": (self.format, self.width, self.height),
+            }
         )
 
 
@@ -140,9 +139,16 @@ class HistoryPage:
     in_time: bool = True
 
 
-def _without_defaults(kind: Any, fields: dict[str, Any]) -> dict[str, Any]:
-    defaults = {name: field.default for name, field in kind.__dataclass_fields__.items()}
-    return {name: value for name, value in fields.items() if value != defaults[name]}
+def _report(report: ProviderReport) -> dict[str, Any]:
+    fields = _without_defaults(_PROVIDER_REPORT, report)
+    if report.message is not None:
+        fields["message"] = truncate(report.message)
+    return fields
+
+
+def _without_defaults(defaults: tuple[tuple[str, Any], ...], value: Tag | ProviderReport) -> dict[str, Any]:
+    """The fields that are not as they are by default: a fraction of the text, in a fraction of the time of `asdict`."""
+    return {name: found for name, default in defaults if (found := getattr(value, name)) != default}
 
 
 def _known(kind: Any, fields: dict[str, Any]) -> dict[str, Any]:

@@ -6,13 +6,13 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from worker.operations.history.throughput import Outcome
+from worker.operations.history.throughput import DeliveryOutcome
 
 MINUTES = 15
 OTHER = "other"
 """Counts the instances without settings of their own together: events may make up their names."""
 
-_OUTCOMES: tuple[Outcome, ...] = ("answered", "failed", "put_off")
+_OUTCOMES: tuple[DeliveryOutcome, ...] = ("answered", "failed", "put_off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Tenants:
         for name in self._counts.keys() - self._known - {OTHER}:
             del self._counts[name]
 
-    def record(self, instance: str | None, outcome: Outcome, now_s: float) -> None:
+    def record(self, instance: str | None, outcome: DeliveryOutcome, now_s: float) -> None:
         """Count an ended delivery of an instance; None where the event's could not be read."""
         name = instance if instance in self._known and instance is not None else OTHER
         minute = int(now_s // 60)
@@ -68,5 +68,5 @@ class Tenants:
         return counts
 
 
-def _at(minute: int, outcome: Outcome) -> int:
+def _at(minute: int, outcome: DeliveryOutcome) -> int:
     return minute % MINUTES * len(_OUTCOMES) + _OUTCOMES.index(outcome)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from worker.amqp.delivery import Ending
 
-Outcome = Literal["answered", "failed", "put_off"]
+DeliveryOutcome = Literal["answered", "failed", "put_off"]
 
 BUCKET_S = 10.0
 BUCKETS = 90
@@ -87,7 +87,7 @@ class Throughput:
         return self._buckets[-1][1]
 
 
-def outcome_of(ending: Ending, status: str | None) -> Outcome:
+def outcome_of(ending: Ending, status: str | None) -> DeliveryOutcome:
     """What became of a delivery, for charts. `status` is that of its result, or None if there is none."""
     if ending is Ending.ANSWERED:
         return "answered"

@@ -15,6 +15,7 @@ from tests.support.polling import until
 from worker.amqp.delivery import Ending
 from worker.messages import Result
 from worker.operations.history import EndedDelivery, History
+from worker.operations.history import writer as writer_module
 from worker.operations.history.day import Day, DayStep, day_step
 from worker.operations.history.kept import HistoryQuery
 from worker.operations.history.writer import HistoryWriter
@@ -111,6 +112,25 @@ async def test_a_file_that_is_damaged_while_it_is_open_is_set_aside_too(tmp_path
     await until_found(writer, "after")
     await writer.close()
     assert (tmp_path / "history.damaged.sqlite3").exists()
+
+
+async def test_a_full_disk_costs_history_and_it_goes_on_when_there_is_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "_OPEN_AGAIN_AFTER_S", 0.0)
+    writer = HistoryWriter(tmp_path, MEBIBYTE, 3600)
+    writer.start(Day().merge)
+    until(lambda: writer.is_writing, "the file is open")
+    assert writer._file is not None
+    writer._file._database.execute("PRAGMA max_page_count = 1")  # SQLite then fails as on a full disk: SQLITE_FULL
+    lost = [ended(f"{number}" * 300) for number in range(9)]
+    for each in lost * 20:
+        writer.add(each, time.time())
+    until(lambda: writer.state.lost, "events could not be kept")
+    writer.add(ended("with space"), time.time())
+    await until_found(writer, "with space")
+    until(lambda: writer.state.problem is None, "it is well again")
+    await writer.close()
 
 
 async def test_a_file_that_is_deleted_is_made_again(tmp_path: Path) -> None:
