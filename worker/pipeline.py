@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -20,7 +20,7 @@ from worker.amqp.broker import Broker
 from worker.amqp.delivery import Delivery, Ending
 from worker.amqp.errors import NotPublished, Unroutable
 from worker.amqp.in_hand import DEFERRALS_HEADER, Deferred, InHand, deferrals_of
-from worker.amqp.origin import ORIGIN_HEADER
+from worker.amqp.origin import ORIGIN_HEADER, Origin
 from worker.amqp.pika_fixes import UnreadableProperties
 from worker.amqp.topology import DELIVERY_LIMIT, Lane
 from worker.engine import Active
@@ -294,7 +294,9 @@ class Pipeline:
         """The event in the message. Raises UnreadableEvent, and CannotBeDone if it may not speak for its instance."""
         delivery, settings = context.delivery, context.active.settings
         try:
-            read = _read_event(delivery, settings, notification)
+            read = read_event_in(
+                delivery.body, delivery.content_type, delivery.headers, delivery.message_id, settings, notification
+            )
         except UnreadableEvent as error:
             context.claim = error.instance or DEFAULT_INSTANCE  # whose name would stand in a result
             _require_allowed(context.claim, delivery, settings, but=f"; nor can it be read: {error}")
@@ -547,7 +549,7 @@ class Pipeline:
         # Thousands of these would push what matters out of the page.
         passing = context.reason == OVER_SHARE or ending in (Ending.SPLIT, Ending.IGNORED)
         if not passing:
-            self._history.on_delivery_ended(_ended(context, ending, took_s), time.monotonic())
+            self._history.on_delivery_ended(_ended(context, ending, took_s), time.monotonic(), time.time())
         tracing.current_span().set({"autotag.ending": ending.value, "autotag.status": context.status or ""})
         log = _log.debug if passing else _log.info
         log(
@@ -563,26 +565,37 @@ class Pipeline:
         )
 
 
-def _read_event(delivery: Delivery, settings: Settings, notification: S3Notification | None) -> ReadEvent:
+def read_event_in(
+    body: bytes,
+    content_type: str | None,
+    headers: Mapping[str, object],
+    message_id: str | None,
+    settings: Settings,
+    notification: S3Notification | None,
+) -> ReadEvent:
+    """The event in a message of a lane, or in `notification`, which is what the body is. Raises UnreadableEvent."""
     if notification is not None:
 
         def instance_of(bucket: str) -> str | None:
             service = service_of(settings.sources.s3, bucket)
             return service.instance if service is not None else None
 
-        return read_s3_event(notification.records[0], delivery.headers, instance_of)
-    maximum_image_bytes = settings.sources.inline_maximum_bytes
-    refuse_oversized(delivery.body, delivery.content_type, delivery.message_id, maximum_image_bytes)
-    return read_event(delivery.body, delivery.content_type, delivery.headers, delivery.message_id)
+        return read_s3_event(notification.records[0], headers, instance_of)
+    refuse_oversized(body, content_type, message_id, settings.sources.inline_maximum_bytes)
+    return read_event(body, content_type, headers, message_id)
+
+
+def why_not_allowed(instance: str, origin: Origin, settings: Settings) -> str | None:
+    """Why an event from there may not speak for the instance that it names; None if it may."""
+    found = settings.instance(instance)
+    if found is None and settings.unknown_instances == "refuse":
+        return f"the instance {instance!r} has no settings (`unknown_instances` is refuse)"
+    return origin.why_not_for(instance, (found or settings.defaults).publishers)
 
 
 def _require_allowed(instance: str, delivery: Delivery, settings: Settings, but: str = "") -> None:
     """Raise CannotBeDone if the event may not speak for the instance that it names: it ends under nobody's name."""
-    found = settings.instance(instance)
-    if found is None and settings.unknown_instances == "refuse":
-        why: str | None = f"the instance {instance!r} has no settings (`unknown_instances` is refuse)"
-    else:
-        why = delivery.origin.why_not_for(instance, (found or settings.defaults).publishers)
+    why = why_not_allowed(instance, delivery.origin, settings)
     if why is not None:
         raise CannotBeDone(why + but, reason=INSTANCE_NOT_ALLOWED)
 

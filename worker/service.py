@@ -36,7 +36,9 @@ from worker.operations.health.status import Health, Pause, Status
 from worker.operations.health.systemd import Notifier
 from worker.operations.history import History
 from worker.operations.history.thumbnails import Thumbnails
+from worker.operations.history.writer import HistoryWriter
 from worker.operations.metrics import Metrics
+from worker.operations.metrics.cloud import AccountView
 from worker.operations.tracing.otel import tracer_from_environment
 from worker.pipeline import Pipeline
 from worker.providers.checks import Severity
@@ -59,6 +61,13 @@ _KILLING_S = 1.0
 
 _LAST_S = 0.25
 """Kept of that for the end itself: what hangs even then is left to the kernel."""
+
+
+def _history_writer(settings: Settings, metrics: Metrics) -> HistoryWriter | None:
+    kept = settings.history
+    if not kept.enabled:
+        return None
+    return HistoryWriter(settings.state_dir, kept.maximum_bytes, kept.maximum_age_s, metrics.history_lost)
 
 
 class _HeldNotices:
@@ -104,7 +113,7 @@ class Service:
         self.in_force = SettingsInForce(loaded, datetime.now(UTC))
         self.load = load
         self.metrics = Metrics()
-        self.history = History(time.monotonic())
+        self.history = History(time.monotonic(), _history_writer(settings, self.metrics))
         self.active: Active | None = None
         """The settings in force with the engine built from them; None until the first engine is open."""
         lanes = lane_prefetch(_fitting_prefetch(settings))
@@ -156,6 +165,9 @@ class Service:
             stack.callback(self._flush_spans)
             self._monitor.start()
             stack.push_async_callback(self._monitor.close)
+            if self.history.writer is not None:
+                self.history.writer.start(self.history.day.merge)
+                stack.push_async_callback(self.history.writer.close)
             await self._listen(stack)
             await control.start()
             stack.push_async_callback(control.close)
@@ -217,6 +229,7 @@ class Service:
         """Use these settings and this engine from the next event on."""
         self.active = active
         self._shares.know(name for name, each in active.settings.instances.items() if each.enabled)
+        self.history.tenants.know(active.settings.by_event_name())
         self._monitor.use(active)
         self._intake.use(active)
         self._canary.use(active)
@@ -361,6 +374,10 @@ class Service:
             depths=self._monitor.depths,
             canary=self._canary.status(time.monotonic()),
         )
+
+    def accounts(self) -> list[AccountView]:
+        """Each configured instance's account with each cloud service that it has switched on."""
+        return self._monitor.accounts()
 
     def health(self) -> Health:
         """Whether it is alive, started and ready, and if not ready, why."""

@@ -142,6 +142,7 @@ def in_operation(
         ("check",): ((),),
         ("evaluate",): ((str(labelled), "--model", str(package), "--plot", str(folder.parent / "plot.svg")),),
         ("calibrate",): ((str(labelled), "--model", str(package), "--write", str(folder.parent / "calibrated.toml")),),
+        ("results",): ((), ("--asset", HOSTILE)),
         ("status",): ((),),
         ("pause",): ((),),
         ("resume",): ((),),

@@ -18,11 +18,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 from demo import write_photographs  # noqa: E402
 from PIL import Image  # noqa: E402
-from playwright.sync_api import Browser, Page  # noqa: E402
+from playwright.sync_api import Browser, Page, expect  # noqa: E402
 
 from tests.support.browser import chromium  # noqa: E402
 from tests.support.monitoring import http_url  # noqa: E402
-from tests.support.service import Dms, running_service  # noqa: E402
+from tests.support.service import Dms, RunningService, running_service  # noqa: E402
 
 TOKEN = "a-token-for-the-page"
 DESKTOP = {"width": 1120, "height": 800}
@@ -62,11 +62,45 @@ def main() -> None:
                 take(browser, page_url, out / "status-page-light.png", DESKTOP, image=image)
                 take(browser, page_url, out / "status-page-dark.png", DESKTOP, scheme="dark", image=image)
                 take(browser, page_url, out / "status-page-phone.png", PHONE)
+                take_tabs(browser, page_url, out)
                 service.crash_model(6)
                 load(dms, photographs, seconds=12, a_second=6)
                 take(browser, page_url, out / "status-page-disabled.png", DESKTOP, unfolded=True, height=1180)
+                take_gone(browser, page_url, out / "status-page-gone.png", service)
             dms.close()
-            service.stop()
+
+
+def take_tabs(browser: Browser, url: str, out: Path) -> None:
+    """Results, dead letters and tenants."""
+    context = browser.new_context(viewport=DESKTOP)  # type: ignore[arg-type]
+    page = signed_in(context.new_page(), url)
+    for tab in ("results", "dead-letters", "tenants"):
+        page.goto(f"{url}/{tab}")
+        if tab == "results":
+            page.get_by_text("What each provider said").first.click()
+        page.screenshot(path=out / f"status-page-{tab}.png")
+        in_few_colours(out / f"status-page-{tab}.png")
+    context.close()
+
+
+def take_gone(browser: Browser, url: str, file: Path, service: RunningService) -> None:
+    """An open page whose service has been killed."""
+    context = browser.new_context(viewport=DESKTOP)  # type: ignore[arg-type]
+    page = signed_in(context.new_page(), url)
+    service.process.kill()
+    expect(page).to_have_title("No answer · Autotag")
+    page.screenshot(path=file)
+    in_few_colours(file)
+    context.close()
+
+
+def signed_in(page: Page, url: str) -> Page:
+    """The page after signing in."""
+    page.goto(url)
+    page.get_by_label("Token").fill(TOKEN)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#headline")
+    return page
 
 
 _WAITING = ("--no-reload", "defaults.tensorflow.maximum_parents", "1")
@@ -123,6 +157,11 @@ def take(
     clip = {"x": 0, "y": 0, "width": viewport["width"], "height": height} if height else None
     page.screenshot(path=file, full_page=True, clip=clip)  # type: ignore[arg-type]
     context.close()
+    in_few_colours(file)
+
+
+def in_few_colours(file: Path) -> None:
+    """Make a screenshot's file small."""
     with Image.open(file) as picture:
         picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(file, optimize=True)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -58,6 +59,8 @@ _TIME: TypeAdapter[str] = TypeAdapter(Annotated[str, Field(pattern=r"^[0-9T:.+-]
 
 MINIMUM_START_CHARACTERS = 4
 """Of a key that is given by its beginning: a shorter one, as of an empty variable, names a letter by accident."""
+
+_NO_PROPERTIES = pika.BasicProperties()
 
 _REQUEUE_CHECKS = 40
 _REQUEUE_CHECK_INTERVAL_S = 0.025
@@ -117,6 +120,24 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """How far one scan goes at most: letters, bytes of their bodies together, and seconds."""
+
+    letters: int
+    size_bytes: int
+    within_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """Letters without bodies and properties, and how many of how many there were have been looked at."""
+
+    letters: tuple[DeadLetter, ...]
+    scanned: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Replayed:
     """How many letters were replayed, and the keys of those that could not be, as they lack their image."""
 
@@ -125,11 +146,15 @@ class Replayed:
 
 
 class DeadLetters:
-    """The queue of dead letters. Every method raises Misconfigured or BrokerUnreachable when it cannot be read."""
+    """The queue of dead letters. Every method raises Misconfigured or BrokerUnreachable when it cannot be read.
 
-    def __init__(self, settings: AmqpSettings, topology: Topology) -> None:
+    With `bounds`, no method looks at more of the queue than that, from its oldest letter on.
+    """
+
+    def __init__(self, settings: AmqpSettings, topology: Topology, bounds: Bounds | None = None) -> None:
         self._settings = settings
         self._topology = topology
+        self._bounds = bounds
         self._mark = HeaderMark.of(settings)
 
     async def browse(self, selection: Selection, on_progress: OnProgress | None = None) -> list[DeadLetter]:
@@ -139,6 +164,14 @@ class DeadLetters:
             while (letter := await scan.next()) is not None:
                 found.append(replace(letter, body=b""))
         return found
+
+    async def look(self) -> Looked:
+        """The letters as far as the bounds reach, the oldest first. Changes nothing."""
+        found: list[DeadLetter] = []
+        async with self._scan(Selection(), None) as scan:
+            while (letter := await scan.next()) is not None:
+                found.append(replace(letter, body=b"", properties=_NO_PROPERTIES))
+            return Looked(tuple(found), scan.scanned, scan.total)
 
     async def meant_by(self, start: str, on_progress: OnProgress | None = None) -> list[DeadLetter]:
         """The letter with this key, or else one for each key that begins so, without bodies. Changes nothing."""
@@ -187,7 +220,7 @@ class DeadLetters:
         async with connected(self._settings, "autotag-dead-letters") as connection:
             channel = await connection.channel()
             queue = self._topology.dead_letters_queue
-            scan = _Scan(connection, channel, queue, self._mark, selection, on_progress)
+            scan = _Scan(connection, channel, queue, self._mark, selection, on_progress, self._bounds)
             yield scan
             await scan.requeue_held()
 
@@ -203,6 +236,7 @@ class _Scan:
         mark: HeaderMark,
         selection: Selection,
         on_progress: OnProgress | None,
+        bounds: Bounds | None,
     ) -> None:
         self.connection = connection
         self._channel = channel
@@ -210,27 +244,37 @@ class _Scan:
         self._mark = mark
         self._selection = selection
         self._on_progress = on_progress
+        self._bounds = bounds
+        self._began_s = time.monotonic()
+        self._scanned_bytes = 0
         self._total: int | None = None
-        self._scanned = 0
+        self.scanned = 0
+        """Letters looked at so far."""
         self._matched = 0
         self._delivery_tag = 0
         self._held = 0
         self._reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         channel.raw.add_callback(lambda _: set_result(self._reply, None), [spec.Basic.GetEmpty], one_shot=False)
 
+    @property
+    def total(self) -> int:
+        """Letters in the queue at the start."""
+        return self._total or 0
+
     async def next(self) -> DeadLetter | None:
-        """The next selected letter; None at the end."""
+        """The next selected letter; None at the end, or where the bounds end it."""
         if self._total is None:
             self._total = await self._count()
-        while self._scanned < self._total and self._matched != self._selection.limit:
+        while self.scanned < self._total and self._matched != self._selection.limit and self._is_within_bounds():
             message = await self._get()
             if message is None:
                 break
-            self._scanned += 1
+            self.scanned += 1
             self._held += 1
             if self._on_progress is not None:
-                self._on_progress(self._scanned, self._total)
+                self._on_progress(self.scanned, self._total)
             method, properties, body = message
+            self._scanned_bytes += len(body)
             if is_probe(properties, body):
                 self._delivery_tag = method.delivery_tag
                 self.remove()  # a worker's, or of `autotag check`: no letter
@@ -242,6 +286,13 @@ class _Scan:
                 self._delivery_tag = method.delivery_tag
                 return letter
         return None
+
+    def _is_within_bounds(self) -> bool:
+        return self._bounds is None or (
+            self.scanned < self._bounds.letters
+            and self._scanned_bytes < self._bounds.size_bytes
+            and time.monotonic() < self._began_s + self._bounds.within_s
+        )
 
     def remove(self) -> None:
         """Ack the letter that `next` returned last: RabbitMQ deletes it."""

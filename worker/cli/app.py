@@ -23,6 +23,7 @@ from worker.cli import (
     model,
     operate,
     publish,
+    results,
     run,
     schema,
     shadow,
@@ -126,6 +127,7 @@ app.command("tag")(tag.tag)
 app.command("publish")(publish.publish)
 app.command("backfill")(backfill.backfill)
 app.command("check")(check.check)
+app.command("results")(results.results)
 app.command("status")(operate.status)
 app.command("reset")(operate.reset)
 app.command("pause")(operate.pause)

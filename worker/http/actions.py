@@ -44,7 +44,8 @@ class _Refusals:
             self._log_from_s, self._unlogged = now_s + _LOG_INTERVAL_S, 0
 
 
-_refusals = _Refusals()
+refusals = _Refusals()
+"""Of all actions of the page together."""
 
 
 def _endpoint(name: str) -> Callable[[Request], Awaitable[Response]]:
@@ -57,7 +58,7 @@ def _endpoint(name: str) -> Callable[[Request], Awaitable[Response]]:
         csrf_token = request.headers.get(CSRF_HEADER) or form.get(CSRF_FIELD, "")
         refusal_reason = sessions.refusal_reason(request, requester, csrf_token)
         if refusal_reason is not None:
-            _refusals.log(time.monotonic(), action=name, address=requester.address, why=refusal_reason)
+            refusals.log(time.monotonic(), action=name, address=requester.address, why=refusal_reason)
             return PlainTextResponse(f"{refusal_reason}\n", 403)
         _log.info("an operator acts from the status page", action=name, address=requester.address)
         await perform(service_of(request))

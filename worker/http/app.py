@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 
-from worker.http import actions, exposition, health, pages, settings_api, try_image
+from worker.http import actions, dead_letters, exposition, health, pages, results, settings_api, tenants, try_image
 from worker.http.bearer_token import BearerTokenMiddleware
 from worker.http.concurrency import ConcurrencyLimitMiddleware
 from worker.http.protocol import MAXIMUM_CONNECTIONS, Deadlines
@@ -24,7 +24,15 @@ DEADLINES = Deadlines(body_by_path_s={route.path: try_image.READ_WITHIN_S + 5.0 
 
 _HEALTH_PATHS = frozenset(route.path for route in health.routes)
 
-_PAGE = (*pages.routes, *actions.routes, *settings_api.routes, *try_image.routes)
+_PAGE = (
+    *pages.routes,
+    *results.routes,
+    *dead_letters.routes,
+    *tenants.routes,
+    *settings_api.routes,
+    *actions.routes,
+    *try_image.routes,
+)
 
 ROUTES: Sequence[BaseRoute] = (*health.routes, *exposition.routes, *_PAGE)
 

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from worker import __version__
 from worker.http.json_response import JsonResponse
 from worker.http.page import document
 from worker.http.page.report import report
@@ -42,7 +43,7 @@ async def page(request: Request) -> Response:
     requester = sessions_of(request).identify(request)
     if not requester.may_see_page:
         return HTMLResponse(document.sign_in())
-    return HTMLResponse(document.page(await _view(request, requester)))
+    return HTMLResponse(document.page(await view_of(request, requester)))
 
 
 async def live(request: Request) -> Response:
@@ -50,7 +51,14 @@ async def live(request: Request) -> Response:
     requester = sessions_of(request).identify(request)
     if not requester.may_see_page:
         return PlainTextResponse("Sign in first\n", 401)
-    return HTMLResponse(document.live(await _view(request, requester)))
+    return HTMLResponse(document.live(await view_of(request, requester)))
+
+
+async def version(request: Request) -> Response:
+    """The version that runs, by which an open page finds out that the service is there, and still the same."""
+    if not sessions_of(request).identify(request).may_see_page:
+        return PlainTextResponse("Sign in first\n", 401)
+    return PlainTextResponse(__version__)
 
 
 async def as_json(request: Request) -> Response:
@@ -59,7 +67,7 @@ async def as_json(request: Request) -> Response:
     if not requester.may_see_page:
         return JsonResponse({"error": "Sign in first, or send the token as a bearer token"}, 401)
     status = await service_of(request).status()
-    return JsonResponse({"status": status.to_json()} | report(await _view(request, requester)))
+    return JsonResponse({"status": status.to_json()} | report(await view_of(request, requester)))
 
 
 async def thumbnail(request: Request) -> Response:
@@ -123,7 +131,8 @@ async def read_form(
         return {}
 
 
-async def _view(request: Request, requester: Requester) -> View:
+async def view_of(request: Request, requester: Requester) -> View:
+    """The service now, as one client may see it."""
     return await build_view(
         service_of(request),
         may_see_assets=requester.may_see_assets,
@@ -153,6 +162,7 @@ _SECURED = [Middleware(SecurityHeadersMiddleware)]
 routes = [
     Route("/", page, middleware=_SECURED),
     Route("/live", live, middleware=_SECURED),
+    Route("/page/version", version, middleware=_SECURED),
     Route("/status.json", as_json, middleware=_SECURED),
     Route("/thumbnail", thumbnail, middleware=_SECURED),
     Route("/sign-in", sign_in, methods=["POST"], middleware=_SECURED),

@@ -10,6 +10,7 @@ from worker.engine import Active
 from worker.operations.health.status import Health, Status
 from worker.operations.history import History
 from worker.operations.metrics import Metrics
+from worker.operations.metrics.cloud import AccountView
 from worker.settings import Settings
 from worker.settings.in_force import SettingsInForce
 from worker.settings.overlay.change import Loader
@@ -30,6 +31,10 @@ class ServiceApi(Protocol):
     @property
     def active(self) -> Active | None:
         """The settings in force with the engine built from them; None until the first engine is open."""
+        ...
+
+    def accounts(self) -> list[AccountView]:
+        """Each configured instance's account with each cloud service that it has switched on."""
         ...
 
     @property

@@ -19,7 +19,17 @@ from worker.settings.load import LoadedSettings, shown
 from worker.settings.root import DEFAULTS
 from worker.settings.schema import INSTANCE, SYSTEM, SettingKey, find_field, is_secret
 
-NEED_A_RESTART = ("amqp", "http", "log", "retry.delays_s", "cache_dir", "state_dir", "control_socket", "overlay_file")
+NEED_A_RESTART = (
+    "amqp",
+    "http",
+    "log",
+    "history",
+    "retry.delays_s",
+    "cache_dir",
+    "state_dir",
+    "control_socket",
+    "overlay_file",
+)
 """Settings that a reload can't change: what they stand for is built once."""
 
 _FINGERPRINT_DIGITS = 6

@@ -18,6 +18,7 @@ from worker.settings.system import (
     CanarySettings,
     CloudCallsSettings,
     DecoderSettings,
+    HistorySettings,
     HttpSettings,
     LogSettings,
     ModelsSettings,
@@ -108,6 +109,7 @@ class Settings(Section, BaseSettings):
     near_duplicates: NearDuplicatesSettings = Field(
         NearDuplicatesSettings(), description="What is remembered of images for near-duplicates."
     )
+    history: HistorySettings = Field(HistorySettings(), description="Ended events kept on disk.")
     log: LogSettings = Field(LogSettings(), description="Logging.")
     http: HttpSettings = Field(HttpSettings(), description="HTTP.")
 

@@ -416,6 +416,18 @@ class CanarySettings(Section):
     interval_s: float = Field(600, ge=10, description="Time from one to the next; after a wrong one 60 s at most.")
 
 
+class HistorySettings(Section):
+    """Ended events kept on disk in `state_dir`, for the page's results and `autotag results`."""
+
+    enabled: bool = Field(
+        True, description="Keep them, with names and tags of assets. A disk that cannot be written costs no event."
+    )
+    maximum_bytes: ByteSize = Field(
+        ByteSize(64 * MEBIBYTE), ge=MEBIBYTE, description="Space on disk, about 1 kB an event; the oldest go first."
+    )
+    maximum_age_s: float = Field(14 * 24 * 3600.0, ge=60, description="Older ones are deleted.")
+
+
 class LogSettings(Section):
     """What is logged, and in which form."""
 

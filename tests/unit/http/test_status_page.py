@@ -29,6 +29,7 @@ from worker.operations.health.readiness import status_of
 from worker.operations.health.status import Health, Status
 from worker.operations.history import EndedDelivery, History
 from worker.operations.metrics import Metrics
+from worker.operations.metrics.cloud import AccountView
 from worker.settings import LoadedSettings, Settings
 from worker.settings.in_force import SettingsInForce
 
@@ -54,6 +55,9 @@ class FakeService:
     async def reload(self) -> Status:
         self.done.append("reload")
         return await self.status()
+
+    def accounts(self) -> list[AccountView]:
+        return []
 
     def health(self) -> Health:
         return Health(alive=True, loop_lag_s=0.0, started=True, ready=True)
@@ -81,7 +85,7 @@ class FakeService:
         assert thumbnail is not None
         thumbnail.jpeg = b"\xff\xd8jpeg"
         ended = EndedDelivery(Ending.ANSWERED, "tagged", None, None, "asset-1", "default", None, result, thumbnail, 0.1)
-        self.history.on_delivery_ended(ended, 1.0)
+        self.history.on_delivery_ended(ended, 1.0, 0.0)
 
 
 @pytest.fixture
@@ -397,7 +401,7 @@ async def test_nothing_from_outside_becomes_markup(visit: Visit, service: FakeSe
     nasty = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
     service.answered(message=nasty, tags=(Tag(name=nasty, confidence=0.9, provider="tensorflow"),))
     failed = EndedDelivery(Ending.DEAD_LETTERED, "failed", nasty, nasty, nasty, nasty, None, None, None, 0.1)
-    service.history.on_delivery_ended(failed, 1.0)
+    service.history.on_delivery_ended(failed, 1.0, 0.0)
     async with visit() as client:
         page = (await client.get("/")).text
     assert "alert(1)" in page

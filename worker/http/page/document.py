@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from worker.http.page import explanation, headline, navigation, providers, records, shadow, timeline
+from worker import __version__
+from worker.http.page import day, explanation, headline, navigation, providers, records, shadow, timeline
 from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.view import View
 from worker.http.sessions import CSRF_FIELD
+
+_RENEWED_WITHOUT_SCRIPTS_S = 30
+"""A browser without scripts loads the page again by itself, and shows its own error if the service has gone."""
 
 
 def page(view: View) -> str:
@@ -21,7 +25,13 @@ def page(view: View) -> str:
         signed_in=view.signed_in,
         note="Renews itself every two seconds. Times are those of the machine it runs on.",
         script=True,
+        renew=True,
     )
+
+
+def _renewed_from(path: str) -> str:
+    """Where the script finds the live sections: empty for the page's own address, with its query."""
+    return "live" if path == navigation.OVERVIEW else ""
 
 
 def tab(
@@ -32,14 +42,18 @@ def tab(
     signed_in: bool,
     note: str = "Times are those of the machine it runs on.",
     script: bool = False,
+    renew: bool = False,
 ) -> str:
-    """A document with the header and the tabs above its sections; `path` is its address in `navigation.TABS`."""
+    """A document with the header and the tabs above its sections; `path` is its address in `navigation.TABS`.
+
+    With a script, an open page shows when the service has gone; with `renew`, its live sections are fetched again.
+    """
     return _document(
         f"{title} · Autotag",
         h("a", "To the content", href="#main", class_="skip"),
         _top(csrf_token, signed_in),
         navigation.tabs(path),
-        h("main", sections, id="main", tabindex=-1),
+        h("main", sections, id="main", tabindex=-1, data_renew=_renewed_from(path) if renew else None),
         h("p", role="status", id="notice", class_="toast") if script else None,
         h(
             "footer",
@@ -52,6 +66,7 @@ def tab(
             ),
         ),
         script=script,
+        renew=renew,
     )
 
 
@@ -65,6 +80,7 @@ def _live_sections(view: View) -> list[Html]:
     return [
         headline.section(view),
         timeline.section(view),
+        day.section(view),
         records.failures(view),
         records.results(view),
         *([candidate] if candidate is not None else ()),
@@ -142,7 +158,7 @@ def _logo() -> Html:
     )
 
 
-def _document(title: str, *body: Child, script: bool) -> str:
+def _document(title: str, *body: Child, script: bool, renew: bool = False) -> str:
     head = h(
         "head",
         h("meta", charset="utf-8"),
@@ -152,5 +168,6 @@ def _document(title: str, *body: Child, script: bool) -> str:
         h("link", rel="icon", href="page/mark.svg", type="image/svg+xml"),
         h("link", rel="stylesheet", href="page/autotag.css"),
         h("script", src="page/autotag.js", type="module") if script else None,
+        h("noscript", h("meta", http_equiv="refresh", content=_RENEWED_WITHOUT_SCRIPTS_S)) if renew else None,
     )
-    return f"<!doctype html>\n{h('html', head, h('body', *body), lang='en')}\n"
+    return f"<!doctype html>\n{h('html', head, h('body', *body), lang='en', data_version=__version__)}\n"

@@ -12,6 +12,7 @@ from worker.tagging.explain import Explanation
 from worker.tagging.merge import Choice, Verdict
 
 MAXIMUM_ROWS = 15
+_MAXIMUM_CHOICES = 50
 
 _VERDICT_LABELS = {
     Verdict.KEPT: "a tag",
@@ -43,9 +44,16 @@ def section(view: View) -> Html:
     )
 
 
+def _instance_field(view: View) -> Html:
+    """A choice of the instances, or a field for the name of one of many: a thousand options would weigh 50 kB."""
+    names = list(dict.fromkeys((DEFAULT_INSTANCE, *view.settings.instances)))
+    if len(names) > _MAXIMUM_CHOICES:
+        return h("input", type="text", id="instance", value=DEFAULT_INSTANCE, maxlength=200)
+    return h("select", [h("option", name, value=name) for name in names], id="instance")
+
+
 def _form(view: View) -> Html:
     """The form. Its field is disabled until the script listens: a file chosen earlier would be silently lost."""
-    names = list(dict.fromkeys((DEFAULT_INSTANCE, *view.settings.instances)))
     return h(
         "form",
         h(
@@ -59,7 +67,7 @@ def _form(view: View) -> Html:
             h(
                 "label",
                 "As an event of ",
-                h("select", [h("option", name, value=name) for name in names], id="instance"),
+                _instance_field(view),
             ),
             h("span", "It goes through the same decoder and providers as an event. It is not kept.", class_="note"),
             class_="choices",

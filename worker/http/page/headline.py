@@ -77,6 +77,7 @@ def section(view: View) -> Html:
         class_=f"headline {current.severity}",
         aria_labelledby="title",
         data_live=True,
+        data_version=view.version,
     )
 
 

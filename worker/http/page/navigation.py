@@ -8,6 +8,9 @@ OVERVIEW = "./"
 
 TABS: tuple[tuple[str, str], ...] = (
     (OVERVIEW, "Overview"),
+    ("results", "Results"),
+    ("dead-letters", "Dead letters"),
+    ("tenants", "Tenants"),
     ("settings", "Settings"),
 )
 """The address of each tab, relative as all addresses of the page, and its name."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from worker.http.page import formatting
+from worker.http.page import formatting, tenants
 from worker.http.page.markup import Child, Html, h, join
+from worker.http.page.tables import table
 from worker.http.page.view import View
 from worker.providers.base import Provider
 from worker.providers.checks import CircuitState, Metered
@@ -12,6 +13,10 @@ from worker.supervision.lifecycle import WORKING_PHASE_NAMES
 from worker.supervision.pool import ChildState
 from worker.tagging.tagger import thresholds
 
+_MAXIMUM_LISTED = 8
+"""Instances; where there are more, some are shown here and all on the tenants tab."""
+_SHOWN_OF_MANY = 4
+
 
 def section(view: View) -> Html:
     """Who may tag for whom: a row for each instance, a column for each provider; and the child processes."""
@@ -19,6 +24,7 @@ def section(view: View) -> Html:
         "section",
         h("h2", "Providers and instances", id="providers-title"),
         _instances(view),
+        _all_instances(view),
         h("h3", "Child processes", id="children-title"),
         _children(view),
         *_canary(view),
@@ -34,7 +40,7 @@ def _instances(view: View) -> Html:
     providers = view.engine.providers
     if not providers:
         return h("p", "No provider is switched on. For instance set `defaults.tensorflow.enabled`.", class_="quiet")
-    return _table(
+    return table(
         ("Instance", *(provider.name for provider in providers), "Most tags"),
         [
             (
@@ -42,10 +48,27 @@ def _instances(view: View) -> Html:
                 *(_state(provider, name, instance) for provider in providers),
                 _tag_limit(view, instance),
             )
-            for name, instance in view.settings.by_event_name().items()
+            for name, instance in _shown(view)
         ],
         "providers-title",
     )
+
+
+def _shown(view: View) -> list[tuple[str, InstanceSettings]]:
+    """All instances; of many, those with a problem and those with the most events."""
+    instances = view.settings.by_event_name()
+    if len(instances) <= _MAXIMUM_LISTED:
+        return list(instances.items())
+    ranked = sorted(tenants.tenants(view), key=lambda each: (-each.severity, -each.ended))
+    return [(each.name, instances[each.name]) for each in ranked if each.name in instances][:_SHOWN_OF_MANY]
+
+
+def _all_instances(view: View) -> Html | None:
+    number = len(view.settings.by_event_name())
+    if number <= _MAXIMUM_LISTED:
+        return None
+    link = h("a", f"All {formatting.number(number)} instances", href=tenants.PATH)
+    return h("p", "Those with a problem, and those with the most events. ", link, class_="more")
 
 
 def _state(provider: Provider, name: str, instance: InstanceSettings) -> Child:
@@ -74,7 +97,7 @@ def _children(view: View) -> Html:
         return h("p", "None yet.", class_="quiet")
     model = view.engine.model.states() if view.engine.model else []
     shadow = view.engine.shadow.pool if view.engine.shadow else None
-    return _table(
+    return table(
         ("Child", "State", "Images", "Memory", "What it is"),
         [
             (
@@ -111,7 +134,7 @@ def _canary(view: View) -> list[Html]:
         )
         for each in last.models
     ]
-    return [heading, when, _table(("Model", "State", "Expected", "Found", "Surest of"), rows, "canary-title")]
+    return [heading, when, table(("Model", "State", "Expected", "Found", "Surest of"), rows, "canary-title")]
 
 
 def _description(child: ChildState) -> str:
@@ -123,26 +146,3 @@ def _severity(child: ChildState) -> str:
     if child.phase in WORKING_PHASE_NAMES:
         return "good"
     return "bad" if child.phase in ("disabled", "dying") else "warn"
-
-
-def _table(headings: tuple[str, ...], rows: list[tuple[Child, ...]], labelled_by: str) -> Html:
-    """A table. A narrow screen shows each row as a block, with the heading before each cell."""
-    return h(
-        "table",
-        h("thead", h("tr", [h("th", heading, scope="col") for heading in headings])),
-        h(
-            "tbody",
-            [
-                h(
-                    "tr",
-                    h("th", row[0], scope="row"),
-                    [
-                        h("td", h("span", cell), data_head=heading)
-                        for heading, cell in zip(headings[1:], row[1:], strict=True)
-                    ],
-                )
-                for row in rows
-            ],
-        ),
-        aria_labelledby=labelled_by,
-    )

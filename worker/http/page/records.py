@@ -93,7 +93,7 @@ def _result(view: View, each: RecentResult) -> Html:
         _thumbnail(each),
         h(
             "div",
-            h("p", h("b", _breakable(each.file_name or each.asset_id)), _time(view, each.at_s), class_="name"),
+            h("p", h("b", breakable(each.file_name or each.asset_id)), _time(view, each.at_s), class_="name"),
             h("p", " · ".join(facts), class_="facts"),
             h("ul", [_tag(tag) for tag in each.tags], class_="tags") if each.tags else None,
             h("p", f"and {formatting.quantity(hidden, 'more tag')}", class_="more") if hidden > 0 else None,
@@ -105,7 +105,7 @@ def _result(view: View, each: RecentResult) -> Html:
     )
 
 
-def _breakable(name: str) -> Html:
+def breakable(name: str) -> Html:
     """A name that may be a path: a narrow screen breaks it after a slash rather than inside a word."""
     first, *others = name.split("/")
     return join(first, [join("/", h("wbr"), other) for other in others])

@@ -44,7 +44,7 @@ def _child(view: View, name: str) -> Html:
     crashes = [each.at_s for each in view.history.occurrences if each.source == name and each.kind == "crash"]
     crashes = [at_s for at_s in crashes if at_s > from_s]
     label = f"{name}: {_in_words(intervals)}; {formatting.quantity(len(crashes), 'crash', 'crashes')}"
-    return _row(
+    return row(
         "Model child" if len(view.history.children) == 1 else f"Model child {name.rpartition('-')[2]}",
         "its life, and crashes",
         charts.timeline(intervals, crashes, from_s, view.now_s, label),
@@ -56,7 +56,7 @@ def _consuming(view: View) -> Html:
     from_s = view.now_s - SPAN_S
     intervals = view.history.consuming.intervals(from_s, view.now_s)
     state = view.history.consuming.state(view.now_s)
-    return _row(
+    return row(
         "Events taken",
         "from RabbitMQ",
         charts.timeline(intervals, (), from_s, view.now_s, f"Events: {_in_words(intervals)}"),
@@ -111,9 +111,9 @@ def _work(view: View) -> list[Html]:
     latest = next((each for each in reversed(waiting) if each is not None), None)
     peak = max((each for each in waiting if each is not None), default=0)
     return [
-        _row(
+        row(
             "Events ended",
-            h("span", _key("answered"), " ", _key("failed"), " ", _key("retried", "put off"), class_="keys"),
+            h("span", key("answered"), " ", key("failed"), " ", key("retried", "put off"), class_="keys"),
             charts.bars(
                 (answered, failed, put_off),
                 ("answered", "failed", "retried"),
@@ -122,9 +122,9 @@ def _work(view: View) -> list[Html]:
             ),
             (h("b", formatting.number(rate)), "answered a minute"),
         ),
-        _row(
+        row(
             "Time for an event",
-            h("span", _key("usual", "half within"), " ", _key("slow", "95 % within"), class_="keys"),
+            h("span", key("usual", "half within"), " ", key("slow", "95 % within"), class_="keys"),
             charts.lines(
                 ((p95, "slow", True), (median, "usual", False)),
                 f"Time for an event: half within {formatting.duration(percentile_s(window, 0.5))}, 95 percent within "
@@ -137,7 +137,7 @@ def _work(view: View) -> list[Html]:
                 else "none in the last minute",
             ),
         ),
-        _row(
+        row(
             "Waiting",
             "in RabbitMQ",
             charts.area(
@@ -154,11 +154,13 @@ def _work(view: View) -> list[Html]:
     ]
 
 
-def _key(name: str, label: str | None = None) -> Html:
+def key(name: str, label: str | None = None) -> Html:
+    """A colour of a chart with what it stands for."""
     return h("span", h("i", class_=f"swatch key-{name}", aria_hidden="true"), label or name, class_="key")
 
 
-def _row(name: str, note: Child, chart: Html, now: tuple[Child, Child]) -> Html:
+def row(name: str, note: Child, chart: Html, now: tuple[Child, Child]) -> Html:
+    """A chart between its name and its latest value, each with a note below."""
     return h(
         "div",
         h("p", h("b", name), h("small", note), class_="what"),

@@ -51,7 +51,7 @@ class HealthMonitor:
         self.depths: dict[str, int] = {}
         """Messages ready in each queue, by name without the prefix, as last polled; empty without a connection."""
         metrics.children.observe(self._pools)
-        metrics.cloud.observe(self._accounts)
+        metrics.cloud.observe(self.accounts)
 
     def start(self) -> None:
         """Start the heartbeat and the polling."""
@@ -69,7 +69,7 @@ class HealthMonitor:
         """Monitor these settings and this engine from now on; all of their metrics exist from then on."""
         self._active = active
         self._metrics.instances.configure(active.settings.instances)
-        self._metrics.cloud.observe(self._accounts)
+        self._metrics.cloud.observe(self.accounts)
 
     def health(self) -> Health:
         """The service's health now."""
@@ -150,7 +150,7 @@ class HealthMonitor:
             pools["shadow"] = engine.shadow.pool
         return pools
 
-    def _accounts(self) -> list[AccountView]:
+    def accounts(self) -> list[AccountView]:
         """Each configured instance's account with each service it has enabled; all other instances under `other`."""
         views = []
         configured = set(self._instances())

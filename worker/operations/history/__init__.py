@@ -1,7 +1,8 @@
-"""The service's recent history, for the status page.
+"""The service's history, for the status page.
 
-All of it is in memory, bounded in number and size, and lost when the process ends: the log and the metrics are the
-permanent record. Times are monotonic seconds and passed in; the page converts them.
+The recent one is in memory, bounded in number and size, and lost when the process ends; its times are monotonic seconds
+and passed in, and the page converts them. Ended events are also kept on disk (`file.py`), bounded in size and age, for
+people who search for an asset. The log and the metrics are the permanent record.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The recent history as a whole: fed by the pipeline, the supervisor, the broker and operators; read by the page."""
+"""The history as a whole: fed by the pipeline, the supervisor, the broker and operators; read by the page."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from worker.amqp.delivery import Ending
 from worker.messages import Result
+from worker.operations.history.day import Day
 from worker.operations.history.failures import PROVIDER_FAILED, Failure, FailureKind, Failures
 from worker.operations.history.results import MAXIMUM_TAGS, RecentResult, RecentResults, Thumbnail, truncate
-from worker.operations.history.throughput import Throughput
+from worker.operations.history.tenants import Tenants
+from worker.operations.history.throughput import Throughput, outcome_of
 from worker.operations.history.timeline import ChildTimeline, Occurrence, State, Timeline
+from worker.operations.history.writer import HistoryWriter
 from worker.supervision.lifecycle import Notice
 
 _MAXIMUM_OCCURRENCES = 60
@@ -34,22 +37,33 @@ class EndedDelivery:
 
 
 class History:
-    """What happened recently, within fixed bounds. Not thread-safe: it is used from the event loop alone."""
+    """What happened recently, within fixed bounds. Not thread-safe: it is used from the event loop alone.
 
-    def __init__(self, now_s: float) -> None:
+    `writer` keeps ended events on disk, where that is wanted.
+    """
+
+    def __init__(self, now_s: float, writer: HistoryWriter | None = None) -> None:
         self.began_s = now_s
+        self.writer = writer
         self.results = RecentResults()
         self.failures = Failures()
         self.throughput = Throughput()
+        self.day = Day()
+        self.tenants = Tenants()
         self.children: dict[str, ChildTimeline] = {}
         """Timelines of the model's children, by name."""
         self.consuming = Timeline(State.STARTING, now_s)
         """Whether events were taken."""
         self.occurrences: deque[Occurrence] = deque(maxlen=_MAXIMUM_OCCURRENCES)
 
-    def on_delivery_ended(self, ended: EndedDelivery, now_s: float) -> None:
-        """Record a settled delivery."""
+    def on_delivery_ended(self, ended: EndedDelivery, now_s: float, clock_s: float) -> None:
+        """Record a settled delivery. `clock_s`: the wall clock, in seconds since 1970."""
+        outcome = outcome_of(ended.ending, ended.status)
         self.throughput.record(ended.ending, ended.status, ended.took_s, now_s)
+        self.day.record(outcome, clock_s)
+        self.tenants.record(ended.instance, outcome, now_s)
+        if self.writer is not None:
+            self.writer.add(ended, clock_s)
         if ended.result is not None:
             self._record_result(ended, ended.result, now_s)
         if ended.ending is not Ending.ANSWERED:

@@ -10,8 +10,11 @@ import math
 from array import array
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Literal
 
 from worker.amqp.delivery import Ending
+
+DeliveryOutcome = Literal["answered", "failed", "put_off"]
 
 BUCKET_S = 10.0
 BUCKETS = 90
@@ -55,13 +58,14 @@ class Throughput:
     def record(self, ending: Ending, status: str | None, took_s: float, now_s: float) -> None:
         """Count an ended delivery. `status` is that of its result, or None if there is none."""
         bucket = self._current(now_s)
-        if ending is Ending.ANSWERED:
-            bucket.answered += 1
-            bucket.add_duration(took_s)
-        elif ending is Ending.DEAD_LETTERED or status == "failed":
-            bucket.failed += 1
-        else:
-            bucket.put_off += 1
+        match outcome_of(ending, status):
+            case "answered":
+                bucket.answered += 1
+                bucket.add_duration(took_s)
+            case "failed":
+                bucket.failed += 1
+            case "put_off":
+                bucket.put_off += 1
 
     def sample(self, waiting: int | None, in_hand: int, now_s: float) -> None:
         """Record how many events are waiting and in hand; a step keeps the maximum of its samples."""
@@ -81,6 +85,13 @@ class Throughput:
         if not self._buckets or self._buckets[-1][0] < number:
             self._buckets.append((number, Bucket()))
         return self._buckets[-1][1]
+
+
+def outcome_of(ending: Ending, status: str | None) -> DeliveryOutcome:
+    """What became of a delivery, for charts. `status` is that of its result, or None if there is none."""
+    if ending is Ending.ANSWERED:
+        return "answered"
+    return "failed" if ending is Ending.DEAD_LETTERED or status == "failed" else "put_off"
 
 
 def percentile_s(buckets: list[Bucket], share: float) -> float | None:

@@ -43,6 +43,9 @@ class Metrics(EventMetrics):
         )
         for why in Refusal:
             self._refused.labels(why.value)
+        self._history_lost = Counter(
+            "autotag_history_lost", "Ended events that could not be kept in the history on disk", registry=self.registry
+        )
         build = Gauge("autotag_build_info", "What runs", ["version", "python"], registry=self.registry)
         build.labels(__version__, platform.python_version()).set(1)
         self._model = Gauge(
@@ -58,6 +61,10 @@ class Metrics(EventMetrics):
     def http_connection_refused(self, why: Refusal) -> None:
         """An HTTP connection was closed at a limit or a deadline."""
         self._refused.labels(why.value).inc()
+
+    def history_lost(self, number: int) -> None:
+        """Ended events could not be kept in the history on disk. May be called from any thread."""
+        self._history_lost.inc(number)
 
     def use_model(self, name: str, identity: str) -> None:
         """The model package in use from now on."""

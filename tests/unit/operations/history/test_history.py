@@ -144,11 +144,11 @@ def test_a_child_that_crashes_for_ever_takes_bounded_memory() -> None:
 def test_a_burst_is_shown_whole_and_a_flood_once_a_second() -> None:
     history = History(0.0)
     for number in range(MAXIMUM_RESULTS):
-        history.on_delivery_ended(ended(of=result(f"burst-{number}")), 100.0)
+        history.on_delivery_ended(ended(of=result(f"burst-{number}")), 100.0, 0.0)
     assert [each.asset_id for each in history.results] == [f"burst-{n}" for n in reversed(range(MAXIMUM_RESULTS))]
     # When a thousand come in the ten seconds after it
     for number in range(1000):
-        history.on_delivery_ended(ended(of=result(f"flood-{number}")), 100.0 + number / 100)
+        history.on_delivery_ended(ended(of=result(f"flood-{number}")), 100.0 + number / 100, 0.0)
     shown = [each for each in history.results if each.asset_id.startswith("flood")]
     assert 9 <= len(shown) <= 10
     # Then all of them are counted all the same
@@ -158,7 +158,7 @@ def test_a_burst_is_shown_whole_and_a_flood_once_a_second() -> None:
 def test_a_result_keeps_the_best_tags_and_counts_all() -> None:
     history = History(0.0)
     tags = tuple(Tag(name=f"t{n}", confidence=1 - n / 100, provider="tensorflow") for n in range(50))
-    history.on_delivery_ended(ended(of=result(tags=tags)), 1.0)
+    history.on_delivery_ended(ended(of=result(tags=tags)), 1.0, 0.0)
     (recent,) = history.results
     assert [tag.name for tag in recent.tags] == ["t0", "t1", "t2", "t3", "t4", "t5"]
     assert recent.number_of_tags == 50
@@ -166,7 +166,7 @@ def test_a_result_keeps_the_best_tags_and_counts_all() -> None:
 
 def test_long_names_are_truncated() -> None:
     history = History(0.0)
-    history.on_delivery_ended(ended(of=result("x" * 1024), message="y" * 5000), 1.0)
+    history.on_delivery_ended(ended(of=result("x" * 1024), message="y" * 5000), 1.0, 0.0)
     (recent,) = history.results
     assert len(recent.asset_id) == 300
 
@@ -179,7 +179,7 @@ def test_a_thumbnail_outlives_its_result_for_a_while_and_no_longer() -> None:
         assert thumbnail is not None
         thumbnail.jpeg = b"jpeg"
         thumbnails.append(thumbnail)
-        history.on_delivery_ended(ended(of=result(), thumbnail=thumbnail), number * 2.0)
+        history.on_delivery_ended(ended(of=result(), thumbnail=thumbnail), number * 2.0, 0.0)
     assert len(list(history.results)) == MAXIMUM_RESULTS
     assert history.results.thumbnail(thumbnails[-1].number) == b"jpeg"
     assert history.results.thumbnail(thumbnails[1].number) == b"jpeg"
@@ -191,7 +191,7 @@ def test_equal_failures_are_one_entry_with_a_count() -> None:
     history = History(0.0)
     for second in range(5):
         failed = ended(Ending.DEAD_LETTERED, reason="image_truncated", message=f"no. {second}", asset_id=f"a{second}")
-        history.on_delivery_ended(failed, float(second))
+        history.on_delivery_ended(failed, float(second), 0.0)
     (failure,) = history.failures
     assert (failure.times, failure.asset_id, failure.message) == (5, "a4", "no. 4")
     assert (failure.first_s, failure.last_s) == (0.0, 4.0)
@@ -200,7 +200,7 @@ def test_equal_failures_are_one_entry_with_a_count() -> None:
 def test_the_latest_failure_comes_first_and_the_oldest_is_dropped() -> None:
     history = History(0.0)
     for number in range(MAXIMUM_FAILURES + 3):
-        history.on_delivery_ended(ended(Ending.DEAD_LETTERED, reason=f"reason_{number}"), float(number))
+        history.on_delivery_ended(ended(Ending.DEAD_LETTERED, reason=f"reason_{number}"), float(number), 0.0)
     reasons = [each.reason for each in history.failures]
     assert reasons == [f"reason_{n}" for n in reversed(range(3, MAXIMUM_FAILURES + 3))]
 
@@ -208,7 +208,7 @@ def test_the_latest_failure_comes_first_and_the_oldest_is_dropped() -> None:
 def test_a_provider_that_failed_is_recorded_although_the_event_was_answered() -> None:
     history = History(0.0)
     report = ProviderReport(name="microsoft_vision", status="failed", reason="credentials_refused", message="401")
-    history.on_delivery_ended(ended(of=result(providers=(report,))), 1.0)
+    history.on_delivery_ended(ended(of=result(providers=(report,))), 1.0, 0.0)
     (failure,) = history.failures
     assert (failure.kind, failure.provider, failure.reason) == ("provider", "microsoft_vision", "credentials_refused")
 

@@ -1,39 +1,81 @@
-// Keeps the status page up to date. Everything on it can be read without this script: the server renders the page. Here
-// its live sections are fetched again and merged into the document, so that focus, selection and unfolded details stay.
+// Keeps an open page up to date, and shows in red when the service has gone. Everything on it can be read without this
+// script: the server renders the page. Here its live sections are fetched again and merged into the document, so that
+// focus, selection and unfolded details stay.
 
-const REFRESH_MS = 2000;
+const RENEW_MS = 2000;
+const HIDDEN_RENEW_MS = 10000; // the title of a tab in the background must not stay green either
+const ANSWER_WITHIN_MS = 6000; // a service that hangs has gone, too
 const NOTICE_MS = 6000;
 const notice = document.getElementById("notice");
+const main = document.getElementById("main");
+const title = document.title;
 
 // ── live sections ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-let disconnected = false;
+const source = main.dataset.renew; // undefined for a tab that is not renewed: it only asks whether there is an answer
+const address = source === undefined ? "page/version" : source || location.href;
+let goneSince = null;
 
-async function refresh() {
+async function renew() {
+  let text;
   try {
-    const response = await fetch("live", { headers: { Accept: "text/html" } });
+    const response = await fetch(address, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(ANSWER_WITHIN_MS) });
     if (response.status === 401) return location.reload();
     if (!response.ok) throw new Error(String(response.status));
-    mergeSections(await response.text());
-    if (disconnected) notify("");
-    disconnected = false;
+    text = await response.text();
   } catch {
-    // Shown once and not on every attempt, because screen readers announce it.
-    if (!disconnected) {
-      notify(`No answer since ${new Date().toLocaleTimeString()}. What is shown is from before.`, true);
-    }
-    disconnected = true;
+    return showGone();
   }
+  if (source !== undefined) mergeSections(text);
+  else if (text.trim() !== document.documentElement.dataset.version) return location.reload(); // after an upgrade
+  if (goneSince) showBack();
 }
 
 function mergeSections(html) {
   const fresh = new DOMParser().parseFromString(html, "text/html");
-  for (const section of fresh.querySelectorAll("[data-live]")) {
+  const version = fresh.querySelector("[data-version]")?.dataset.version;
+  // A service of another version answers: this script and the style sheet are of the one before.
+  if (version && version !== document.documentElement.dataset.version) return location.reload();
+  const sections = fresh.querySelectorAll("[data-live]");
+  if (!sections.length) return location.reload(); // the session has ended: the form that asks for the token
+  for (const section of sections) {
     const current = document.getElementById(section.id);
     if (current) merge(current, section);
   }
-  const title = document.getElementById("title");
-  if (title) document.title = `${title.textContent} · Autotag`;
+  const headline = document.getElementById("title");
+  if (headline) document.title = `${headline.textContent} · Autotag`;
+}
+
+// ── the service has gone ─────────────────────────────────────────────────────────────────────────────────────────────
+
+// Shown once and not on every attempt, because screen readers announce it.
+function showGone() {
+  document.title = "No answer · Autotag";
+  if (goneSince) return;
+  goneSince = new Date();
+  const why = `Since ${goneSince.toISOString().slice(0, 19)}+00:00. What is shown is from before; the service may have ended.`;
+  document.documentElement.classList.add("gone");
+  const headline = document.getElementById("headline");
+  if (headline) {
+    headline.className = "headline bad";
+    headline.querySelector("h1").lastChild.nodeValue = "No answer";
+    headline.querySelector(".why").textContent = why;
+    headline.querySelector(".advice")?.remove();
+  } else {
+    const banner = document.createElement("p");
+    banner.id = "gone";
+    banner.className = "notice bad";
+    banner.setAttribute("role", "alert");
+    banner.textContent = `No answer from Autotag. ${why}`;
+    main.prepend(banner);
+  }
+}
+
+function showBack() {
+  goneSince = null;
+  document.documentElement.classList.remove("gone");
+  document.getElementById("gone")?.remove();
+  if (source === undefined) document.title = title;
 }
 
 // Make `current` equal to `fresh`, and reuse every node that can be reused.
@@ -62,15 +104,15 @@ function mergeAttributes(current, fresh) {
   }
 }
 
-function scheduleRefresh() {
+function scheduleRenewal() {
   setTimeout(async () => {
-    if (!document.hidden) await refresh();
-    scheduleRefresh();
-  }, REFRESH_MS);
+    await renew();
+    scheduleRenewal();
+  }, document.hidden ? HIDDEN_RENEW_MS : RENEW_MS);
 }
 
-scheduleRefresh();
-document.addEventListener("visibilitychange", () => document.hidden || refresh());
+scheduleRenewal();
+document.addEventListener("visibilitychange", () => document.hidden || renew());
 
 // ── notices ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -101,7 +143,7 @@ document.addEventListener("submit", async (event) => {
     notify(`Not done: no answer to ${action}.`);
   }
   button.disabled = false;
-  await refresh();
+  await renew();
   // Pause has become Resume in the same place: keep the keyboard focus there.
   if (document.activeElement === document.body) document.querySelector(".actions button")?.focus();
 });
