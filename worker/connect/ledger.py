@@ -22,9 +22,9 @@ from worker.connect.merge import folded
 
 _log = structlog.get_logger(__name__)
 
-_BUSY_TIMEOUT_S: Final = 1.0
+_BUSY_TIMEOUT_S: Final = 0.5
 _LOG_INTERVAL_S: Final = 60.0
-_TRY_INTERVAL_S: Final = 1.0
+_TRY_INTERVAL_S: Final = 5.0
 _READ: Final = (
     "SELECT mine, adding, removing, removed, event_time_s, result_time_s FROM assets "
     "WHERE connection = ? AND asset = ?"
@@ -118,9 +118,10 @@ class Ledger:
         if self._database is not None and self._inode != _inode_of(self.file):
             _log.error("the ledger's file is gone or another one: from here on tags are only added", file=str(self.file))
             self.close()
+            self._open()
         for _ in range(2):
             if self._database is None:
-                self._open()
+                self._try_again()
             if self._database is None:
                 return None
             try:
