@@ -1,1 +1,1 @@
-"""`autotag connect`: what a document management system reports becomes events, and results are written to it as tags."""
+"""`autotag connect`: turns what other systems say about their images into events, and results into tags of theirs."""
