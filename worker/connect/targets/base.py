@@ -10,6 +10,10 @@ from worker.connect.names import NameRules
 from worker.errors import AutotagError
 
 
+TagId = str | int
+"""A target's own id of a tag."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asset:
     """One asset of a target: its id, and what the event carried for its sake."""
@@ -26,7 +30,7 @@ class Standing:
     """All, people's and ours, as the target spells them."""
     mine: tuple[str, ...] | None = None
     """Those that we have written, where the target itself keeps that; None: only the ledger knows."""
-    ids: Mapping[str, str] = field(default_factory=dict)
+    ids: Mapping[str, TagId] = field(default_factory=dict)
     """The target's own id of a tag, by its name, where it has any."""
 
 
@@ -47,10 +51,12 @@ class Target(Protocol):
         """The tags of an asset."""
         ...
 
-    async def change(self, asset: Asset, add: Sequence[str], remove: Sequence[str], standing: Standing) -> None:
-        """Add tags and remove others. `standing` is what `read` has returned just before.
+    async def change(
+        self, asset: Asset, add: Sequence[str], remove: Sequence[str], standing: Standing
+    ) -> tuple[str, ...]:
+        """Add tags and remove others; returns those that were added, which are fewer where no more fit.
 
-        Where it fails, any part of it may have been done.
+        `standing` is what `read` has returned just before. Where it fails, any part of it may have been done.
         """
         ...
 
