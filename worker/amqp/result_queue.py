@@ -99,7 +99,9 @@ class ResultQueue:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, self._settings.reconnect_max_s)
 
-    async def wait_longer(self, delivery: Delivery, delay_s: float, headers: Mapping[str, object], attempt: int) -> None:
+    async def wait_longer(
+        self, delivery: Delivery, delay_s: float, headers: Mapping[str, object], attempt: int
+    ) -> None:
         """Have a result delivered once more after at least `delay_s`, or the longest delay there is, and ack it."""
         properties = retry_properties(delivery, headers, attempt=attempt, mark=self._mark)
         await self._replace(delivery, self._layout.exchange, self._layout.retry_key(delay_s), properties)
@@ -118,9 +120,7 @@ class ResultQueue:
             now=datetime.now(UTC),
             mark=self._mark,
         )
-        await self._replace(
-            delivery, self._layout.declared.dead_exchange, f"{CONNECT}.{self._layout.name}", properties
-        )
+        await self._replace(delivery, self._layout.declared.dead_exchange, f"{CONNECT}.{self._layout.name}", properties)
 
     async def _replace(
         self, delivery: Delivery, exchange: str, routing_key: str, properties: pika.BasicProperties

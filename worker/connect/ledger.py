@@ -26,8 +26,7 @@ _BUSY_TIMEOUT_S: Final = 0.5
 _LOG_INTERVAL_S: Final = 60.0
 _TRY_INTERVAL_S: Final = 5.0
 _READ: Final = (
-    "SELECT mine, adding, removing, removed, event_time_s, result_time_s FROM assets "
-    "WHERE connection = ? AND asset = ?"
+    "SELECT mine, adding, removing, removed, event_time_s, result_time_s FROM assets WHERE connection = ? AND asset = ?"
 )
 _DAMAGE: Final = ("SQLITE_ERROR", "SQLITE_IOERR_SHORT_READ")
 """The first: there is no such table, or no such column."""
@@ -116,7 +115,9 @@ class Ledger:
     def get(self, connection: str, asset: str) -> AssetRecord | None:
         """What is known of an asset. While the ledger cannot be written, that is what stood in it before."""
         if self._database is not None and self._inode != _inode_of(self.file):
-            _log.error("the ledger's file is gone or another one: from here on tags are only added", file=str(self.file))
+            _log.error(
+                "the ledger's file is gone or another one: from here on tags are only added", file=str(self.file)
+            )
             self.close()
             self._open()
         for _ in range(2):
@@ -211,7 +212,9 @@ class Ledger:
         self._try_from_s = now_s + _TRY_INTERVAL_S
         if now_s >= self._log_from_s:
             self._log_from_s = now_s + _LOG_INTERVAL_S
-            _log.error("the ledger cannot be used: tags are added and none removed", file=str(self.file), why=str(error))
+            _log.error(
+                "the ledger cannot be used: tags are added and none removed", file=str(self.file), why=str(error)
+            )
 
     def _set_aside(self, error: Exception) -> bool:
         aside = f"{self.file.name}.damaged-{time.time_ns()}"

@@ -70,7 +70,7 @@ def credential_for(url: httpx.URL, instance: str, settings: SourcesSettings, tok
     found = next((each for name, each in settings.credentials.items() if _named_origin(name) == origin), None)
     if found is None or (found.instances is not None and instance not in found.instances):
         return None
-    return made_of(found, settings, tokens)
+    return credential_of(found, settings, tokens)
 
 
 @lru_cache(maxsize=1024)
@@ -78,8 +78,8 @@ def _named_origin(name: str) -> WebOrigin:
     return origin_of(httpx.URL(origin_url(name)))
 
 
-def made_of(settings: CredentialSettings, sources: SourcesSettings, tokens: AccessTokens) -> Credential:
-    """What is sent by these settings, for one request."""
+def credential_of(settings: CredentialSettings, sources: SourcesSettings, tokens: AccessTokens) -> Credential:
+    """The credential that these settings describe."""
     match settings:
         case CredentialSettings(kind="basic"):
             pair = f"{settings.username or ''}:{_text(settings.password)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from worker.connect.client import SystemAnswer
+from worker.connect.targets.client import TargetAnswer
 from worker.connect.targets.base import AssetGone, Rejected, TargetBusy, TargetRefused
 from worker.settings import TargetSettings
 from worker.sources.retry_after import retry_after_s
@@ -15,7 +15,7 @@ _HTML: Final = ("text/html", "application/xhtml+xml")
 
 
 def raise_unless_done(
-    answer: SystemAnswer, settings: TargetSettings, *, done_on: Collection[int] = (), refuses_html: bool = True
+    answer: TargetAnswer, settings: TargetSettings, *, done_on: Collection[int] = (), refuses_html: bool = True
 ) -> None:
     """Return for an answer that means done. Raises AssetGone, TargetBusy, TargetRefused or Rejected otherwise."""
     status = answer.status
@@ -36,7 +36,9 @@ def raise_unless_done(
             reason="redirected",
         )
     if status in settings.later_on or status >= 500:  # noqa: PLR2004 - likewise
-        raise TargetBusy(str(answer), reason=f"status_{status}", after_s=retry_after_s(answer.headers.get("retry-after")))
+        raise TargetBusy(
+            str(answer), reason=f"status_{status}", after_s=retry_after_s(answer.headers.get("retry-after"))
+        )
     if status in settings.gone_on:
         raise AssetGone(str(answer))
     raise Rejected(str(answer))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from worker.connect.client import SystemAnswer, SystemClient
+from worker.connect.targets.client import TargetAnswer, TargetClient
 from worker.connect.mapping import Address, Missing, Reading, Tree, origin
 from worker.connect.merge import folded
 from worker.connect.names import NameRules
@@ -35,7 +35,7 @@ _PARENT_SEPARATOR: Final = "/"
 class RequestTarget:
     """The target of one connection. Raises Misconfigured for settings that cannot be compiled."""
 
-    def __init__(self, name: str, connection: ConnectionSettings, client: SystemClient) -> None:
+    def __init__(self, name: str, connection: ConnectionSettings, client: TargetClient) -> None:
         settings = connection.target
         base, place = connection.url or "", f"connect.{name}.target"
         self._client = client
@@ -126,7 +126,9 @@ class RequestTarget:
             if each == "tag":
                 calls += [(call, scope | {"tag": name, **_its_id(ids, name)}) for name in names]
             elif names:
-                calls.append((call, scope | {"tags": list(names), "tag_ids": [ids[name] for name in names if name in ids]}))
+                calls.append(
+                    (call, scope | {"tags": list(names), "tag_ids": [ids[name] for name in names if name in ids]})
+                )
         return calls
 
     async def probe(self) -> None:
@@ -188,7 +190,7 @@ class RequestTarget:
         """Forget the ids of tags; returns whether any was remembered."""
         return bool([name for name in names if self._ids.pop(folded(name), None) is not None])
 
-    async def _send(self, call: _Call, scope: Mapping[str, Any]) -> SystemAnswer:
+    async def _send(self, call: _Call, scope: Mapping[str, Any]) -> TargetAnswer:
         try:
             url, headers, body = call.request(scope)
         except Missing as error:
@@ -221,7 +223,11 @@ class _Call:
         """Address, headers and body. Raises Missing."""
         headers = {"Accept": "application/json"} | self._headers
         if self._is_dav:
-            return self._address.of(scope), {"Depth": "1", "Content-Type": "application/xml"} | self._headers, dav.REQUEST
+            return (
+                self._address.of(scope),
+                {"Depth": "1", "Content-Type": "application/xml"} | self._headers,
+                dav.REQUEST,
+            )
         if self._body is None:
             return self._address.of(scope), headers, b""
         tree = self._body.of(scope)
@@ -239,7 +245,7 @@ class _Call:
             return f"{self.method}: {error}"
         return f"{self.method} {url} {body.decode()}".rstrip()
 
-    def tags_in(self, answer: SystemAnswer) -> list[tuple[str, TagId | None]]:
+    def tags_in(self, answer: TargetAnswer) -> list[tuple[str, TagId | None]]:
         """Names and ids in an answer. Raises TargetBusy for one that makes no sense."""
         assert self._tags is not None  # noqa: S101 - only asked of calls that read
         try:

@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 
 import httpx
 
-from worker.connect.client import SystemAnswer, SystemClient
+from worker.connect.targets.client import TargetAnswer, TargetClient
 from worker.connect.merge import folded
 from worker.connect.names import NameRules, joined
 from worker.connect.targets.answers import raise_unless_done
@@ -37,7 +37,7 @@ _TAKEN: Final = re.compile(r"[\w .:=+@-]")
 class S3Target:
     """The objects of one S3 service."""
 
-    def __init__(self, settings: TargetSettings, service: S3Settings, client: SystemClient) -> None:
+    def __init__(self, settings: TargetSettings, service: S3Settings, client: TargetClient) -> None:
         self._settings = settings
         self._service = service
         self._client = client
@@ -90,15 +90,13 @@ class S3Target:
         except ValueError as error:
             raise TargetBusy(f"{answer.request} has an answer that cannot be read: {error}", reason="garbled") from None
 
-    async def _send(self, method: str, asset: Asset, body: bytes) -> SystemAnswer:
+    async def _send(self, method: str, asset: Asset, body: bytes) -> TargetAnswer:
         headers = {}
         if body:
             digest = hashlib.md5(body, usedforsecurity=False).digest()  # AWS asks for it
             headers = {"Content-MD5": base64.b64encode(digest).decode(), "Content-Type": "application/xml"}
         url = str(self._url(asset))
-        answer = await self._client.request(
-            method, url, headers=headers, body=body, timeout_s=self._settings.timeout_s
-        )
+        answer = await self._client.request(method, url, headers=headers, body=body, timeout_s=self._settings.timeout_s)
         if b"<Code>NoSuchBucket</Code>" in answer.body:
             raise TargetRefused(f"{answer}: there is no such bucket", reason="bucket_unknown")
         if b"<Code>NoSuchTagSet</Code>" in answer.body:  # of services that have none for an object without tags

@@ -25,7 +25,7 @@ from worker.settings import ConnectionSettings, SourcesSettings
 from worker.sources.access_tokens import AccessTokens
 from worker.sources.blocking import BlockingCalls
 from worker.sources.breaker import SourceBreakers
-from worker.sources.credentials import Credential, credential_for, made_of
+from worker.sources.credentials import Credential, credential_for, credential_of
 from worker.sources.network import CheckedNetwork, system_resolver
 from worker.sources.proxy import ProxyFailed, Route, hint
 from worker.sources.s3 import signed_by
@@ -39,7 +39,7 @@ _UNAUTHORIZED: Final = 401
 
 
 @dataclass(frozen=True, slots=True)
-class SystemAnswer:
+class TargetAnswer:
     """An answer of any status. Header names are in lower case."""
 
     status: int
@@ -60,7 +60,7 @@ class SystemAnswer:
         return f"{self.request} was answered with {self.status}{said}"
 
 
-class SystemClient:
+class TargetClient:
     """A pool of connections to one system."""
 
     def __init__(self, name: str, connection: ConnectionSettings, sources: SourcesSettings) -> None:
@@ -85,7 +85,7 @@ class SystemClient:
 
     async def request(
         self, method: str, url: str, *, headers: Mapping[str, str] | None = None, body: bytes = b"", timeout_s: float
-    ) -> SystemAnswer:
+    ) -> TargetAnswer:
         """Make a request, once more with a new token where the first is refused, and read the whole answer.
 
         `timeout_s` bounds all of it. Raises TargetBusy, TargetRefused for a token that is not given, or
@@ -123,7 +123,7 @@ class SystemClient:
         sent: Mapping[str, str],
         body: bytes,
         timeout_s: float,
-    ) -> SystemAnswer:
+    ) -> TargetAnswer:
         shown = printable(f"{method} {url.raw_path.decode('ascii').partition('?')[0]}", maximum=_MAXIMUM_QUOTED)
         target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         all_headers = {"User-Agent": "autotag", "Accept-Encoding": "identity", **headers}
@@ -142,13 +142,18 @@ class SystemClient:
                     read += chunk
                     if len(read) > _MAXIMUM_ANSWER_BYTES:
                         raise TargetBusy(
-                            f"{shown} was answered with more than {_MAXIMUM_ANSWER_BYTES} bytes", reason="answer_too_long"
+                            f"{shown} was answered with more than {_MAXIMUM_ANSWER_BYTES} bytes",
+                            reason="answer_too_long",
                         )
-                names = {
-                    name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
-                }
-                return SystemAnswer(response.status, names, bytes(read), shown, self._quoted(read, sent))
-        except (TimeoutError, OSError, httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as error:
+                names = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+                return TargetAnswer(response.status, names, bytes(read), shown, self._quoted(read, sent))
+        except (
+            TimeoutError,
+            OSError,
+            httpcore.TimeoutException,
+            httpcore.NetworkError,
+            httpcore.ProtocolError,
+        ) as error:
             failure = self._failure(error, shown, timeout_s)
         except ProxyFailed as error:
             failure = TargetBusy(f"{shown} was not sent: {error}", reason=error.reason, after_s=error.after_s)
@@ -177,7 +182,9 @@ class SystemClient:
 
     def _quoted(self, body: bytearray, sent: Mapping[str, str]) -> str:
         text = bytes(body[: 4 * _MAXIMUM_QUOTED]).decode("utf-8", "replace")
-        secrets = {secret.get_secret_value() for _, secret in self._connection.credential if isinstance(secret, SecretStr)}
+        secrets = {
+            secret.get_secret_value() for _, secret in self._connection.credential if isinstance(secret, SecretStr)
+        }
         for value in sent.values():
             secrets |= {value, value.partition(" ")[2]}
         for secret in sorted(filter(None, secrets), key=len, reverse=True):
@@ -194,7 +201,7 @@ def _credential_of(
         return lambda _url: signature
     own = connection.credential
     if own.kind is not None:
-        return lambda _url: made_of(own, sources, tokens)
+        return lambda _url: credential_of(own, sources, tokens)
     return lambda url: credential_for(url, connection.instance, sources, tokens)
 
 
