@@ -69,7 +69,7 @@ def credential_for(url: httpx.URL, instance: str, settings: SourcesSettings, tok
     found = next((each for name, each in settings.credentials.items() if _named_origin(name) == origin), None)
     if found is None or (found.instances is not None and instance not in found.instances):
         return None
-    return _credential(found, settings, tokens)
+    return credential_of(found, settings, tokens)
 
 
 @lru_cache(maxsize=1024)
@@ -77,7 +77,8 @@ def _named_origin(name: str) -> WebOrigin:
     return origin_of(httpx.URL(origin_url(name)))
 
 
-def _credential(settings: CredentialSettings, sources: SourcesSettings, tokens: AccessTokens) -> Credential:
+def credential_of(settings: CredentialSettings, sources: SourcesSettings, tokens: AccessTokens) -> Credential:
+    """The credential that these settings describe."""
     match settings:
         case CredentialSettings(kind="basic"):
             pair = f"{settings.username or ''}:{_text(settings.password)}"
