@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +134,7 @@ class Ledger:
 
     def put(self, connection: str, asset: str, record: AssetRecord) -> bool:
         """Keep what is known of an asset; returns whether it is kept."""
-        lists = (record.mine, record.adding, record.removing, record.removed)
+        lists: tuple[Sequence[OwnTag | str], ...] = (record.mine, record.adding, record.removing, record.removed)
         values = (connection, _text(asset), *map(_json, lists), record.event_time_s, record.result_time_s)
         if self.fault is not None or self._database is None:
             self._try_again()
@@ -289,7 +289,7 @@ def _text(asset: str) -> str:
     return asset.encode("utf-8", "backslashreplace").decode()
 
 
-def _json(tags: tuple[OwnTag, ...] | tuple[str, ...]) -> str:
+def _json(tags: Sequence[OwnTag | str]) -> str:
     return json.dumps([each if isinstance(each, str) else (each.name, each.label, each.provider) for each in tags])
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from worker.connect.targets.client import TargetAnswer
 from worker.connect.targets.base import AssetGone, Rejected, TargetBusy, TargetRefused
+from worker.connect.targets.client import TargetAnswer
 from worker.settings import TargetSettings
 from worker.sources.retry_after import retry_after_s
 
@@ -23,22 +23,21 @@ def raise_unless_done(
         raise TargetRefused(f"{answer}; are the credential and its rights as they should be?", reason=_REFUSALS[status])
     if status in done_on:
         return
-    if 200 <= status < 300:  # noqa: PLR2004 - the class of statuses
+    if 200 <= status < 300:
         if refuses_html and answer.content_type in _HTML:
             raise TargetRefused(
                 f"{answer.request} was answered with a web page, perhaps to sign in: {answer.quoted}", reason="web_page"
             )
         return
-    if 300 <= status < 400:  # noqa: PLR2004 - likewise
+    if 300 <= status < 400:
         raise TargetRefused(
             f"{answer.request} was redirected ({status}), perhaps to sign in; redirects are not followed: is `url` the "
             "address that the system itself uses?",
             reason="redirected",
         )
-    if status in settings.later_on or status >= 500:  # noqa: PLR2004 - likewise
-        raise TargetBusy(
-            str(answer), reason=f"status_{status}", after_s=retry_after_s(answer.headers.get("retry-after"))
-        )
+    if status in settings.later_on or status >= 500:
+        after_s = retry_after_s(answer.headers.get("retry-after"))
+        raise TargetBusy(str(answer), reason=f"status_{status}", after_s=after_s, is_answer=True)
     if status in settings.gone_on:
         raise AssetGone(str(answer))
     raise Rejected(str(answer))

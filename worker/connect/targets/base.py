@@ -9,7 +9,6 @@ from typing import Any, Protocol
 from worker.connect.names import NameRules
 from worker.errors import AutotagError
 
-
 TagId = str | int
 """A target's own id of a tag."""
 
@@ -79,11 +78,15 @@ class AssetGone(AutotagError):
 
 
 class TargetBusy(AutotagError):
-    """It may succeed later. `after_s` is what the target asked for, 0 where it asked for nothing."""
+    """It may succeed later. `after_s` is what the target asked for, 0 where it asked for nothing.
 
-    def __init__(self, message: str, *, reason: str, after_s: float = 0.0) -> None:
+    `is_answer`: the target has answered, so that it does nothing about the request any more.
+    """
+
+    def __init__(self, message: str, *, reason: str, after_s: float = 0.0, is_answer: bool = False) -> None:
         super().__init__(message, reason=reason)
         self.after_s = after_s
+        self.is_answer = is_answer
 
 
 class TargetRefused(AutotagError):

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from worker.connect.targets.client import TargetAnswer, TargetClient
 from worker.connect.mapping import Address, Missing, Reading, Tree, origin
 from worker.connect.merge import folded
 from worker.connect.names import NameRules
@@ -24,6 +23,7 @@ from worker.connect.targets.base import (
     TargetBusy,
     TargetRefused,
 )
+from worker.connect.targets.client import TargetAnswer, TargetClient
 from worker.errors import Misconfigured
 from worker.settings import ConnectionSettings, RequestSettings, TargetSettings
 from worker.settings.connect import ReadSettings
@@ -89,17 +89,21 @@ class RequestTarget:
                 ids[name] = await self._id_of(name)
             for name in remove:
                 ids[name] = standing.ids[name] if name in standing.ids else await self._id_of(name)
+        rejected: Rejected | None = None
         for call, scope in self._calls(asset, add, remove, standing, ids):
-            await self._send(call, scope)
+            try:
+                await self._send(call, scope)
+            except Rejected as error:  # the other tags are written all the same
+                rejected = rejected or error
+        if rejected is not None:
+            raise rejected
 
     def planned(self, asset: Asset, add: Sequence[str], remove: Sequence[str], standing: Standing) -> list[str]:
         """See `Target`."""
         known = {**{name: self._ids[folded(name)] for name in add if folded(name) in self._ids}, **standing.ids}
         ids = {name: known.get(name, f"<id of {name}>") for name in (*add, *remove)} if self._has_ids else {}
-        lines = []
-        for name in add if self._has_ids else ():
-            if name not in known and self._create.is_there:
-                lines.append(f"if there is no tag {name}: {self._create.shown(_scope(asset) | {'tag': name})}")
+        unknown = [name for name in add if name not in known] if self._create.is_there else []
+        lines = [f"if there is no tag {name}: {self._create.shown(_scope(asset) | {'tag': name})}" for name in unknown]
         return [*lines, *(call.shown(scope) for call, scope in self._calls(asset, add, remove, standing, ids))]
 
     def _calls(
@@ -166,7 +170,7 @@ class RequestTarget:
             answer = await self._send(self._create, {"tag": name})
             document = {"body": _json_or_none(answer.body), "headers": dict(answer.headers)}
             made = self._created_id.find(document) if self._created_id is not None else None
-            if _is_id(made):
+            if made is not None and _is_id(made):
                 self._remember(fold, made)
             elif not await self._look_for(name):
                 raise Rejected(f"the tag {name!r} was made, and is not found: {answer}", reason="tag_unknown")

@@ -16,11 +16,11 @@ from xml.sax.saxutils import escape
 
 import httpx
 
-from worker.connect.targets.client import TargetAnswer, TargetClient
 from worker.connect.merge import folded
 from worker.connect.names import NameRules, joined
 from worker.connect.targets.answers import raise_unless_done
 from worker.connect.targets.base import Asset, AssetGone, Rejected, Standing, TargetBusy, TargetRefused
+from worker.connect.targets.client import TargetAnswer, TargetClient
 from worker.errors import CannotBeDone
 from worker.messages.s3_notifications import S3Content
 from worker.settings import S3Settings, TargetSettings
