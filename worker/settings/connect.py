@@ -222,6 +222,14 @@ class TargetSettings(Section):
     settle_s: float = Field(
         0, ge=0, description="Time to wait after an upload before tags are written, for systems that drop earlier ones."
     )
+    read_back_s: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (),
+        max_length=5,
+        description="Times after a write at which the tags are read once more, and written again if the system has "
+        "dropped them.",
+        json_schema_extra={"allowed": "a list of numbers above 0"},
+    )
+    at_once: int = Field(4, ge=1, le=32, description="Assets that are written at a time.")
     writes_per_s: float = Field(20, gt=0, description="Most assets that are written in a second.")
     timeout_s: float = Field(20, gt=0, description="Longest wait for an answer.")
     most_tags: int = Field(0, ge=0, description="Most tags of ours on one asset; 0: no limit.")
@@ -288,7 +296,8 @@ class ConnectionSettings(Section):
         yield from self._wrong_in_inlet()
         yield from self._wrong_in_poll()
         if self.target.enabled and self.target.kind == "request":
-            for name in ("read", "add", "remove"):
+            replaces = self.target.add.each == "all"  # then `all_tags` may be all that is sent
+            for name in ("read", "add") if replaces else ("read", "add", "remove"):
                 if getattr(self.target, name).path is None:
                     yield ("target", name, "path"), "is missing"
         if self.s3 is None and "s3" in {each.kind for each in (self.poll, self.target) if each.enabled}:

@@ -8,6 +8,7 @@ to have us fetch from a second one what only we may.
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -35,7 +36,7 @@ class Credential(Protocol):
         """Where it is set, for people."""
         ...
 
-    async def headers(self, url: httpx.URL) -> Mapping[str, str]:
+    async def headers(self, url: httpx.URL, method: str = "GET", body: bytes = b"") -> Mapping[str, str]:
         """What to send with a request for the URL. Raises TryLater where that cannot be got now."""
         ...
 
@@ -111,7 +112,7 @@ class _Fixed:
     _headers: Mapping[str, str] = field(repr=False)
     setting: str = _SETTING
 
-    async def headers(self, url: httpx.URL) -> Mapping[str, str]:
+    async def headers(self, url: httpx.URL, method: str = "GET", body: bytes = b"") -> Mapping[str, str]:
         return self._headers
 
     def is_renewed_after_refusal(self) -> bool:
@@ -129,7 +130,7 @@ class _OfToken:
     _sent: AccessToken | None = None
     _renewed: bool = False
 
-    async def headers(self, url: httpx.URL) -> Mapping[str, str]:
+    async def headers(self, url: httpx.URL, method: str = "GET", body: bytes = b"") -> Mapping[str, str]:
         self._sent = await self._tokens.get(self._settings, self._sources)
         return {"Authorization": f"Bearer {self._sent.value}"}
 
@@ -149,9 +150,11 @@ class Signed:
     setting: str = _SETTING
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
-    async def headers(self, url: httpx.URL) -> Mapping[str, str]:
-        """A signature of a GET of the URL, now."""
-        return signed_headers(self.keys, "GET", _host_header(url), url.raw_path.decode("ascii"), self.now())
+    async def headers(self, url: httpx.URL, method: str = "GET", body: bytes = b"") -> Mapping[str, str]:
+        """A signature of the request, now."""
+        digest = hashlib.sha256(body).hexdigest()
+        target = url.raw_path.decode("ascii")
+        return signed_headers(self.keys, method, _host_header(url), target, self.now(), body_sha256=digest)
 
     def is_renewed_after_refusal(self) -> bool:
         """It would be the same."""
