@@ -17,9 +17,11 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from worker.amqp.topology import topology
 from worker.connect.connection import Connection, Shared
 from worker.connect.inlets.http import HttpInlet
+from worker.connect.ledger import Ledger
 from worker.connect.metrics import InMetrics
 from worker.connect.outlet import Outlet
 from worker.connect.seen import Seen
+from worker.connect.target_metrics import TargetMetrics
 from worker.errors import AutotagError
 from worker.operations.health.heartbeat import Heartbeat
 from worker.operations.health.status import Health
@@ -32,6 +34,7 @@ _DAY_S: Final = 86_400.0
 _BEAT_S: Final = 1.0
 _ALIVE_LAG_S: Final = 10.0
 SEEN_FILE: Final = "connect-seen.sqlite"
+LEDGER_FILE: Final = "connect-ledger.sqlite"
 NEED_A_RESTART: Final = ("amqp", "connector", "state_dir")
 """Settings that a reload can't change."""
 
@@ -41,7 +44,8 @@ class _Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.uploads_in = InMetrics(self.registry)
+        self.uploads = InMetrics(self.registry)
+        self.targets = TargetMetrics(self.registry)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 
@@ -57,6 +61,7 @@ class Connector:
             settings.amqp, topology(settings.amqp.queue_prefix, settings.retry.delays_s), lambda: None
         )
         self._seen = Seen(settings.state_dir / SEEN_FILE, settings.connector.keep_days * _DAY_S)
+        self._ledger = Ledger(settings.state_dir / LEDGER_FILE)
         self._connections: dict[str, Connection] = {}
         self._notifier = Notifier.from_environment()
         self._heartbeat = Heartbeat(min(_BEAT_S, self._notifier.watchdog_interval_s), self._notifier.alive)
@@ -73,7 +78,7 @@ class Connector:
     @property
     def inlet_refusals(self) -> Any:
         """Counts requests that were refused as a whole."""
-        return self.metrics.uploads_in.inlet_refusals
+        return self.metrics.uploads.inlet_refusals
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT; the exit status. Raises Misconfigured when it can't begin."""
@@ -83,6 +88,7 @@ class Connector:
         loop.add_signal_handler(signal.SIGHUP, self._start_reload)
         async with AsyncExitStack() as stack:
             stack.callback(self._seen.close)
+            stack.callback(self._ledger.close)
             stack.push_async_callback(self._outlet.close)
             stack.push_async_callback(self._close_connections)
             self._heartbeat.start()
@@ -117,6 +123,7 @@ class Connector:
             "ready": health.ready,
             "why_not": health.why_not,
             "seen_fault": self._seen.fault,
+            "ledger_fault": self._ledger.fault,
             "connections": {name: each.status() for name, each in sorted(self._connections.items())},
         }
 
@@ -141,16 +148,15 @@ class Connector:
         task.add_done_callback(self._tasks.discard)
 
     async def _use(self, settings: Settings) -> None:
-        wanted = {name: each for name, each in settings.connect.items() if each.enabled}
-        same_sources = settings.sources == self.settings.sources
+        wanted = [name for name, each in settings.connect.items() if each.enabled]
         for name, running in list(self._connections.items()):
-            if not same_sources or wanted.get(name) != running.settings:
+            if name not in wanted or not running.is_as_in(settings):
                 await running.close()
                 del self._connections[name]
-        shared = Shared(self._outlet, self._seen, self.metrics.uploads_in, settings.sources)
-        for name, each in wanted.items():
+        shared = Shared(self._outlet, self._seen, self._ledger, self.metrics.uploads, self.metrics.targets)
+        for name in wanted:
             if name not in self._connections:
-                connection = self._connections[name] = Connection(name, each, shared)
+                connection = self._connections[name] = Connection(name, settings, shared)
                 connection.start()
 
     async def _close_connections(self) -> None:

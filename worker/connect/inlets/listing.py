@@ -14,10 +14,11 @@ from typing import Any, Final, Protocol
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from worker.connect.client import Answer, NotReadable, SystemClient
 from worker.connect.mapping import Address, Missing, Reading, Tree
+from worker.connect.targets.base import TargetBusy, TargetRefused
+from worker.connect.targets.client import TargetAnswer, TargetClient
 from worker.connect.uploads import NotAnUpload, Upload, UploadMapping, digest
-from worker.errors import AutotagError, TryLater
+from worker.errors import AutotagError
 from worker.settings import PollSettings
 from worker.sources.retry_after import retry_after_s
 
@@ -27,20 +28,8 @@ _S3_PAGE: Final = 1000
 _NOW: Final = "now"
 
 
-class Refused(AutotagError):
-    """The system does not let us list: 401 or 403. An operator has to act."""
-
-
 class NoListing(AutotagError):
     """What came is no listing: a page of HTML, an object without the items, pages that never end."""
-
-
-class Busy(TryLater):
-    """The system asks for a pause: 408, 425, 429 or 5xx."""
-
-    def __init__(self, message: str, after_s: float) -> None:
-        super().__init__(message, reason="system_busy")
-        self.after_s = after_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +43,7 @@ class Page:
 
 
 class Listing(Protocol):
-    """One kind of listing. Pages raise Refused, NoListing, Busy, or what `SystemClient.request` raises."""
+    """One kind of listing. Pages raise NoListing, TargetBusy or TargetRefused."""
 
     def pages(self, cursor: str | None) -> AsyncIterator[Page]:
         """All pages from a cursor on; None for the first listing ever."""
@@ -65,7 +54,7 @@ class RequestListing:
     """By the requests in the settings."""
 
     def __init__(
-        self, name: str, url: str, settings: PollSettings, mapping: UploadMapping, client: SystemClient
+        self, name: str, url: str, settings: PollSettings, mapping: UploadMapping, client: TargetClient
     ) -> None:
         at = f"connect.{name}.poll"
         self._settings = settings
@@ -115,15 +104,20 @@ class RequestListing:
             content = json.dumps(self._body.of(scope)).encode() if self._body is not None else None
         except Missing as error:
             raise NoListing(str(error), reason="mapping_missing") from None
-        answer = await self._client.request(self._settings.method, url, content=content, timeout_s=TIMEOUT_S)
+        headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if content else {})
+        answer = await self._client.request(
+            self._settings.method, url, headers=headers, body=content or b"", timeout_s=TIMEOUT_S
+        )
         check(answer)
         try:
-            items = self._items.find(answer.json())
-        except (NotReadable, Missing) as error:
+            items = self._items.find(json.loads(answer.body))
+        except (ValueError, RecursionError):
+            raise NoListing(f"{answer}: that is no JSON", reason="listing_not_readable") from None
+        except Missing as error:
             raise NoListing(str(error), reason="listing_not_readable") from None
         if not isinstance(items, list):
             where = f"there is no list at `{self._items.text}` ({self._items.setting})"
-            raise NoListing(f"{answer}: {where}: {answer.excerpt()}", reason="listing_not_readable")
+            raise NoListing(f"{answer}: {where}", reason="listing_not_readable")
         return items
 
     def _newest(self, items: list[Any]) -> str | None:
@@ -145,7 +139,7 @@ class BucketListing:
     An object's event is what MinIO publishes about it, so that the service fetches and answers both alike.
     """
 
-    def __init__(self, settings: PollSettings, name: str, url: str, client: SystemClient) -> None:
+    def __init__(self, settings: PollSettings, name: str, url: str, client: TargetClient) -> None:
         self._bucket = settings.bucket or ""
         self._prefix = settings.prefix
         self._url = url.rstrip("/")
@@ -189,27 +183,28 @@ class BucketListing:
         return Upload(asset_id, event_id, json.dumps(body).encode(), str(found["etag"]), "application/json")
 
 
-def check(answer: Answer) -> None:
+def check(answer: TargetAnswer) -> None:
     """Raise what an answer other than 2xx means for a listing."""
-    if answer.is_success:
+    if 200 <= answer.status < 300:
         return
     if answer.status in (401, 403):
-        raise Refused(f"{answer}: it does not let us in: {answer.excerpt()}", reason="system_refuses")
+        raise TargetRefused(f"it does not let us in: {answer}", reason="system_refuses")
     if answer.status in (408, 425, 429) or answer.status >= 500:
-        raise Busy(f"{answer}: {answer.excerpt()}", retry_after_s(answer.headers.get("retry-after")))
-    raise NoListing(f"{answer}: {answer.excerpt()}", reason="listing_refused")
+        after_s = retry_after_s(answer.headers.get("retry-after"))
+        raise TargetBusy(str(answer), reason="system_busy", after_s=after_s)
+    raise NoListing(str(answer), reason="listing_refused")
 
 
-def _objects(answer: Answer) -> tuple[list[dict[str, Any]], bool]:
+def _objects(answer: TargetAnswer) -> tuple[list[dict[str, Any]], bool]:
     """The objects of a page of a bucket, and whether it is the last one."""
     if b"<!DOCTYPE" in answer.body[:1000]:
-        raise NoListing(f"{answer}: it is no listing of a bucket: {answer.excerpt()}", reason="listing_not_readable")
+        raise NoListing(f"{answer}: that is no listing of a bucket", reason="listing_not_readable")
     try:
         root = ElementTree.fromstring(answer.body)  # noqa: S314 - no entities can be declared without a DOCTYPE
     except ElementTree.ParseError:
-        raise NoListing(f"{answer}: it is no XML: {answer.excerpt()}", reason="listing_not_readable") from None
+        raise NoListing(f"{answer}: that is no XML", reason="listing_not_readable") from None
     if not root.tag.endswith("ListBucketResult"):
-        raise NoListing(f"{answer}: it is no listing of a bucket: {answer.excerpt()}", reason="listing_not_readable")
+        raise NoListing(f"{answer}: that is no listing of a bucket", reason="listing_not_readable")
     namespace = root.tag.removesuffix("ListBucketResult")
 
     def text(of: ElementTree.Element, name: str) -> str:

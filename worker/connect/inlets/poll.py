@@ -14,13 +14,13 @@ from typing import Final
 import structlog
 
 from worker.amqp.errors import NotPublished, Unpublishable
-from worker.connect.client import NotReadable
-from worker.connect.inlets.listing import Busy, Listing, NoListing, Page, Refused, comparable
+from worker.connect.inlets.listing import Listing, NoListing, Page, comparable
 from worker.connect.intake import Outcome, UploadIntake
 from worker.connect.metrics import InMetrics
 from worker.connect.seen import Seen
+from worker.connect.targets.base import TargetBusy, TargetRefused
 from worker.connect.uploads import Upload
-from worker.errors import AutotagError, TryLater
+from worker.errors import AutotagError
 
 _log = structlog.get_logger(__name__)
 
@@ -58,7 +58,7 @@ class Poller:
         while True:
             try:
                 await self.list_once()
-            except (TryLater, Refused, NoListing, NotReadable) as error:
+            except (TargetBusy, TargetRefused, NoListing) as error:
                 failures += 1
                 self._note(error)
             except Exception as error:  # noqa: BLE001 - a bug of ours must not leave a poller that does nothing
@@ -107,7 +107,7 @@ class Poller:
                 return
 
     def _note(self, error: AutotagError) -> None:
-        self._asked_s = error.after_s if isinstance(error, Busy) else 0.0
+        self._asked_s = error.after_s if isinstance(error, TargetBusy) else 0.0
         reason = error.reason or "listing_failed"
         self._metrics.polls.labels(self._intake.connection, reason).inc()
         if self.trouble is None or self.trouble.reason != reason:
