@@ -63,7 +63,7 @@ class MappingSettings(Section):
     mark: Expression | None = Field(
         None,
         description="What changes with the image and with nothing else, such as its checksum: the same image with the "
-        "same mark is taken once. Unset: every message counts.",
+        "same mark is taken once. Unset: everything that was said of it.",
         json_schema_extra=_EXPRESSION,
     )
     context: dict[str, Expression] = Field(
@@ -116,6 +116,13 @@ class PollSettings(MappingSettings):
         None,
         description="What the items are sorted by, in one item: a time as in RFC 3339, or a number that grows.",
         json_schema_extra=_EXPRESSION,
+    )
+    begin: str = Field(
+        "now",
+        min_length=1,
+        description="Where the very first listing begins: `now`, or a value of `cursor`; `autotag connect rewind` goes "
+        "back to one later.",
+        json_schema_extra={"allowed": "`now`, a time as in RFC 3339, or a number"},
     )
     page_size: int = Field(100, ge=1, le=1000, description="Items of a page.")
     bucket: str | None = Field(None, min_length=1, description="`s3`: the bucket.")
