@@ -18,6 +18,7 @@ from typing import Any
 import pika
 from prometheus_client import CollectorRegistry
 
+from tests.support.polling import eventually
 from worker.amqp.topology import topology
 from worker.connect.deliver import Deliverer, make_target, topology_of
 from worker.connect.ledger import Ledger
@@ -157,9 +158,7 @@ async def delivering(
     task = asyncio.create_task(deliverer.run())
     results = ResultPublisher(url, prefix, settings)
     try:
-        async with asyncio.timeout(20):
-            while deliverer.state.broker_fault is not None:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: deliverer.state.broker_fault is None, "results are taken", within_s=20)
         yield Delivering(deliverer, results, kept, registry, settings, task)
     finally:
         task.cancel()
