@@ -35,7 +35,7 @@ from tests.support.delivering import (  # noqa: E402
     delivering_process,
 )
 
-_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n[\"holiday\"]"
+_ANSWER = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n["holiday"]'
 _DONE = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
@@ -103,9 +103,10 @@ def measure(url: str, results: int, rate_per_s: float, seconds: float) -> dict[s
     }
     settings = connection_settings(url, f"bench-{secrets.token_hex(4)}", connection)
     publisher = ResultPublisher(url, settings.amqp.queue_prefix, settings)
-    with tempfile.TemporaryDirectory() as folder, delivering_process(
-        settings, Path(folder, "ledger"), Path(folder, "log")
-    ) as process:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        delivering_process(settings, Path(folder, "ledger"), Path(folder, "log")) as process,
+    ):
         try:
             psutil.Process(process.pid).cpu_affinity([0])
             publisher.declare()
