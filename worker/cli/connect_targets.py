@@ -65,7 +65,7 @@ def report(
     settings = CliContext.of(context).load().settings
     if name is not None:
         _known_connection(settings, name)
-    ledger = _ledger(settings)
+    ledger = existing_ledger(settings)
     try:
         found = ledger.removals(name) if ledger is not None else []
     except sqlite3.Error as error:
@@ -101,7 +101,7 @@ def check(
     if name is not None:
         _known_connection(settings, name)
     failed = False
-    ledger = _ledger(settings)
+    ledger = existing_ledger(settings)
     for result in asyncio.run(check_targets(settings, ledger, name)):
         failed |= not result.is_fine
         if as_json:
@@ -120,7 +120,7 @@ def _known_connection(settings: Settings, name: str) -> None:
         raise typer.BadParameter(f"no connection is called {name!r}; there are: {known}", param_hint="name")
 
 
-def _ledger(settings: Settings) -> Ledger | None:
+def existing_ledger(settings: Settings) -> Ledger | None:
     """The ledger, if the connector has made one: a question makes none."""
     from worker.connect.ledger import Ledger
     from worker.connect.service import LEDGER_FILE
@@ -170,7 +170,7 @@ async def _try(
         print_note(f"no result within {timeout_s:g} s; is `autotag run` up? See `autotag status`")
         return ExitCode.TIMEOUT
     with TemporaryDirectory() as folder:
-        ledger = _ledger(settings) or Ledger(Path(folder, LEDGER_FILE))
+        ledger = existing_ledger(settings) or Ledger(Path(folder, LEDGER_FILE))
         target = make_target(name, settings)
         try:
             writer = AssetWriter(name, target, ledger, settings.connect[name].target.most_tags, None)

@@ -98,6 +98,7 @@ class Deliverer:
         self._maximum_attempts = settings.retry.maximum_number_of_attempts
         self._target = target
         self._ledger = ledger
+        metrics.watch(ledger)
         self._metrics = metrics.of(name)
         self._writer = AssetWriter(name, target, ledger, self._settings.most_tags, self)
         accept = self._settings.accept

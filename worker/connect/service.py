@@ -106,13 +106,17 @@ class Connector:
 
     def health(self) -> Health:
         """Whether it is alive, started and ready: RabbitMQ takes what inlets are sent."""
-        why_not = self._outlet.why_not
+        why_not, reason = self._outlet.why_not, "broker"
+        paused = [each.deliverer.state.pause for each in self._connections.values() if each.deliverer is not None]
+        if why_not is None and paused and all(paused) and not self.inlets:
+            # Not where there is an inlet: a system that is down must not keep others from sending uploads.
+            why_not, reason = f"no target takes tags: {paused[0].message if paused[0] else ''}", "target"
         return Health(
             alive=self._heartbeat.lag_s < _ALIVE_LAG_S,
             loop_lag_s=self._heartbeat.lag_s,
             started=self._started,
             ready=self._started and why_not is None,
-            reason=None if why_not is None else "broker",
+            reason=None if why_not is None else reason,
             why_not=why_not,
         )
 
