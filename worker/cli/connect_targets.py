@@ -18,7 +18,7 @@ from worker.cli.output import print_error, print_json, print_line, print_note
 from worker.operations.printable import printable
 
 if TYPE_CHECKING:
-    from worker.connect.ledger import Ledger, Removals
+    from worker.connect.ledger import Removals, TagLedger
     from worker.connect.write import WritePlan
     from worker.messages import Result
     from worker.settings import Settings
@@ -120,13 +120,13 @@ def _known_connection(settings: Settings, name: str) -> None:
         raise typer.BadParameter(f"no connection is called {name!r}; there are: {known}", param_hint="name")
 
 
-def existing_ledger(settings: Settings) -> Ledger | None:
+def existing_ledger(settings: Settings) -> TagLedger | None:
     """The ledger, if the connector has made one: a question makes none."""
-    from worker.connect.ledger import Ledger
+    from worker.connect.ledger import TagLedger
     from worker.connect.service import LEDGER_FILE
 
     file = Path(settings.state_dir, LEDGER_FILE)
-    return Ledger(file) if file.exists() else None
+    return TagLedger(file) if file.exists() else None
 
 
 def _print_report(settings: Settings, found: list[Removals]) -> None:
@@ -146,18 +146,23 @@ def _print_report(settings: Settings, found: list[Removals]) -> None:
         if each.removed >= _DROPPED_FROM and share >= _DROPPED_SHARE and each.connection in settings.connect:
             unwanted.setdefault(settings.connect[each.connection].instance, []).append(each.label)
     for instance, labels in unwanted.items():
-        listed = json.dumps(list(dict.fromkeys(labels)), ensure_ascii=False)
+        listed = ", ".join(f'"{_escaped(label)}"' for label in dict.fromkeys(labels))
         print_line("")
         print_line("# what people mostly remove; for the settings:")
-        print_line(f"[instances.{json.dumps(instance)}.labels]")
-        print_line(f"drop = {listed}")
+        print_line(f'[instances."{instance}".labels]')
+        print_line(printable(f"drop = [{listed}]"))
+
+
+def _escaped(text: str) -> str:
+    """A label inside a text of TOML."""
+    return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 async def _try(
     settings: Settings, name: str, asset: str, content: str | None, timeout_s: float, as_json: bool
 ) -> ExitCode:
     from worker.connect.deliver import make_target
-    from worker.connect.ledger import Ledger
+    from worker.connect.ledger import TagLedger
     from worker.connect.service import LEDGER_FILE
     from worker.connect.write import AssetWriter, ResultTimes
 
@@ -170,7 +175,7 @@ async def _try(
         print_note(f"no result within {timeout_s:g} s; is `autotag run` up? See `autotag status`")
         return ExitCode.TIMEOUT
     with TemporaryDirectory() as folder:
-        ledger = existing_ledger(settings) or Ledger(Path(folder, LEDGER_FILE))
+        ledger = existing_ledger(settings) or TagLedger(Path(folder, LEDGER_FILE))
         target = make_target(name, settings)
         try:
             writer = AssetWriter(name, target, ledger, settings.connect[name].target.most_tags, None)

@@ -99,7 +99,7 @@ class Removals:
     standing: int
 
 
-class Ledger:
+class TagLedger:
     """All connections' ledger. Methods do not raise: what cannot be kept is logged and shown in `fault`."""
 
     def __init__(self, file: Path) -> None:

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from worker.amqp.topology import topology
 from worker.connect.connection import Connection, Shared
 from worker.connect.inlets.http import HttpInlet
-from worker.connect.ledger import Ledger
+from worker.connect.ledger import TagLedger
 from worker.connect.metrics import InMetrics
 from worker.connect.outlet import Outlet
 from worker.connect.seen import Seen
@@ -61,7 +61,7 @@ class Connector:
             settings.amqp, topology(settings.amqp.queue_prefix, settings.retry.delays_s), lambda: None
         )
         self._seen = Seen(settings.state_dir / SEEN_FILE, settings.connector.keep_days * _DAY_S)
-        self._ledger = Ledger(settings.state_dir / LEDGER_FILE)
+        self._ledger = TagLedger(settings.state_dir / LEDGER_FILE)
         self._connections: dict[str, Connection] = {}
         self._notifier = Notifier.from_environment()
         self._heartbeat = Heartbeat(min(_BEAT_S, self._notifier.watchdog_interval_s), self._notifier.alive)

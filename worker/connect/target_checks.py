@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from worker.connect.deliver import make_target
-from worker.connect.ledger import Ledger
-from worker.connect.targets.base import Asset, AssetGone
+from worker.connect.ledger import TagLedger
+from worker.connect.targets.base import AssetGone, TargetAsset
 from worker.errors import AutotagError
 from worker.settings import Settings
 
@@ -20,7 +20,7 @@ class TargetCheck:
     message: str
 
 
-async def check_targets(settings: Settings, ledger: Ledger | None, only: str | None = None) -> list[TargetCheck]:
+async def check_targets(settings: Settings, ledger: TagLedger | None, only: str | None = None) -> list[TargetCheck]:
     """Check each connection whose target is on."""
     return [
         await _check(settings, ledger, name)
@@ -29,7 +29,7 @@ async def check_targets(settings: Settings, ledger: Ledger | None, only: str | N
     ]
 
 
-async def _check(settings: Settings, ledger: Ledger | None, name: str) -> TargetCheck:
+async def _check(settings: Settings, ledger: TagLedger | None, name: str) -> TargetCheck:
     try:
         target = make_target(name, settings)
     except AutotagError as error:
@@ -39,7 +39,7 @@ async def _check(settings: Settings, ledger: Ledger | None, name: str) -> Target
         asset_id = ledger.any_asset(name) if ledger is not None else None
         if asset_id is None:
             return TargetCheck(name, True, f"{target.origin} lets us in; no asset is known yet that could be read")
-        standing = await target.read(Asset(asset_id))
+        standing = await target.read(TargetAsset(asset_id))
     except AssetGone:
         return TargetCheck(name, True, f"{target.origin} lets us in; the asset {asset_id} is gone")
     except AutotagError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from worker.connect.ledger import Ledger
+from worker.connect.ledger import TagLedger
 from worker.operations.metrics.labels import OTHER, Reasons
 
 _MOST_REMOVED = 500
@@ -57,7 +57,7 @@ class TargetMetrics:
         )
         self.reasons = Reasons()
 
-    def watch(self, ledger: Ledger) -> None:
+    def watch(self, ledger: TagLedger) -> None:
         """Show the state of a ledger."""
         self.ledger_fault.set_function(lambda: float(ledger.fault is not None))
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from worker.connect.ledger import AssetRecord, Ledger, OwnTag
+from worker.connect.ledger import AssetRecord, OwnTag, TagLedger
 from worker.connect.merge import Merge, folded, merge
-from worker.connect.targets.base import Asset, Rejected, Standing, Target, TargetBusy
+from worker.connect.targets.base import Rejected, Standing, Target, TargetAsset, TargetBusy
 from worker.errors import AutotagError
 from worker.messages.results import Result
 
@@ -69,7 +69,7 @@ class AssetWriter:
     """Writes results of one connection. One asset's results must come one after the other."""
 
     def __init__(
-        self, name: str, target: Target, ledger: Ledger, most_tags: int, observer: WriteObserver | None
+        self, name: str, target: Target, ledger: TagLedger, most_tags: int, observer: WriteObserver | None
     ) -> None:
         self.target = target
         self._name = name
@@ -84,7 +84,7 @@ class AssetWriter:
 
     async def plan(self, result: Result, times: ResultTimes) -> WritePlan:
         """Read the asset's tags, and what is to be done to them. Raises what `Target.read` raises."""
-        asset = Asset(result.asset_id, result.context or {})
+        asset = TargetAsset(result.asset_id, result.context or {})
         before = self._ledger.get(self._name, result.asset_id)
         standing = await self.target.read(asset)
         theirs = _texts(asset.context, "existing_tags")
