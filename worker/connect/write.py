@@ -45,7 +45,7 @@ class ResultTimes:
 class WritePlan:
     """What is to be done to an asset."""
 
-    asset: Asset
+    asset: TargetAsset
     standing: Standing
     merged: Merge
     before: AssetRecord | None
