@@ -43,7 +43,9 @@ def test_what_would_lead_elsewhere_or_is_nothing_is_refused_by_its_name(value: A
 
 
 def test_an_address_with_a_host_of_its_own_is_not_put_below_the_base() -> None:
-    assert Address("https://cdn.example/{id}", "https://dms.example", "setting").of({"id": 7}) == "https://cdn.example/7"
+    assert (
+        Address("https://cdn.example/{id}", "https://dms.example", "setting").of({"id": 7}) == "https://cdn.example/7"
+    )
 
 
 @given(json_values)
