@@ -19,7 +19,7 @@ import pika
 from prometheus_client import CollectorRegistry
 
 from tests.support.polling import eventually
-from worker.amqp.topology import topology
+from worker.amqp.topology import Lane, topology
 from worker.connect.deliver import Deliverer, make_target, topology_of
 from worker.connect.ledger import TagLedger
 from worker.connect.target_metrics import TargetMetrics
@@ -51,6 +51,7 @@ def result_body(
     status: Any = None,
     instance: str = "default",
     time: datetime | None = None,
+    event_id: str | None = None,
     **context: Any,
 ) -> tuple[str, bytes]:
     """The routing key and the body of a result that was written some minutes after noon."""
@@ -59,7 +60,7 @@ def result_body(
     result = Result(
         asset_id=asset,
         instance=instance,
-        event_id=str(uuid.uuid4()),
+        event_id=event_id or str(uuid.uuid4()),
         status=status or ("tagged" if tags else "no_tags"),
         tags=tags,
         complete=complete,
@@ -97,6 +98,16 @@ class ResultPublisher:
         for binding in self.layout.declared.bindings:
             if binding.queue == queue.name and binding.exchange == self.names.results_exchange:
                 self._channel.queue_bind(queue.name, binding.exchange, binding.routing_key)
+
+    def take_event(self) -> dict[str, Any] | None:
+        """The next event for the service, if there is one."""
+        with (
+            suppress(pika.exceptions.AMQPError),
+            pika.BlockingConnection(pika.URLParameters(self._url)) as own,
+        ):
+            _, _, body = own.channel().basic_get(self.names.lane_queue(Lane.LIVE), auto_ack=True)
+            return json.loads(body) if body else None
+        return None
 
     def depth(self, queue: str) -> int:
         """How many messages are ready."""
