@@ -14,7 +14,7 @@ from tests.support.delivering import NAME, connection_settings, delivering
 from tests.support.polling import eventually
 from tests.support.seaweedfs import KEYS, SeaweedFs, seaweedfs
 from worker.connect.deliver import make_target
-from worker.connect.targets.base import Asset, AssetGone, Rejected, TargetRefused
+from worker.connect.targets.base import AssetGone, Rejected, TargetAsset, TargetRefused
 from worker.settings import Settings
 
 BUCKET = "pictures"
@@ -89,7 +89,7 @@ async def test_a_value_is_cut_between_two_tags_and_an_eleventh_tag_is_never_made
     settings = settings_of(store)
     target = make_target(NAME, settings)
     store.put(BUCKET, "many.jpg", b"a picture")
-    asset = Asset(f"{BUCKET}/many.jpg")
+    asset = TargetAsset(f"{BUCKET}/many.jpg")
     names = [f"a rather long label {number}" for number in range(20)]
     added = await target.change(asset, names, [], await target.read(asset))
     value = tags_of(store, "many.jpg")["autotag"]
@@ -101,7 +101,7 @@ async def test_a_value_is_cut_between_two_tags_and_an_eleventh_tag_is_never_made
         await target.change(asset, ["cat"], [], await target.read(asset))
     assert len(tags_of(store, "many.jpg")) == 10
     with pytest.raises(AssetGone):
-        await target.read(Asset(f"{BUCKET}/none.jpg"))
+        await target.read(TargetAsset(f"{BUCKET}/none.jpg"))
     await target.probe()
     await target.close()
 
@@ -109,7 +109,7 @@ async def test_a_value_is_cut_between_two_tags_and_an_eleventh_tag_is_never_made
 async def test_wrong_keys_pause_the_target(store: SeaweedFs) -> None:
     target = make_target(NAME, settings_of(store, secret="wrong"))
     with pytest.raises(TargetRefused) as refusal:
-        await target.read(Asset(f"{BUCKET}/many.jpg"))
+        await target.read(TargetAsset(f"{BUCKET}/many.jpg"))
     assert refusal.value.reason == "forbidden"
     assert "wrong" not in str(refusal.value)
     await target.close()

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 from tests.support.polling import eventually
 from worker.amqp.topology import topology
 from worker.connect.deliver import Deliverer, make_target, topology_of
-from worker.connect.ledger import Ledger
+from worker.connect.ledger import TagLedger
 from worker.connect.target_metrics import TargetMetrics
 from worker.messages.results import Result, Tag, write_result
 from worker.settings import Settings
@@ -111,7 +111,7 @@ class ResultPublisher:
 
     def dead_letters(self) -> list[tuple[dict[str, Any], bytes]]:
         """Takes them."""
-        found = []
+        found: list[tuple[dict[str, Any], bytes]] = []
         while True:
             method, properties, body = self._channel.basic_get(self.names.dead_letters_queue, auto_ack=True)
             if method is None:
@@ -136,7 +136,7 @@ class Delivering:
 
     deliverer: Deliverer
     results: ResultPublisher
-    ledger: Ledger
+    ledger: TagLedger
     registry: CollectorRegistry
     settings: Settings
     task: asyncio.Task[None] = field(repr=False)
@@ -153,7 +153,7 @@ async def delivering(
 ) -> AsyncIterator[Delivering]:
     """A deliverer that takes results, for the length of the block; its queues are deleted afterwards."""
     settings = connection_settings(url, prefix, connection, **others)
-    kept, registry = Ledger(ledger), CollectorRegistry()
+    kept, registry = TagLedger(ledger), CollectorRegistry()
     deliverer = Deliverer(NAME, settings, make_target(NAME, settings), kept, TargetMetrics(registry))
     task = asyncio.create_task(deliverer.run())
     results = ResultPublisher(url, prefix, settings)
@@ -170,7 +170,7 @@ async def delivering(
 @contextmanager
 def delivering_process(settings: Settings, ledger: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The same in a process of its own, which a test may kill."""
-    tree = {
+    tree: dict[str, Any] = {
         "amqp": {"url": settings.amqp.url.get_secret_value(), "queue_prefix": settings.amqp.queue_prefix},
         "connector": {"delays_s": list(settings.connector.delays_s)},
         "connect": {NAME: settings.connect[NAME].model_dump(mode="json", exclude_defaults=True)},
@@ -189,7 +189,7 @@ def delivering_process(settings: Settings, ledger: Path, log: Path) -> Iterator[
 
 async def _main(tree: str, ledger: str) -> None:
     settings = Settings.model_validate(json.loads(tree))
-    kept = Ledger(Path(ledger))
+    kept = TagLedger(Path(ledger))
     await Deliverer(NAME, settings, make_target(NAME, settings), kept, TargetMetrics(CollectorRegistry())).run()
 
 

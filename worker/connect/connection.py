@@ -12,7 +12,7 @@ from worker.connect.inlets.http import HttpInlet
 from worker.connect.inlets.listing import BucketListing, Listing, RequestListing
 from worker.connect.inlets.poll import Poller
 from worker.connect.intake import UploadIntake
-from worker.connect.ledger import Ledger
+from worker.connect.ledger import TagLedger
 from worker.connect.metrics import InMetrics
 from worker.connect.outlet import Outlet
 from worker.connect.seen import Seen
@@ -29,7 +29,7 @@ class Shared:
 
     outlet: Outlet
     seen: Seen
-    ledger: Ledger
+    ledger: TagLedger
     uploads: InMetrics
     targets: TargetMetrics
 

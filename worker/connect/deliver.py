@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from worker.amqp.delivery import Delivery
 from worker.amqp.result_queue import ResultQueue
 from worker.amqp.result_topology import ResultTopology, result_topology
-from worker.connect.ledger import Ledger, OwnTag
+from worker.connect.ledger import OwnTag, TagLedger
 from worker.connect.mapping import Missing, Reading
 from worker.connect.pace import Pace
 from worker.connect.target_metrics import TargetMetrics
@@ -90,7 +90,9 @@ class _Read(NamedTuple):
 class Deliverer:
     """One connection's target, for as long as `run` runs."""
 
-    def __init__(self, name: str, settings: Settings, target: Target, ledger: Ledger, metrics: TargetMetrics) -> None:
+    def __init__(
+        self, name: str, settings: Settings, target: Target, ledger: TagLedger, metrics: TargetMetrics
+    ) -> None:
         self.name = name
         self._connection = settings.connect[name]
         self._settings = self._connection.target
@@ -98,6 +100,7 @@ class Deliverer:
         self._maximum_attempts = settings.retry.maximum_number_of_attempts
         self._target = target
         self._ledger = ledger
+        metrics.watch(ledger)
         self._metrics = metrics.of(name)
         self._writer = AssetWriter(name, target, ledger, self._settings.most_tags, self)
         accept = self._settings.accept

@@ -99,7 +99,7 @@ class Removals:
     standing: int
 
 
-class Ledger:
+class TagLedger:
     """All connections' ledger. Methods do not raise: what cannot be kept is logged and shown in `fault`."""
 
     def __init__(self, file: Path) -> None:
@@ -146,6 +146,18 @@ class Ledger:
             self._on_error(error)
             return False
         return True
+
+    def any_asset(self, connection: str) -> str | None:
+        """One asset of a connection, if any is known."""
+        if self._database is None:
+            return None
+        try:
+            row = self._database.execute(
+                "SELECT asset FROM assets WHERE connection = ? LIMIT 1", (connection,)
+            ).fetchone()
+        except sqlite3.Error:
+            return None
+        return str(row[0]) if row is not None else None
 
     def removals(self, connection: str | None = None) -> list[Removals]:
         """What people have removed, the most often removed first. Raises sqlite3.Error."""

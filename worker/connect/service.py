@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from worker.amqp.topology import topology
 from worker.connect.connection import Connection, Shared
 from worker.connect.inlets.http import HttpInlet
-from worker.connect.ledger import Ledger
+from worker.connect.ledger import TagLedger
 from worker.connect.metrics import InMetrics
 from worker.connect.outlet import Outlet
 from worker.connect.seen import Seen
@@ -61,7 +61,7 @@ class Connector:
             settings.amqp, topology(settings.amqp.queue_prefix, settings.retry.delays_s), lambda: None
         )
         self._seen = Seen(settings.state_dir / SEEN_FILE, settings.connector.keep_days * _DAY_S)
-        self._ledger = Ledger(settings.state_dir / LEDGER_FILE)
+        self._ledger = TagLedger(settings.state_dir / LEDGER_FILE)
         self._connections: dict[str, Connection] = {}
         self._notifier = Notifier.from_environment()
         self._heartbeat = Heartbeat(min(_BEAT_S, self._notifier.watchdog_interval_s), self._notifier.alive)
@@ -106,13 +106,17 @@ class Connector:
 
     def health(self) -> Health:
         """Whether it is alive, started and ready: RabbitMQ takes what inlets are sent."""
-        why_not = self._outlet.why_not
+        why_not, reason = self._outlet.why_not, "broker"
+        paused = [each.deliverer.state.pause for each in self._connections.values() if each.deliverer is not None]
+        if why_not is None and paused and all(paused) and not self.inlets:
+            # Not where there is an inlet: a system that is down must not keep others from sending uploads.
+            why_not, reason = f"no target takes tags: {paused[0].message if paused[0] else ''}", "target"
         return Health(
             alive=self._heartbeat.lag_s < _ALIVE_LAG_S,
             loop_lag_s=self._heartbeat.lag_s,
             started=self._started,
             ready=self._started and why_not is None,
-            reason=None if why_not is None else "broker",
+            reason=None if why_not is None else reason,
             why_not=why_not,
         )
 

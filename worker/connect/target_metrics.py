@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from worker.connect.ledger import TagLedger
 from worker.operations.metrics.labels import OTHER, Reasons
 
 _MOST_REMOVED = 500
@@ -49,7 +50,16 @@ class TargetMetrics:
             ["connection", "reason"],
             registry=registry,
         )
+        self.ledger_fault = Gauge(
+            "autotag_connect_ledger_fault",
+            "1 while the ledger cannot be written, and tags are only added",
+            registry=registry,
+        )
         self.reasons = Reasons()
+
+    def watch(self, ledger: TagLedger) -> None:
+        """Show the state of a ledger."""
+        self.ledger_fault.set_function(lambda: float(ledger.fault is not None))
 
     def of(self, connection: str) -> ConnectionMetrics:
         """Those of one connection."""

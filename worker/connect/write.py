@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from worker.connect.ledger import AssetRecord, Ledger, OwnTag
+from worker.connect.ledger import AssetRecord, OwnTag, TagLedger
 from worker.connect.merge import Merge, folded, merge
-from worker.connect.targets.base import Asset, Rejected, Standing, Target, TargetBusy
+from worker.connect.targets.base import Rejected, Standing, Target, TargetAsset, TargetBusy
 from worker.errors import AutotagError
 from worker.messages.results import Result
 
@@ -45,7 +45,7 @@ class ResultTimes:
 class WritePlan:
     """What is to be done to an asset."""
 
-    asset: Asset
+    asset: TargetAsset
     standing: Standing
     merged: Merge
     before: AssetRecord | None
@@ -68,7 +68,9 @@ class WriteObserver(Protocol):
 class AssetWriter:
     """Writes results of one connection. One asset's results must come one after the other."""
 
-    def __init__(self, name: str, target: Target, ledger: Ledger, most_tags: int, observer: WriteObserver) -> None:
+    def __init__(
+        self, name: str, target: Target, ledger: TagLedger, most_tags: int, observer: WriteObserver | None
+    ) -> None:
         self.target = target
         self._name = name
         self._ledger = ledger
@@ -82,7 +84,7 @@ class AssetWriter:
 
     async def plan(self, result: Result, times: ResultTimes) -> WritePlan:
         """Read the asset's tags, and what is to be done to them. Raises what `Target.read` raises."""
-        asset = Asset(result.asset_id, result.context or {})
+        asset = TargetAsset(result.asset_id, result.context or {})
         before = self._ledger.get(self._name, result.asset_id)
         standing = await self.target.read(asset)
         theirs = _texts(asset.context, "existing_tags")
@@ -121,7 +123,7 @@ class AssetWriter:
         Not `is_final`: the asset is looked at once more later, and what then lacks was dropped by the target.
         """
         merged, after = plan.merged, plan.after
-        if plan.newly_removed:
+        if plan.newly_removed and self._observer is not None:
             self._observer.on_removed_by_people(plan.newly_removed)
         if not merged.is_write:
             if after != plan.before:
@@ -142,7 +144,8 @@ class AssetWriter:
             if isinstance(error, Rejected) or (isinstance(error, TargetBusy) and error.is_answer):
                 await self._enter_what_stands(plan, begun)
             raise
-        self._observer.on_change(len(added), len(merged.remove))
+        if self._observer is not None:
+            self._observer.on_change(len(added), len(merged.remove))
         stands = {folded(name) for name in added}
         kept = tuple(tag for tag in after.mine if folded(tag.name) not in added_folds)
         new = tuple(tag for tag in adding if folded(tag.name) in stands)

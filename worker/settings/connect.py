@@ -1,4 +1,4 @@
-"""Connections: systems that have images of their own, how each tells of uploads, and how it takes tags.
+"""Connections: systems that have images of their own, how each reports uploads, and how it takes tags.
 
 A preset (`worker/connect/presets`) has the values that are the same for every installation of one system; they lie
 beneath the operator's own.

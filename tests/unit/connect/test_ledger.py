@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.connect.ledger import AssetRecord, Ledger, OwnTag, Removals
+from worker.connect.ledger import AssetRecord, OwnTag, Removals, TagLedger
 
 CAT, SOFA = OwnTag("cat", "cat", "tensorflow"), OwnTag("a sofa", "sofa", "google_cloud_vision")
 RECORD = AssetRecord(mine=(CAT,), removed=(SOFA,), event_time_s=10.0, result_time_s=20.0)
@@ -24,8 +24,8 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ledger(file: Path) -> Iterator[Ledger]:
-    ledger = Ledger(file)
+def ledger(file: Path) -> Iterator[TagLedger]:
+    ledger = TagLedger(file)
     yield ledger
     ledger.close()
 
@@ -43,27 +43,27 @@ def without_roots_rights() -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_what_was_kept_is_there_after_a_start_and_is_nobody_elses(ledger: Ledger, file: Path) -> None:
+def test_what_was_kept_is_there_after_a_start_and_is_nobody_elses(ledger: TagLedger, file: Path) -> None:
     assert ledger.get("photos", "a/ü\udcff") is None
     assert ledger.put("photos", "a/ü\udcff", RECORD)
     ledger.close()
 
-    again = Ledger(file)
+    again = TagLedger(file)
     assert again.get("photos", "a/ü\udcff") == RECORD
     assert again.get("other", "a/ü\udcff") is None
     assert file.stat().st_mode & 0o777 == 0o600
     again.close()
 
 
-def test_it_can_be_read_while_it_is_written(ledger: Ledger, file: Path) -> None:
+def test_it_can_be_read_while_it_is_written(ledger: TagLedger, file: Path) -> None:
     ledger.put("photos", "1", RECORD)
-    reader = Ledger(file)
+    reader = TagLedger(file)
     ledger.put("photos", "2", RECORD)
     assert reader.get("photos", "2") == RECORD
     reader.close()
 
 
-def test_a_deleted_file_is_noticed_while_it_is_open(ledger: Ledger, file: Path) -> None:
+def test_a_deleted_file_is_noticed_while_it_is_open(ledger: TagLedger, file: Path) -> None:
     ledger.put("photos", "1", RECORD)
     for each in file.parent.iterdir():
         each.unlink()
@@ -71,13 +71,13 @@ def test_a_deleted_file_is_noticed_while_it_is_open(ledger: Ledger, file: Path) 
     assert ledger.get("photos", "1") is None
     assert ledger.put("photos", "1", RECORD)
     assert ledger.fault is None
-    assert Ledger(file).get("photos", "1") == RECORD
+    assert TagLedger(file).get("photos", "1") == RECORD
 
 
 @pytest.mark.parametrize("left", [0, 1, 100, 4096, 5000])
 @pytest.mark.parametrize("is_open", [True, False])
 def test_a_truncated_file_is_a_lost_ledger_and_goes_on(file: Path, left: int, is_open: bool) -> None:
-    ledger = Ledger(file)
+    ledger = TagLedger(file)
     for number in range(200):
         ledger.put("photos", str(number), RECORD)
     other = sqlite3.connect(file)
@@ -87,7 +87,7 @@ def test_a_truncated_file_is_a_lost_ledger_and_goes_on(file: Path, left: int, is
         ledger.close()
     os.truncate(file, left)
     if not is_open:
-        ledger = Ledger(file)
+        ledger = TagLedger(file)
 
     found = [ledger.get("photos", str(number)) for number in range(200)]
     assert set(found) <= {None, RECORD}, "half a record is none"
@@ -101,7 +101,7 @@ def test_a_truncated_file_is_a_lost_ledger_and_goes_on(file: Path, left: int, is
 def test_a_file_of_something_else_is_set_aside(file: Path, content: bytes) -> None:
     file.parent.mkdir()
     file.write_bytes(content)
-    ledger = Ledger(file)
+    ledger = TagLedger(file)
 
     assert ledger.put("photos", "1", RECORD)
     assert ledger.fault is None
@@ -111,12 +111,12 @@ def test_a_file_of_something_else_is_set_aside(file: Path, content: bytes) -> No
 
 @pytest.mark.parametrize("tags", ["{}", "[1]", '[["cat"]]', "no json", "null"])
 def test_a_record_that_makes_no_sense_is_a_lost_ledger(file: Path, tags: str) -> None:
-    Ledger(file).put("photos", "1", RECORD)
+    TagLedger(file).put("photos", "1", RECORD)
     with sqlite3.connect(file) as database:
         database.execute("UPDATE assets SET mine = ?", (tags,))
     database.close()
 
-    ledger = Ledger(file)
+    ledger = TagLedger(file)
     assert ledger.get("photos", "1") in (None, AssetRecord(mine=(), removed=(SOFA,), event_time_s=10, result_time_s=20))
     assert ledger.put("photos", "1", RECORD)
     ledger.close()
@@ -125,13 +125,13 @@ def test_a_record_that_makes_no_sense_is_a_lost_ledger(file: Path, tags: str) ->
 def test_a_read_only_ledger_is_still_read_and_has_a_fault_until_it_can_be_written() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "ledger.sqlite")
-        first = Ledger(file)
+        first = TagLedger(file)
         first.put("photos", "1", RECORD)
         first.close()
         file.chmod(0o444)
         file.parent.chmod(0o555)
         with without_roots_rights():
-            ledger = Ledger(file)
+            ledger = TagLedger(file)
             assert ledger.get("photos", "1") == RECORD
             assert not ledger.put("photos", "1", AssetRecord())
         assert ledger.fault is not None
@@ -148,14 +148,14 @@ def test_a_read_only_ledger_is_still_read_and_has_a_fault_until_it_can_be_writte
 
 def test_a_folder_in_the_files_place_is_a_fault_in_words(file: Path) -> None:
     file.mkdir(parents=True)
-    ledger = Ledger(file)
+    ledger = TagLedger(file)
 
     assert ledger.get("photos", "1") is None
     assert not ledger.put("photos", "1", RECORD)
     assert str(file) in str(ledger.fault)
 
 
-def test_what_people_removed_is_counted_by_label_and_provider(ledger: Ledger) -> None:
+def test_what_people_removed_is_counted_by_label_and_provider(ledger: TagLedger) -> None:
     ledger.put("photos", "1", AssetRecord(mine=(CAT,), removed=(SOFA,)))
     ledger.put("photos", "2", AssetRecord(mine=(SOFA,), removed=(CAT,)))
     ledger.put("photos", "3", AssetRecord(mine=(CAT,), removed=(SOFA,)))

@@ -14,7 +14,7 @@ TagId = str | int
 
 
 @dataclass(frozen=True, slots=True)
-class Asset:
+class TargetAsset:
     """One asset of a target: its id, and what the event carried for its sake."""
 
     asset_id: str
@@ -46,12 +46,12 @@ class Target(Protocol):
         """Scheme, host and port, for people."""
         ...
 
-    async def read(self, asset: Asset) -> Standing:
+    async def read(self, asset: TargetAsset) -> Standing:
         """The tags of an asset."""
         ...
 
     async def change(
-        self, asset: Asset, add: Sequence[str], remove: Sequence[str], standing: Standing
+        self, asset: TargetAsset, add: Sequence[str], remove: Sequence[str], standing: Standing
     ) -> tuple[str, ...]:
         """Add tags and remove others; returns those that were added, which are fewer where no more fit.
 
@@ -59,7 +59,7 @@ class Target(Protocol):
         """
         ...
 
-    def planned(self, asset: Asset, add: Sequence[str], remove: Sequence[str], standing: Standing) -> list[str]:
+    def planned(self, asset: TargetAsset, add: Sequence[str], remove: Sequence[str], standing: Standing) -> list[str]:
         """The requests that `change` would make, a line each, for people."""
         ...
 

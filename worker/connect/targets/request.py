@@ -15,11 +15,11 @@ from worker.connect.names import NameRules
 from worker.connect.targets import dav
 from worker.connect.targets.answers import raise_unless_done
 from worker.connect.targets.base import (
-    Asset,
     AssetGone,
     Rejected,
     Standing,
     TagId,
+    TargetAsset,
     TargetBusy,
     TargetRefused,
 )
@@ -59,7 +59,7 @@ class RequestTarget:
         """See `Target`."""
         return origin(self._base)
 
-    async def read(self, asset: Asset) -> Standing:
+    async def read(self, asset: TargetAsset) -> Standing:
         """See `Target`."""
         answer = await self._send(self._read, _scope(asset))
         tags = await self._named(self._read.tags_in(answer))
@@ -71,7 +71,7 @@ class RequestTarget:
         return Standing(names, mine, ids)
 
     async def change(
-        self, asset: Asset, add: Sequence[str], remove: Sequence[str], standing: Standing
+        self, asset: TargetAsset, add: Sequence[str], remove: Sequence[str], standing: Standing
     ) -> tuple[str, ...]:
         """See `Target`."""
         try:
@@ -83,7 +83,7 @@ class RequestTarget:
             await self._change(asset, add, remove, standing)
         return tuple(add)
 
-    async def _change(self, asset: Asset, add: Sequence[str], remove: Sequence[str], standing: Standing) -> None:
+    async def _change(self, asset: TargetAsset, add: Sequence[str], remove: Sequence[str], standing: Standing) -> None:
         ids: dict[str, TagId] = {}
         if self._has_ids:
             for name in add:
@@ -99,7 +99,7 @@ class RequestTarget:
         if rejected is not None:
             raise rejected
 
-    def planned(self, asset: Asset, add: Sequence[str], remove: Sequence[str], standing: Standing) -> list[str]:
+    def planned(self, asset: TargetAsset, add: Sequence[str], remove: Sequence[str], standing: Standing) -> list[str]:
         """See `Target`."""
         known = {**{name: self._ids[folded(name)] for name in add if folded(name) in self._ids}, **standing.ids}
         ids = {name: known.get(name, f"<id of {name}>") for name in (*add, *remove)} if self._has_ids else {}
@@ -109,7 +109,7 @@ class RequestTarget:
 
     def _calls(
         self,
-        asset: Asset,
+        asset: TargetAsset,
         add: Sequence[str],
         remove: Sequence[str],
         standing: Standing,
@@ -288,7 +288,7 @@ def _names(settings: TargetSettings, prefix: str) -> NameRules:
     )
 
 
-def _scope(asset: Asset) -> dict[str, Any]:
+def _scope(asset: TargetAsset) -> dict[str, Any]:
     return {**asset.context, "asset_id": asset.asset_id}
 
 

@@ -19,7 +19,7 @@ import httpx
 from worker.connect.merge import folded
 from worker.connect.names import NameRules, joined
 from worker.connect.targets.answers import raise_unless_done
-from worker.connect.targets.base import Asset, AssetGone, Rejected, Standing, TargetBusy, TargetRefused
+from worker.connect.targets.base import AssetGone, Rejected, Standing, TargetAsset, TargetBusy, TargetRefused
 from worker.connect.targets.client import TargetAnswer, TargetClient
 from worker.errors import CannotBeDone
 from worker.messages.s3_notifications import S3Content
@@ -48,12 +48,12 @@ class S3Target:
         """See `Target`."""
         return self._service.endpoint.rstrip("/")
 
-    async def read(self, asset: Asset) -> Standing:
+    async def read(self, asset: TargetAsset) -> Standing:
         """See `Target`."""
         return _standing(await self._tags(asset))
 
     async def change(
-        self, asset: Asset, add: Sequence[str], remove: Sequence[str], standing: Standing
+        self, asset: TargetAsset, add: Sequence[str], remove: Sequence[str], standing: Standing
     ) -> tuple[str, ...]:
         """See `Target`."""
         tags = await self._tags(asset)
@@ -68,7 +68,7 @@ class S3Target:
         stands = {folded(name) for name in value.split(_SEPARATOR)}
         return tuple(name for name in add if folded(name) in stands)
 
-    def planned(self, asset: Asset, add: Sequence[str], remove: Sequence[str], standing: Standing) -> list[str]:
+    def planned(self, asset: TargetAsset, add: Sequence[str], remove: Sequence[str], standing: Standing) -> list[str]:
         """See `Target`."""
         return [f"PUT {self._url(asset)} {TAG_KEY}={_value(standing, add, remove)}"]
 
@@ -83,14 +83,14 @@ class S3Target:
         """See `Target`."""
         await self._client.close()
 
-    async def _tags(self, asset: Asset) -> dict[str, str]:
+    async def _tags(self, asset: TargetAsset) -> dict[str, str]:
         answer = await self._send("GET", asset, b"")
         try:
             return _read(answer.body)
         except ValueError as error:
             raise TargetBusy(f"{answer.request} has an answer that cannot be read: {error}", reason="garbled") from None
 
-    async def _send(self, method: str, asset: Asset, body: bytes) -> TargetAnswer:
+    async def _send(self, method: str, asset: TargetAsset, body: bytes) -> TargetAnswer:
         headers = {}
         if body:
             digest = hashlib.md5(body, usedforsecurity=False).digest()  # AWS asks for it
@@ -104,7 +104,7 @@ class S3Target:
         raise_unless_done(answer, self._settings)
         return answer
 
-    def _url(self, asset: Asset) -> httpx.URL:
+    def _url(self, asset: TargetAsset) -> httpx.URL:
         content = _object_of(asset)
         try:
             url = object_url(content, self._service)
@@ -114,7 +114,7 @@ class S3Target:
         return url.copy_with(raw_path=url.raw_path + separator + b"tagging=")
 
 
-def _object_of(asset: Asset) -> S3Content:
+def _object_of(asset: TargetAsset) -> S3Content:
     """The object as the notification named it, else as an asset id has it: `bucket/key`."""
     s3 = asset.context.get("s3")
     if isinstance(s3, dict) and isinstance(s3.get("bucket"), str) and isinstance(s3.get("key"), str):
