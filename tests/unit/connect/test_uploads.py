@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -100,10 +101,8 @@ json_values = st.recursive(
 
 @given(json_values, st.sampled_from(sorted(SAID)))
 def test_no_json_is_anything_but_an_upload_none_or_refused(said: Any, name: str) -> None:
-    try:
+    with suppress(NotAnUpload):
         mapping(name).upload(said)
-    except NotAnUpload as error:
-        assert str(error)
 
 
 def own(**data: Any) -> dict[str, Any]:

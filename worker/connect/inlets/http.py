@@ -79,6 +79,8 @@ class HttpInlet:
 
 async def receive(request: Request) -> Response:
     """`POST /in/NAME`."""
+    if request.method != "POST":
+        return _answer(405, {"error": "an inlet takes POST"}, {"Allow": "POST"})
     inlets: Mapping[str, HttpInlet] = request.app.state.connector.inlets
     refusals = request.app.state.connector.inlet_refusals
     name = request.path_params["name"]
@@ -156,4 +158,4 @@ def _answer(status: int, content: Mapping[str, object], headers: Mapping[str, st
     return JsonResponse(dict(content), status, {"Cache-Control": "no-store", **(headers or {})})
 
 
-routes = [Route("/in/{name}", receive, methods=["POST"])]
+routes = [Route("/in/{name}", receive, methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])]
