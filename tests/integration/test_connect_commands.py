@@ -115,7 +115,7 @@ async def test_try_shows_the_write_that_the_connector_would_make_and_the_connect
                 asyncio.to_thread(autotag, tmp_path, "connect", "try", NAME, "--asset", "7", *url)
             )
             # The service's part: it takes the event, and publishes a result with the event's context
-            event = await eventually(lambda: results.take_event(), "the event is published", within_s=30)
+            event = await eventually(results.take_event, "the event is published", within_s=30)
             assert event["data"]["context"] == {"connect_try": NAME}
             results.result("7", ["cat"], connect=None, event_id=event["id"], connect_try=NAME)
             tried = await trying
