@@ -163,6 +163,9 @@ def in_operation(
         ("model", "install"): ((str(package), "--url", "http://127.0.0.1:1/"),),
         ("vocabulary", "check"): ((),),
         ("vocabulary", "map"): ((str(labelled),),),
+        ("connect", "try"): (("--help",),),  # what others wrote is shown by test_connect_commands.py
+        ("connect", "report"): ((),),
+        ("connect", "check"): ((),),
         ("dead-letters", "list"): ((), ("--asset", HOSTILE)),
         ("dead-letters", "show"): ((key,),),
         ("dead-letters", "replay"): (("--asset", HOSTILE),),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -66,7 +67,22 @@ async def _check(settings: Settings, instance: str | None, as_json: bool) -> lis
 
     async for result in check_service(settings):
         show(result)
+    if settings.connect:
+        await _check_connections(settings, show)
     if instance is not None:
         async for result in check_instance(settings, instance):
             show(result)
     return failed
+
+
+async def _check_connections(settings: Settings, show: Callable[[CheckResult], None]) -> None:
+    """Ask each target something harmless, and read one asset. Nothing is written."""
+    from worker.cli.connect_targets import existing_ledger
+    from worker.connect.target_checks import check_targets
+    from worker.diagnostics.preflight import CheckResult
+
+    ledger = existing_ledger(settings)
+    for found in await check_targets(settings, ledger):
+        show(CheckResult(f"connect.{found.connection}", "ok" if found.is_fine else "failed", found.message))
+    if ledger is not None:
+        ledger.close()

@@ -231,6 +231,7 @@ def read_sources(
         reader.read_secrets(secrets_dir)
     reader.read_environment(dotenv, ENV_NAME)
     reader.read_environment(environ)
+    reader.read_presets()
     _take_query(reader)
     found = replace(found, refused=(*found.refused, *left_out))
     return SourcesRead(reader, config_file, implicit, found, below, secrets_dir)

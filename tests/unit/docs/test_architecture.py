@@ -16,7 +16,7 @@ ARCHITECTURE = ROOT / "docs/architecture.md"
 DECISIONS = sorted((ROOT / "docs/decisions").glob("*.md"))
 MAP = [ARCHITECTURE, *DECISIONS]
 
-MAXIMUM_ENTRIES = 23  # as in tests/unit/test_house.py, which says why
+MAXIMUM_ENTRIES = 24  # as in tests/unit/test_house.py, which says why
 
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 NAMED_FILE = re.compile(r"`((?:worker|tests|deploy)/[\w./-]*)`")

@@ -1,0 +1,250 @@
+"""The poller beside a real RabbitMQ and a real HTTP server: everything new is published, once, whatever happens."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import psutil
+import pytest
+from rabbitmq_node import PrivateBroker
+
+from tests.support.connector import running_connector
+from tests.support.polling import until
+from tests.support.service import Dms
+
+
+@dataclass
+class Listing:
+    """A system that lists its images by the time of their change. `broken` is answered in its place."""
+
+    url: str = ""
+    items: list[dict[str, Any]] = field(default_factory=list)
+    broken: tuple[int, bytes] | None = None
+    asked: int = 0
+
+    def add(self, number: int, second: int, **changes: Any) -> None:
+        moment = f"2026-11-27T10:{second // 60:02}:{second % 60:02}.000Z"
+        self.items.append({"id": f"a{number}", "changed": moment, "sum": f"s{number}", "kind": "image", **changes})
+
+    def answer(self, query: dict[str, list[str]]) -> tuple[int, bytes]:
+        self.asked += 1
+        if self.broken is not None:
+            return self.broken
+        since, size, page = query["since"][0], int(query["size"][0]), int(query["page"][0])
+        found = sorted((each for each in self.items if each["changed"] >= since), key=lambda each: each["changed"])
+        return 200, json.dumps({"items": found[(page - 1) * size : page * size]}).encode()
+
+
+@contextmanager
+def serving(listing: Listing) -> Iterator[None]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            status, body = listing.answer(parse_qs(urlsplit(self.path).query))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        listing.url = f"http://127.0.0.1:{server.server_address[1]}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+
+
+@pytest.fixture
+def listing() -> Iterator[Listing]:
+    system = Listing()
+    with serving(system):
+        yield system
+
+
+def configuration(listing: Listing, **changes: object) -> str:
+    values = {"every_s": 1, "overlap_s": 120, "page_size": 10, "begin": "2026-11-27T00:00:00Z", **changes}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
+    return f"""
+[connect.archive]
+url = "{listing.url}"
+[connect.archive.poll]
+enabled = true
+path = "/list?since={{cursor}}&size={{page_size}}&page={{page}}"
+items = "items"
+cursor = "changed"
+asset_id = "id"
+accept = "kind == 'image'"
+content_url = "/images/{{asset_id}}"
+mark = "sum"
+{chr(10).join(lines)}
+"""
+
+
+def gather(dms: Dms, found: Counter[str]) -> Counter[str]:
+    """Add all that waits in the queue, by asset."""
+    while dms.exists("images.live") and (message := dms.take("images.live")) is not None:
+        found[json.loads(message.body)["data"]["asset_id"]] += 1
+    return found
+
+
+@pytest.fixture
+def dms(broker: str, queue_prefix: str) -> Iterator[Dms]:
+    queues = Dms(broker, queue_prefix)
+    yield queues
+    queues.close()
+
+
+def test_each_new_image_is_published_once_though_listings_overlap_and_pages_share_a_time(
+    broker: str, queue_prefix: str, dms: Dms, listing: Listing, tmp_path: Path
+) -> None:
+    for number in range(35):
+        listing.add(number, second=7)  # more than three pages of one and the same time
+    for number in range(35, 60):
+        listing.add(number, second=number)
+    listing.add(99, second=3, kind="video")
+    found: Counter[str] = Counter()
+    with running_connector(broker, queue_prefix, tmp_path, configuration(listing)) as connector:
+        until(lambda: len(gather(dms, found)) == 60, "all are published")
+        # When an index that lags behind shows an older one, and one changes
+        listing.add(70, second=5)
+        listing.items[3]["sum"] = "another"
+        until(lambda: len(gather(dms, found)) == 61, "the late one is published")
+        until(lambda: gather(dms, found)["a3"] == 2, "the one that changed is published once more")
+        asked = listing.asked
+        until(lambda: listing.asked > asked + 10, "it goes on listing")
+        assert connector.status()["connections"]["archive"]["poll"]["trouble"] is None
+        assert connector.counted("autotag_connect_uploads_total", outcome="passed_over") > 0
+        assert connector.stop() == 0
+    # Then nothing was published twice, also not after a restart
+    with running_connector(broker, queue_prefix, tmp_path, configuration(listing)):
+        asked = listing.asked
+        until(lambda: listing.asked > asked + 10, "it lists again")
+    gather(dms, found)
+    assert found.pop("a3") == 2
+    assert set(found.values()) == {1}
+    assert "a99" not in found
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ((401, b"no"), "system_refuses"),
+        ((403, b"no"), "system_refuses"),
+        ((500, b"oops"), "system_busy"),
+        ((429, b""), "system_busy"),
+        ((200, b"<html>Please sign in</html>"), "listing_not_readable"),
+        ((200, b'{"things": []}'), "listing_not_readable"),
+        ((200, b"[" * 100_000), "listing_not_readable"),
+        ((404, b""), "listing_refused"),
+        ((302, b""), "listing_refused"),
+    ],
+)
+def test_a_system_that_fails_is_named_with_its_reason_and_nothing_is_lost(
+    broker: str,
+    queue_prefix: str,
+    dms: Dms,
+    listing: Listing,
+    tmp_path: Path,
+    broken: tuple[int, bytes],
+    reason: str,
+) -> None:
+    listing.broken = broken
+    listing.add(1, second=1)
+    with running_connector(broker, queue_prefix, tmp_path, configuration(listing)) as connector:
+
+        def trouble() -> Any:
+            return connector.status()["connections"]["archive"]["poll"]["trouble"]
+
+        until(lambda: (trouble() or {}).get("reason") == reason, f"it says {reason}")
+        listing.broken = None
+        until(lambda: trouble() is None, "it works again")
+        until(lambda: gather(dms, Counter()) == {"a1": 1}, "what was missed is published")
+
+
+def test_items_that_cannot_be_read_are_passed_over_and_hold_nobody_up(
+    broker: str, queue_prefix: str, dms: Dms, listing: Listing, tmp_path: Path
+) -> None:
+    listing.add(1, second=1, id=None)
+    listing.add(2, second=2, id="..")
+    listing.items.append({"changed": "2026-11-27T10:00:03.000Z", "kind": "image"})
+    listing.add(3, second=4)
+    found: Counter[str] = Counter()
+    with running_connector(broker, queue_prefix, tmp_path, configuration(listing)) as connector:
+        until(lambda: gather(dms, found) == {"a3": 1}, "the good one is published")
+        until(lambda: connector.counted("autotag_connect_uploads_total", outcome="refused") >= 3, "they are counted")
+        assert "asset_id" in connector.logged()
+
+
+def _has_more(dms: Dms, found: Counter[str], before: int) -> bool:
+    gather(dms, found)
+    return sum(found.values()) > before or len(found) == 2000
+
+
+def test_a_connector_that_is_killed_while_it_publishes_loses_nothing(
+    private_broker: Callable[..., PrivateBroker], listing: Listing, tmp_path: Path
+) -> None:
+    node = private_broker()
+    for number in range(2000):
+        listing.add(number, second=number // 4)
+    settings = configuration(listing, page_size=100)
+    dms, found = Dms(node.url, "poll"), Counter[str]()
+    for _ in range(4):
+        with running_connector(node.url, "poll", tmp_path, settings) as connector:
+            before = sum(found.values())
+            until(partial(_has_more, dms, found, before), "it publishes")
+            connector.process.kill()
+    with running_connector(node.url, "poll", tmp_path, settings) as connector:
+        until(lambda: len(gather(dms, found)) == 2000, "all are published", within_s=120)
+        until(
+            lambda: connector.status()["connections"]["archive"]["poll"]["last_complete_s"], "the listing is complete"
+        )
+    gather(dms, found)
+    # At least once each: what was published twice, around a kill, has the same event id
+    assert len(found) == 2000
+    assert sum(found.values()) < 2000 + 4 * 100
+    dms.close()
+
+
+@pytest.mark.parametrize("damage", [b"", b"no database at all" * 1000])
+def test_a_damaged_memory_of_what_was_seen_is_set_aside(
+    broker: str, queue_prefix: str, dms: Dms, listing: Listing, tmp_path: Path, damage: bytes
+) -> None:
+    state = tmp_path / "connect-state"
+    state.mkdir()
+    (state / "connect-seen.sqlite").write_bytes(damage)
+    listing.add(1, second=1)
+    with running_connector(broker, queue_prefix, tmp_path, configuration(listing)) as connector:
+        until(lambda: gather(dms, Counter()) == {"a1": 1}, "it is published")
+        assert connector.status()["seen_fault"] is None
+        if damage:
+            assert (state / "connect-seen.sqlite.damaged").exists()
+
+
+def test_a_long_listing_takes_no_more_memory(
+    broker: str, queue_prefix: str, dms: Dms, listing: Listing, tmp_path: Path
+) -> None:
+    for number in range(6000):
+        listing.add(number, second=number // 2)
+    settings = configuration(listing, page_size=200)
+    with running_connector(broker, queue_prefix, tmp_path, settings) as connector:
+        process = psutil.Process(connector.process.pid)
+        found: Counter[str] = Counter()
+        until(lambda: len(gather(dms, found)) > 1000, "it publishes", within_s=120)
+        early = process.memory_info().rss
+        until(lambda: len(gather(dms, found)) == 6000, "all are published", within_s=120)
+        assert process.memory_info().rss < early + 20_000_000
