@@ -309,9 +309,11 @@ def test_after_signing_out_nothing_is_visible(open_page: OpenPage, url: str) -> 
 def test_an_open_page_shows_when_the_service_stops_answering(open_page: OpenPage, answered: None) -> None:
     page = open_page()
     page.route("**/live", lambda route: route.abort())
-    expect(page.locator("#notice")).to_contain_text("No answer since")
+    expect(page).to_have_title("No answer · Autotag")
+    expect(page.get_by_role("heading", level=1)).to_have_text("No answer")
     page.unroute("**/live")
-    expect(page.locator("#notice")).to_have_text("")
+    expect(page).to_have_title("Ready · Autotag")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Ready")
 
 
 def test_a_crash_of_the_model_appears_by_itself(open_page: OpenPage, url: str, service: RunningService) -> None:
