@@ -43,7 +43,7 @@ class SeaweedFs:
             body_sha256=hashlib.sha256(body).hexdigest(),
         )
         url = httpx.URL(self.url).copy_with(raw_path=target.encode())
-        return httpx.request(method, url, content=body, headers=headers | (unsigned or {}), timeout=20)
+        return httpx.request(method, url, content=body, headers={**headers, **(unsigned or {})}, timeout=20)
 
     def put(self, bucket: str, key: str, body: bytes) -> str | None:
         """Put an object; its version, in a bucket that keeps several."""

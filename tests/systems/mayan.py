@@ -157,14 +157,15 @@ def mayan(folder: Path) -> Iterator[Mayan]:
     with (folder / "log").open("wb") as log:
 
         def run(*words: str) -> None:
-            subprocess.run([program / words[0], *words[1:]], env=environment, cwd=folder, stdout=log, stderr=log)
+            # The setup ends with 1 where packages of JavaScript for its pages can't be fetched: the REST API needs none.
+            command = [str(program / words[0]), *words[1:]]
+            subprocess.run(command, env=environment, cwd=folder, stdout=log, stderr=log, check=False)
 
-        # It ends with 1 where packages of JavaScript for its pages can't be fetched, which the REST API does not need.
         run("mayan-edms.py", "common_initial_setup", "--force")
         run("python", "-c", _SET_PASSWORD, USER, PASSWORD)
         (port,) = free_ports(1)
         options = ["--workers=1", "--threads=4", "--timeout=120", f"--bind=127.0.0.1:{port}", "--no-control-socket"]
-        command = [program / "gunicorn", *options, "mayan.wsgi"]
+        command = [str(program / "gunicorn"), *options, "mayan.wsgi"]
         with subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log) as server:
             system = Mayan(f"http://127.0.0.1:{port}")
             try:
@@ -191,15 +192,13 @@ def _installed() -> Path:
     place = user_cache_path("autotag") / "systems" / f"mayan-edms-{VERSION}"
     done = place / "installed"
     if not done.exists():
-        print(f"mayan: installing Mayan EDMS {VERSION} into {place} (once; some minutes)", file=sys.stderr, flush=True)
-        if os.geteuid() == 0 and shutil.which("apt-get"):
-            subprocess.run(["apt-get", "-qq", "update"], check=True, stdout=subprocess.DEVNULL)
-            install = ["apt-get", "-qq", "install", "--yes", "--no-install-recommends", *_BUILD_PACKAGES]
+        if os.geteuid() == 0 and (apt := shutil.which("apt-get")):
             quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-            subprocess.run(install, check=True, stdout=subprocess.DEVNULL, env=quiet)
+            for words in (["update"], ["install", "--yes", "--no-install-recommends", *_BUILD_PACKAGES]):
+                subprocess.run([apt, "-qq", *words], check=True, stdout=subprocess.DEVNULL, env=quiet)
         shutil.rmtree(place, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", place], check=True)
-        pip = [place / "bin" / "python", "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+        subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
+        pip = [str(place / "bin" / "python"), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
         subprocess.run([*pip, f"mayan-edms=={VERSION}"], check=True)
         done.touch()
     return place / "bin"
