@@ -25,6 +25,7 @@ from worker.amqp.origin import ORIGIN_HEADER, Origin, carried_origin, origin_on_
 from worker.amqp.publisher import Publisher
 from worker.amqp.republish import (
     ASSET_HEADER,
+    CONNECTION_HEADER,
     FAILED_AT_HEADER,
     INSTANCE_HEADER,
     LANE_HEADER,
@@ -35,6 +36,7 @@ from worker.amqp.republish import (
     is_probe,
     replay_properties,
 )
+from worker.amqp.result_topology import connect_exchange
 from worker.amqp.topology import Lane, Topology
 from worker.messages.fields import AssetId, InstanceName
 from worker.settings import AmqpSettings
@@ -54,6 +56,7 @@ _BROKER_MESSAGES = {
 _ASSET: TypeAdapter[str] = TypeAdapter(AssetId)
 _INSTANCE: TypeAdapter[str] = TypeAdapter(InstanceName)
 _REASON: TypeAdapter[str] = TypeAdapter(Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")])
+_CONNECTION: TypeAdapter[str] = TypeAdapter(Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")])
 _TIME: TypeAdapter[str] = TypeAdapter(Annotated[str, Field(pattern=r"^[0-9T:.+-]{1,40}$")])
 
 MINIMUM_START_CHARACTERS = 4
@@ -86,6 +89,8 @@ class DeadLetter:
     """It has headers of ours without our mark: they are ignored, and what they say is only in `properties`."""
     origin: Origin
     """Where its event came from at its first delivery."""
+    connection: str | None
+    """Where the letter is a result that the target of a connection did not take: the connection."""
     size_bytes: int
     properties: pika.BasicProperties = field(repr=False)
     body: bytes = field(repr=False)
@@ -101,6 +106,7 @@ class Selection:
     instance: str | None = None
     lane: Lane | None = None
     limit: int | None = None
+    connection: str | None = None
 
     def matches(self, letter: DeadLetter) -> bool:
         """Whether a letter is selected; `limit` is not considered."""
@@ -112,6 +118,7 @@ class Selection:
                 (self.asset, letter.asset),
                 (self.instance, letter.instance),
                 (self.lane, letter.lane),
+                (self.connection, letter.connection),
             )
         )
 
@@ -154,7 +161,8 @@ class DeadLetters:
             return await scan.next()
 
     async def replay(self, selection: Selection, on_progress: OnProgress | None = None) -> Replayed:
-        """Publish the selected letters' events to their lanes again, as if for the first time.
+        """Publish the selected letters' events to their lanes again, as if for the first time; results to their
+        connection.
 
         A letter leaves the queue only once its new message is confirmed. Raises NotPublished when one is not; that
         letter and those after it stay. So do letters that were kept without their image.
@@ -168,7 +176,11 @@ class DeadLetters:
                     continue
                 origin = letter.origin.as_header(None)
                 properties = replay_properties(letter.properties, letter.body, origin=origin, mark=self._mark)
-                await publisher.publish(self._topology.images_exchange, letter.lane.value, letter.body, properties)
+                if letter.connection is None:
+                    exchange, key = self._topology.images_exchange, letter.lane.value
+                else:  # a result: to its connection alone
+                    exchange, key = connect_exchange(self._topology), letter.connection
+                await publisher.publish(exchange, key, letter.body, properties)
                 scan.remove()
                 replayed += 1
         return Replayed(replayed, tuple(without_image))
@@ -303,6 +315,7 @@ def _read(
         unmarked=unmarked,
         # What RabbitMQ has set aside has its publisher's user still, but came through the exchange for dead letters.
         origin=carried_origin(headers[ORIGIN_HEADER]) if ORIGIN_HEADER in headers else arrived_from,
+        connection=_valid(_CONNECTION, headers.get(CONNECTION_HEADER)),
         size_bytes=len(body),
         properties=properties,
         body=body,

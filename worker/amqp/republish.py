@@ -30,8 +30,14 @@ PROBE_HEADER = "x-autotag-probe"
 LEFT_OUT_HEADER = "x-autotag-left-out"
 """On a dead letter whose body did not fit: what was left out of it, with size and SHA-256."""
 
+CONNECTION_HEADER = "x-autotag-connection"
+"""On a dead letter that is a result: the connection whose target did not take it."""
+
 _ABOUT_THE_FAILURE = frozenset(
-    {REASON_HEADER, MESSAGE_HEADER, ASSET_HEADER, INSTANCE_HEADER, FAILED_AT_HEADER, LANE_HEADER, LEFT_OUT_HEADER}
+    {
+        *(REASON_HEADER, MESSAGE_HEADER, ASSET_HEADER, INSTANCE_HEADER),
+        *(FAILED_AT_HEADER, LANE_HEADER, LEFT_OUT_HEADER, CONNECTION_HEADER),
+    }
 )
 """What describes one dead letter, and is never taken over from an earlier one."""
 

@@ -18,6 +18,7 @@ from worker.cli import (
     chaos,
     check,
     config,
+    connect,
     dead_letters,
     evaluate,
     model,
@@ -137,6 +138,7 @@ app.command("chaos")(chaos.chaos)
 app.command("evaluate")(evaluate.evaluate)
 app.command("calibrate")(calibrate.calibrate)
 app.command("simulate")(simulate.simulate)
+app.add_typer(connect.app, name="connect")
 app.add_typer(config.app, name="config")
 app.add_typer(model.app, name="model")
 app.add_typer(shadow.app, name="shadow")

@@ -32,6 +32,10 @@ Reason = Annotated[str | None, typer.Option(help="Only those with this reason.")
 Asset = Annotated[str | None, typer.Option(help="Only this asset's.", metavar="ID")]
 Instance = Annotated[str | None, typer.Option(help="Only this virtual instance's.", metavar="NAME")]
 InLane = Annotated[Lane | None, typer.Option("--lane", help="Only those of this lane.")]
+OfConnection = Annotated[
+    str | None,
+    typer.Option("--connection", help="Only results that the target of this connection did not take.", metavar="NAME"),
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most this many, the oldest first.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON, for scripts; one object a line.")]
 
@@ -45,13 +49,14 @@ def list_letters(
     instance: Instance = None,
     lane: InLane = None,
     limit: Limit = 100,
+    connection: OfConnection = None,
     as_json: Json = False,
 ) -> None:
     """Show which events could not be done, and why; the oldest first. Changes nothing.
 
     Two lines for each: its id, when it failed, the reason, the asset, the instance; and below, what happened.
     """
-    selection = _selection(_full_key(context, key), reason, asset, instance, lane, limit)
+    selection = _selection(_full_key(context, key), reason, asset, instance, lane, limit, connection)
     letters = _run(context, lambda queue, on_progress: queue.browse(selection, on_progress))
     _warn_of_unmarked(letters)
     if as_json:
@@ -97,13 +102,14 @@ def replay(
     instance: Instance = None,
     lane: InLane = None,
     limit: Limit = None,
+    connection: OfConnection = None,
     as_json: Json = False,
 ) -> None:
-    """Send them to their lanes again, as if for the first time. Remove the cause first.
+    """Send them to their lanes again, as if for the first time; results to their connection. Remove the cause first.
 
     Each leaves the dead letters only when its new message is confirmed.
     """
-    selection = _selection(_full_key(context, key), reason, asset, instance, lane, limit)
+    selection = _selection(_full_key(context, key), reason, asset, instance, lane, limit, connection)
     replayed = _run(context, lambda queue, on_progress: queue.replay(selection, on_progress))
     _print_count(replayed.number, "replayed", as_json)
     if replayed.without_image:
@@ -124,11 +130,12 @@ def purge(
     instance: Instance = None,
     lane: InLane = None,
     limit: Limit = None,
+    connection: OfConnection = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
     """Throw them away for good. Asks first."""
-    selection = _selection(_full_key(context, key), reason, asset, instance, lane, limit)
+    selection = _selection(_full_key(context, key), reason, asset, instance, lane, limit, connection)
     if not yes:
         which = "these dead letters" if selection.key is None else f"the dead letter {printable(selection.key)}"
         typer.confirm(f"Throw {which} away for good?", abort=True, err=True)
@@ -175,6 +182,7 @@ def _letter_fields(letter: DeadLetter) -> dict[str, object]:
         "asset_id": letter.asset,
         "instance": letter.instance,
         "failed_at": letter.failed_at,
+        "connection": letter.connection,
         "attempt": letter.attempt,
         "left_out": letter.left_out,
         "unmarked": letter.unmarked,

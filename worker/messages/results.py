@@ -227,11 +227,11 @@ def write_result(
         content_type=CLOUDEVENTS_JSON,
         headers=trace,
         message_id=message_id,
-        routing_key=f"{_as_one_word(result.instance)}.{result.status}",
+        routing_key=f"{routing_word(result.instance)}.{result.status}",
     )
 
 
-def _as_one_word(instance: str) -> str:
+def routing_word(instance: str) -> str:
     """An instance's name in a routing key, where dots separate words: `acme.tagged` must not match `acme.#`.
 
     No name holds a colon. One character for another, because a key has at most 255 bytes.

@@ -1,5 +1,14 @@
 """Settings: which settings exist, where they are read from, and which values apply to each virtual instance."""
 
+from worker.settings.connect import (
+    ConnectionSettings,
+    ConnectorSettings,
+    InletSettings,
+    MappingSettings,
+    PollSettings,
+    RequestSettings,
+    TargetSettings,
+)
 from worker.settings.credentials import CredentialSettings
 from worker.settings.effective import effective_maximum_number_of_tags, settings_digest, tag_limit
 from worker.settings.instance import (
@@ -37,12 +46,15 @@ __all__ = [
     "CloudCacheSettings",
     "CloudCallsSettings",
     "CloudSettings",
+    "ConnectionSettings",
+    "ConnectorSettings",
     "CredentialSettings",
     "DecoderSettings",
     "EffectiveSetting",
     "GoogleCloudVisionSettings",
     "HttpSettings",
     "Inception5hSettings",
+    "InletSettings",
     "InstanceSettings",
     "InstanceSourcesSettings",
     "InstanceTensorFlowSettings",
@@ -50,14 +62,18 @@ __all__ = [
     "LabelsSettings",
     "LoadedSettings",
     "LogSettings",
+    "MappingSettings",
     "MicrosoftVisionSettings",
     "ModelsSettings",
     "NearDuplicatesSettings",
+    "PollSettings",
     "PublishersSettings",
+    "RequestSettings",
     "RetrySettings",
     "S3Settings",
     "Settings",
     "SourcesSettings",
+    "TargetSettings",
     "TensorFlowSettings",
     "UnusableSettings",
     "buckets_of",

@@ -30,12 +30,13 @@ def contradictions(settings: Settings) -> Iterator[Contradiction]:
     """Every contradiction in the settings; one that instances inherit from the defaults is reported once."""
     # A certificate without a key is allowed: the key may be in the same file.
     yield from _key_alone(("amqp", "key_file"), settings.amqp.key_file, ("amqp", "cert_file"), settings.amqp.cert_file)
-    yield from _key_alone(
-        ("http", "key_file"), settings.http.key_file, ("http", "certificate_file"), settings.http.certificate_file
-    )
+    for place, http in ((("http",), settings.http), (("connector", "http"), settings.connector.http)):
+        files = ((*place, "key_file"), http.key_file, (*place, "certificate_file"), http.certificate_file)
+        yield from _key_alone(*files)
     yield from _certificates_without_tls(settings)
     yield from _credentials(settings)
     yield from _s3(settings)
+    yield from _connections(settings)
     if DEFAULTS in settings.instances:
         key = ("instances", DEFAULTS)
         yield Contradiction(key, key, f"no instance can have the name of the table [{DEFAULTS}], which holds for all")
@@ -99,6 +100,16 @@ def _s3(settings: Settings) -> Iterator[Contradiction]:
         if first != name:
             key = ("sources", "s3", name, "buckets")
             yield Contradiction(key, key, f"the bucket {bucket!r} is in the table {first!r} too")
+
+
+def _connections(settings: Settings) -> Iterator[Contradiction]:
+    for name, connection in settings.connect.items():
+        for place, message in connection.wrong_fields():
+            key = ("connect", name, *place)
+            yield Contradiction(key, key, message)
+        if connection.s3 is not None and connection.s3 not in settings.sources.s3:
+            key = ("connect", name, "s3")
+            yield Contradiction(key, key, f"there is no table [sources.s3.{connection.s3}]")
 
 
 def _certificates_without_tls(settings: Settings) -> Iterator[Contradiction]:

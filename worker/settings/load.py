@@ -184,6 +184,7 @@ def read_sources(
         reader.read_secrets(secrets_dir or Path(variables[SECRETS_VARIABLE]))
     reader.read_environment(dotenv, ENV_NAME)
     reader.read_environment(environ)
+    reader.read_presets()
     _take_query(reader)
     return SourcesRead(reader, config_file, implicit)
 

@@ -61,6 +61,7 @@ WHY_NO_NAME: Mapping[SettingKey, Callable[[str], str | None]] = {
     ("instances",): _no_instance,
     ("sources", "credentials"): _no_origin,
     ("sources", "s3"): _no_service,
+    ("connect",): _no_service,
 }
 """For each place with tables of free names: why one of them cannot have a name, or None."""
 

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from worker.messages.events import DEFAULT_INSTANCE
 from worker.settings.base import LocalPath, Section
+from worker.settings.connect import ConnectionSettings, ConnectorSettings
 from worker.settings.instance import InstanceSettings, merged
 from worker.settings.system import (
     AmqpSettings,
@@ -100,6 +101,10 @@ class Settings(Section, BaseSettings):
     cloud: CloudCallsSettings = Field(CloudCallsSettings(), description="Calls to cloud services.")
     near_duplicates: NearDuplicatesSettings = Field(
         NearDuplicatesSettings(), description="What is remembered of images for near-duplicates."
+    )
+    connector: ConnectorSettings = Field(ConnectorSettings(), description="The process `autotag connect`.")
+    connect: dict[str, ConnectionSettings] = Field(
+        {}, description="Connections to systems that have images.", json_schema_extra={"named": "NAME"}
     )
     log: LogSettings = Field(LogSettings(), description="Logging.")
     http: HttpSettings = Field(HttpSettings(), description="HTTP.")

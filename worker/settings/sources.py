@@ -15,7 +15,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import DotEnvSettingsSource, NestedSecretsSettingsSource, SecretsSettingsSource, SettingsError
 
 from worker.settings.base import Section
+from worker.settings.connect import ConnectionSettings
 from worker.settings.names import WHY_NO_NAME, AmbiguousNameError, is_setting, key_of, nearest_to, value_of
+from worker.settings.presets import preset, preset_names
 from worker.settings.problems import Problem, SettingValue, refused
 from worker.settings.root import ENV_PREFIX, NESTING, Settings
 from worker.settings.schema import (
@@ -104,6 +106,22 @@ class SettingsReader:
             self._take_table(table, value, key, origin)
         else:
             self.problems.append(refused(key, SettingValue(value, origin), f"must be a table, [{dotted(key)}]"))
+
+    def read_presets(self) -> None:
+        """Lay the presets of connections beneath what was read."""
+        read, self.values = self.values, {}
+        for name in sorted(self.named.get(("connect",), ())):
+            chosen = read.get(("connect", name, "preset"))
+            if chosen is None:
+                continue
+            try:
+                table = preset(str(chosen.value))
+            except KeyError:
+                known = ", ".join(preset_names())
+                self.problems.append(refused(("connect", name, "preset"), chosen, f"must be one of {known}"))
+                continue
+            self._take_table(ConnectionSettings, table, ("connect", name), f"preset {chosen.value}")
+        self.values |= read
 
     def read_secrets(self, directory: Path, *, may_be_missing: bool = False) -> None:
         """Read a directory with one file per setting.

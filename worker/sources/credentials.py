@@ -8,6 +8,7 @@ to have us fetch from a second one what only we may.
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -35,7 +36,7 @@ class Credential(Protocol):
         """Where it is set, for people."""
         ...
 
-    async def headers(self, url: httpx.URL) -> Mapping[str, str]:
+    async def headers(self, url: httpx.URL, method: str = "GET", body: bytes = b"") -> Mapping[str, str]:
         """What to send with a request for the URL. Raises TryLater where that cannot be got now."""
         ...
 
@@ -69,7 +70,7 @@ def credential_for(url: httpx.URL, instance: str, settings: SourcesSettings, tok
     found = next((each for name, each in settings.credentials.items() if _named_origin(name) == origin), None)
     if found is None or (found.instances is not None and instance not in found.instances):
         return None
-    return _credential(found, settings, tokens)
+    return credential_of(found, settings, tokens)
 
 
 @lru_cache(maxsize=1024)
@@ -77,7 +78,8 @@ def _named_origin(name: str) -> WebOrigin:
     return origin_of(httpx.URL(origin_url(name)))
 
 
-def _credential(settings: CredentialSettings, sources: SourcesSettings, tokens: AccessTokens) -> Credential:
+def credential_of(settings: CredentialSettings, sources: SourcesSettings, tokens: AccessTokens) -> Credential:
+    """The credential that these settings describe."""
     match settings:
         case CredentialSettings(kind="basic"):
             pair = f"{settings.username or ''}:{_text(settings.password)}"
@@ -110,7 +112,7 @@ class _Fixed:
     _headers: Mapping[str, str] = field(repr=False)
     setting: str = _SETTING
 
-    async def headers(self, url: httpx.URL) -> Mapping[str, str]:
+    async def headers(self, url: httpx.URL, method: str = "GET", body: bytes = b"") -> Mapping[str, str]:
         return self._headers
 
     def is_renewed_after_refusal(self) -> bool:
@@ -128,7 +130,7 @@ class _OfToken:
     _sent: AccessToken | None = None
     _renewed: bool = False
 
-    async def headers(self, url: httpx.URL) -> Mapping[str, str]:
+    async def headers(self, url: httpx.URL, method: str = "GET", body: bytes = b"") -> Mapping[str, str]:
         self._sent = await self._tokens.get(self._settings, self._sources)
         return {"Authorization": f"Bearer {self._sent.value}"}
 
@@ -148,9 +150,11 @@ class Signed:
     setting: str = _SETTING
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
-    async def headers(self, url: httpx.URL) -> Mapping[str, str]:
-        """A signature of a GET of the URL, now."""
-        return signed_headers(self.keys, "GET", _host_header(url), url.raw_path.decode("ascii"), self.now())
+    async def headers(self, url: httpx.URL, method: str = "GET", body: bytes = b"") -> Mapping[str, str]:
+        """A signature of the request, now."""
+        digest = hashlib.sha256(body).hexdigest()
+        target = url.raw_path.decode("ascii")
+        return signed_headers(self.keys, method, _host_header(url), target, self.now(), body_sha256=digest)
 
     def is_renewed_after_refusal(self) -> bool:
         """It would be the same."""

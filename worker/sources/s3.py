@@ -40,6 +40,14 @@ def object_url(content: S3Content, service: S3Settings) -> httpx.URL:
         ) from error
 
 
+def bucket_url(bucket: str, service: S3Settings) -> httpx.URL:
+    """Where a bucket is. Raises httpx.InvalidURL where its name has no place in a URL."""
+    endpoint = httpx.URL(service.endpoint)
+    if service.path_style:
+        return endpoint.copy_with(raw_path=f"/{_segment(bucket)}".encode())
+    return endpoint.copy_with(host=f"{bucket}.{endpoint.host}")
+
+
 def _segment(text: str) -> str:
     """A part of a path. One that means a directory, to whatever the request goes through, is encoded as a name."""
     return text.replace(".", "%2E") if text in (".", "..") else encoded_path(text)

@@ -1,0 +1,1 @@
+"""Ways in: how the connector learns of images."""

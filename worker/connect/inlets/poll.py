@@ -1,0 +1,123 @@
+"""The poller: publishes what a listing finds, and remembers how far it has come.
+
+The cursor moves on only when everything of a page is published. What fails is tried again, later each time; an item
+that can't be read is logged, counted and passed over, as it would stop all that come after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from worker.amqp.errors import NotPublished, Unpublishable
+from worker.connect.inlets.listing import Listing, NoListing, Page, comparable
+from worker.connect.intake import Outcome, UploadIntake
+from worker.connect.metrics import InMetrics
+from worker.connect.seen import Seen
+from worker.connect.targets.base import TargetBusy, TargetRefused
+from worker.connect.uploads import Upload
+from worker.errors import AutotagError
+
+_log = structlog.get_logger(__name__)
+
+_AT_ONCE: Final = 50
+_CONFIRM_WITHIN_S: Final = 30.0
+_BROKER_PAUSE_S: Final = 1.0
+_LONGEST_PAUSE: Final = 10
+"""As a multiple of `every_s`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PollTrouble:
+    """Why a poller does not get on: a fixed word, a sentence, since when (wall clock, seconds)."""
+
+    reason: str
+    message: str
+    since_s: float
+
+
+class Poller:
+    """One connection's poller."""
+
+    def __init__(self, listing: Listing, every_s: float, intake: UploadIntake, seen: Seen, metrics: InMetrics) -> None:
+        self._listing = listing
+        self._every_s = every_s
+        self._intake = intake
+        self._seen = seen
+        self._metrics = metrics
+        self.trouble: PollTrouble | None = None
+        self.last_complete_s: float | None = None
+
+    async def run(self) -> None:
+        """List again and again, until cancelled."""
+        name, failures = self._intake.connection, 0
+        while True:
+            try:
+                await self.list_once()
+            except (TargetBusy, TargetRefused, NoListing) as error:
+                failures += 1
+                self._note(error)
+            except Exception as error:  # noqa: BLE001 - a bug of ours must not leave a poller that does nothing
+                failures += 1
+                _log.exception("unexpected error while listing", connection=name)
+                self._note(NoListing(f"unexpected {type(error).__name__}: {error}", reason="internal_error"))
+            else:
+                failures = 0
+                self._done()
+            asked_s = 0.0 if self.trouble is None else self._asked_s
+            pause = self._every_s * min(2.0 ** max(0, failures - 1), _LONGEST_PAUSE)
+            await asyncio.sleep(max(pause, asked_s))
+
+    async def list_once(self) -> None:
+        """List everything that is new, and publish it."""
+        name = self._intake.connection
+        async for page in self._listing.pages(self._seen.cursor(name)):
+            await self._publish(page)
+            known = self._seen.cursor(name)
+            if page.cursor is not None and (known is None or comparable(page.cursor) > comparable(known)):
+                self._seen.set_cursor(name, page.cursor)
+
+    _asked_s = 0.0
+
+    async def _publish(self, page: Page) -> None:
+        for problem in page.problems:
+            self._intake.count(Outcome.REFUSED)
+            _log.warning("an item of a listing is no upload", connection=self._intake.connection, why=str(problem))
+        for _ in range(page.passed_over):
+            self._intake.count(Outcome.PASSED_OVER)
+        for first in range(0, len(page.uploads), _AT_ONCE):
+            await asyncio.gather(*map(self._take, page.uploads[first : first + _AT_ONCE]))
+
+    async def _take(self, upload: Upload) -> None:
+        """Until it is published, however long RabbitMQ takes."""
+        while True:
+            try:
+                await self._intake.take(upload, within_s=_CONFIRM_WITHIN_S)
+            except Unpublishable as error:
+                self._intake.count(Outcome.REFUSED)
+                _log.warning("an item of a listing can't be published", asset=upload.asset_id, why=str(error))
+                return
+            except NotPublished:
+                await asyncio.sleep(_BROKER_PAUSE_S)
+            else:
+                return
+
+    def _note(self, error: AutotagError) -> None:
+        self._asked_s = error.after_s if isinstance(error, TargetBusy) else 0.0
+        reason = error.reason or "listing_failed"
+        self._metrics.polls.labels(self._intake.connection, reason).inc()
+        if self.trouble is None or self.trouble.reason != reason:
+            self.trouble = PollTrouble(reason, str(error), time.time())
+            _log.error("a listing failed", connection=self._intake.connection, reason=reason, why=str(error))
+
+    def _done(self) -> None:
+        if self.trouble is not None:
+            _log.info("listing works again", connection=self._intake.connection)
+        self.trouble = None
+        self.last_complete_s = time.time()
+        self._metrics.polls.labels(self._intake.connection, "complete").inc()
+        self._metrics.last_poll_s.labels(self._intake.connection).set(self.last_complete_s)

@@ -1,0 +1,88 @@
+"""Publishes events, over a connection to RabbitMQ that is kept up: what is not confirmed has not been taken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from worker.amqp.connection import Connection
+from worker.amqp.errors import BrokerUnreachable, NotConfirmed
+from worker.amqp.parameters import Address, addresses, connection_name
+from worker.amqp.publisher import Publisher, message_properties
+from worker.amqp.session import PublishingSession
+from worker.amqp.topology import Lane, Topology
+from worker.amqp.upkeep import Upkeep
+from worker.connect.uploads import Upload
+from worker.errors import Misconfigured
+from worker.settings import AmqpSettings
+
+
+class Outlet:
+    """From `start` to `close`. `on_change` is called when it may have become able or unable to publish."""
+
+    def __init__(self, settings: AmqpSettings, topology: Topology, on_change: Callable[[], None]) -> None:
+        self._settings = settings
+        self._topology = topology
+        self._on_change = on_change
+        self._publishers: dict[Lane, tuple[PublishingSession, Publisher]] = {}
+        self._opening = asyncio.Lock()
+        self._upkeep = Upkeep(
+            "connect", self._open, addresses(settings), reconnect_max_s=settings.reconnect_max_s, on_change=on_change
+        )
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._upkeep.start()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._upkeep.close()
+
+    @property
+    def why_not(self) -> str | None:
+        """Why nothing can be published now, for people; None when it can."""
+        session = self._upkeep.session
+        if session is None:
+            return str(self._upkeep.error or "not connected to RabbitMQ yet")
+        if session.connection.blocked is not None:
+            return f"RabbitMQ takes no messages: {session.connection.blocked}"
+        return None
+
+    async def publish(self, upload: Upload, lane: Lane, *, within_s: float) -> None:
+        """Publish an event, and wait for RabbitMQ's confirm.
+
+        Raises NotPublished, also when there is no confirm within that time: the event may have arrived all the same.
+        """
+        session = self._upkeep.session
+        why_not = self.why_not
+        if session is None or why_not is not None:
+            raise NotConfirmed(f"event {upload.event_id} was not sent: {why_not}")
+        properties = message_properties(
+            content_type=upload.content_type,
+            headers={},
+            message_id=upload.event_id,
+            user=session.connection.broker.user,
+        )
+        try:
+            async with asyncio.timeout(within_s):
+                publisher = await self._publisher(session, lane)
+                await publisher.publish(self._topology.images_exchange, lane.value, upload.body, properties)
+        except TimeoutError:
+            raise NotConfirmed(
+                f"RabbitMQ did not confirm event {upload.event_id} within {within_s:g} s; it may have arrived"
+            ) from None
+        except (BrokerUnreachable, Misconfigured) as error:
+            raise NotConfirmed(f"event {upload.event_id} was not sent: {error}") from None
+
+    async def _publisher(self, session: PublishingSession, lane: Lane) -> Publisher:
+        """The lane's open publisher; its part of the topology is declared when it is opened."""
+        async with self._opening:
+            known = self._publishers.get(lane)
+            if known is None or known[0] is not session or not known[1].is_open:
+                publisher = await session.open_way(lane.value, self._topology.of_lane(lane))
+                known = self._publishers[lane] = (session, publisher)
+        return known[1]
+
+    async def _open(self, where: Address) -> PublishingSession:
+        connection = await Connection.open(self._settings, connection_name("autotag-connect"), where)
+        return PublishingSession(connection, self._settings, self._topology, self._on_change)

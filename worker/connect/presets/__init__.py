@@ -1,0 +1,1 @@
+"""What is the same in every installation of one system, as tables of `[connect.NAME]`: data, a file for each system."""

@@ -1,0 +1,177 @@
+"""`autotag connect`: builds the connections, and owns the order in which they start and stop.
+
+A process of its own, which speaks to the service through RabbitMQ alone: a system that is down can't touch tagging.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+import structlog
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+
+from worker.amqp.topology import topology
+from worker.connect.connection import Connection, Shared
+from worker.connect.inlets.http import HttpInlet
+from worker.connect.ledger import Ledger
+from worker.connect.metrics import InMetrics
+from worker.connect.outlet import Outlet
+from worker.connect.seen import Seen
+from worker.connect.target_metrics import TargetMetrics
+from worker.errors import AutotagError
+from worker.operations.health.heartbeat import Heartbeat
+from worker.operations.health.status import Health
+from worker.operations.health.systemd import Notifier
+from worker.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+_DAY_S: Final = 86_400.0
+_BEAT_S: Final = 1.0
+_ALIVE_LAG_S: Final = 10.0
+SEEN_FILE: Final = "connect-seen.sqlite"
+LEDGER_FILE: Final = "connect-ledger.sqlite"
+NEED_A_RESTART: Final = ("amqp", "connector", "state_dir")
+"""Settings that a reload can't change."""
+
+
+class _Metrics:
+    """The registry, and what is in it."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.uploads = InMetrics(self.registry)
+        self.targets = TargetMetrics(self.registry)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+
+
+class Connector:
+    """One connector. `load` reads the settings again, for a reload."""
+
+    def __init__(self, settings: Settings, load: Callable[[], Settings]) -> None:
+        self.settings = settings
+        self.metrics = _Metrics()
+        self._load = load
+        self._outlet = Outlet(
+            settings.amqp, topology(settings.amqp.queue_prefix, settings.retry.delays_s), lambda: None
+        )
+        self._seen = Seen(settings.state_dir / SEEN_FILE, settings.connector.keep_days * _DAY_S)
+        self._ledger = Ledger(settings.state_dir / LEDGER_FILE)
+        self._connections: dict[str, Connection] = {}
+        self._notifier = Notifier.from_environment()
+        self._heartbeat = Heartbeat(min(_BEAT_S, self._notifier.watchdog_interval_s), self._notifier.alive)
+        self._stopping = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._started = False
+
+    @property
+    def inlets(self) -> Mapping[str, HttpInlet]:
+        """The inlets, by the name of their connection."""
+        return {name: each.inlet for name, each in self._connections.items() if each.inlet is not None}
+
+    @property
+    def inlet_refusals(self) -> Any:
+        """Counts requests that were refused as a whole."""
+        return self.metrics.uploads.inlet_refusals
+
+    async def run(self) -> int:
+        """Serve until SIGTERM or SIGINT; the exit status. Raises Misconfigured when it can't begin."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._start_reload)
+        async with AsyncExitStack() as stack:
+            stack.callback(self._seen.close)
+            stack.callback(self._ledger.close)
+            stack.push_async_callback(self._outlet.close)
+            stack.push_async_callback(self._close_connections)
+            self._heartbeat.start()
+            stack.push_async_callback(self._heartbeat.close)
+            await self._listen(stack)
+            self._outlet.start()
+            await self._use(self.settings)
+            self._started = True
+            self._notifier.ready()
+            _log.info("connecting", connections=sorted(self._connections))
+            await self._stopping.wait()
+            self._notifier.stopping()
+        _log.info("stopped")
+        return 0
+
+    def health(self) -> Health:
+        """Whether it is alive, started and ready: RabbitMQ takes what inlets are sent."""
+        why_not = self._outlet.why_not
+        return Health(
+            alive=self._heartbeat.lag_s < _ALIVE_LAG_S,
+            loop_lag_s=self._heartbeat.lag_s,
+            started=self._started,
+            ready=self._started and why_not is None,
+            reason=None if why_not is None else "broker",
+            why_not=why_not,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """The state of all parts, as a JSON value."""
+        health = self.health()
+        return {
+            "ready": health.ready,
+            "why_not": health.why_not,
+            "seen_fault": self._seen.fault,
+            "ledger_fault": self._ledger.fault,
+            "connections": {name: each.status() for name, each in sorted(self._connections.items())},
+        }
+
+    async def reload(self) -> None:
+        """Read the settings again; only connections that have changed are stopped and started."""
+        async with self._reloading:
+            try:
+                settings = self._load()
+            except AutotagError as error:
+                _log.error("the settings were not reloaded, the old ones stay in force", why=str(error))
+                return
+            changed = [name for name in NEED_A_RESTART if getattr(settings, name) != getattr(self.settings, name)]
+            if changed:
+                _log.warning("these settings need a restart", settings=changed)
+            await self._use(settings)
+            self.settings = settings
+            _log.info("settings reloaded", connections=sorted(self._connections))
+
+    def _start_reload(self) -> None:
+        task = asyncio.create_task(self.reload())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _use(self, settings: Settings) -> None:
+        wanted = [name for name, each in settings.connect.items() if each.enabled]
+        for name, running in list(self._connections.items()):
+            if name not in wanted or not running.is_as_in(settings):
+                await running.close()
+                del self._connections[name]
+        shared = Shared(self._outlet, self._seen, self._ledger, self.metrics.uploads, self.metrics.targets)
+        for name in wanted:
+            if name not in self._connections:
+                connection = self._connections[name] = Connection(name, settings, shared)
+                connection.start()
+
+    async def _close_connections(self) -> None:
+        for connection in self._connections.values():
+            await connection.close()
+
+    async def _listen(self, stack: AsyncExitStack) -> None:
+        http = self.settings.connector.http
+        if not http.enabled:
+            return
+        # Imported here: where it is off, its memory is saved.
+        from worker.connect.inlets.app import DEADLINES, build_app
+        from worker.http.server import HttpServer
+
+        server = HttpServer(http, build_app(self, http.token, http.allowed_hosts), deadlines=DEADLINES)
+        await server.start()
+        _log.info("listening", url=server.url)
+        stack.push_async_callback(server.close)

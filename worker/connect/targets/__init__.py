@@ -1,0 +1,1 @@
+"""Where tags are written to: a system that is described by requests, or objects in S3."""
