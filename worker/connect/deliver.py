@@ -136,7 +136,7 @@ class Deliverer:
         )
 
     async def run(self) -> None:
-        """Take results until cancelled; what is being written is finished first."""
+        """Take results until cancelled; what is being written then is given up, and done again after the next start."""
         try:
             await self._queue.run()
         finally:
@@ -268,7 +268,7 @@ class Deliverer:
         self._refused.pop(asset, None)
 
     async def _on_busy(self, delivery: Delivery, result: Result, error: TargetBusy) -> None:
-        """One asset's failure is an attempt; while all fail, it is none, so that an outage of any length costs nothing."""
+        """One asset's failure is an attempt. While all fail it is none: an outage may last."""
         is_assets_own = self._failures == 0
         self._failures += 1
         if error.after_s:

@@ -153,11 +153,12 @@ class Ledger:
             return []
         rows = self._database.execute(
             """
-            SELECT connection, label, provider, sum(removed), sum(NOT removed) FROM (
-                SELECT connection, json_extract(value, '$[1]') AS label, json_extract(value, '$[2]') AS provider, 1 AS removed
-                FROM assets, json_each(assets.removed)
+            SELECT connection, json_extract(tag, '$[1]') AS label, json_extract(tag, '$[2]') AS provider,
+                sum(removed), sum(NOT removed)
+            FROM (
+                SELECT connection, value AS tag, 1 AS removed FROM assets, json_each(assets.removed)
                 UNION ALL
-                SELECT connection, json_extract(value, '$[1]'), json_extract(value, '$[2]'), 0 FROM assets, json_each(assets.mine)
+                SELECT connection, value, 0 FROM assets, json_each(assets.mine)
             ) WHERE ?1 IS NULL OR connection = ?1
             GROUP BY connection, label, provider HAVING sum(removed) > 0
             ORDER BY sum(removed) DESC, connection, label, provider

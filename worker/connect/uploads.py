@@ -104,6 +104,7 @@ class UploadMapping:
         }
         if self._time is not None and (moment := self._time.moment_in(document)):
             event["time"] = moment
+            data["context"].setdefault("time", moment)  # by which the target knows which of two results is newer
         return _checked(event, mark)
 
     def _content(self, document: Any, asset_id: str) -> dict[str, str]:

@@ -129,11 +129,10 @@ class AssetWriter:
             return
         added_folds = {folded(name) for name in merged.add}
         adding = tuple(tag for tag in after.mine if folded(tag.name) in added_folds)
+        before = plan.before or AssetRecord()
         mine = _own_tags(
             [*(tag.name for tag in after.mine if folded(tag.name) not in added_folds), *merged.remove],
-            _by_fold(
-                (*after.mine, *(plan.before.mine if plan.before else ()), *(plan.before.adding if plan.before else ()))
-            ),
+            _by_fold((*after.mine, *before.mine, *before.adding)),
         )
         begun = replace(after, mine=mine, adding=adding, removing=merged.remove)
         self._ledger.put(self._name, plan.asset.asset_id, begun)
@@ -147,10 +146,7 @@ class AssetWriter:
         stands = {folded(name) for name in added}
         kept = tuple(tag for tag in after.mine if folded(tag.name) not in added_folds)
         new = tuple(tag for tag in adding if folded(tag.name) in stands)
-        if is_final:
-            done = replace(after, mine=(*kept, *new))
-        else:
-            done = replace(after, mine=kept, adding=new)
+        done = replace(after, mine=(*kept, *new)) if is_final else replace(after, mine=kept, adding=new)
         self._ledger.put(self._name, plan.asset.asset_id, done)
 
     async def _enter_what_stands(self, plan: WritePlan, begun: AssetRecord) -> None:

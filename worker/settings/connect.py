@@ -160,7 +160,8 @@ class ReadSettings(RequestSettings):
 
     tags: Expression = Field(
         "@",
-        description="The tags in the answer: a list of names, or of objects with `name` and `id`.",
+        description="The tags in the answer: a list of names, of objects with `name` and `id`, or of numbers, which "
+        "are ids whose names `find` lists.",
         json_schema_extra=_EXPRESSION,
     )
     format: Literal["json", "dav"] = Field(

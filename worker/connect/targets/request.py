@@ -48,6 +48,7 @@ class RequestTarget:
         self._probe = _Call(settings.probe, base, f"{place}.probe")
         self._created_id = Reading(settings.create.id, f"{place}.create.id") if settings.create.id else None
         self._ids: OrderedDict[str, TagId] = OrderedDict()
+        self._names_by_id: OrderedDict[TagId, str] = OrderedDict()
         self._finding = asyncio.Lock()
         self._prefix = settings.parent + _PARENT_SEPARATOR if settings.parent else ""
         self._base = base
@@ -61,7 +62,7 @@ class RequestTarget:
     async def read(self, asset: Asset) -> Standing:
         """See `Target`."""
         answer = await self._send(self._read, _scope(asset))
-        tags = self._read.tags_in(answer)
+        tags = await self._named(self._read.tags_in(answer))
         names = tuple(name for name, _ in tags)
         ids = {name: its_id for name, its_id in tags if its_id is not None}
         mine = None
@@ -171,7 +172,7 @@ class RequestTarget:
             document = {"body": _json_or_none(answer.body), "headers": dict(answer.headers)}
             made = self._created_id.find(document) if self._created_id is not None else None
             if made is not None and _is_id(made):
-                self._remember(fold, made)
+                self._remember(name, made)
             elif not await self._look_for(name):
                 raise Rejected(f"the tag {name!r} was made, and is not found: {answer}", reason="tag_unknown")
             return self._ids[fold]
@@ -181,14 +182,25 @@ class RequestTarget:
             return False
         answer = await self._send(self._find, {"tag": name})
         for found, its_id in self._find.tags_in(answer):
-            if its_id is not None:
-                self._remember(folded(found), its_id)
+            if its_id is not None and found is not None:
+                self._remember(found, its_id)
         return folded(name) in self._ids
 
-    def _remember(self, fold: str, its_id: TagId) -> None:
-        self._ids[fold] = its_id
+    async def _named(self, tags: list[tuple[str | None, TagId | None]]) -> list[tuple[str, TagId | None]]:
+        """Tags with their names, where an asset lists ids alone. One that nobody knows is left out: it is not ours."""
+        unnamed = {its_id for name, its_id in tags if name is None}
+        if unnamed - self._names_by_id.keys() and self._find.is_there:
+            await self._look_for("")
+        found = ((name or self._names_by_id.get(its_id or ""), its_id) for name, its_id in tags)
+        return [(name, its_id) for name, its_id in found if name is not None]
+
+    def _remember(self, name: str, its_id: TagId) -> None:
+        self._ids[folded(name)] = its_id
+        self._names_by_id[its_id] = name
         if len(self._ids) > _MAXIMUM_IDS:
             self._ids.popitem(last=False)
+        if len(self._names_by_id) > _MAXIMUM_IDS:
+            self._names_by_id.popitem(last=False)
 
     def _forget(self, names: Sequence[str]) -> bool:
         """Forget the ids of tags; returns whether any was remembered."""
@@ -249,8 +261,8 @@ class _Call:
             return f"{self.method}: {error}"
         return f"{self.method} {url} {body.decode()}".rstrip()
 
-    def tags_in(self, answer: TargetAnswer) -> list[tuple[str, TagId | None]]:
-        """Names and ids in an answer. Raises TargetBusy for one that makes no sense."""
+    def tags_in(self, answer: TargetAnswer) -> list[tuple[str | None, TagId | None]]:
+        """Names and ids in an answer; a number alone is an id. Raises TargetBusy for one that makes no sense."""
         assert self._tags is not None  # noqa: S101 - only asked of calls that read
         try:
             document = dav.tags_in(answer.body) if self._is_dav else json.loads(answer.body)
@@ -284,10 +296,13 @@ def _its_id(ids: Mapping[str, TagId], name: str) -> dict[str, TagId]:
     return {"tag_id": ids[name]} if name in ids else {}
 
 
-def _tag(found: Any) -> tuple[str, TagId | None] | None:
+def _tag(found: Any) -> tuple[str | None, TagId | None] | None:
     if isinstance(found, dict):
         name, its_id = found.get("name"), found.get("id")
-        return (name, its_id if _is_id(its_id) else None) if isinstance(name, str) and name else None
+        name, its_id = name if isinstance(name, str) and name else None, its_id if _is_id(its_id) else None
+        return (name, its_id) if name is not None or its_id is not None else None
+    if isinstance(found, int) and _is_id(found):
+        return None, found
     return (found, None) if isinstance(found, str) and found else None
 
 
