@@ -1,4 +1,4 @@
-"""A real Mayan EDMS (PyPI: `mayan-edms`): installed once, set up and started anew for each run, on loopback only.
+"""A real Mayan EDMS (PyPI: `mayan-edms`): installed and set up once, started for each run with a copy of that, on loopback only.
 
 Documents, tags and workflows are made over its REST API, as its users do. A workflow of Mayan's own tells the connector
 of each new picture: its states and triggers are those an administrator would make on its pages.
@@ -142,30 +142,13 @@ def _request(url: str, token: str) -> dict[str, object]:
 @contextmanager
 def mayan(folder: Path) -> Iterator[Mayan]:
     """A Mayan that has been set up in `folder`, an empty one, and runs for the length of the block."""
-    program = _installed()
-    shutil.copy(_SETTINGS, folder)
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "PYTHONPATH": str(folder),
-        "DJANGO_SETTINGS_MODULE": _SETTINGS.stem,
-        "MAYAN_MEDIA_ROOT": str(folder / "media"),
-        "MAYAN_OCR_AUTO_OCR": "false",
-        "MAYAN_FILE_METADATA_AUTO_PROCESS": "false",
-        "PYTHONWARNINGS": "ignore",
-    }
-    with (folder / "log").open("wb") as log:
-
-        def run(*words: str) -> None:
-            # The setup ends with 1 where packages of JavaScript for its pages can't be fetched: the REST API needs none.
-            command = [str(program / words[0]), *words[1:]]
-            subprocess.run(command, env=environment, cwd=folder, stdout=log, stderr=log, check=False)
-
-        run("mayan-edms.py", "common_initial_setup", "--force")
-        run("python", "-c", _SET_PASSWORD, USER, PASSWORD)
-        (port,) = free_ports(1)
-        options = ["--workers=1", "--threads=4", "--timeout=120", f"--bind=127.0.0.1:{port}", "--no-control-socket"]
-        command = [str(program / "gunicorn"), *options, "mayan.wsgi"]
+    place = _installed()
+    shutil.copytree(place / "set-up", folder, dirs_exist_ok=True)
+    (port,) = free_ports(1)
+    options = ["--workers=1", "--threads=4", "--timeout=120", f"--bind=127.0.0.1:{port}", "--no-control-socket"]
+    command = [str(place / "bin" / "gunicorn"), *options, "mayan.wsgi"]
+    with (folder / "log").open("ab") as log:
+        environment = _environment(folder)
         with subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log) as server:
             system = Mayan(f"http://127.0.0.1:{port}")
             try:
@@ -175,6 +158,19 @@ def mayan(folder: Path) -> Iterator[Mayan]:
                 system.close()
                 server.terminate()
                 server.wait(20)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "PYTHONPATH": str(folder),
+        "DJANGO_SETTINGS_MODULE": _SETTINGS.stem,
+        "MAYAN_MEDIA_ROOT": str(folder / "media"),
+        "MAYAN_OCR_AUTO_OCR": "false",
+        "MAYAN_FILE_METADATA_AUTO_PROCESS": "false",
+        "PYTHONWARNINGS": "ignore",
+    }
 
 
 _SET_PASSWORD = """
@@ -188,7 +184,7 @@ user.save()
 
 
 def _installed() -> Path:
-    """The folder of Mayan's programs, in a virtual environment of its own that is kept for further runs."""
+    """A virtual environment with Mayan in it, and its first setup in the folder `set-up`; kept for further runs."""
     place = user_cache_path("autotag") / "systems" / f"mayan-edms-{VERSION}"
     done = place / "installed"
     if not done.exists():
@@ -200,5 +196,20 @@ def _installed() -> Path:
         subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
         pip = [str(place / "bin" / "python"), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
         subprocess.run([*pip, f"mayan-edms=={VERSION}"], check=True)
+        _set_up(place)
         done.touch()
-    return place / "bin"
+    return place
+
+
+def _set_up(place: Path) -> None:
+    folder = place / "set-up"
+    folder.mkdir()
+    shutil.copy(_SETTINGS, folder)
+    with (folder / "log").open("wb") as log:
+        first = [str(place / "bin" / "mayan-edms.py"), "common_initial_setup", "--force"]
+        then = [str(place / "bin" / "python"), "-c", _SET_PASSWORD, USER, PASSWORD]
+        # The first ends with 1 where JavaScript for its pages can't be fetched, which the REST API does not need.
+        for command, check in ((first, False), (then, True)):
+            subprocess.run(
+                command, env=_environment(folder), cwd=folder, stdout=log, stderr=log, check=check, timeout=600
+            )
