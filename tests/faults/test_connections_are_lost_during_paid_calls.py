@@ -47,9 +47,11 @@ def test_at_most_the_prefetch_is_in_hand_and_no_image_is_paid_for_again(node: Pr
             assert it.dms.depth("dead-letters") == 0
 
 
+# A connection that is just being opened has no properties yet.
 CLOSE_THE_WORKERS = """
     length([rabbit_networking:close_connection(Pid, "closed by the operator")
         || [{pid, Pid}, {client_properties, Properties}] <-
             rabbit_networking:connection_info_all([pid, client_properties]),
+           is_list(Properties),
            {<<"connection_name">>, longstr, Name} <- Properties, binary:match(Name, <<"autotag">>) =/= nomatch])
 """

@@ -51,5 +51,5 @@ async def test_a_cloud_service_that_could_not_be_called_for_that_has_not_failed(
 
 async def test_a_name_that_could_not_be_looked_up_for_that_is_not_unknown() -> None:
     network = CheckedNetwork(system_resolver(BlockingCalls(1)), allow_private=True)
-    with all_descriptors_taken(), pytest.raises(ResourceExhausted, match="Too many open files"):
+    with all_descriptors_taken(freed_too=True), pytest.raises(ResourceExhausted, match="Too many open files"):
         await network.connect_tcp("no-such-host.invalid", 80, 5.0)

@@ -111,7 +111,7 @@ class ResultPublisher:
 
     def dead_letters(self) -> list[tuple[dict[str, Any], bytes]]:
         """Takes them."""
-        found = []
+        found: list[tuple[dict[str, Any], bytes]] = []
         while True:
             method, properties, body = self._channel.basic_get(self.names.dead_letters_queue, auto_ack=True)
             if method is None:
@@ -170,7 +170,7 @@ async def delivering(
 @contextmanager
 def delivering_process(settings: Settings, ledger: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The same in a process of its own, which a test may kill."""
-    tree = {
+    tree: dict[str, Any] = {
         "amqp": {"url": settings.amqp.url.get_secret_value(), "queue_prefix": settings.amqp.queue_prefix},
         "connector": {"delays_s": list(settings.connector.delays_s)},
         "connect": {NAME: settings.connect[NAME].model_dump(mode="json", exclude_defaults=True)},

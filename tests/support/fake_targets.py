@@ -240,8 +240,8 @@ class FakePaperless(FakeTarget):
         with self.lock:
             parts = urlsplit(request.path)
             if parts.path == "/api/tags/" and request.method == "GET":
-                found = [{"id": key, "name": name} for key, name in self.tags.items()]
-                return Reply.of({"count": len(found), "results": found})
+                tags = [{"id": key, "name": name} for key, name in self.tags.items()]
+                return Reply.of({"count": len(tags), "results": tags})
             if parts.path == "/api/tags/":
                 body = request.json()
                 if body.get("matching_algorithm") != 0 or len(body["name"]) > 128:

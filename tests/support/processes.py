@@ -73,8 +73,8 @@ def descriptors(soft: int) -> Iterator[None]:
 
 
 @contextmanager
-def all_descriptors_taken() -> Iterator[None]:
-    """Take every descriptor that this process may have, and those that its other threads give back meanwhile."""
+def all_descriptors_taken(*, freed_too: bool = False) -> Iterator[None]:
+    """Take every descriptor that this process may have; with `freed_too`, also those that it gives back meanwhile."""
     taken: list[int] = []
     done = threading.Event()
 
@@ -92,11 +92,13 @@ def all_descriptors_taken() -> Iterator[None]:
     with descriptors(highest + 20):
         take()
         thread = threading.Thread(target=keep_taking)
-        thread.start()
+        if freed_too:
+            thread.start()
         try:
             yield
         finally:
             done.set()
-            thread.join()
+            if freed_too:
+                thread.join()
             for each in taken:
                 os.close(each)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker.cli import connect_targets
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
 from worker.cli.light_imports import import_without_rich
@@ -56,6 +57,11 @@ def run(context: typer.Context) -> None:
         print_error(error)
         status = ExitCode.USAGE
     raise typer.Exit(status)
+
+
+app.command("try")(connect_targets.try_asset)
+app.command("report")(connect_targets.report)
+app.command("check")(connect_targets.check)
 
 
 @app.command()

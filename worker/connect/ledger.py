@@ -147,6 +147,18 @@ class Ledger:
             return False
         return True
 
+    def any_asset(self, connection: str) -> str | None:
+        """One asset of a connection, if any is known."""
+        if self._database is None:
+            return None
+        try:
+            row = self._database.execute(
+                "SELECT asset FROM assets WHERE connection = ? LIMIT 1", (connection,)
+            ).fetchone()
+        except sqlite3.Error:
+            return None
+        return str(row[0]) if row is not None else None
+
     def removals(self, connection: str | None = None) -> list[Removals]:
         """What people have removed, the most often removed first. Raises sqlite3.Error."""
         if self._database is None:

@@ -68,7 +68,9 @@ class WriteObserver(Protocol):
 class AssetWriter:
     """Writes results of one connection. One asset's results must come one after the other."""
 
-    def __init__(self, name: str, target: Target, ledger: Ledger, most_tags: int, observer: WriteObserver) -> None:
+    def __init__(
+        self, name: str, target: Target, ledger: Ledger, most_tags: int, observer: WriteObserver | None
+    ) -> None:
         self.target = target
         self._name = name
         self._ledger = ledger
@@ -121,7 +123,7 @@ class AssetWriter:
         Not `is_final`: the asset is looked at once more later, and what then lacks was dropped by the target.
         """
         merged, after = plan.merged, plan.after
-        if plan.newly_removed:
+        if plan.newly_removed and self._observer is not None:
             self._observer.on_removed_by_people(plan.newly_removed)
         if not merged.is_write:
             if after != plan.before:
@@ -142,7 +144,8 @@ class AssetWriter:
             if isinstance(error, Rejected) or (isinstance(error, TargetBusy) and error.is_answer):
                 await self._enter_what_stands(plan, begun)
             raise
-        self._observer.on_change(len(added), len(merged.remove))
+        if self._observer is not None:
+            self._observer.on_change(len(added), len(merged.remove))
         stands = {folded(name) for name in added}
         kept = tuple(tag for tag in after.mine if folded(tag.name) not in added_folds)
         new = tuple(tag for tag in adding if folded(tag.name) in stands)

@@ -126,11 +126,8 @@ class TargetClient:
     ) -> TargetAnswer:
         shown = printable(f"{method} {url.raw_path.decode('ascii').partition('?')[0]}", maximum=_MAXIMUM_QUOTED)
         target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-        all_headers: dict[bytes | str, bytes | str] = {
-            "User-Agent": "autotag",
-            "Accept-Encoding": "identity",
-            **headers,
-        }
+        all_headers: dict[bytes | str, bytes | str] = {"User-Agent": "autotag", "Accept-Encoding": "identity"}
+        all_headers.update(headers.items())
         if body or method not in ("GET", "DELETE", "HEAD", "PROPFIND"):
             all_headers["Content-Length"] = str(len(body))
         phases = dict.fromkeys(("connect", "pool", "read", "write"), timeout_s)
