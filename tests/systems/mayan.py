@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ VERSION = "4.12.2"
 USER, PASSWORD = "admin", "mayan-MARKER-password"
 _BUILD_PACKAGES = ("gcc", "libldap2-dev", "libsasl2-dev", "libpq-dev", "libmagic1", "python3-dev")
 _SETTINGS = Path(__file__).with_name("mayan_settings.py")
+_ATTEMPTS, _LOCKED = 10, 500
 _TAG_COLOUR = "#808080"
 _NEW_PICTURE = "documents.document_version_created"
 """Mayan's event once a file has been read, its type is known and a version of the document is made of it."""
@@ -116,8 +118,12 @@ class Mayan:
             page = found["next"]
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
-        answer = self._client.request(method, path, headers={"Accept": "application/json"}, **options)
-        assert answer.is_success, f"Mayan: {method} {path}: {answer.status_code}: {answer.text[:500]}"
+        for _ in range(_ATTEMPTS):  # its database, SQLite, is locked now and then, which it answers with 500
+            answer = self._client.request(method, path, headers={"Accept": "application/json"}, **options)
+            if answer.status_code != _LOCKED or "files" in options:
+                break
+            time.sleep(0.5)
+        assert answer.is_success, f"Mayan: {method} {path}: {answer.status_code}: {answer.text[:200]}"
         return answer.json() if answer.content else None
 
 
