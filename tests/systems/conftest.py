@@ -17,7 +17,7 @@ class Table:
 
     def row(self, done: str, what: str, tags: Iterable[str]) -> None:
         """Add a row."""
-        self._rows.append((done, what, ", ".join(sorted(tags)) or "–"))
+        self._rows.append((done, what, ", ".join(sorted(tags)) or "none"))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Mayan EDMS from end to end: a person uploads over Mayan's API, Mayan's own workflow posts, the tags stand in Mayan."""
+"""Mayan EDMS from end to end: a person uploads, a workflow of Mayan's posts, and the tags stand in Mayan."""
 
 from __future__ import annotations
 
