@@ -150,6 +150,8 @@ def mayan(folder: Path) -> Iterator[Mayan]:
     """A Mayan that has been set up in `folder`, an empty one, and runs for the length of the block."""
     place = _installed()
     shutil.copytree(place / "set-up", folder, dirs_exist_ok=True)
+    for settings in (folder / "media").glob("*.yml"):  # which name the database by its whole path
+        settings.write_text(settings.read_text().replace(str(place / "set-up"), str(folder)))
     (port,) = free_ports(1)
     options = ["--workers=1", "--threads=4", "--timeout=120", f"--bind=127.0.0.1:{port}", "--no-control-socket"]
     command = [str(place / "bin" / "gunicorn"), *options, "mayan.wsgi"]
