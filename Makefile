@@ -30,11 +30,11 @@ BUILD_MODELS = for model in $(TESTED_MODELS); do $(BIN)/autotag model build $$mo
 GENERATED := "schema --check" "config reference --check"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test broker lint faults chaos bench fuzz hostile lock dist clean
+.PHONY: help setup demo test integrations broker lint faults chaos bench fuzz hostile lock dist clean
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## make the virtual environment and install Autotag and its tools into it
 	@:
@@ -61,6 +61,10 @@ lint: setup ## check style, types, the direction of imports, and that generated 
 	@$(BIN)/lint-imports
 	@deploy/check.sh
 	@for command in $(GENERATED); do $(BIN)/autotag $$command || exit; done
+
+integrations: setup ## connect real systems (Mayan EDMS, SeaweedFS, Ceph): what was uploaded, and which tags stand there
+	@$(BUILD_MODELS)
+	@$(WITH_BROKER) $(BIN)/python -m pytest tests/systems $(ARGS)
 
 faults: setup ## break everything, one thing after the other, and count every event
 	@$(BUILD_MODELS)

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,8 +30,10 @@ class SeaweedFs:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
 
-    def request(self, method: str, target: str, body: bytes = b"") -> httpx.Response:
-        """A signed request; `target` is the path and query as they are sent."""
+    def request(
+        self, method: str, target: str, body: bytes = b"", unsigned: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        """A signed request; `target` is the path and query as they are sent, `unsigned` are further headers."""
         headers = signed_headers(
             KEYS,
             method,
@@ -41,7 +43,7 @@ class SeaweedFs:
             body_sha256=hashlib.sha256(body).hexdigest(),
         )
         url = httpx.URL(self.url).copy_with(raw_path=target.encode())
-        return httpx.request(method, url, content=body, headers=headers, timeout=20)
+        return httpx.request(method, url, content=body, headers={**headers, **(unsigned or {})}, timeout=20)
 
     def put(self, bucket: str, key: str, body: bytes) -> str | None:
         """Put an object; its version, in a bucket that keeps several."""
