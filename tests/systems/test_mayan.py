@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -51,10 +52,13 @@ def test_uploads_are_tagged_and_what_people_do_to_tags_stays(
     with connected(broker, queue_prefix, tmp_path, configuration) as connector:
         system.call_for_new_pictures(connector.inlet("mayan"), INLET_TOKEN)
 
+        def stands(document: str, tag: str) -> bool:
+            return tag in system.tags(document)
+
         # When a person uploads photographs, their tags come to stand in Mayan
         documents = {name: system.upload(photographs[name]) for name in ("chelsea", "coffee", "motorcycle_left")}
         for name, tag in (("chelsea", "cat"), ("coffee", "coffee"), ("motorcycle_left", "motorcycle")):
-            until(lambda name=name, tag=tag: tag in system.tags(documents[name]), f"{name} has tags", within_s=90)
+            until(partial(stands, documents[name], tag), f"{name} has tags", within_s=90)
             table.row("Mayan: uploaded", photographs[name].name, system.tags(documents[name]))
 
         # And when a person adds one, removes one of ours, and uploads another picture in its place
