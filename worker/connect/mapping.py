@@ -109,7 +109,7 @@ class FilledAddress:
 
     def __init__(self, template: str, base: str, setting: str) -> None:
         self._template = uritemplate.URITemplate(template)
-        self._base = base.rstrip("/") if template.startswith("/") else ""
+        self._base = base.rstrip("/") if template.startswith(("/", "{/")) else ""
         self._setting = setting
         self.names = frozenset(str(name) for name in self._template.variable_names)
 

@@ -335,7 +335,7 @@ class ConnectionSettings(Section):
         paths = [each.path for each in requests if target.enabled and target.kind == "request"]
         paths += [self.poll.path, self.poll.content_url] if self.poll.enabled and self.poll.kind == "request" else []
         paths += [self.inlet.content_url] if self.inlet.enabled else []
-        return any(path is not None and path.startswith("/") for path in paths)
+        return any(path is not None and path.startswith(("/", "{/")) for path in paths)
 
 
 def _wrong_in_mapping(name: str, mapping: MappingSettings) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -26,7 +26,8 @@ def _is_address(text: str) -> str:
     from uritemplate import URITemplate
 
     fixed = text.partition("{")[0]
-    if not fixed.startswith(("/", "http://", "https://")) or not text.isprintable() or " " in text:
+    is_below = text.startswith(("/", "{/"))
+    if not (is_below or fixed.startswith(("http://", "https://"))) or not text.isprintable() or " " in text:
         raise ValueError("it begins neither with / nor with http:// or https://, or holds a space")
     if fixed.startswith("http") and "/" not in fixed.partition("://")[2]:
         raise ValueError("scheme, host and port are not filled in")
