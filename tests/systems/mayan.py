@@ -1,7 +1,7 @@
 """A real Mayan EDMS (PyPI: `mayan-edms`): installed and set up once, started with a copy of that, on loopback only.
 
-Documents, tags and workflows are made over its REST API, as its users do. A workflow of Mayan's own tells the connector
-of each new picture: its states and triggers are those an administrator would make on its pages.
+Documents, tags and workflows are made over its REST API, as its users do. A workflow of Mayan's own posts each
+new picture to the connector: its states and triggers are those an administrator would make on its pages.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Mayan:
             transition = self._call("POST", f"{at}transitions/", json=states)["id"]
             self._call("POST", f"{at}transitions/{transition}/triggers/", json={"event_type_id": _NEW_PICTURE})
         action = {
-            "label": "Tell Autotag",
+            "label": "Send to Autotag",
             "enabled": True,
             "when": 1,  # on entry to the state
             "backend_path": "mayan.apps.document_states.workflow_actions.HTTPAction",

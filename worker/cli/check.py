@@ -78,11 +78,11 @@ async def _check(settings: Settings, instance: str | None, as_json: bool) -> lis
 async def _check_connections(settings: Settings, show: Callable[[CheckResult], None]) -> None:
     """Ask each target something harmless, and read one asset. Nothing is written."""
     from worker.cli.connect_targets import existing_ledger
-    from worker.connect.target_checks import check_targets
+    from worker.connect.checks import check_connections
     from worker.diagnostics.preflight import CheckResult
 
     ledger = existing_ledger(settings)
-    for found in await check_targets(settings, ledger):
+    for found in await check_connections(settings, ledger):
         show(CheckResult(f"connect.{found.connection}", "ok" if found.is_fine else "failed", found.message))
     if ledger is not None:
         ledger.close()

@@ -95,14 +95,14 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Ask each target something harmless, and read one asset that is known. Writes nothing."""
-    from worker.connect.target_checks import check_targets
+    from worker.connect.checks import check_connections
 
     settings = CliContext.of(context).load().settings
     if name is not None:
         _known_connection(settings, name)
     failed = False
     ledger = existing_ledger(settings)
-    for result in asyncio.run(check_targets(settings, ledger, name)):
+    for result in asyncio.run(check_connections(settings, ledger, name)):
         failed |= not result.is_fine
         if as_json:
             print_json({"connection": result.connection, "ok": result.is_fine, "message": result.message})

@@ -57,6 +57,16 @@ def test_systemd_finds_nothing_wrong_with_the_unit(installed: Path, drop_in: Pat
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_systemd_finds_nothing_wrong_with_the_unit_of_the_connector(installed: Path) -> None:
+    shutil.copy(SYSTEMD / "autotag-connect.service", installed / "etc/systemd/system")
+    done = analyze("verify", f"--root={installed}", "autotag-connect.service")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    rated = analyze("security", "--offline=true", "--no-pager", SYSTEMD / "autotag-connect.service")
+    level = re.search(r"Overall exposure level for autotag-connect\.service: ([0-9.]+)", rated.stdout)
+    assert level, rated.stderr
+    assert float(level[1]) < HIGHEST_EXPOSURE
+
+
 def test_a_misspelt_line_is_detected(installed: Path) -> None:
     unit = installed / "etc/systemd/system/autotag.service"
     unit.write_text(unit.read_text().replace("WatchdogSec=", "WatchDogSec="))
