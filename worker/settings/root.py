@@ -20,6 +20,7 @@ from worker.settings.system import (
     DecoderSettings,
     HttpSettings,
     LogSettings,
+    MetricsSettings,
     ModelsSettings,
     NearDuplicatesSettings,
     RetrySettings,
@@ -102,6 +103,7 @@ class Settings(Section, BaseSettings):
         NearDuplicatesSettings(), description="What is remembered of images for near-duplicates."
     )
     log: LogSettings = Field(LogSettings(), description="Logging.")
+    metrics: MetricsSettings = Field(MetricsSettings(), description="Metrics.")
     http: HttpSettings = Field(HttpSettings(), description="HTTP.")
 
     defaults: InstanceSettings = Field(InstanceSettings(), description="What applies to every instance.")

@@ -423,6 +423,18 @@ class LogSettings(Section):
     format: Literal["console", "json"] = Field("console", description="For people, or one JSON object per line.")
 
 
+class MetricsSettings(Section):
+    """How much the metrics tell apart."""
+
+    instances_with_durations: int = Field(
+        100,
+        ge=0,
+        le=10_000,
+        description="How many of the named instances have histograms of their own, in the order of the settings; the others' "
+        "durations are those of `other`. Each takes 20 series or more of every worker. Counters have all of them.",
+    )
+
+
 class HttpSettings(Section):
     """Health, metrics and the status page."""
 
