@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import asdict
 from operator import attrgetter
 
 import structlog
@@ -327,7 +328,13 @@ class Service:
 
             return run
 
-        return {command.__name__: as_json(command) for command in commands} | {"shadow_report": self._shadow_report}
+        return {command.__name__: as_json(command) for command in commands} | {
+            "shadow_report": self._shadow_report,
+            "health": self._health_as_json,
+        }
+
+    async def _health_as_json(self) -> object:
+        return asdict(self.health())
 
     async def _shadow_report(self) -> object:
         shadow = self.active.engine.shadow if self.active is not None else None

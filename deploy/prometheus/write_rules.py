@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 
 RULES = Path(__file__).parent / "rules" / "autotag.yml"
@@ -29,12 +30,13 @@ def text(runbook: str = RUNBOOK, selector: str = SELECTOR) -> str:
 
 
 def main() -> None:
+    """Print what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runbook", default=RUNBOOK, metavar="URL", help="where docs/runbook.md can be read")
     parser.add_argument("--selector", default=SELECTOR, metavar="MATCHERS", help="which jobs are meant")
     arguments = parser.parse_args()
     try:
-        print(text(arguments.runbook, arguments.selector), end="")
+        sys.stdout.write(text(arguments.runbook, arguments.selector))
     except ValueError as error:
         parser.error(str(error))
 

@@ -143,6 +143,7 @@ def in_operation(
         ("evaluate",): ((str(labelled), "--model", str(package), "--plot", str(folder.parent / "plot.svg")),),
         ("calibrate",): ((str(labelled), "--model", str(package), "--write", str(folder.parent / "calibrated.toml")),),
         ("status",): ((),),
+        ("health",): ((),),
         ("pause",): ((),),
         ("resume",): ((),),
         ("reload",): ((),),

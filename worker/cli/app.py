@@ -20,6 +20,7 @@ from worker.cli import (
     config,
     dead_letters,
     evaluate,
+    health,
     model,
     operate,
     publish,
@@ -127,6 +128,7 @@ app.command("publish")(publish.publish)
 app.command("backfill")(backfill.backfill)
 app.command("check")(check.check)
 app.command("status")(operate.status)
+app.command("health")(health.health)
 app.command("reset")(operate.reset)
 app.command("pause")(operate.pause)
 app.command("resume")(operate.resume)

@@ -429,9 +429,9 @@ class MetricsSettings(Section):
     instances_with_durations: int = Field(
         100,
         ge=0,
-        le=10_000,
-        description="How many of the named instances have histograms of their own, in the order of the settings; the others' "
-        "durations are those of `other`. Each takes 20 series or more of every worker. Counters have all of them.",
+        le=1000,
+        description="How many of the named instances, in the order of the settings, have histograms of their own; the "
+        "rest are `other` there. Each takes 20 to 60 series of every worker. Counters have all named instances.",
     )
 
 

@@ -55,7 +55,10 @@ class EventMetrics:
             "autotag_events_received", "Deliveries taken from a lane's queue", ["lane"], registry=registry
         )
         self._events = Counter(
-            "autotag_events", "Deliveries by how they ended, and why", ["ending", "reason", "dms_instance"], registry=registry
+            "autotag_events",
+            "Deliveries by how they ended, and why",
+            ["ending", "reason", "dms_instance"],
+            registry=registry,
         )
         self._deferred = Counter(
             "autotag_events_deferred",

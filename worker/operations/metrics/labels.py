@@ -41,8 +41,7 @@ class Instances:
         self._configured: frozenset[str] = frozenset()
         self._in_histograms: frozenset[str] = frozenset()
         self.with_histograms: tuple[str, ...] = ()
-        """Those that have histograms of their own, besides `default`: as many as may, in the order of the settings, which
-        is the same for every worker."""
+        """Those with histograms of their own, besides `default`: the first of the settings, on every worker."""
 
     def configure(self, names: Iterable[str], *, histograms: int = 100) -> None:
         """Replace the names of the configured instances, and how many of them may have histograms of their own."""
