@@ -8,3 +8,4 @@ scripts/install_tools.sh promtool shellcheck
 find deploy scripts -name '*.sh' -exec shellcheck {} +
 promtool check config deploy/prometheus/prometheus.yml
 promtool test rules deploy/prometheus/rules_test.yml
+python3 scripts/copy_chart_files.py --check

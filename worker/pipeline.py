@@ -148,6 +148,11 @@ class DeliveryContext:
             return error.asset_id, error.instance
         return None, None
 
+    @property
+    def counted_for(self) -> str | None:
+        """The instance that the ending counts for: none whose name the event may not bear."""
+        return self.claim if self.reason != INSTANCE_NOT_ALLOWED else None
+
     def log_fields(self, error: Exception | None = None) -> dict[str, object]:
         """The ids by which people find an event again in logs."""
         asset, instance = self.asset_and_instance(error)
@@ -545,7 +550,7 @@ class Pipeline:
 
     def _account_for(self, context: DeliveryContext, ending: Ending) -> None:
         took_s = time.monotonic() - context.delivery.received_at_s
-        self._metrics.ended(ending, context.reason, took_s)
+        self._metrics.ended(ending, context.reason, context.counted_for, took_s)
         # Thousands of these would push what matters out of the page.
         passing = context.reason == OVER_SHARE or ending in (Ending.SPLIT, Ending.IGNORED)
         if not passing:

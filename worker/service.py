@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import structlog
@@ -342,8 +343,11 @@ class Service:
 
             return run
 
-        further = {"shadow_report": self._shadow_report, "settings": self._settings}
+        further = {"shadow_report": self._shadow_report, "settings": self._settings, "health": self._health_as_json}
         return {command.__name__: as_json(command) for command in commands} | further
+
+    async def _health_as_json(self) -> object:
+        return asdict(self.health())
 
     async def _settings(self, instance: str | None = None) -> object:
         """The settings in force, and what a reload would change; `instance`: those of one."""

@@ -144,6 +144,7 @@ def in_operation(
         ("calibrate",): ((str(labelled), "--model", str(package), "--write", str(folder.parent / "calibrated.toml")),),
         ("results",): ((), ("--asset", HOSTILE)),
         ("status",): ((),),
+        ("health",): ((),),
         ("pause",): ((),),
         ("resume",): ((),),
         ("reload",): ((),),

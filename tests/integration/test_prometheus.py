@@ -21,6 +21,13 @@ from tests.support.polling import until
 from tests.support.service import Dms, RunningService, running_service
 from worker.messages import EVENT_TYPE
 
+VARIABLES = (
+    ("$__rate_interval", "15s"),
+    ("$namespace", ".*"),
+    ("$job", "autotag"),
+    ("$instance", ".*"),
+    ("$dms_instance", ".*"),
+)
 DASHBOARD = ROOT / "deploy/grafana/dashboards/autotag.json"
 
 
@@ -35,7 +42,7 @@ def panels() -> dict[str, list[str]]:
 
 
 def interpolate(expression: str) -> str:
-    for variable, replacement in (("$__rate_interval", "15s"), ("$job", "autotag"), ("$instance", ".*")):
+    for variable, replacement in VARIABLES:
         expression = expression.replace(variable, replacement)
     assert "$" not in expression
     return expression

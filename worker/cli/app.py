@@ -21,6 +21,7 @@ from worker.cli import (
     connect,
     dead_letters,
     evaluate,
+    health,
     model,
     operate,
     publish,
@@ -130,6 +131,7 @@ app.command("backfill")(backfill.backfill)
 app.command("check")(check.check)
 app.command("results")(results.results)
 app.command("status")(operate.status)
+app.command("health")(health.health)
 app.command("reset")(operate.reset)
 app.command("pause")(operate.pause)
 app.command("resume")(operate.resume)

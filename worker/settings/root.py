@@ -22,6 +22,7 @@ from worker.settings.system import (
     HistorySettings,
     HttpSettings,
     LogSettings,
+    MetricsSettings,
     ModelsSettings,
     NearDuplicatesSettings,
     RetrySettings,
@@ -116,6 +117,7 @@ class Settings(Section, BaseSettings):
         {}, description="Connections to systems that have images.", json_schema_extra={"named": "NAME"}
     )
     log: LogSettings = Field(LogSettings(), description="Logging.")
+    metrics: MetricsSettings = Field(MetricsSettings(), description="Metrics.")
     http: HttpSettings = Field(HttpSettings(), description="HTTP.")
 
     defaults: InstanceSettings = Field(InstanceSettings(), description="What applies to every instance.")

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from worker.settings.load import load_settings
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = DEPLOY / "docker" / "Dockerfile"
+PROBE = ("-m", "worker.cli.probe")
 STAGES = re.split(r"^FROM ", DOCKERFILE.read_text(), flags=re.MULTILINE)[1:]
 
 
@@ -61,15 +63,19 @@ def test_the_image_sets_settings_that_exist(tmp_path: Path) -> None:
     assert settings.tensorflow == Settings().tensorflow
 
 
-def test_the_health_check_is_a_program_that_fails_when_the_service_does_not_answer() -> None:
+def test_the_health_check_is_a_small_program_that_fails_when_no_service_answers(tmp_path: Path) -> None:
     command = re.search(r"^HEALTHCHECK.*?CMD (\[.*?\])$", STAGES[-1].replace("\\\n", " "), re.MULTILINE)
     assert command
-    program, *arguments = json.loads(command[1])
-    assert program == "python3"
-    unused_port = {"AUTOTAG_HTTP__PORT": "1", "PATH": os.environ["PATH"]}
-    done = subprocess.run([program, *arguments], check=False, env=unused_port, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "Connection refused" in done.stderr
+    assert json.loads(command[1]) == ["python3", *PROBE]
+    # It takes as long as Python does to start, and knows the socket by the image's environment
+    nowhere = image_environment() | {"AUTOTAG_CONTROL_SOCKET": str(tmp_path / "none"), "PATH": os.environ["PATH"]}
+    report = [sys.executable, "-X", "importtime", *PROBE]
+    done = subprocess.run(report, check=False, env=nowhere, capture_output=True, text=True)
+    assert done.returncode == 3
+    assert "no service answers" in done.stderr
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "worker.cli.probe" not in imported, "it is the program itself"
+    assert not imported & {"asyncio", "pydantic", "typer", "rich", "structlog", "ssl", "urllib.request"}
 
 
 def test_the_ignore_file_admits_exactly_what_the_build_copies() -> None:

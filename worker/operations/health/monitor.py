@@ -68,7 +68,8 @@ class HealthMonitor:
     def use(self, active: Active) -> None:
         """Monitor these settings and this engine from now on; all of their metrics exist from then on."""
         self._active = active
-        self._metrics.instances.configure(active.settings.instances)
+        settings = active.settings
+        self._metrics.use_instances(settings.instances, histograms=settings.metrics.instances_with_durations)
         self._metrics.cloud.observe(self.accounts)
 
     def health(self) -> Health:

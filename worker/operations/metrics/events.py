@@ -15,7 +15,7 @@ from worker.messages import DEFAULT_INSTANCE, ProviderStatus, Result, ResultStat
 from worker.messages.oddities import CONTENT_FIELDS, INFORMATIVE_FIELDS, NUMERIC_FIELDS, OPTIONAL_FIELDS, OddField
 from worker.messages.s3_notifications import WHYS_IGNORED, WhyIgnored
 from worker.operations import tracing
-from worker.operations.metrics.labels import Instances, Reasons
+from worker.operations.metrics.labels import OTHER, Instances, Reasons
 from worker.operations.tracing import Trace
 from worker.providers.base import BUILT_IN_PROVIDERS, TENSORFLOW
 from worker.providers.replies import Reply
@@ -55,7 +55,10 @@ class EventMetrics:
             "autotag_events_received", "Deliveries taken from a lane's queue", ["lane"], registry=registry
         )
         self._events = Counter(
-            "autotag_events", "Deliveries by how they ended, and why", ["ending", "reason"], registry=registry
+            "autotag_events",
+            "Deliveries by how they ended, and why",
+            ["ending", "reason", "dms_instance"],
+            registry=registry,
         )
         self._deferred = Counter(
             "autotag_events_deferred",
@@ -64,7 +67,10 @@ class EventMetrics:
             registry=registry,
         )
         self._results = Counter(
-            "autotag_results", "Results that RabbitMQ has confirmed", ["status", "reason"], registry=registry
+            "autotag_results",
+            "Results that RabbitMQ has confirmed",
+            ["status", "reason", "dms_instance"],
+            registry=registry,
         )
         self._tags = Counter("autotag_tags", "Tags in confirmed results that are complete", registry=registry)
         self._odd_fields = Counter(
@@ -110,7 +116,7 @@ class EventMetrics:
         self._whole = Histogram(
             "autotag_event_duration_seconds",
             "From delivery to settlement, without the wait in the queue",
-            ["ending"],
+            ["ending", "dms_instance"],
             buckets=_SECONDS,
             registry=registry,
         )
@@ -127,14 +133,14 @@ class EventMetrics:
             self._received.labels(lane.value)
             self._deferred.labels(lane.value, DEFAULT_INSTANCE)
         for ending in Ending:
-            self._events.labels(ending, "")
-            self._whole.labels(ending)
+            self._events.labels(ending, "", DEFAULT_INSTANCE)
+            self._whole.labels(ending, DEFAULT_INSTANCE)
         for each in POSSIBLE_ODDITIES:
             self._odd_fields.labels(each.field, each.why)
         for why in WHYS_IGNORED:
             self._s3_ignored.labels(why)
         for status in STATUSES:
-            self._results.labels(status, "")
+            self._results.labels(status, "", DEFAULT_INSTANCE)
         for stage in (*STAGES, *(name for name in BUILT_IN_PROVIDERS if name not in STAGE_OF_PROVIDER)):
             self._stage.labels(stage)
         for provider in BUILT_IN_PROVIDERS:
@@ -142,6 +148,15 @@ class EventMetrics:
             self._cpu_saved.labels(provider, DEFAULT_INSTANCE)
             for reply_status in REPLY_STATUSES:
                 self._replies.labels(provider, reply_status, "")
+
+    def use_instances(self, names: Iterable[str], *, histograms: int) -> None:
+        """The instances that the settings name, from now on; `histograms` of them have durations of their own.
+
+        What failed has its series from now on, so that an instance's first dead letter is an increase.
+        """
+        self._instance.configure(names, histograms=histograms)
+        for name in (*self._instance.with_histograms, OTHER):
+            self._whole.labels(Ending.DEAD_LETTERED, name)
 
     def received(self, lane: Lane) -> None:
         """A delivery has arrived."""
@@ -202,14 +217,15 @@ class EventMetrics:
         finally:
             self._in_hand.dec()
 
-    def ended(self, ending: Ending, reason: str | None, took_s: float) -> None:
-        """A delivery was settled."""
-        self._events.labels(ending, self._reason(reason)).inc()
-        self._whole.labels(ending).observe(took_s, _exemplar(tracing.current_trace()))
+    def ended(self, ending: Ending, reason: str | None, instance: str | None, took_s: float) -> None:
+        """A delivery was settled. `instance` is None for one that named none, or may not have."""
+        self._events.labels(ending, self._reason(reason), self._instance(instance)).inc()
+        whole = self._whole.labels(ending, self._instance.in_histograms(instance))
+        whole.observe(took_s, _exemplar(tracing.current_trace()))
 
     def result(self, result: Result) -> None:
         """The broker has confirmed a result."""
-        self._results.labels(result.status, self._reason(result.reason)).inc()
+        self._results.labels(result.status, self._reason(result.reason), self._instance(result.instance)).inc()
         if result.complete:
             self._tags.inc(len(result.tags))
         if result.status in ("tagged", "no_tags"):

@@ -39,11 +39,25 @@ class Instances:
 
     def __init__(self) -> None:
         self._configured: frozenset[str] = frozenset()
+        self._in_histograms: frozenset[str] = frozenset()
+        self.with_histograms: tuple[str, ...] = ()
+        """Those with histograms of their own, besides `default`: the first of the settings, on every worker."""
 
-    def configure(self, names: Iterable[str]) -> None:
-        """Replace the names of the configured instances."""
-        self._configured = frozenset(names)
+    def configure(self, names: Iterable[str], *, histograms: int = 100) -> None:
+        """Replace the names of the configured instances, and how many of them may have histograms of their own."""
+        ordered = tuple(name for name in names if name != DEFAULT_INSTANCE)
+        self._configured = frozenset(ordered)
+        self.with_histograms = ordered[:histograms]
+        self._in_histograms = frozenset(self.with_histograms)
 
-    def __call__(self, instance: str) -> str:
-        """The label value for an instance."""
-        return instance if instance == DEFAULT_INSTANCE or instance in self._configured else OTHER
+    def __call__(self, instance: str | None) -> str:
+        """The label value for an instance; None is one that nobody knows."""
+        return self._label(instance, self._configured)
+
+    def in_histograms(self, instance: str | None) -> str:
+        """The label value for an instance in a histogram, which has a score of series where a counter has one."""
+        return self._label(instance, self._in_histograms)
+
+    @staticmethod
+    def _label(instance: str | None, named: frozenset[str]) -> str:
+        return instance if instance is not None and (instance == DEFAULT_INSTANCE or instance in named) else OTHER

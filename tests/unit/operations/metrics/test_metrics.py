@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import yaml
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from tests.support.monitoring import ROOT, promtool, total, value
+from worker.amqp.delivery import Ending
 from worker.amqp.state import BrokerPhase, BrokerState
 from worker.amqp.topology import Lane
+from worker.connect.metrics import InMetrics
+from worker.connect.target_metrics import TargetMetrics
 from worker.messages import Result
 from worker.operations import tracing
 from worker.operations.metrics import Metrics
@@ -26,6 +32,8 @@ from worker.supervision.lifecycle import BecameReady, Cause, Crashed, Relaunchin
 
 RULES = ROOT / "deploy/prometheus/rules/autotag.yml"
 RULES_TEST = ROOT / "deploy/prometheus/rules_test.yml"
+WRITE_RULES = ROOT / "deploy/prometheus/write_rules.py"
+RUNBOOK = runpy.run_path(str(WRITE_RULES))["RUNBOOK"]
 DASHBOARD = ROOT / "deploy/grafana/dashboards/autotag.json"
 
 
@@ -40,7 +48,11 @@ def text(metrics: Metrics) -> str:
 
 def families(metrics: Metrics) -> set[str]:
     """Names as queries write them, without the suffixes of a histogram."""
-    return {line.split()[2] for line in text(metrics).splitlines() if line.startswith("# TYPE")}
+    connector = CollectorRegistry()
+    InMetrics(connector)
+    TargetMetrics(connector)
+    both = text(metrics) + generate_latest(connector).decode()
+    return {line.split()[2] for line in both.splitlines() if line.startswith("# TYPE")}
 
 
 @dataclass(frozen=True)
@@ -93,6 +105,61 @@ def test_the_local_model_and_each_service_are_stages_of_their_own(metrics: Metri
     assert value(exposition, "autotag_stage_duration_seconds_sum", stage="google_cloud_vision") == 0.25
     assert value(exposition, "autotag_stage_duration_seconds_count", stage="microsoft_vision") == 0
     assert trace.stages_s == {"model": 0.5, "google_cloud_vision": 0.25}
+
+
+def test_a_result_and_an_ending_count_for_their_instance_if_the_settings_name_it(metrics: Metrics) -> None:
+    metrics.use_instances(["acme", "globex"], histograms=1)
+    for instance in ("acme", "globex", "default", "stranger-1", "stranger-2"):
+        metrics.result(replace(result(), instance=instance))
+        metrics.ended(Ending.ANSWERED, None, instance, 0.2)
+    metrics.ended(Ending.DEAD_LETTERED, "instance_not_allowed", None, 0.1)
+    exposition = text(metrics)
+    for name, number in (("acme", 1), ("globex", 1), ("default", 1), ("other", 2)):
+        labels = {"dms_instance": name, "reason": ""}
+        assert value(exposition, "autotag_results_total", status="tagged", **labels) == number
+        assert value(exposition, "autotag_events_total", ending="answered", **labels) == number
+    # Durations have as many names as the settings allow, the first; the rest is one
+    counts = {
+        name: value(exposition, "autotag_event_duration_seconds_count", ending="answered", dms_instance=name)
+        for name in ("acme", "default", "other")
+    }
+    assert counts == {"acme": 1, "default": 1, "other": 3}
+    assert value(exposition, "autotag_event_duration_seconds_count", ending="dead_lettered", dms_instance="other") == 1
+    assert total(exposition, "autotag_event_duration_seconds_count", dms_instance="globex") == 0
+    assert "stranger" not in exposition
+
+
+def test_an_instances_first_dead_letter_is_an_increase(metrics: Metrics) -> None:
+    metrics.use_instances(["acme"], histograms=100)
+    labels = {"ending": "dead_lettered", "dms_instance": "acme"}
+    assert value(text(metrics), "autotag_event_duration_seconds_count", **labels) == 0
+
+
+def test_a_thousand_instances_in_use_cost_the_parent_little_memory_and_a_scrape_of_bounded_size() -> None:
+    code = """if True:
+        from pathlib import Path
+        from prometheus_client import CollectorRegistry, generate_latest
+        from worker.amqp.delivery import Ending
+        from worker.messages import Result
+        from worker.operations.metrics import Metrics
+        from worker.settings import MetricsSettings
+        def resident():
+            return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+        metrics, names = Metrics(), [f"tenant-{number:04}" for number in range(1000)]
+        before = resident()
+        metrics.use_instances(names, histograms=MetricsSettings().instances_with_durations)
+        for name in names:
+            for status, reason in (("tagged", None), ("no_tags", None), ("failed", "image_truncated")):
+                metrics.result(Result(asset_id="a", instance=name, event_id="e", status=status, reason=reason))
+            for ending, reason in ((Ending.ANSWERED, None), (Ending.RETRIED, "timed_out"), (Ending.DEAD_LETTERED, "x")):
+                metrics.ended(ending, reason, name, 0.1)
+        size = len(generate_latest(metrics.registry))
+        print(resident() - before, size)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    grown_bytes, scrape_bytes = map(int, done.stdout.split())
+    assert grown_bytes < 16e6
+    assert scrape_bytes < 2e6
 
 
 def test_reasons_are_passed_on_until_there_are_too_many_to_be_fixed_codes() -> None:
@@ -245,7 +312,8 @@ def named_in(file: Path) -> set[str]:
 
 
 def alerts() -> Iterable[dict[str, object]]:
-    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    return [rule for rule in rules if "alert" in rule]
 
 
 @pytest.mark.parametrize("file", [RULES, RULES_TEST, DASHBOARD, ROOT / "docs/metrics.md"], ids=lambda file: file.name)
@@ -256,7 +324,8 @@ def test_every_named_metric_exists(metrics: Metrics, file: Path) -> None:
 def test_every_metric_is_documented_and_almost_all_are_on_the_dashboard(metrics: Metrics) -> None:
     ours = {name for name in families(metrics) if name.startswith("autotag_")}
     assert ours - named_in(ROOT / "docs/metrics.md") == set()
-    assert ours - named_in(DASHBOARD) == {"autotag_broker_connected", "autotag_tags_total"}
+    of_the_service = {name for name in ours if not name.startswith("autotag_connect_")}
+    assert of_the_service - named_in(DASHBOARD) == {"autotag_broker_connected", "autotag_tags_total"}
 
 
 def test_each_alert_has_a_section_of_the_runbook() -> None:
@@ -265,7 +334,7 @@ def test_each_alert_has_a_section_of_the_runbook() -> None:
         assert alert["alert"] in sections
         annotations = alert["annotations"]
         assert isinstance(annotations, dict)
-        assert annotations["runbook_url"] == f"docs/runbook.md#{str(alert['alert']).lower()}"
+        assert annotations["runbook_url"] == f"{RUNBOOK}#{str(alert['alert']).lower()}"
     assert sections == {alert["alert"] for alert in alerts()}
 
 
@@ -279,6 +348,49 @@ def test_each_alert_is_fired_by_promtool() -> None:
         if check["exp_alerts"]
     }
     assert fired == {alert["alert"] for alert in alerts()}
+
+
+def test_the_alerts_name_no_job_and_every_metric_can_be_narrowed_to_some() -> None:
+    for alert in alerts():
+        expression = str(alert["expr"])
+        metrics = re.sub(r'"[^"]*"', '""', expression)
+        named = re.findall(r"\bautotag[_:][a-z_:]+|\bup\b|__name__", metrics)
+        assert expression.count('job=~".+"') == len(named), expression
+        assert not re.search(r'job="', expression)
+
+
+def write_rules(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, WRITE_RULES, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_the_rules_can_be_written_for_some_jobs_and_another_runbook() -> None:
+    assert write_rules().stdout == RULES.read_text()
+    written = write_rules("--runbook", "https://wiki.example/ops?page=7", "--selector", 'job="photos", cluster=~"a|b"')
+    assert written.returncode == 0, written.stderr
+    assert promtool("check", "rules", "/dev/stdin", given=written.stdout).returncode == 0
+    rules = yaml.safe_load(written.stdout)["groups"][0]["rules"]
+    assert {rule["annotations"]["runbook_url"].split("#")[0] for rule in rules if "alert" in rule} == {
+        "https://wiki.example/ops?page=7"
+    }
+    assert all('job="photos", cluster=~"a|b"' in rule["expr"] for rule in rules)
+    assert 'job=~".+"' not in written.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--runbook", "wiki"), "absolute"),
+        (("--runbook", "https://wiki.example/#top"), "absolute"),
+        (("--runbook", 'https://wiki.example/"'), "absolute"),
+        (("--selector", "photos"), "matchers"),
+        (("--selector", 'job="photos"} or up{'), "matchers"),
+        (("--selector", ""), "matchers"),
+    ],
+)
+def test_what_would_make_broken_rules_is_refused(arguments: tuple[str, ...], why: str) -> None:
+    refused = write_rules(*arguments)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert why in refused.stderr
 
 
 def test_the_scrape_file_and_the_rules_pass_promtool() -> None:
