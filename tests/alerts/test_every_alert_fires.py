@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -110,13 +109,20 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(photographs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def node() -> Iterator[PrivateBroker]:
+    with PrivateBroker() as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def scene(
+    node: PrivateBroker, photographs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("alerts")
     broken = folder / "broken.jpg"
     broken.write_bytes(photographs["coffee"].read_bytes()[:2000])
     package = with_other_labels(built("efficientnet-lite0"), folder / "package")
     with ExitStack() as stack:
-        node = stack.enter_context(PrivateBroker())
         installations = []
         for release, namespace in RELEASES:
             google = stack.enter_context(FakeGoogle("key-of-acme"))
@@ -217,12 +223,7 @@ def test_cloud_services_that_refuse_fail_and_are_not_set_up(scene: Scene) -> Non
             installation.dms.publish(scene.photograph, instance=instance)
 
     names = ("AutotagCircuitOpen", "AutotagCloudRefusesCalls", "AutotagCloudNotSetUp", "AutotagCloudBudgetLow")
-
-    def publish_now_and_then() -> None:
-        scene.each(publish)
-        time.sleep(0.5)
-
-    scene.fire(*names, meanwhile=publish_now_and_then)
+    scene.fire(*names, meanwhile=lambda: scene.each(publish))
 
 
 def test_a_model_that_crashes_again_and_again(scene: Scene) -> None:
