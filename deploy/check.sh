@@ -5,6 +5,6 @@ set -eu
 cd "$(dirname -- "$0")/.."
 
 scripts/install_tools.sh promtool shellcheck
-find deploy scripts -name '*.sh' -exec shellcheck {} +
+find deploy scripts docs/examples -name '*.sh' -exec shellcheck {} +
 promtool check config deploy/prometheus/prometheus.yml
 promtool test rules deploy/prometheus/rules_test.yml

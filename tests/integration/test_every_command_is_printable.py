@@ -149,6 +149,7 @@ def in_operation(
         ("reset",): ((),),
         ("schema",): (("result",),),
         ("simulate",): ((str(labelled),),),
+        ("config", "init"): ((), (str(folder.parent / "first.toml"),)),
         ("config", "show"): ((), ("--instance", "acme")),
         ("config", "reference"): ((),),
         ("shadow", "report"): ((),),

@@ -1,4 +1,4 @@
-"""`autotag config`: the settings in effect and where each came from; the reference of all settings."""
+"""`autotag config`: a first configuration, the settings in effect with their origins, the reference of all settings."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic import ByteSize
 
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
+from worker.cli.first_configuration import init
 from worker.cli.output import cell, print_error, print_json, print_lines
 from worker.settings import EffectiveSetting, LoadedSettings
 from worker.settings.load import BY_DEFAULT
@@ -20,7 +21,11 @@ from worker.settings.schema import dotted
 
 CHECKED_IN = Path("docs/settings.md")
 
-app = typer.Typer(help="Show the settings in effect, and the reference of all settings.", no_args_is_help=True)
+app = typer.Typer(
+    help="Write a first configuration, show the settings in effect, and the reference of all settings.",
+    no_args_is_help=True,
+)
+app.command("init")(init)
 
 
 @app.command()
