@@ -30,7 +30,7 @@ BUILD_MODELS = for model in $(TESTED_MODELS); do $(BIN)/autotag model build $$mo
 GENERATED := "schema --check" "config reference --check"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test integrations broker lint faults alerts chaos bench fuzz hostile lock dist clean
+.PHONY: help setup demo test integrations broker lint docs faults alerts chaos bench fuzz hostile lock dist clean
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -65,6 +65,10 @@ lint: setup ## check style, types, the direction of imports, and that generated 
 integrations: setup ## connect real systems (Mayan EDMS, SeaweedFS, Ceph): what was uploaded, and which tags stand there
 	@$(BUILD_MODELS)
 	@$(WITH_BROKER) $(BIN)/python -m pytest tests/systems $(ARGS)
+docs: setup ## build the documentation site into build/site, and fail at a link that leads nowhere
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/docs.txt
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # not --quiet: a warning that is not written does not fail it
+	@echo "docs: build/site/index.html"
 
 faults: setup ## break everything, one thing after the other, and count every event
 	@$(BUILD_MODELS)

@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname -- "$0")/.."
 
 scripts/install_tools.sh promtool shellcheck
-find deploy scripts -name '*.sh' -exec shellcheck {} +
+find deploy scripts docs/examples -name '*.sh' -exec shellcheck {} +
 promtool check config deploy/prometheus/prometheus.yml
 promtool test rules deploy/prometheus/rules_test.yml
 python3 scripts/copy_chart_files.py --check

@@ -47,7 +47,21 @@ def main() -> int:
             service.terminate()
             status = service.wait(timeout=60)
         print(f"\nThe service was asked to stop and ended with status {status}.")
+        print(how_to_go_on())
         return failed or status
+
+
+def how_to_go_on() -> str:
+    """Where the program is, and what to do with it next."""
+    program = Path(sys.executable).with_name("autotag")
+    if program.is_relative_to(Path.cwd()):
+        program = program.relative_to(Path.cwd())
+    return (
+        f"\nautotag is {program}; `. {program.parent}/activate` puts it on your PATH. Next, for example:\n"
+        f"    {program} tag photo.jpg                   # a picture of yours; no broker needed\n"
+        f"    {program} config init autotag.toml        # a first configuration, commented\n"
+        f"    {program} --help"
+    )
 
 
 def wait_until_ready(environment: dict[str, str], service: subprocess.Popen[bytes]) -> None:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Sees to it that the programs are there which tests and checks use besides Python packages and RabbitMQ: systemd-analyze,
-# promtool and prometheus, shellcheck, chromium, redis-server, the decoders of libvips and ImageMagick. On Debian and
-# Ubuntu, as root, installs the distribution's packages; nothing of them is started. With names, only for those programs.
+# promtool and prometheus, shellcheck, chromium, redis-server, the decoders of libvips and ImageMagick, and what the examples
+# of publishers are run with. On Debian and Ubuntu, as root, installs the distribution's packages; nothing of them is
+# started. With names, only for those programs.
 set -euo pipefail
 
 declare -A package_of=(
@@ -13,10 +14,18 @@ declare -A package_of=(
     [redis-server]=redis-server
     [vipsthumbnail]=libvips-tools
     [identify]=imagemagick
+    [php]="php-cli php-amqplib"
+    [jq]=jq
+    [curl]=curl
 )
-[ $# -gt 0 ] || set -- "${!package_of[@]}"
-
 missing=()
+if [ $# = 0 ]; then
+    set -- "${!package_of[@]}"
+    # The example in Java is run where there is a JDK, the one in JavaScript where there is npm: too large to install for it.
+    if command -v javac >/dev/null && [ ! -e /usr/share/java/amqp-client.jar ]; then
+        missing+=("librabbitmq-client-java libjackson2-databind-java libslf4j-java")
+    fi
+fi
 for program in "$@"; do
     command -v "$program" >/dev/null || missing+=("${package_of[$program]}")
 done

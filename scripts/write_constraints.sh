@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Writes what is installed, at exact versions and with the SHA-256 of every file that may be installed, for all Pythons and
 # platforms: constraints.txt for development, and in requirements/ what the wheel needs: alone, to build models, in the
-# image, with all extras; and what `make dist` and `make fuzz` need. The versions are the newest that pyproject.toml allows.
+# image, with all extras; and what `make dist`, `make docs` and `make fuzz` need. The versions are the newest that pyproject.toml allows.
 #   write_constraints.sh PYTHON
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -32,6 +32,7 @@ lock requirements/tensorflow.txt "the wheel with the extra \`tensorflow\`" pypro
 lock requirements/image.txt "the image" pyproject.toml --extra tracing --extra redis --extra heif "${same[@]}"
 lock requirements/extras.txt "the wheel with all extras" pyproject.toml --all-extras "${same[@]}"
 lock requirements/dist.txt "\`make dist\`" --group pyproject.toml:dist "${same[@]}"
+lock requirements/docs.txt "\`make docs\`" --group pyproject.toml:docs "${same[@]}"
 lock requirements/fuzz.txt "\`make fuzz\`" --group pyproject.toml:fuzz "${same[@]}"
 mv "$directory/constraints.txt" .
 mv "$directory"/requirements/*.txt requirements/

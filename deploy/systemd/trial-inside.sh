@@ -52,7 +52,7 @@ holds "the broker takes policies.json" rabbitmqctl --quiet import_definitions /s
 
 printf %s "$password" | install -m 0600 /dev/stdin /etc/credstore/autotag.amqp__password
 install -d /srv/images
-/opt/autotag/bin/python -c 'from PIL import Image; Image.effect_mandelbrot((600, 400), (-2, -1, 1, 1), 100).save("/srv/images/mandelbrot.png")'
+/opt/autotag/current/bin/python -c 'from PIL import Image; Image.effect_mandelbrot((600, 400), (-2, -1, 1, 1), 100).save("/srv/images/mandelbrot.png")'
 sed -i 's#^path_roots = .*#path_roots = ["/srv/images"]#' "$config"
 
 holds "systemctl start comes back when the service says that it is ready" systemctl start autotag
@@ -86,6 +86,30 @@ holds "and tags" as_dms publish --wait --timeout 60 /srv/images/mandelbrot.png
 rm "$drop_in"
 systemctl daemon-reload
 
+installer=/root/autotag/deploy/systemd/install.sh
+named() { "$installer" --list | sed -n "s/^\([^ ]*$1[^ ]*\).*/\1/p" | head -n 1; }
+in_use() { "$installer" --list | sed -n 's/  in use$//p'; }
+of_version() { tr '\0' ' ' <"/proc/$(property MainPID)/cmdline" | grep -qF "/opt/autotag/versions/$1/bin/"; }
+refuses() { ! "$@"; }
+first=$(in_use) next=$(named '+next') broken=$(named '+broken')
+"$installer" --list | sed 's/^/    /'
+holds "three versions lie side by side, and the one that was installed last runs" of_version "$first"
+holds "install.sh --roll-back: the version before runs" "$installer" --roll-back
+holds "it is the service that has changed" of_version "$next"
+holds "and it tags" as_dms publish --wait --timeout 60 /srv/images/mandelbrot.png
+holds "a version that does not get ready is refused" refuses "$installer" --roll-back "$broken"
+grep -q "going back to $next" /tmp/output || end "it says which version it goes back to"
+holds "and the version that ran runs again" of_version "$next"
+holds "and is ready" is ActiveState active
+echo 'nonsense = 1' >>"$config"
+pid=$(property MainPID)
+holds "a version that refuses the settings is not switched to" refuses "$installer" --roll-back "$first"
+holds "and the service goes on" is MainPID "$pid"
+cat /tmp/good >"$config"
+holds "install.sh --roll-back VERSION" "$installer" --roll-back "$first"
+holds "the version that is named runs" of_version "$first"
+holds "a version that nobody has installed is refused" refuses "$installer" --roll-back 9.9.9
+
 holds "systemctl stop" systemctl stop autotag
 holds "ends in order" is Result success
 holds "and leaves no process" nothing_left
@@ -95,4 +119,15 @@ systemctl start autotag 2>/dev/null
 sleep 10
 holds "wrong settings are not tried again" is NRestarts 0
 cat /tmp/good >"$config"
+
+systemctl reset-failed autotag
+holds "and with right ones it starts again" systemctl start autotag
+holds "install.sh --uninstall" "$installer" --uninstall
+holds "leaves no process" nothing_left
+holds "no unit" refuses systemctl cat autotag
+holds "no program" refuses test -e /opt/autotag -o -L /usr/local/bin/autotag
+holds "and settings, secrets and counters as they were" test -e "$config" -a -e /etc/credstore/autotag.amqp__password -a -d /var/lib/autotag
+holds "install.sh --uninstall --purge" "$installer" --uninstall --purge
+holds "leaves nothing" refuses test -e /etc/autotag -o -e /etc/credstore/autotag.amqp__password -o -e /var/lib/autotag -o -e /var/cache/autotag
+holds "and no user" refuses getent passwd autotag
 echo "trial: passed"

@@ -1,14 +1,16 @@
 #!/bin/sh
 # Runs the unit for real: a Debian with systemd and RabbitMQ in a container of systemd's own (systemd-nspawn, loopback
 # network), Autotag put there by install.sh, and every promise of the unit tried from inside (trial-inside.sh).
-#   deploy/systemd/trial.sh DIRECTORY    as root, on Debian; DIRECTORY (3 GB) is kept, so a second run is faster
+#   deploy/systemd/trial.sh DIRECTORY [DATA_WHEEL…]   as root, on Debian; DIRECTORY (3 GB; with data wheels 1 GB) is kept,
+# so a second run is faster
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 project=$(CDPATH='' cd -- "$here/../.." && pwd)
-[ $# = 1 ] || { sed -n '2,4s/^# //p' "$0" >&2; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,5s/^# *//p' "$0" >&2; exit 2; }
 mkdir -p "$1"
 root=$(CDPATH='' cd -- "$1" && pwd)
+shift
 
 for program in debootstrap:debootstrap systemd-nspawn:systemd-container; do
     command -v "${program%:*}" >/dev/null || apt-get -qq install --yes --no-install-recommends "${program#*:}"
@@ -24,9 +26,18 @@ fi
 
 echo "trial.sh: installing Autotag"
 rm -rf "$root/root/autotag" && mkdir "$root/root/autotag"
-for each in pyproject.toml requirements README.md LICENSE worker deploy; do
+for each in pyproject.toml requirements README.md LICENSE LICENSES worker deploy docs; do
     cp -r "$project/$each" "$root/root/autotag/"
 done
+rm -rf "$root/root/wheels" && mkdir "$root/root/wheels"
+[ $# = 0 ] || cp "$@" "$root/root/wheels/"
+# Two later versions, of which the second does not get ready: what is tried of versions side by side.
+version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$project/worker/__init__.py")
+for each in next broken; do
+    rm -rf "$root/root/$each" && cp -r "$root/root/autotag" "$root/root/$each"
+    sed -i "s/^__version__ = .*/__version__ = \"$version+$each\"/" "$root/root/$each/worker/__init__.py"
+done
+sed -i 's/^    logs\.configure(.*/    raise SystemExit("does not start, for the trial")/' "$root/root/broken/worker/cli/run.py"
 # The container reaches package sources as this machine does, while Autotag is installed.
 for each in /etc/resolv.conf /etc/hosts /etc/pip.conf /root/.config/pip/pip.conf /etc/ssl/certs/ca-certificates.crt; do
     if [ -e "$each" ]; then
@@ -37,7 +48,12 @@ for each in /etc/resolv.conf /etc/hosts /etc/pip.conf /root/.config/pip/pip.conf
 done
 mount -t proc proc "$root/proc"
 trap 'umount "$root/proc"' EXIT
-chroot "$root" /root/autotag/deploy/systemd/install.sh
+set --
+for each in "$root"/root/wheels/*.whl; do [ ! -e "$each" ] || set -- "$@" "${each#"$root"}"; done
+[ ! -e "$root/opt/autotag" ] || chroot "$root" /root/autotag/deploy/systemd/install.sh --uninstall
+for each in broken next autotag; do
+    chroot "$root" "/root/$each/deploy/systemd/install.sh" "/root/$each" "$@"
+done
 umount "$root/proc"
 trap - EXIT
 

@@ -152,6 +152,7 @@ def in_operation(
         ("schema",): (("result",),),
         ("simulate",): ((str(labelled),),),
         ("config", "show"): ((), ("--instance", "acme"), ("--running",)),
+        ("config", "init"): ((), (str(folder.parent / "first.toml"),)),
         ("config", "reference"): ((),),
         ("config", "set"): (("instances.acme.labels.drop", HOSTILE), ("instances.acme.language", HOSTILE)),
         ("config", "unset"): (("instances.acme.labels.drop",), (HOSTILE,)),

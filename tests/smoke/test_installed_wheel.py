@@ -30,6 +30,7 @@ from worker.cli.exit_codes import ExitCode
 
 DATA = {
     "worker/py.typed",
+    "worker/cli/first_configuration.toml",
     "worker/models/labels/imagenet.txt",
     "worker/models/packages/picture-kind/labels.txt",
     "worker/models/packages/picture-kind/manifest.json",
@@ -38,10 +39,16 @@ DATA = {
     "worker/http/page/static/autotag.css",
     "worker/http/page/static/autotag.js",
     "worker/http/page/static/mark.svg",
+    "deploy/autotag.example.toml",
+    "docs/schemas/autotag.schema.json",
+    "docs/examples/publishers/publish.py",
 }
 """What the program reads and Python does not import."""
 
-NEEDED_TO_BUILD = {"pyproject.toml", "README.md", "LICENSE", "worker/__init__.py"}
+PACKAGED = ("worker/", "deploy/autotag.example.toml", "docs/schemas/", "docs/examples/publishers/")
+"""What is in the wheel: the package, and what is installed below share/autotag/."""
+
+NEEDED_TO_BUILD = {"pyproject.toml", "README.md", "LICENSE", "worker/__init__.py", *PACKAGED[1:2]}
 NEEDED_TO_TEST = {
     "Makefile",
     "constraints.txt",
@@ -195,13 +202,18 @@ def files_of(sdist: Path) -> dict[str, bytes]:
         return {name: file.read() for name, file in contents.items() if file}
 
 
-def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(wheel: Path, sdist: Path) -> None:
+def test_the_wheel_holds_the_package_with_its_data_and_examples_and_nothing_else(
+    wheel: Path, sdist: Path, version: str
+) -> None:
+    shared = f"autotag_worker-{version}.data/data/share/autotag/"
     with zipfile.ZipFile(wheel) as archive:
         packaged = {
-            name: archive.read(name) for name in archive.namelist() if not name.split("/")[0].endswith(".dist-info")
+            name.removeprefix(shared): archive.read(name)
+            for name in archive.namelist()
+            if not name.split("/")[0].endswith(".dist-info")
         }
     assert set(packaged) >= DATA
-    assert packaged == {name: text for name, text in files_of(sdist).items() if name.startswith("worker/")}
+    assert packaged == {name: text for name, text in files_of(sdist).items() if name.startswith(PACKAGED)}
 
 
 def test_the_sdist_holds_what_building_and_testing_need(sdist: Path) -> None:

@@ -1,4 +1,4 @@
-"""`autotag config`: the settings in effect and where each came from; the reference of all settings."""
+"""`autotag config`: a first configuration, the settings in effect with their origins, the reference of all settings."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from worker.cli import change_settings
 from worker.cli.context import CliContext
 from worker.cli.exit_codes import ExitCode
+from worker.cli.first_configuration import init
 from worker.cli.output import print_error, print_json, print_lines
 from worker.cli.running_settings import show_running
 from worker.cli.settings_table import for_people, print_table
@@ -22,10 +23,11 @@ from worker.settings.schema import dotted
 CHECKED_IN = Path("docs/settings.md")
 
 app = typer.Typer(
-    help="Show and change the settings in effect; the reference of all settings.",
+    help="Write a first configuration; show and change the settings in effect; the reference of all settings.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
+app.command("init")(init)
 app.command("set")(change_settings.set_value)
 app.command("unset")(change_settings.unset)
 app.command("history")(change_settings.history)

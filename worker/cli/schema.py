@@ -1,4 +1,4 @@
-"""`autotag schema`: the JSON Schemas of the messages and of a rules file, and the AsyncAPI document."""
+"""`autotag schema`: the JSON Schemas of messages, settings and rules files, and the AsyncAPI document."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from worker.cli.exit_codes import ExitCode
 from worker.cli.output import print_json, print_line, print_lines, print_note
 from worker.messages.schemas import schemas
 from worker.settings import AmqpSettings, RetrySettings
+from worker.settings.file_schema import FILE_NAME, file_schema
 from worker.settings.rules_file import rules_schema
 
 CHECKED_IN = Path("docs/schemas")
@@ -28,6 +29,7 @@ class Document(StrEnum):
     RESULT = "result"
     RESULT_DATA = "result-data"
     LABEL_RULES = "label-rules"
+    SETTINGS = "settings"
     ASYNCAPI = "asyncapi"
 
 
@@ -44,7 +46,7 @@ def schema(
         typer.Option("--json", help="One JSON object: the documents by file name, what was written, what differs."),
     ] = False,
 ) -> None:
-    """Print, write or check the JSON Schemas of events, results and rules files, and the AsyncAPI document."""
+    """Print, write or check the JSON Schemas of messages, settings and rules files, and the AsyncAPI document."""
     wanted = documents()
     if document is not None:
         wanted = {file_name(document): wanted[file_name(document)]}
@@ -68,13 +70,20 @@ def schema(
 def documents() -> dict[str, str]:
     """Every document by file name, as text. The AsyncAPI document uses the queue names of the default settings."""
     defaults = topology(AmqpSettings().queue_prefix, RetrySettings().delays_s)
-    trees = {**schemas(), Document.LABEL_RULES: rules_schema(), Document.ASYNCAPI: asyncapi(defaults)}
+    trees = {**schemas(), Document.LABEL_RULES: rules_schema()}
+    trees |= {Document.SETTINGS: file_schema(), Document.ASYNCAPI: asyncapi(defaults)}
     return {file_name(Document(name)): json.dumps(trees[name], indent=2, ensure_ascii=False) + "\n" for name in trees}
 
 
 def file_name(document: Document) -> str:
-    """The name under which a document is checked in: `event.schema.json`, `asyncapi.json`."""
-    return "asyncapi.json" if document is Document.ASYNCAPI else f"{document}.schema.json"
+    """The name under which a document is checked in: `event.schema.json`, `autotag.schema.json`, `asyncapi.json`."""
+    match document:
+        case Document.ASYNCAPI:
+            return "asyncapi.json"
+        case Document.SETTINGS:
+            return FILE_NAME
+        case _:
+            return f"{document}.schema.json"
 
 
 def _check(wanted: dict[str, str], as_json: bool) -> None:

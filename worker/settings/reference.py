@@ -33,6 +33,9 @@ INTRODUCTION = """\
 
 Every setting has a default; an empty configuration starts a service that tags nothing, because all providers are off.
 `autotag config show` prints the settings in effect and where each came from, `--instance NAME` those of an instance.
+`autotag config init autotag.toml` writes a first file, and `autotag.schema.json` beside it, by which editors that know
+`#:schema` (those with taplo, such as Even Better TOML) complete keys and mark mistakes. `autotag schema settings`
+prints it.
 The options `--config`, `--secrets-dir` and `--env-file` may stand before a command's name or after it; after it counts.
 
 ## Where settings come from

@@ -117,6 +117,8 @@ def test_what_needs_no_broker_prints_json_and_nothing_else(folder: Path) -> None
     lines = [
         ("run", "--check-settings"),
         ("config", "show"),
+        ("config", "init"),
+        ("config", "init", "new.toml"),
         ("config", "reference"),
         ("config", "reference", "written.md"),
         ("config", "reference", "written.md", "--check"),

@@ -39,7 +39,7 @@ def installed(tmp_path: Path) -> Path:
     shutil.copytree("/usr/lib/systemd/system", tmp_path / "usr/lib/systemd/system", symlinks=True)
     units.mkdir(parents=True)
     shutil.copy(UNIT, units)
-    for program in ("opt/autotag/bin/autotag", "bin/kill"):
+    for program in ("opt/autotag/current/bin/autotag", "bin/kill"):
         path = tmp_path / program
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("#!/bin/sh\n")
@@ -135,6 +135,6 @@ def test_the_installer_creates_the_program_and_the_user_that_the_unit_names() ->
     script = SYSTEMD / "install.sh"
     assert subprocess.run(["sh", "-n", script], check=False).returncode == 0  # noqa: S607
     assert "home=/opt/autotag\n" in script.read_text()
-    assert values("ExecStart") == ["/opt/autotag/bin/autotag run"]
+    assert values("ExecStart") == ["/opt/autotag/current/bin/autotag run"]
     (user,) = values("User")
     assert f"u {user} " in (SYSTEMD / "autotag.sysusers").read_text()
