@@ -30,7 +30,7 @@ BUILD_MODELS = for model in $(TESTED_MODELS); do $(BIN)/autotag model build $$mo
 GENERATED := "schema --check" "config reference --check"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test broker lint faults chaos bench fuzz hostile lock dist clean
+.PHONY: help setup demo test broker lint faults alerts chaos bench fuzz hostile lock dist clean
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -68,6 +68,11 @@ faults: setup ## break everything, one thing after the other, and count every ev
 
 chaos: setup ## kill at random under load and compare event ids; EVENTS=10000 SEED=1 JSON=1
 	@$(BIN)/python scripts/chaos.py --events $(EVENTS) --seed $(SEED) $(if $(JSON),--json)
+
+alerts: setup ## bring services into every state that an alert is for, and see it fire in a real Prometheus
+	@scripts/install_tools.sh prometheus promtool
+	@$(BUILD_MODELS)
+	@$(WITH_BROKER) $(BIN)/python -m pytest tests/alerts $(ARGS)
 
 bench: setup ## measure speed and memory; QUICK=1 for a short look
 	@$(WITH_BROKER) $(BIN)/python bench/run.py $(if $(QUICK),--quick)

@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 from prometheus_client import generate_latest
 
-from tests.support.models import built, picture, score_elsewhere
+from tests.support.models import built, picture, score_elsewhere, with_other_labels
 from tests.support.monitoring import fetch, http_url, total, value
 from tests.support.polling import eventually, until
 from tests.support.service import Dms, RunningService, running_service
 from worker.engine import Active, open_engine
 from worker.errors import Misconfigured
 from worker.models.catalogue import BUILT_IN, find_package
-from worker.models.manifest import ModelPackage, file_sha256
+from worker.models.manifest import ModelPackage
 from worker.operations.health.canary import Canary
 from worker.operations.metrics import Metrics
 from worker.providers.base import TENSORFLOW
@@ -85,17 +85,6 @@ def wait_for_another(service: RunningService) -> None:
 
 def metrics_of(service: RunningService) -> str:
     return fetch(f"{http_url(service)}/metrics").body
-
-
-def with_other_labels(package: ModelPackage, folder: Path, **changes: object) -> Path:
-    """The package with its labels in the opposite order, as if it had been put together wrongly."""
-    shutil.copytree(package.directory, folder)
-    labels = folder / package.manifest.labels.file
-    labels.write_text("\n".join(reversed(labels.read_text().splitlines())) + "\n")
-    manifest = json.loads((folder / "manifest.json").read_text()) | changes
-    manifest["labels"]["sha256"] = file_sha256(labels)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
 
 
 def test_a_model_that_works_is_as_expected_at_start_and_no_event_is_counted_for_it(

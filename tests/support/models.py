@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,3 +76,14 @@ def write_package(directory: Path, model: str, labels: list[str], **changes: Any
     } | changes
     (directory / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return ModelPackage.load(directory)
+
+
+def with_other_labels(package: ModelPackage, folder: Path, **changes: object) -> Path:
+    """The package with its labels in the opposite order, as if it had been put together wrongly."""
+    shutil.copytree(package.directory, folder)
+    labels = folder / package.manifest.labels.file
+    labels.write_text("\n".join(reversed(labels.read_text().splitlines())) + "\n")
+    manifest = json.loads((folder / "manifest.json").read_text()) | changes
+    manifest["labels"]["sha256"] = file_sha256(labels)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder

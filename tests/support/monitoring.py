@@ -109,6 +109,14 @@ class Prometheus:
         """State of each alert that is pending or firing, by name."""
         return {each["labels"]["alertname"]: each["state"] for each in self._data("alerts")["alerts"]}
 
+    def firing(self, group: str) -> dict[str, list[dict[str, str]]]:
+        """The labels of what fires by the rules of a group, by the alert's name."""
+        groups = {each["name"]: each for each in self._data("rules", type="alert")["groups"]}
+        return {
+            rule["name"]: [each["labels"] for each in rule["alerts"] if each["state"] == "firing"]
+            for rule in groups[group]["rules"]
+        }
+
     def targets(self) -> list[dict[str, Any]]:
         targets: list[dict[str, Any]] = self._data("targets")["activeTargets"]
         return targets
@@ -128,6 +136,13 @@ def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
         assert ours in config
         config = config.replace(ours, here)
     (folder / "prometheus.yml").write_text(config)
+    with prometheus_of(folder) as server:
+        yield server
+
+
+@contextmanager
+def prometheus_of(folder: Path) -> Iterator[Prometheus]:
+    """A real Prometheus with the `prometheus.yml` in the folder, where its data and its log go, too."""
     (port,) = free_ports(1)
     with (folder / "prometheus.log").open("wb") as log:
         process = subprocess.Popen(

@@ -40,35 +40,41 @@ def run(checkout: Path, failing: str = "nothing", **variables: str) -> tuple[int
 def test_all_tests_run_beside_one_version_and_the_brokers_tests_beside_the_other(checkout: Path) -> None:
     status, calls, errors = run(checkout)
     assert status == 0
-    assert calls == ["lint", "broker BROKER=4", "test BROKER=3", 'test BROKER=4 ARGS=-m "broker and not slow_fault"']
+    assert calls == [
+        "lint",
+        "alerts",
+        "broker BROKER=4",
+        "test BROKER=3",
+        'test BROKER=4 ARGS=-m "broker and not slow_fault"',
+    ]
     assert "no other version" not in errors
 
 
 def test_a_run_that_fails_is_the_last_one_and_its_status_is_returned(checkout: Path) -> None:
     status, calls, errors = run(checkout, failing="BROKER=3")
-    assert (status, calls) == (2, ["lint", "broker BROKER=4", "test BROKER=3"])
+    assert (status, calls) == (2, ["lint", "alerts", "broker BROKER=4", "test BROKER=3"])
     assert "Error 1" not in errors  # pytest's summary is the last line
 
 
 def test_the_second_run_fails_it_too(checkout: Path) -> None:
     status, calls, _ = run(checkout, failing="test BROKER=4")
-    assert (status, len(calls)) == (2, 4)
+    assert (status, len(calls)) == (2, 5)
 
 
 def test_a_version_that_cannot_be_had_is_left_out_but_not_in_silence(checkout: Path) -> None:
     status, calls, errors = run(checkout, failing="BROKER=4")
-    assert (status, calls) == (0, ["lint", "broker BROKER=4", "test BROKER=3"])
+    assert (status, calls) == (0, ["lint", "alerts", "broker BROKER=4", "test BROKER=3"])
     assert "only RabbitMQ 3 is tested, no other version" in errors
 
 
 def test_a_version_that_is_named_has_to_be_there(checkout: Path) -> None:
     status, calls, _ = run(checkout, failing="BROKER=4", CI_BROKERS="3 4")
-    assert (status, len(calls)) == (2, 3)
+    assert (status, len(calls)) == (2, 4)
 
 
 def test_a_version_is_left_out_only_by_name_and_not_in_silence(checkout: Path) -> None:
     status, calls, errors = run(checkout, CI_BROKERS="3")
-    assert (status, calls) == (0, ["lint", "test BROKER=3"])
+    assert (status, calls) == (0, ["lint", "alerts", "test BROKER=3"])
     assert "only RabbitMQ 3 is tested, no other version" in errors
 
 

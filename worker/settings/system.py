@@ -424,7 +424,7 @@ class LogSettings(Section):
 
 
 class MetricsSettings(Section):
-    """How much the metrics tell apart."""
+    """How finely the metrics distinguish."""
 
     instances_with_durations: int = Field(
         100,
