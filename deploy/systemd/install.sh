@@ -16,6 +16,7 @@ project=$(CDPATH='' cd -- "$here/../.." && pwd)
 home=/opt/autotag
 versions=$home/versions
 unit=/etc/systemd/system/autotag.service
+unit_connect=/etc/systemd/system/autotag-connect.service
 program=/usr/local/bin/autotag
 kept=3
 
@@ -53,7 +54,7 @@ lay_down() { # VERSION REQUIREMENTS WHEEL…: a version in a directory of its ow
     "$python" -m venv "$directory"
     "$directory/bin/pip" install --quiet --no-deps --require-hashes --requirement "$project/requirements/$needed.txt"
     "$directory/bin/pip" install --quiet --no-deps "$@"
-    install -m 0644 "$here/autotag.service" "$directory/autotag.service"
+    install -m 0644 "$here/autotag.service" "$here/autotag-connect.service" "$directory"
     "$directory/bin/autotag" schema settings >"$directory/autotag.schema.json"
     touch "$directory/.complete"
 }
@@ -74,6 +75,8 @@ switch_to() { # VERSION; a service that runs is restarted, and has to get ready
     old=$(in_use)
     link "$1" current || return 1 # the caller asks whether it went well, so `set -e` does not hold here
     install -D -m 0644 "$versions/$1/autotag.service" "$unit" || return 1
+    # The connector's is there as well; it is started once there is a connection: systemctl enable --now autotag-connect
+    install -D -m 0644 "$versions/$1/autotag-connect.service" "$unit_connect" || return 1
     install -m 0644 "$versions/$1/autotag.schema.json" /etc/autotag/autotag.schema.json || return 1
     ln -sf "$home/current/bin/autotag" "$program" || return 1
     ready=0
@@ -126,7 +129,7 @@ install_version() {
     wheel=$(wheel_of "$source" "$built")
     number=$(basename "$wheel" | cut -d - -f 2)
     # Two builds of one number are two versions, and so is the same program with other models.
-    version=$number-$(cat "$wheel" "$@" "$project/requirements/$needed.txt" "$here/autotag.service" | sha256sum | cut -c 1-8)
+    version=$number-$(cat "$wheel" "$@" "$project/requirements/$needed.txt" "$here"/autotag*.service | sha256sum | cut -c 1-8)
     if is_whole "$version"; then
         say "$version is installed already"
     else
@@ -183,8 +186,8 @@ roll_back() {
 }
 
 uninstall() {
-    if with_systemd; then systemctl disable --quiet --now autotag 2>/dev/null || true; fi
-    rm -f "$unit" /usr/lib/sysusers.d/autotag.conf /etc/autotag/autotag.schema.json
+    if with_systemd; then systemctl disable --quiet --now autotag autotag-connect 2>/dev/null || true; fi
+    rm -f "$unit" "$unit_connect" /usr/lib/sysusers.d/autotag.conf /etc/autotag/autotag.schema.json
     case $(readlink "$program" 2>/dev/null) in "$home"/*) rm -f "$program" ;; esac
     rm -rf "$home"
     if [ "${1:-}" = --purge ]; then

@@ -19,10 +19,17 @@ VALIDATOR = jsonschema.Draft202012Validator(file_schema())
 FENCED = re.compile(r"^```toml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+def beneath_a_connection(preset: str) -> str:
+    """A preset as the table of a connection."""
+    return "[connect.a]\n" + re.sub(r"^\[", "[connect.a.", preset, flags=re.MULTILINE)
+
+
 def configurations() -> Iterator[tuple[str, str]]:
     """Every configuration of the repository: files, and blocks of pages that hold settings."""
     for file in (*ROOT.glob("deploy/**/*.toml"), *ROOT.glob("worker/**/*.toml")):
-        yield str(file.relative_to(ROOT)), file.read_text()
+        is_preset = file.parent.name == "presets"  # which lies beneath the table of a connection
+        text = file.read_text()
+        yield str(file.relative_to(ROOT)), beneath_a_connection(text) if is_preset else text
     for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))):
         for number, block in enumerate(FENCED.findall(page.read_text()), 1):
             if not block.startswith(("#:schema label-rules", "[project")):
