@@ -572,7 +572,7 @@ def _read_event(delivery: Delivery, settings: Settings, notification: S3Notifica
 
         return read_s3_event(notification.records[0], delivery.headers, instance_of)
     maximum_image_bytes = settings.sources.inline_maximum_bytes
-    refuse_oversized(delivery.body, delivery.content_type, delivery.message_id, maximum_image_bytes)
+    refuse_oversized(delivery.body, delivery.content_type, delivery.headers, delivery.message_id, maximum_image_bytes)
     return read_event(delivery.body, delivery.content_type, delivery.headers, delivery.message_id)
 
 
