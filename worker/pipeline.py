@@ -49,7 +49,7 @@ from worker.providers.replies import ProviderReplies, pack, unpack
 from worker.settings import InstanceSettings, Settings, service_of, tag_limit
 from worker.supervision.shares import OVER_SHARE
 from worker.tagging import results
-from worker.tagging.gates import gate
+from worker.tagging.gates import NO_PROVIDER_ENABLED, gate
 from worker.tagging.results import Subject
 from worker.tagging.tagger import NotAllAsked, conclude
 
@@ -261,6 +261,8 @@ class Pipeline:
         instance = settings.instance(subject.instance)
 
         skip = gate(event, settings, instance, engine.providers)
+        if skip is not None and skip.reason == NO_PROVIDER_ENABLED and context.active.waits_for_a_switch:
+            raise Unavailable(skip.message, reason=NO_PROVIDER_ENABLED)  # it came just before a reload switched all off
         del event  # the image may be a part of it
         if skip or instance is None:
             assert skip is not None  # noqa: S101 - the gate shuts for an instance without settings

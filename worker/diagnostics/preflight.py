@@ -30,7 +30,7 @@ from worker.operations.descriptors import make_room
 from worker.operations.metrics import Metrics
 from worker.providers.checks import Checkable, Severity
 from worker.providers.cloud.budget import make_budget, why_it_does_not_last
-from worker.providers.registry import make_enabled
+from worker.providers.registry import make_enabled, nothing_is_switched_on
 from worker.settings import (
     InstanceSettings,
     InstanceSourcesSettings,
@@ -146,9 +146,9 @@ async def _switches(settings: Settings) -> CheckResult:
         if each.enabled
     }
     if not any(on.values()):
-        message = (
-            "no provider is on, so every event will be answered `skipped`; for instance set defaults.tensorflow.enabled"
-        )
+        waits = settings.while_nothing_is_switched_on == "wait" and nothing_is_switched_on(settings, others)
+        what = "wait in its queue" if waits else "be answered `skipped`"
+        message = f"no provider is on, so every event will {what}; for instance set defaults.tensorflow.enabled"
         return CheckResult("switches", "warning", message)
     return CheckResult(
         "switches", "ok", "; ".join(f"{name}: {', '.join(names) or 'none'}" for name, names in on.items())
