@@ -21,7 +21,7 @@ from worker.operations.metrics import Metrics
 from worker.operations.metrics.events import uncounted
 from worker.providers.base import Provider
 from worker.providers.checks import Checkable, ProviderCheck
-from worker.providers.registry import enabled_names, make_enabled
+from worker.providers.registry import enabled_names, make_enabled, nothing_is_switched_on
 from worker.providers.tensorflow import TensorFlow
 from worker.settings import (
     DecoderSettings,
@@ -238,6 +238,12 @@ class Active:
         """Why no provider that any instance has switched on could answer; None when one could, or none is on."""
         reasons = [why for _, why in self._what_instances_lack()]
         return reasons[0] if reasons and None not in reasons else None
+
+    @property
+    def waits_for_a_switch(self) -> bool:
+        """Whether events wait because nothing is switched on that could tag any."""
+        waits = self.settings.while_nothing_is_switched_on == "wait"
+        return waits and nothing_is_switched_on(self.settings, self.engine.providers)
 
     @property
     def tags_anything(self) -> bool:

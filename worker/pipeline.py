@@ -49,7 +49,7 @@ from worker.providers.replies import ProviderReplies, pack, unpack
 from worker.settings import InstanceSettings, Settings, service_of, tag_limit
 from worker.supervision.shares import OVER_SHARE
 from worker.tagging import results
-from worker.tagging.gates import gate
+from worker.tagging.gates import NO_PROVIDER_ENABLED, gate
 from worker.tagging.results import Subject
 from worker.tagging.tagger import NotAllAsked, conclude
 
@@ -266,6 +266,8 @@ class Pipeline:
         instance = settings.instance(subject.instance)
 
         skip = gate(event, settings, instance, engine.providers)
+        if skip is not None and skip.reason == NO_PROVIDER_ENABLED and context.active.waits_for_a_switch:
+            raise Unavailable(skip.message, reason=NO_PROVIDER_ENABLED)  # it came just before a reload switched all off
         del event  # the image may be a part of it
         if skip or instance is None:
             assert skip is not None  # noqa: S101 - the gate shuts for an instance without settings
@@ -586,7 +588,7 @@ def read_event_in(
             return service.instance if service is not None else None
 
         return read_s3_event(notification.records[0], headers, instance_of)
-    refuse_oversized(body, content_type, message_id, settings.sources.inline_maximum_bytes)
+    refuse_oversized(body, content_type, headers, message_id, settings.sources.inline_maximum_bytes)
     return read_event(body, content_type, headers, message_id)
 
 

@@ -103,7 +103,7 @@ def message(data: bytes) -> None:
                 _is_marked(part_properties(delivery, part.message_id, part.body, {}, _MARK), part.body)
                 _is_written_again(read_s3_event(json.loads(part.body)["Records"][0], delivery.headers, lambda _: "a"))
             return
-        refuse_oversized(body, delivery.content_type, delivery.message_id, 1 << 10)
+        refuse_oversized(body, delivery.content_type, delivery.headers, delivery.message_id, 1 << 10)
         read = read_event(body, delivery.content_type, delivery.headers, delivery.message_id)
     except UnreadableEvent as error:
         assert error.reason in {"event_invalid", "event_not_json", "event_type_unknown", "event_too_large"}

@@ -160,7 +160,7 @@ async def test_a_results_queue_that_was_unbound_is_bound_again_and_gets_the_resu
     settings: AmqpSettings,
 ) -> None:
     async with serving(settings) as it, open_operator(settings) as operator:
-        where = {"queue": it.topology.results_queue, "exchange": it.topology.results_exchange, "routing_key": "#"}
+        where = {"queue": it.topology.results_queue, "exchange": it.topology.unclaimed_exchange, "routing_key": ""}
         await operator.call("queue_unbind", **where)
         await asyncio.wait_for(
             it.broker.publish_result(OutgoingMessage(b"{}", "application/json", {}, "id", "acme.tagged")), 20

@@ -93,9 +93,9 @@ async def take_all(operator: Operator, queue: str, number: int) -> set[str]:
 async def test_a_result_whose_event_was_given_up_still_finds_out_when_the_way_is_free(node: PrivateBroker) -> None:
     settings = settings_for(node.url)
     async with open_operator(settings) as operator, serving(settings) as it:
-        where = {"queue": it.topology.results_queue, "exchange": it.topology.results_exchange}
+        where = {"queue": it.topology.results_queue, "exchange": it.topology.unclaimed_exchange}
         node.ctl("add_user", "no-results", "secret")
-        await operator.call("queue_unbind", **where, routing_key="#")
+        await operator.call("queue_unbind", **where, routing_key="")
         closed = settings_for(node.url, declare=False, queue_prefix=settings.queue_prefix)
         async with watching(closed, it) as other:
             publishing = asyncio.create_task(other.broker.publish_result(result()))
@@ -103,7 +103,7 @@ async def test_a_result_whose_event_was_given_up_still_finds_out_when_the_way_is
             publishing.cancel()
             await asyncio.gather(publishing, return_exceptions=True)
             assert other.broker.state.lanes == frozenset()
-            await operator.call("queue_bind", **where, routing_key="#")
+            await operator.call("queue_bind", **where, routing_key="")
             await ready(other)
             assert (await other.broker.depths())[it.topology.results_queue] == 1
 
@@ -116,8 +116,9 @@ def watching(settings: Any, it: Serving) -> Any:
 async def test_a_single_key_without_a_queue_is_its_own_fault_and_nobody_waits_for_it(node: PrivateBroker) -> None:
     settings = settings_for(node.url)
     async with open_operator(settings) as operator, serving(settings) as first:
+        unclaimed = {"queue": first.topology.results_queue, "exchange": first.topology.unclaimed_exchange}
         where = {"queue": first.topology.results_queue, "exchange": first.topology.results_exchange}
-        await operator.call("queue_unbind", **where, routing_key="#")
+        await operator.call("queue_unbind", **unclaimed, routing_key="")
         await operator.call("queue_bind", **where, routing_key="acme.*")
         async with watching(settings_for(node.url, declare=False, queue_prefix=settings.queue_prefix), first) as it:
             await it.broker.publish_result(result())
@@ -131,8 +132,9 @@ async def test_a_single_key_without_a_queue_is_its_own_fault_and_nobody_waits_fo
 async def test_of_several_keys_that_are_held_the_one_that_has_a_queue_opens_the_way(node: PrivateBroker) -> None:
     settings = settings_for(node.url)
     async with open_operator(settings) as operator, serving(settings) as first:
+        unclaimed = {"queue": first.topology.results_queue, "exchange": first.topology.unclaimed_exchange}
         where = {"queue": first.topology.results_queue, "exchange": first.topology.results_exchange}
-        await operator.call("queue_unbind", **where, routing_key="#")
+        await operator.call("queue_unbind", **unclaimed, routing_key="")
         async with watching(settings_for(node.url, declare=False, queue_prefix=settings.queue_prefix), first) as it:
             other = asyncio.create_task(it.broker.publish_result(result(key="other.tagged")))
             await shut(it, "results_cannot_be_published")

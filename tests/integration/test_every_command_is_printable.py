@@ -163,6 +163,7 @@ def in_operation(
         ("model", "verify"): ((str(package),),),
         ("model", "build"): (("--help",),),
         ("model", "install"): ((str(package), "--url", "http://127.0.0.1:1/"),),
+        ("topology", "migrate"): ((),),
         ("vocabulary", "check"): ((),),
         ("vocabulary", "map"): ((str(labelled),),),
         ("connect", "try"): (("--help",),),  # what others wrote is shown by test_connect_commands.py

@@ -161,11 +161,11 @@ class Dms:
 
     def unbind_results(self) -> None:
         """Leave results without a queue."""
-        self._channel.queue_unbind(f"{self.prefix}.results", f"{self.prefix}.results", "#")
+        self._channel.queue_unbind(f"{self.prefix}.results", f"{self.prefix}.results.unclaimed", "")
 
     def bind_results(self) -> None:
         """Undo `unbind_results`."""
-        self._channel.queue_bind(f"{self.prefix}.results", f"{self.prefix}.results", "#")
+        self._channel.queue_bind(f"{self.prefix}.results", f"{self.prefix}.results.unclaimed", "")
 
 
 class RunningService:

@@ -51,8 +51,45 @@ def test_with_none_usable_it_says_why() -> None:
     assert why("the model is disabled", "its key was refused") == "the model is disabled"
 
 
-def test_with_none_switched_on_events_are_answered_as_skipped_and_do_not_wait() -> None:
+def test_with_none_switched_on_there_is_none_that_could_not_answer() -> None:
     assert why() is None
+
+
+@pytest.mark.parametrize(
+    ("tree", "waits"),
+    [
+        ({}, True),
+        ({"unknown_instances": "refuse", "instances": {"acme": {}}}, True),
+        ({"defaults": {"enabled": False}, "instances": {"acme": {"enabled": True}}}, True),
+        ({"while_nothing_is_switched_on": "skip"}, False),
+        ({"enabled": False}, False),
+        ({"defaults": {"enabled": False}}, False),
+        ({"defaults": {"tensorflow": {"enabled": True}}}, False),
+        ({"instances": {"acme": {"microsoft_vision": {"enabled": True}}}}, False),
+        ({"instances": {"acme": {"enabled": False, "tensorflow": {"enabled": True}}}}, False),
+    ],
+    ids=[
+        "nothing is set",
+        "an instance without a provider",
+        "the defaults are off, and an instance has no provider",
+        "events are to be skipped",
+        "the system is off",
+        "all instances are off",
+        "the local model is on",
+        "a service is on for one instance",
+        "the only instance with a provider is off",
+    ],
+)
+def test_events_wait_while_nothing_is_switched_on_anywhere(tree: dict[str, object], waits: bool) -> None:
+    settings = Settings.model_validate(tree)
+    assert Active(settings, Engine(settings, None, Metrics())).waits_for_a_switch is waits
+
+
+def test_a_provider_of_another_package_that_is_on_counts() -> None:
+    settings = Settings()
+    engine = Engine(settings, None, Metrics())
+    engine.providers = (Stub("its key was refused"),)
+    assert not Active(settings, engine).waits_for_a_switch
 
 
 def test_without_decoders_no_provider_sees_an_image(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pika
 import pytest
@@ -681,6 +681,18 @@ async def test_an_event_that_nobody_can_tag_now_waits(
     assert it.settler.settled == [settled]
     assert [retry["counted"] for retry in it.broker.retried] == ([False] if ending is Ending.RETRIED else [])
     assert (it.broker.dead, it.broker.published) == ([], [])
+
+
+@pytest.mark.parametrize(("setting", "ending"), [("wait", Ending.REQUEUED), ("skip", Ending.ANSWERED)])
+async def test_an_event_that_came_before_the_last_provider_was_switched_off_is_not_skipped_unless_asked_for(
+    it: Reloading, setting: Literal["wait", "skip"], ending: Ending
+) -> None:
+    engine = it.active.engine
+    engine.providers = ()
+    it.active = Active(Settings(while_nothing_is_switched_on=setting), engine)
+    it.intake.closed = True
+    assert await it.handle() is ending
+    assert len(it.broker.published) == (ending is Ending.ANSWERED)
 
 
 async def test_a_delivery_that_is_called_off_is_not_settled(it: Reloading) -> None:

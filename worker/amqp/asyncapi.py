@@ -50,8 +50,8 @@ def _channels(topology: Topology) -> dict[str, Any]:
             "address": "{instance}.{status}",
             "title": "Results",
             "description": (
-                f"All of them are kept in the queue `{topology.results_queue}`. A queue of your own can be bound with "
-                "`acme.*` or `*.failed`."
+                "A queue of your own can be bound with `acme.*` or `*.failed`. What no such queue takes is kept in the "
+                f"queue `{topology.results_queue}`."
             ),
             "parameters": {
                 "instance": {"description": "The instance of the event, with a colon for each dot in its name."},

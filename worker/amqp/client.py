@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from worker.amqp.connection import Channel, Connection, connected
-from worker.amqp.declare import declare, levels
+from worker.amqp.declare import as_it_is_there, declare, levels
 from worker.amqp.publisher import Publisher, message_properties
 from worker.amqp.topology import Lane, Topology
 from worker.messages.events import CLOUDEVENTS_JSON
@@ -52,6 +52,7 @@ async def open_event_client(settings: AmqpSettings, topology: Topology, *, liste
     Raises Misconfigured or BrokerUnreachable.
     """
     async with connected(settings, "autotag-publish") as connection:
+        topology = await as_it_is_there(connection, topology)
         if settings.declare:
             await declare(connection, topology)
         results: asyncio.Queue[bytes] = asyncio.Queue()
@@ -67,7 +68,8 @@ async def _listen(channel: Channel, topology: Topology, results: asyncio.Queue[b
         channel.raw.queue_declare, queue="", exclusive=True, action="declaring a queue to listen"
     )
     queue = declared.method.queue
-    exchange = topology.results_exchange
+    # Bound where results are taken from, it would take them from the DMS.
+    exchange = topology.copies_exchange if topology.shares_results else topology.results_exchange
     await channel.call(
         channel.raw.queue_bind, queue=queue, exchange=exchange, routing_key="#", action=f"listening to {exchange}"
     )

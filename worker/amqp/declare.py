@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 
 from worker.amqp.connection import Channel, Connection
 from worker.amqp.diagnosis import Difference, difference_in
-from worker.amqp.topology import Topology
+from worker.amqp.topology import ALL_RESULTS, Topology
 from worker.errors import Misconfigured
 
 _MAXIMUM_DIFFERENCES = 10
+
+HOW_TO_SHARE = (
+    "once no worker of an older version runs any more, `autotag topology migrate` has it get only what no other takes"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,31 @@ class _Step:
     method: str
     action: str
     options: dict[str, object] = field(default_factory=dict)
+
+
+async def as_it_is_there(connection: Connection, topology: Topology) -> Topology:
+    """The topology or, on a broker with a results queue of before it was only for what nobody else takes, as it was.
+
+    The queue is looked for first, and declared last: two workers that begin on a new broker make no old one of it.
+    """
+    if not topology.shares_results or not await exists(connection, topology.results_queue):
+        return topology
+    step = _Step("exchange_declare", "looking at it", {"exchange": topology.unclaimed_exchange, "passive": True})
+    try:
+        await _run(connection, [step])
+    except Misconfigured:
+        return topology.with_all_results
+    return topology
+
+
+async def share_results(connection: Connection, topology: Topology) -> None:
+    """Have the results queue get only what no other queue takes, on a broker where it gets all. Raises Misconfigured.
+
+    No result is lost on the way: what a worker finds unroutable it holds, looks at the topology, and publishes again.
+    """
+    await declare(connection, topology.of_results)
+    where = {"queue": topology.results_queue, "exchange": topology.results_exchange, "routing_key": ALL_RESULTS}
+    await _run(connection, [_Step("queue_unbind", f"unbinding queue {topology.results_queue}", dict(where))])
 
 
 async def declare(connection: Connection, topology: Topology) -> list[Difference]:

@@ -204,6 +204,8 @@ class Outbox:
                         self._reopen(way, publisher)
                     raise
                 except NotPublished as error:
+                    if isinstance(error, Unroutable) and await self._was_migrated(way, publisher):
+                        continue
                     if isinstance(error, Unroutable) and way.is_keys_own_fault(message.routing_key):
                         raise
                     self._shut(way, publisher, error, message.routing_key)
@@ -212,6 +214,14 @@ class Outbox:
                     return
             if await self._hold(way, message):
                 return
+
+    async def _was_migrated(self, way: _Way, publisher: Publisher) -> bool:
+        """Whether what no queue takes has another exchange, and had none when the publisher was opened."""
+        if self._session is None or not way.part.shares_results or publisher.besides:
+            return False
+        with suppress(AutotagError):  # then it is as unroutable as it was
+            await self._session.open_way(way.name, way.part)
+        return bool(publisher.besides)
 
     # The connection
 

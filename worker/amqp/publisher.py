@@ -12,6 +12,7 @@ import re
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -52,6 +53,14 @@ class _InFlight:
             self.confirmed.set_exception(error)
 
 
+@dataclass(frozen=True, slots=True)
+class Besides:
+    """Other exchanges for what is published to one: for what no queue takes there, and for a copy of everything."""
+
+    unrouted: str
+    copies: str
+
+
 class Publisher:
     """The publishing side of a connection: a channel in confirm mode, and the messages in flight on it.
 
@@ -66,6 +75,8 @@ class Publisher:
         self._last_number = 0
         self._timeout_check: asyncio.TimerHandle | None = None
         self.maximum_bytes: int | None = None
+        self.besides: dict[str, Besides] = {}
+        """By exchange."""
         channel.raw.add_on_return_callback(self._on_return)
         channel.closed.add_done_callback(self._on_closed)
 
@@ -106,8 +117,20 @@ class Publisher:
         Raises Unroutable, PublishRefused, Unpublishable, or NotConfirmed. `confirm_timeout_s` does not run while
         RabbitMQ blocks the connection: the message waits in its socket, and is read once the block ends.
         """
-        confirmed = self._send(exchange, routing_key, body, properties, mandatory=True)
-        await confirmed
+        besides = self.besides.get(exchange)
+        try:
+            await self._send(exchange, routing_key, body, properties, mandatory=True)
+        except Unroutable:
+            if besides is None:
+                raise
+            await self._send(besides.unrouted, routing_key, body, properties, mandatory=True)
+        if besides is not None:
+            self._send_copy(besides.copies, routing_key, body, properties)
+
+    def _send_copy(self, exchange: str, routing_key: str, body: bytes, properties: pika.BasicProperties) -> None:
+        """Send what nobody waits for: those who look on may miss it."""
+        with suppress(NotPublished):
+            self._send(exchange, routing_key, body, properties).add_done_callback(lambda sent: sent.exception())
 
     async def publish_into_nothing(self, direct_exchange: str) -> None:
         """Publish a message whose key no queue is bound for; returns when RabbitMQ has confirmed it. No queue gets it.

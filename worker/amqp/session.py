@@ -16,11 +16,11 @@ import structlog
 
 from worker.amqp.connection import Connection
 from worker.amqp.consumer import Consumer, Receiver
-from worker.amqp.declare import declare, exists, find_missing
+from worker.amqp.declare import HOW_TO_SHARE, as_it_is_there, declare, exists, find_missing
 from worker.amqp.diagnosis import PERMISSION_REFUSED, channel_end, refusal_error
 from worker.amqp.errors import BrokerUnreachable, NotPublished
 from worker.amqp.mark import HeaderCheck
-from worker.amqp.publisher import Publisher
+from worker.amqp.publisher import Besides, Publisher
 from worker.amqp.state import BrokerPause
 from worker.amqp.topology import Lane, Topology
 from worker.errors import AutotagError, Misconfigured
@@ -376,11 +376,18 @@ class PublishingSession:
 
         Raises Misconfigured or BrokerUnreachable.
         """
-        await _prepare(self._connection, self._settings, part)
+        found = await as_it_is_there(self._connection, part)
+        await _prepare(self._connection, self._settings, found)
         publisher = self._of_ways.get(name)
         if publisher is None or not publisher.is_open:
             publisher = self._of_ways[name] = await Publisher.open(self._connection, self._settings.confirm_timeout_s)
             publisher.closed.add_done_callback(partial(_explain_end, way=name))
+            if part.shares_results and not found.shares_results:
+                _log.info("the results queue gets all results, also those that others take", what_to_do=HOW_TO_SHARE)
+        shared = found.shares_results
+        publisher.besides = (
+            {part.results_exchange: Besides(part.unclaimed_exchange, part.copies_exchange)} if shared else {}
+        )
         return publisher
 
     async def is_read(self) -> bool:

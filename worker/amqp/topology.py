@@ -2,8 +2,13 @@
 
     {p}.images   direct ── live, bulk ──► {p}.images.live, {p}.images.bulk          events
     {p}.retry    direct ── live.10s … ──► {p}.images.live.retry.10s …               events that wait, then go back
-    {p}.results  topic  ── # ───────────► {p}.results                               results
+    {p}.results  topic  ── queues of others                                         results
+    {p}.results.unclaimed  fanout ──────► {p}.results                               results that none of those takes
+    {p}.results.copies     topic  ── queues of those who only look on               a copy of each result
     {p}.dead     fanout ────────────────► {p}.dead-letters                          events that could not be done
+
+An installation of before `{p}.results.unclaimed` has neither that nor the copies: `{p}.results` (the queue) is bound to
+`{p}.results` (the exchange) with `#`, and gets all of them. It stays so until `autotag topology migrate`.
 
 All queues are quorum queues. Messages that expire or were delivered too often are dead-lettered at-least-once, which
 RabbitMQ does only together with `reject-publish`
@@ -21,6 +26,10 @@ DELIVERY_LIMIT = 20
 
 NO_DELIVERY_LIMIT = 2**31 - 1
 """RabbitMQ 4 drops a message after 20 returns by default. Its value for "never", `-1`, is refused by 3.10."""
+
+
+ALL_RESULTS = "#"
+"""The key with which the results queue was bound once."""
 
 
 class Lane(StrEnum):
@@ -81,8 +90,18 @@ class Topology:
         return f"{self.prefix}.results"
 
     @property
+    def unclaimed_exchange(self) -> str:
+        """Where a result is published that `results_exchange` has no queue for."""
+        return f"{self.prefix}.results.unclaimed"
+
+    @property
+    def copies_exchange(self) -> str:
+        """Where a copy of each result is published, for those who look on and take nothing away."""
+        return f"{self.prefix}.results.copies"
+
+    @property
     def results_queue(self) -> str:
-        """Where every result is kept until the DMS consumes it."""
+        """Where results that nobody else takes are kept until the DMS consumes them."""
         return f"{self.prefix}.results"
 
     @property
@@ -102,7 +121,24 @@ class Topology:
     @property
     def of_results(self) -> Topology:
         """What results go through."""
-        return self._part({self.results_exchange}, {self.results_queue})
+        exchanges = {self.results_exchange, self.unclaimed_exchange, self.copies_exchange}
+        return self._part(exchanges, {self.results_queue})
+
+    @property
+    def shares_results(self) -> bool:
+        """Whether its results queue gets only what no other queue takes."""
+        return any(each.name == self.unclaimed_exchange for each in self.exchanges)
+
+    @property
+    def with_all_results(self) -> Topology:
+        """The same where the results queue gets all results, as it did once."""
+        every = Binding(self.results_exchange, self.results_queue, ALL_RESULTS)
+        later = {self.unclaimed_exchange, self.copies_exchange}
+        return replace(
+            self,
+            exchanges=tuple(each for each in self.exchanges if each.name not in later),
+            bindings=tuple(every if each.exchange == self.unclaimed_exchange else each for each in self.bindings),
+        )
 
     @property
     def of_dead_letters(self) -> Topology:
@@ -159,12 +195,15 @@ def topology(prefix: str, delays_s: Sequence[float]) -> Topology:
         Exchange(names.dead_exchange, "fanout"),
         Exchange(names.images_exchange, "direct"),
         Exchange(names.retry_exchange, "direct"),
+        # Before the queue: where that is there and this is not, the installation is an older one.
+        Exchange(names.unclaimed_exchange, "fanout"),
+        Exchange(names.copies_exchange, "topic"),
         Exchange(names.results_exchange, "topic"),
     ]
     queues = [Queue(names.dead_letters_queue, kept_for_good), Queue(names.results_queue, kept_for_good)]
     bindings = [
         Binding(names.dead_exchange, names.dead_letters_queue, ""),
-        Binding(names.results_exchange, names.results_queue, "#"),
+        Binding(names.unclaimed_exchange, names.results_queue, ""),
     ]
     for lane in Lane:
         lane_arguments: dict[str, str | int] = {

@@ -31,6 +31,7 @@ from worker.cli import (
     shadow,
     simulate,
     tag,
+    topology,
     vocabulary,
 )
 from worker.cli.context import CliContext
@@ -147,4 +148,5 @@ app.add_typer(config.app, name="config")
 app.add_typer(model.app, name="model")
 app.add_typer(shadow.app, name="shadow")
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(topology.app, name="topology")
 app.add_typer(vocabulary.app, name="vocabulary")

@@ -35,7 +35,7 @@ def switched_off(settings: Settings, instance: str, *, model: str | None, thresh
     is_off = f"the local model is switched off for {name}"
     if not _others_are_on(settings, found):
         yield (
-            f"{is_off}, and so is every other provider: its events are answered `skipped`, until you set {switch}; "
+            f"{is_off}, and so is every other provider: its events {_end_of_events(settings)}, until you set {switch}; "
             "here it is asked all the same"
         )
     elif model is not None:
@@ -47,6 +47,14 @@ def switched_off(settings: Settings, instance: str, *, model: str | None, thresh
 
 def _on(*key: str) -> str:
     return f"`{dotted(key)} = true`"
+
+
+def _end_of_events(settings: Settings) -> str:
+    """What becomes of the events of an instance that has no provider."""
+    from worker.providers.registry import make_enabled, nothing_is_switched_on
+
+    waits = settings.while_nothing_is_switched_on == "wait" and nothing_is_switched_on(settings, make_enabled(settings))
+    return "wait in their queue" if waits else "are answered `skipped`"
 
 
 def _others_are_on(settings: Settings, instance: InstanceSettings) -> bool:

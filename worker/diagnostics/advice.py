@@ -17,6 +17,7 @@ _KEY = "Set the instance's `api_key` to a valid one; `autotag check --instance N
 ADVICE = {
     # Why the service is not ready. Other reasons have messages that need no advice.
     "by_operator": "To go on, {resume}.",
+    "nothing_switched_on": "Switch a provider on, for one instance or in `defaults`, then run `autotag reload`.",
     "nobody_can_tag": "Events wait in their queue; none is lost. Mend the cause, then {reset}.",
     "broker_blocked": "Free memory or disk on the RabbitMQ machine.",
     "no_decoder": "Read the log: it says why decoders end. Events wait in their queue; none is lost.",
@@ -102,6 +103,7 @@ ADVICE = {
 _READINESS = frozenset(
     {
         "by_operator",
+        "nothing_switched_on",
         "nobody_can_tag",
         "no_decoder",
         "model_not_ready",

@@ -13,7 +13,7 @@ from typing import Literal
 
 from worker.amqp.bindings import FoundBindings, find_bindings
 from worker.amqp.connection import connected
-from worker.amqp.declare import declare, find_missing, levels
+from worker.amqp.declare import HOW_TO_SHARE, as_it_is_there, declare, find_missing, levels
 from worker.amqp.mark import is_guessable
 from worker.amqp.parameters import addresses
 from worker.amqp.topology import topology
@@ -30,7 +30,7 @@ from worker.operations.descriptors import make_room
 from worker.operations.metrics import Metrics
 from worker.providers.checks import Checkable, Severity
 from worker.providers.cloud.budget import make_budget, why_it_does_not_last
-from worker.providers.registry import make_enabled
+from worker.providers.registry import make_enabled, nothing_is_switched_on
 from worker.settings import (
     InstanceSettings,
     InstanceSourcesSettings,
@@ -146,9 +146,9 @@ async def _switches(settings: Settings) -> CheckResult:
         if each.enabled
     }
     if not any(on.values()):
-        message = (
-            "no provider is on, so every event will be answered `skipped`; for instance set defaults.tensorflow.enabled"
-        )
+        waits = settings.while_nothing_is_switched_on == "wait" and nothing_is_switched_on(settings, others)
+        what = "wait in its queue" if waits else "be answered `skipped`"
+        message = f"no provider is on, so every event will {what}; for instance set defaults.tensorflow.enabled"
         return CheckResult("switches", "warning", message)
     return CheckResult(
         "switches", "ok", "; ".join(f"{name}: {', '.join(names) or 'none'}" for name, names in on.items())
@@ -230,6 +230,7 @@ async def _http(settings: Settings) -> CheckResult:
 async def _rabbitmq(settings: Settings) -> CheckResult:
     layout = topology(settings.amqp.queue_prefix, settings.retry.delays_s)
     async with connected(settings.amqp, "autotag-check") as connection:
+        layout = await as_it_is_there(connection, layout)
         differences = await (declare if settings.amqp.declare else find_missing)(connection, layout)
         version = connection.version
     what = [str(connection.broker), f"{len(layout.queues)} queues"]
@@ -238,6 +239,8 @@ async def _rabbitmq(settings: Settings) -> CheckResult:
         what.append("they are used as they are; to have them as ours, delete them while empty")
     else:
         what[-1] += " as they should be"
+    if not layout.shares_results:
+        what.append(f"{layout.results_queue} gets all results, also those that others take; {HOW_TO_SHARE}")
     message = "; ".join([*what, str(version), *version.remarks()])
     return CheckResult("rabbitmq", "warning" if differences or not version.supported else "ok", message)
 
@@ -245,6 +248,7 @@ async def _rabbitmq(settings: Settings) -> CheckResult:
 async def _bindings(settings: Settings) -> CheckResult:
     layout = topology(settings.amqp.queue_prefix, settings.retry.delays_s)
     async with connected(settings.amqp, "autotag-check") as connection:
+        layout = await as_it_is_there(connection, layout)
         usual = topology(settings.amqp.queue_prefix, (*settings.retry.delays_s, *RetrySettings().delays_s))
         others = {queue.name for queue in usual.queues} - {queue.name for queue in layout.queues}
         unused = await levels(connection, sorted(others))

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from worker.messages.concern import Concern, concern_in, concern_in_text
 from worker.messages.event_context import context_or_none
 from worker.messages.events import (
     CLOUDEVENTS_JSON,
@@ -35,7 +36,7 @@ from worker.messages.events import (
     EventData,
     ReadEvent,
 )
-from worker.messages.fields import GivenAssetId, GivenEventId, GivenInstance, decode_base64, trace_parent, trace_state
+from worker.messages.fields import MAXIMUM_ID_CHARACTERS, GivenEventId, decode_base64, trace_parent, trace_state
 from worker.messages.large_image import cut_image
 from worker.messages.oddities import OddField
 from worker.messages.repeated_names import RepeatedNames, refuse_repeated_names
@@ -210,10 +211,14 @@ _SIGNS_OF_BAD_TEXT = ("invalid unicode code point", "surrogate", "hex escape", "
 def _object_with_any_numbers(body: bytes) -> dict[str, Any]:
     """The object in a JSON body some of whose numbers no reader takes, as they have thousands of digits; else none."""
     try:
-        found = json.loads(body.decode("utf-8", "surrogateescape"), strict=False, parse_int=len, parse_float=len)
+        found = json.loads(body.decode("utf-8", "surrogateescape"), strict=False, parse_int=_short_number)
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _short_number(digits: str) -> int | None:
+    return int(digits) if len(digits) <= MAXIMUM_ID_CHARACTERS else None
 
 
 def _is_not_json(error: ValidationError) -> bool:
@@ -338,39 +343,68 @@ def with_trace_of(headers: Mapping[str, object], read: ReadEvent) -> ReadEvent:
 
 _NAMES_OF_THE_ASSET = frozenset({"asset_id", "assetid", "subject", "instance", "data", "data_base64", "specversion"})
 
-_ASSET_ID: TypeAdapter[str] = TypeAdapter(GivenAssetId)
 _EVENT_ID: TypeAdapter[str] = TypeAdapter(GivenEventId)
-_INSTANCE: TypeAdapter[str] = TypeAdapter(GivenInstance)
+
+
+def concern_in_headers(headers: Mapping[str, object]) -> Concern:
+    """The asset and the instance that a message's headers name, whatever its body is."""
+    attributes = _attributes(headers)
+    if attributes:
+        return concern_in({"asset_id": _asset_in(attributes), "instance": attributes.get("instance")})
+    return concern_in(_as_text({name: headers.get(name) for name in ("asset_id", "instance")}))
 
 
 def _unreadable(message: _Message, error: ValidationError | FieldError) -> UnreadableEvent:
     reason, faults = explain(error, EVENT_TYPE)
+    is_json = True
     try:
         event = {} if message.is_image else _object(message.body)
     except (ValueError, RecursionError):  # ValidationError is a ValueError
         event = _object_with_any_numbers(message.body)
-    if isinstance(error, RepeatedNames) and not error.names.isdisjoint(_NAMES_OF_THE_ASSET):
-        event = {}  # nobody knows which of them is meant, and a result for the wrong one is worse than none
-    data = event.get("data") if "specversion" in event else event
-    fields: Mapping[str, object] = data if isinstance(data, dict) else {}
-    if message.is_image or "data_base64" in event:  # then the attributes name the asset and the instance
-        attributes = _fields_of_image(message) if message.is_image else event
-        fields = {"asset_id": _asset_in(attributes), "instance": attributes.get("instance")}
-    asset_id = _valid(_ASSET_ID, fields.get("asset_id"))
-    event_id = _valid(_EVENT_ID, message.attributes.get("id") or event.get("id")) or message.message_id
-    ids = ", ".join(f"{what} {which}" for what, which in (("event", event_id), ("asset", asset_id)) if which)
+        is_json = bool(event)
+    contradicts_itself = isinstance(error, RepeatedNames) and not error.names.isdisjoint(_NAMES_OF_THE_ASSET)
+    if contradicts_itself:
+        event = {}  # nobody knows which of them is meant
+    data = _data_in(event)
+    concern = _concern(message, event, data) if is_json else concern_in_text(message.body)
+    in_headers = concern_in_headers(message.headers)
+    if not contradicts_itself or in_headers.instance is not None:
+        concern = concern.or_else(in_headers)
+    event_id = _valid_event_id(message.attributes.get("id") or event.get("id")) or message.message_id
+    ids = ", ".join(f"{what} {which}" for what, which in (("event", event_id), ("asset", concern.asset_id)) if which)
     return UnreadableEvent(
         f"an event cannot be read ({ids or 'it has no id'}): {faults}. docs/messages.md describes the format",
         reason=reason,
-        asset_id=asset_id,
+        asset_id=concern.asset_id,
         event_id=event_id,
-        instance=_valid(_INSTANCE, fields.get("instance")),
-        context=None if isinstance(error, RepeatedNames) else context_or_none(fields.get("context")),
+        instance=concern.instance,
+        context=None if isinstance(error, RepeatedNames) else context_or_none(data.get("context")),
     )
 
 
-def _valid(kind: TypeAdapter[str], value: object) -> str | None:
+def _data_in(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The `data` of an event as far as it is an object."""
+    data: object = event.get("data") if "specversion" in event else event
+    if "data_base64" in event:
+        try:
+            data = _object(decode_base64(event["data_base64"]))
+        except (ValueError, RecursionError):  # an image, or as unreadable as the event
+            data = None
+    return data if isinstance(data, dict) else {}
+
+
+def _concern(message: _Message, event: Mapping[str, Any], data: Mapping[str, Any]) -> Concern:
+    """What the event names in its data; where that is an image, or names none, in its attributes."""
+    if message.is_image:
+        attributes: Mapping[str, Any] = _fields_of_image(message)
+    else:
+        attributes = event if "specversion" in event or "data_base64" in event else {}
+    in_attributes = concern_in({"asset_id": _asset_in(attributes), "instance": attributes.get("instance")})
+    return concern_in(data).or_else(in_attributes)
+
+
+def _valid_event_id(value: object) -> str | None:
     try:
-        return kind.validate_python(value, strict=True)
+        return _EVENT_ID.validate_python(value, strict=True)
     except ValidationError:
         return None

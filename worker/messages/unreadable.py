@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from worker.errors import CannotBeDone
 from worker.messages.events import DEFAULT_INSTANCE
+from worker.messages.oddities import NUMERIC_FIELDS
 from worker.messages.results import Result
 
 _MAXIMUM_FAULTS = 3
@@ -15,6 +17,14 @@ _MAXIMUM_FAULT_LENGTH = 300
 
 _MESSAGES = {"string_unicode": "holds what is not text in UTF-8"}
 """In place of pydantic's, by its type of error."""
+
+_JSON_TYPES: dict[type, str] = {
+    bool: "true or false",
+    float: "a number with a fraction, or not exact",
+    type(None): "null",
+    list: "an array",
+    dict: "an object",
+}
 
 
 class UnreadableEvent(CannotBeDone):
@@ -65,12 +75,16 @@ def explain(error: ValidationError | FieldError, expected_type: str) -> tuple[st
             return "event_not_json", fault["msg"]
         if fault["loc"] == ("type",) and fault["type"] == "literal_error":
             return "event_type_unknown", f"type: {str(fault['input'])[:100]!r} is not known, only {expected_type!r}"
-    lines = [
-        f"{'.'.join(map(str, fault['loc'])) or 'event'}: "
-        f"{_MESSAGES.get(fault['type']) or fault['msg'].removeprefix('Value error, ')}"
-        for fault in faults[:_MAXIMUM_FAULTS]
-    ]
+    lines = [f"{'.'.join(map(str, fault['loc'])) or 'event'}: {_fault(fault)}" for fault in faults[:_MAXIMUM_FAULTS]]
     shown = [line[:_MAXIMUM_FAULT_LENGTH] for line in lines]
     if len(faults) > _MAXIMUM_FAULTS:
         shown.append(f"and {len(faults) - _MAXIMUM_FAULTS} more")
     return "event_invalid", "; ".join(shown)
+
+
+def _fault(fault: ErrorDetails) -> str:
+    """What is wrong with a field, without its value."""
+    if fault["type"] == "string_type" and (found := _JSON_TYPES.get(type(fault["input"]))) is not None:
+        field = fault["loc"][-1] if fault["loc"] else None
+        return f"must be {'a text or a whole number' if field in NUMERIC_FIELDS else 'a text'}, and is {found}"
+    return _MESSAGES.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")

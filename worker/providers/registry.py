@@ -95,6 +95,19 @@ def enabled_names(settings: Settings) -> list[str]:
     return [name for name in BUILT_IN if any(getattr(each, name).enabled for each in instances)]
 
 
+def nothing_is_switched_on(settings: Settings, providers: Iterable[Provider]) -> bool:
+    """Whether events are to be tagged, and no table of the settings switches a provider on to do it.
+
+    Tables that are themselves switched off count: what is switched on there was meant to be answered `skipped`.
+    """
+    if not settings.reachable():
+        return False
+    tables = settings.by_instance().values()
+    if any(getattr(each, name).enabled for each in tables for name in BUILT_IN_PROVIDERS):
+        return False
+    return not any(provider.enabled(each) for each in tables for provider in providers)
+
+
 def make_enabled(
     settings: Settings, call_observer: CallObserver = NO_OBSERVER, reuse: Iterable[Provider] = ()
 ) -> list[Provider]:

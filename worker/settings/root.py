@@ -71,6 +71,11 @@ class Settings(Section, BaseSettings):
         description="What to do with events of an instance that is not named under `instances`: `skip` answers them, "
         "`refuse` makes them dead letters without a result.",
     )
+    while_nothing_is_switched_on: Literal["wait", "skip"] = Field(
+        "wait",
+        description="What to do with events while no provider is switched on anywhere: `wait` leaves them in their "
+        "queue, `skip` answers them `skipped`.",
+    )
     shutdown_grace_s: float = Field(25, gt=0, description="Time to finish deliveries in progress after SIGTERM.")
     cache_dir: LocalPath = Field(
         default_factory=_user_path(user_cache_path, "/var/cache/autotag"),

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from worker.messages import Event
 from worker.providers.base import Provider
 from worker.settings import InstanceSettings, Settings
+
+NO_PROVIDER_ENABLED: Final = "no_provider_enabled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ def gate(
     if data.site is not None and not instance.sites.get(data.site, True):
         return Skip("site_disabled", f"tagging is switched off for the site {data.site!r} of {data.instance!r}")
     if not any(provider.enabled(instance) for provider in providers):
-        return Skip("no_provider_enabled", f"no provider is switched on for the instance {data.instance!r}")
+        return Skip(NO_PROVIDER_ENABLED, f"no provider is switched on for the instance {data.instance!r}")
     if data.temporary:
         return Skip("temporary", "the asset is a temporary file")
     if data.existing_tags and not instance.tag_assets_that_have_tags:

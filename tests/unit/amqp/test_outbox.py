@@ -29,6 +29,7 @@ class FakePublisher:
     def __init__(self, session: FakeSession) -> None:
         self._session = session
         self.maximum_bytes: int | None = None
+        self.besides: dict[str, object] = {}
 
     async def publish(self, exchange: str, key: str, body: bytes, properties: Any) -> None:
         self._session.attempts.append((exchange, key, body))

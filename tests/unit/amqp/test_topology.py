@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.amqp.topology import DELIVERY_LIMIT, NO_DELIVERY_LIMIT, Lane, definitions, delay_label, topology
+from worker.amqp.topology import DELIVERY_LIMIT, NO_DELIVERY_LIMIT, Binding, Lane, definitions, delay_label, topology
 
 TOPOLOGY = topology("autotag", (10, 60, 600))
 
@@ -53,7 +53,10 @@ def test_results_and_dead_letters_are_never_dropped_for_being_browsed_often(name
 
 def test_every_queue_is_bound_to_an_exchange_that_is_declared() -> None:
     assert {binding.queue for binding in TOPOLOGY.bindings} == {queue.name for queue in TOPOLOGY.queues}
-    assert {binding.exchange for binding in TOPOLOGY.bindings} == {exchange.name for exchange in TOPOLOGY.exchanges}
+    for_others = {TOPOLOGY.results_exchange, TOPOLOGY.copies_exchange}
+    assert {binding.exchange for binding in TOPOLOGY.bindings} | for_others == {
+        each.name for each in TOPOLOGY.exchanges
+    }
 
 
 @pytest.mark.parametrize("lane", list(Lane))
@@ -107,6 +110,20 @@ def test_a_delay_given_twice_is_one_queue() -> None:
 
 def test_definitions_hold_everything_for_a_virtual_host() -> None:
     made = json.loads(json.dumps(definitions(TOPOLOGY, "photos")))
-    assert [len(made[kind]) for kind in ("exchanges", "queues", "bindings")] == [4, 10, 10]
+    assert [len(made[kind]) for kind in ("exchanges", "queues", "bindings")] == [6, 10, 10]
     assert {entry["vhost"] for entries in made.values() for entry in entries} == {"photos"}
     assert all(entry["durable"] for kind in ("exchanges", "queues") for entry in made[kind])
+
+
+def test_the_topology_of_before_has_all_results_in_their_queue() -> None:
+    before = TOPOLOGY.with_all_results
+    assert (TOPOLOGY.shares_results, before.shares_results) == (True, False)
+    assert {each.name for each in TOPOLOGY.exchanges} - {each.name for each in before.exchanges} == {
+        "autotag.results.unclaimed",
+        "autotag.results.copies",
+    }
+    assert [each for each in before.bindings if each.queue == "autotag.results"] == [
+        Binding("autotag.results", "autotag.results", "#")
+    ]
+    assert before.of_results.bindings == before.with_all_results.of_results.bindings
+    assert before.queues == TOPOLOGY.queues

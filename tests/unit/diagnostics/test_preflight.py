@@ -200,3 +200,21 @@ async def test_rules_files_are_named_with_the_number_of_rules(tmp_path: Path) ->
     check = await preflight._tags(load_settings(environ={}, directory=tmp_path).settings)
     assert check.status == "ok"
     assert f"acme has 3 rules, with {tmp_path / 'rules.toml'}" in check.message
+
+
+@pytest.mark.parametrize(
+    ("tree", "status", "words"),
+    [
+        ({}, "warning", "wait in its queue"),
+        ({"while_nothing_is_switched_on": "skip"}, "warning", "answered `skipped`"),
+        ({"instances": {"acme": {"enabled": False, "tensorflow": {"enabled": True}}}}, "warning", "answered `skipped`"),
+        ({"enabled": False}, "warning", "answered `skipped`"),
+        ({"instances": {"acme": {"tensorflow": {"enabled": True}}}}, "ok", "acme: tensorflow"),
+    ],
+)
+async def test_it_says_what_becomes_of_events_that_nothing_is_switched_on_for(
+    tree: dict[str, Any], status: str, words: str
+) -> None:
+    check = await preflight._switches(Settings.model_validate(tree))
+    assert check.status == status
+    assert words in check.message

@@ -30,7 +30,7 @@ def padded(body: bytes, size: int = LARGEST + 1) -> bytes:
     ],
 )
 def test_what_an_event_may_have_is_let_through(body: bytes, content_type: str) -> None:
-    refuse_oversized(body, content_type, "m", IMAGE)
+    refuse_oversized(body, content_type, {}, "m", IMAGE)
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "application/cloudevents+json", None, "text/plain"])
@@ -39,6 +39,7 @@ def test_more_is_refused_with_the_asset_and_instance_that_its_beginning_names(co
         refuse_oversized(
             padded(event(asset_id="Bild/ü", instance="acme").replace(b"\\u00fc", "ü".encode())),
             content_type,
+            {"asset_id": "of the headers"},
             "m",
             IMAGE,
         )
@@ -54,11 +55,30 @@ def test_more_is_refused_with_the_asset_and_instance_that_its_beginning_names(co
         event(asset_id="a" * 1025),
         event(asset_id="line\nbreak"),
         b'{"data": {"asset_id": "\xff"}}',
-        b'{"data": {"asset_id": 5}}',
+        b'{"data": {"asset_id": 5.5}}',
+        b'{"data": {"asset_id": "a"}, "context": {"asset_id": "b"}}',
+        b'{"data": {"asset_id": "a\\u00e4"}, "context": {"asset_id": "b"}}',
         b"\x80\x04 no JSON at all",
     ],
 )
 def test_an_asset_that_cannot_be_told_is_not_made_up(body: bytes) -> None:
     with pytest.raises(UnreadableEvent) as caught:
-        refuse_oversized(padded(body), "application/json", None, IMAGE)
+        refuse_oversized(padded(body), "application/json", {}, None, IMAGE)
     assert caught.value.asset_id is None
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "named"),
+    [
+        (b'{"asset_id": 4711, "instance": 7}', {}, ("4711", "7")),
+        (b"[]", {"asset_id": "a", "instance": "acme"}, ("a", "acme")),
+        (b'{"instance": "acme"}', {"cloudEvents:id": "e", "cloudEvents:subject": "a"}, ("a", "acme")),
+        (b"[]", {"ce-assetid": 4711}, ("4711", None)),
+    ],
+)
+def test_a_number_names_an_asset_too_and_so_do_headers(
+    body: bytes, headers: dict[str, object], named: tuple[str, str | None]
+) -> None:
+    with pytest.raises(UnreadableEvent) as caught:
+        refuse_oversized(padded(body), "application/json", headers, None, IMAGE)
+    assert (caught.value.asset_id, caught.value.instance) == named

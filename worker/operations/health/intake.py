@@ -51,6 +51,8 @@ class Situation:
 
 def reasons_to_pause(active: Active, situation: Situation) -> dict[Pause, str]:
     """Every reason of the engine's to take no events now, each with a sentence for people. Pure."""
+    if active.waits_for_a_switch:
+        return {Pause.NOTHING_SWITCHED_ON: Pause.NOTHING_SWITCHED_ON.message}
     nobody = active.why_nothing_can_be_tagged()
     if nobody is not None:
         return {Pause.NOBODY_CAN_TAG: f"{Pause.NOBODY_CAN_TAG.message} ({nobody})"}

@@ -106,7 +106,14 @@ _STATE_OF_PAUSE: dict[str, State] = {
 """What the recent history calls it; any other reason is a pause."""
 
 _FIRST = (Pause.STOPPING, Pause.BY_OPERATOR)
-_LAST = (Pause.NOBODY_CAN_TAG, Pause.NO_DECODER, Pause.MODEL_NOT_READY, Pause.LEFT_TO_OTHERS, Pause.STARTING)
+_LAST = (
+    Pause.NOTHING_SWITCHED_ON,
+    Pause.NOBODY_CAN_TAG,
+    Pause.NO_DECODER,
+    Pause.MODEL_NOT_READY,
+    Pause.LEFT_TO_OTHERS,
+    Pause.STARTING,
+)
 """Where several reasons hold: what somebody asked for comes first, then what the broker finds, then the children."""
 
 

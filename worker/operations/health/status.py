@@ -20,6 +20,7 @@ class Pause(StrEnum):
     STOPPING = "stopping"
     STARTING = "starting"
     BY_OPERATOR = "by_operator"
+    NOTHING_SWITCHED_ON = "nothing_switched_on"
     NOBODY_CAN_TAG = "nobody_can_tag"
     NO_DECODER = "no_decoder"
     MODEL_NOT_READY = "model_not_ready"
@@ -35,6 +36,8 @@ _PAUSE_MESSAGES: dict[str, str] = {
     Pause.STOPPING: "stopping",
     Pause.STARTING: "starting: the model is being made ready",
     Pause.BY_OPERATOR: "paused by an operator; `autotag resume` goes on",
+    Pause.NOTHING_SWITCHED_ON: "no provider is switched on, for no instance and not in the defaults: events wait in "
+    "their queue; set `defaults.tensorflow.enabled = true`, or `while_nothing_is_switched_on = 'skip'` to skip them",
     Pause.NOBODY_CAN_TAG: "no provider can answer",
     Pause.NO_DECODER: "no decoder is running; they are started again and again, and the log says why they end",
     Pause.MODEL_NOT_READY: "the model is not ready",

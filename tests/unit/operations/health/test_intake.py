@@ -39,6 +39,7 @@ class FakeActive:
     nobody: str | None = None
     lacks: dict[str, str] = field(default_factory=dict)
     tags_anything: bool = True
+    waits_for_a_switch: bool = False
 
     def why_nothing_can_be_tagged(self) -> str | None:
         return self.nobody
@@ -83,6 +84,7 @@ def test_where_all_is_well_there_is_no_reason() -> None:
     ("active", "situation", "pause"),
     [
         (FakeActive(nobody="the model is disabled"), ALL_WELL, Pause.NOBODY_CAN_TAG),
+        (FakeActive(tags_anything=False, waits_for_a_switch=True), ALL_WELL, Pause.NOTHING_SWITCHED_ON),
         (FakeActive(), Situation(decoders_missing_s=LONG_S), Pause.NO_DECODER),
         (FakeActive(), Situation(model_missing_s=LONG_S), Pause.MODEL_NOT_READY),
         (FakeActive(lacks={"acme": "the model is disabled"}), Situation(other_consumers=1), Pause.LEFT_TO_OTHERS),
