@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,10 @@ def test_items_that_cannot_be_read_are_passed_over_and_hold_nobody_up(
         assert "asset_id" in connector.logged()
 
 
+def more_came(dms: Dms, found: Counter[str], before: int) -> bool:
+    return sum(gather(dms, found).values()) > before or len(found) == 2000
+
+
 def test_a_connector_that_is_killed_while_it_publishes_loses_nothing(
     private_broker: Callable[..., PrivateBroker], listing: Listing, tmp_path: Path
 ) -> None:
@@ -199,8 +204,7 @@ def test_a_connector_that_is_killed_while_it_publishes_loses_nothing(
     dms, found = Dms(node.url, "poll"), Counter[str]()
     for _ in range(4):
         with running_connector(node.url, "poll", tmp_path, settings) as connector:
-            before = sum(found.values())
-            until(lambda before=before: sum(gather(dms, found).values()) > before or len(found) == 2000, "it publishes")
+            until(partial(more_came, dms, found, sum(found.values())), "it publishes")
             connector.process.kill()
     with running_connector(node.url, "poll", tmp_path, settings) as connector:
         until(lambda: len(gather(dms, found)) == 2000, "all are published", within_s=120)

@@ -96,10 +96,15 @@ def rewind(
     """Have a poller list once more from an earlier value of its cursor on, also while the connector runs."""
     from worker.connect.seen import Seen
     from worker.connect.service import SEEN_FILE
+    from worker.settings.cursors import as_cursor
 
     settings = CliContext.of(context).load().settings
     if name not in settings.connect or not settings.connect[name].poll.enabled:
         raise typer.BadParameter(f"no connection {name!r} has a poller", param_hint="name")
+    try:
+        as_cursor(to)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--to") from None
     seen = Seen(settings.state_dir / SEEN_FILE, settings.connector.keep_days * 86_400.0)
     if again:
         seen.forget(name)

@@ -1,4 +1,4 @@
-"""What an operator asks of a connection's target: `autotag connect try`, `report` and `check`."""
+"""What an operator asks of a connection: `autotag connect try`, `report` and `check`."""
 
 from __future__ import annotations
 
@@ -94,20 +94,29 @@ def check(
     name: Annotated[str | None, typer.Argument(help="Only this connection.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Ask each target something harmless, and read one asset that is known. Writes nothing."""
-    from worker.connect.target_checks import check_targets
+    """Read one page of each poller, ask each target something harmless and read one known asset. Writes nothing."""
+    from worker.connect.inlet_checks import check_inlets
+    from worker.connect.target_checks import ConnectionCheck, check_targets
 
     settings = CliContext.of(context).load().settings
     if name is not None:
         _known_connection(settings, name)
     failed = False
     ledger = existing_ledger(settings)
-    for result in asyncio.run(check_targets(settings, ledger, name)):
+
+    async def checks() -> list[ConnectionCheck]:
+        return [*await check_inlets(settings, name), *await check_targets(settings, ledger, name)]
+
+    for result in asyncio.run(checks()):
         failed |= not result.is_fine
         if as_json:
-            print_json({"connection": result.connection, "ok": result.is_fine, "message": result.message})
+            print_json(
+                {"connection": result.connection, "part": result.part, "ok": result.is_fine, "message": result.message}
+            )
         else:
-            print_line(printable(f"{'✓' if result.is_fine else '✗'} {result.connection:<18} {result.message}"))
+            print_line(
+                printable(f"{'✓' if result.is_fine else '✗'} {result.connection}.{result.part:<8} {result.message}")
+            )
     if ledger is not None:
         ledger.close()
     if failed:

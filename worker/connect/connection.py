@@ -8,8 +8,8 @@ from typing import Any
 
 from worker.amqp.topology import Lane
 from worker.connect.deliver import Deliverer, make_target
-from worker.connect.inlets.http import HttpInlet
 from worker.connect.inlets.bucket import BucketListing
+from worker.connect.inlets.http import HttpInlet
 from worker.connect.inlets.listing import Listing, RequestListing
 from worker.connect.inlets.poll import Poller
 from worker.connect.intake import UploadIntake

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from worker.connect.deliver import make_target
 from worker.connect.ledger import TagLedger
@@ -12,15 +13,16 @@ from worker.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class TargetCheck:
-    """The outcome for one connection; the message says what to do."""
+class ConnectionCheck:
+    """The outcome for one part of a connection; the message says what to do."""
 
     connection: str
+    part: Literal["inlet", "poll", "target"]
     is_fine: bool
     message: str
 
 
-async def check_targets(settings: Settings, ledger: TagLedger | None, only: str | None = None) -> list[TargetCheck]:
+async def check_targets(settings: Settings, ledger: TagLedger | None, only: str | None = None) -> list[ConnectionCheck]:
     """Check each connection whose target is on."""
     return [
         await _check(settings, ledger, name)
@@ -29,21 +31,25 @@ async def check_targets(settings: Settings, ledger: TagLedger | None, only: str 
     ]
 
 
-async def _check(settings: Settings, ledger: TagLedger | None, name: str) -> TargetCheck:
+async def _check(settings: Settings, ledger: TagLedger | None, name: str) -> ConnectionCheck:
     try:
         target = make_target(name, settings)
     except AutotagError as error:
-        return TargetCheck(name, False, str(error))
+        return ConnectionCheck(name, "target", False, str(error))
     try:
         await target.probe()
         asset_id = ledger.any_asset(name) if ledger is not None else None
         if asset_id is None:
-            return TargetCheck(name, True, f"{target.origin} lets us in; no asset is known yet that could be read")
+            return ConnectionCheck(
+                name, "target", True, f"{target.origin} lets us in; no asset is known yet that could be read"
+            )
         standing = await target.read(TargetAsset(asset_id))
     except AssetGone:
-        return TargetCheck(name, True, f"{target.origin} lets us in; the asset {asset_id} is gone")
+        return ConnectionCheck(name, "target", True, f"{target.origin} lets us in; the asset {asset_id} is gone")
     except AutotagError as error:
-        return TargetCheck(name, False, f"{target.origin} would take no tags: {error}")
+        return ConnectionCheck(name, "target", False, f"{target.origin} would take no tags: {error}")
     finally:
         await target.close()
-    return TargetCheck(name, True, f"{target.origin} lets us in; asset {asset_id} has {len(standing.tags)} tags")
+    return ConnectionCheck(
+        name, "target", True, f"{target.origin} lets us in; asset {asset_id} has {len(standing.tags)} tags"
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 from pydantic.config import JsonDict
@@ -119,7 +119,7 @@ class PollSettings(MappingSettings):
     items: Expression = Field("@", description="The list of items in a page.", json_schema_extra=_EXPRESSION)
     cursor: Expression | None = Field(
         None,
-        description="What the items are sorted by, upwards, in one item: a time as in RFC 3339, or a number that grows. "
+        description="What the items are sorted by, upwards, in one item: a time as in RFC 3339, or a growing number. "
         "Needed where the request has `{cursor}`; without that, everything is listed each time, and what is older is "
         "passed over.",
         json_schema_extra=_EXPRESSION,

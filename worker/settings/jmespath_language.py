@@ -1,11 +1,12 @@
 """JMESPath as the settings use it: with one function more, and checked for calls that can never work.
 
-JMESPath itself finds out only while it reads a document that a function does not exist. Imported by those settings alone
-that have expressions.
+JMESPath itself finds out only while it reads a document that a function does not exist. Imported by those settings
+alone that have expressions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import jmespath
@@ -36,7 +37,7 @@ def compiled(text: str) -> parser.ParsedResult:
     return found
 
 
-def _check_calls(node: dict[str, Any]) -> None:
+def _check_calls(node: Mapping[str, Any]) -> None:
     if node["type"] == "function_expression":
         name, given = node["value"], len(node["children"])
         table = _Functions.FUNCTION_TABLE
@@ -48,5 +49,5 @@ def _check_calls(node: dict[str, Any]) -> None:
             least = "at least " if is_variadic else ""
             raise ValueError(f"{name}() takes {least}{len(signature)} values, not {given}")
     for child in node["children"]:
-        if isinstance(child, dict):
+        if isinstance(child, Mapping):
             _check_calls(child)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, unquote_plus
 from xml.etree import ElementTree
@@ -31,7 +31,7 @@ class BucketListing:
         at = f"connect.{name}.poll.accept"
         self._accept = Reading(settings.accept, at) if settings.accept is not None else None
 
-    async def pages(self, cursor: str | None) -> AsyncIterator[Page]:
+    async def pages(self, cursor: str | None) -> AsyncGenerator[Page, None]:
         """See `Listing`."""
         after = ""
         while True:
@@ -97,17 +97,14 @@ class _NoDocumentType(ElementTree.TreeBuilder):
 def _objects(answer: TargetAnswer) -> tuple[list[dict[str, Any]], bool]:
     """The objects of a page of a bucket, and whether it is the last one."""
     try:
-        root = ElementTree.fromstring(answer.body, ElementTree.XMLParser(target=_NoDocumentType()))  # noqa: S314
-        if not root.tag.endswith("ListBucketResult"):
-            raise ValueError(f"its root is {root.tag[:100]}")
-        return _contents(root)
+        return _contents(ElementTree.fromstring(answer.body, ElementTree.XMLParser(target=_NoDocumentType())))  # noqa: S314
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise NoListing(
-            f"{answer}: that is no listing of a bucket: {error}", reason="listing_not_readable"
-        ) from None
+        raise NoListing(f"{answer}: that is no listing of a bucket: {error}", reason="listing_not_readable") from None
 
 
 def _contents(root: ElementTree.Element) -> tuple[list[dict[str, Any]], bool]:
+    if not root.tag.endswith("ListBucketResult"):
+        raise ValueError(f"its root is {root.tag[:100]}")
     namespace = root.tag.removesuffix("ListBucketResult")
 
     def text(of: ElementTree.Element, name: str) -> str:

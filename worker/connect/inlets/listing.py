@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -44,7 +44,7 @@ class Page:
 class Listing(Protocol):
     """One kind of listing. Pages raise NoListing, TargetBusy, TargetRefused or ResourceExhausted."""
 
-    def pages(self, cursor: str | None) -> AsyncIterator[Page]:
+    def pages(self, cursor: str | None) -> AsyncGenerator[Page, None]:
         """All pages from a cursor on; None for the first listing ever."""
         ...
 
@@ -67,7 +67,7 @@ class RequestListing:
         self._begins_anywhere = settings.cursor is not None and settings.asks_for("cursor")
         self._begin = moment_text(time.time()) if settings.begin == NOW else settings.begin
 
-    async def pages(self, cursor: str | None) -> AsyncIterator[Page]:
+    async def pages(self, cursor: str | None) -> AsyncGenerator[Page, None]:
         """See `Listing`."""
         if cursor is None and self._cursor is not None:
             yield Page((), 0, (), self._begin)  # kept at once: what comes while we are stopped is new
@@ -75,7 +75,7 @@ class RequestListing:
         async for page in self._keyset(position) if self._begins_anywhere else self._all_pages(position):
             yield page
 
-    async def _keyset(self, position: str) -> AsyncIterator[Page]:
+    async def _keyset(self, position: str) -> AsyncGenerator[Page, None]:
         number, before, by_keys = 1, "", True
         for _ in range(MAXIMUM_PAGES):
             items = await self._fetch(position, number)
@@ -98,7 +98,7 @@ class RequestListing:
                 return
         raise _endless()
 
-    async def _all_pages(self, position: str) -> AsyncIterator[Page]:
+    async def _all_pages(self, position: str) -> AsyncGenerator[Page, None]:
         """Of a system that can't begin anywhere: what is older is passed over here; sorted in any way, or in none."""
         before, newest = "", position
         for number in range(1, MAXIMUM_PAGES):
@@ -182,8 +182,8 @@ class RequestListing:
         at = f"connect.{self._name}.poll.cursor"
         if found and not of_kind:
             raise NoListing(
-                f"`{at}` of the items is {found[0][1]!r}, but the listing began at {position!r}: set `begin` to a value "
-                f"of the same kind, and go there once by `autotag connect rewind {self._name} --to VALUE`",
+                f"`{at}` of the items is {found[0][1]!r}, but the listing began at {position!r}: set `begin` to a "
+                f"value of the same kind, and go there once by `autotag connect rewind {self._name} --to VALUE`",
                 reason="cursor_not_readable",
             )
         if not found and any(map(self._can_be_read, items)):

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from worker.amqp.errors import NotPublished, Unpublishable
-from worker.connect.inlets.listing import Listing, NoListing, Page, comparable
+from worker.connect.inlets.listing import Listing, NoListing, Page
 from worker.connect.intake import Outcome, UploadIntake
 from worker.connect.metrics import InMetrics
 from worker.connect.seen import Seen
-from worker.connect.targets.base import TargetBusy, TargetRefused
+from worker.connect.targets.base import TargetBusy
 from worker.connect.uploads import Upload
 from worker.errors import AutotagError
+from worker.settings.cursors import Cursor
 
 _log = structlog.get_logger(__name__)
 
@@ -49,6 +51,7 @@ class Poller:
         self._intake = intake
         self._seen = seen
         self._metrics = metrics
+        self._asked_s = 0.0
         self.trouble: PollTrouble | None = None
         self.last_complete_s: float | None = None
 
@@ -58,7 +61,7 @@ class Poller:
         while True:
             try:
                 await self.list_once()
-            except (TargetBusy, TargetRefused, NoListing) as error:
+            except AutotagError as error:
                 failures += 1
                 self._note(error)
             except Exception as error:  # noqa: BLE001 - a bug of ours must not leave a poller that does nothing
@@ -73,15 +76,27 @@ class Poller:
             await asyncio.sleep(max(pause, asked_s))
 
     async def list_once(self) -> None:
-        """List everything that is new, and publish it."""
+        """List everything that is new, and publish it. Raises as `Listing`."""
         name = self._intake.connection
-        async for page in self._listing.pages(self._seen.cursor(name)):
-            await self._publish(page)
-            known = self._seen.cursor(name)
-            if page.cursor is not None and (known is None or comparable(page.cursor) > comparable(known)):
-                self._seen.set_cursor(name, page.cursor)
+        begun = self._seen.cursor(name)
+        self._require_memory()
+        async with aclosing(self._listing.pages(begun)) as pages:
+            async for page in pages:
+                await self._publish(page)
+                self._require_memory()
+                if self._seen.cursor(name) != begun:
+                    _log.info("the listing ends here and begins where its cursor was set", connection=name)
+                    return
+                if page.cursor is not None and (begun is None or _is_later(page.cursor, begun)):
+                    self._seen.set_cursor(name, page.cursor)
+                    begun = page.cursor
 
-    _asked_s = 0.0
+    def _require_memory(self) -> None:
+        """Raise while nothing can be noted: each listing would publish everything once more."""
+        if not self._seen.can_keep():
+            raise NoListing(
+                f"nothing is listed while what was seen can't be kept: {self._seen.fault}", reason="seen_not_writable"
+            )
 
     async def _publish(self, page: Page) -> None:
         for problem in page.problems:
@@ -121,3 +136,13 @@ class Poller:
         self.last_complete_s = time.time()
         self._metrics.polls.labels(self._intake.connection, "complete").inc()
         self._metrics.last_poll_s.labels(self._intake.connection).set(self.last_complete_s)
+
+
+def _is_later(cursor: str, known: str) -> bool:
+    """Whether a cursor is behind a known one; also where both are of different kinds, or the known one is none."""
+    try:
+        before = Cursor.of(known)
+    except ValueError:
+        return True
+    after = Cursor.of(cursor)
+    return after.is_time is not before.is_time or after > before
