@@ -252,6 +252,7 @@ def test_when_the_broker_is_killed_what_was_taken_is_there_and_the_rest_is_sent_
 
         for number in range(20):
             assert send(number)
+        node.flush_metadata()
         node.kill()
         refused_in_time(connector, asset(20))
         node.start()
@@ -287,20 +288,21 @@ def test_a_reload_starts_and_stops_connections_and_a_broken_one_changes_nothing(
     reload(CONFIGURATION.replace('preset = "immich"', 'preset = "no-such"'))
     until(lambda: "must be one of" in connector.logged(), "it says what is wrong")
     unusable = '[connect.new]\nurl = "https://x.example"\nca_file = "/no/such.pem"\npreset = "immich"\n'
-    reload(CONFIGURATION.replace("target.enabled = false", "poll.enabled = true") + unusable + INLET_OF_NEW)
+    reload(CONFIGURATION.replace('instance = "acme"', 'instance = "globex"') + unusable + INLET_OF_NEW)
     until(lambda: "connect.new.ca_file" in connector.logged(), "it says what is wrong")
     # Then all is as it was
     assert set(connector.status()["connections"]) == {"photos", "moved"}
     assert connector.post("photos", asset(3)).status_code == 202
+    assert connector.status()["connections"]["photos"]["instance"] == "acme"
 
 
 def test_connections_that_cannot_work_are_refused_at_the_start(broker: str, tmp_path: Path) -> None:
     file = tmp_path / "connect.toml"
-    file.write_text(CONFIGURATION.replace('preset = "immich"', 'preset = "immich"\ninlet.asset_id = "nosuch(id)"'))
+    file.write_text(CONFIGURATION.replace("token_header", 'asset_id = "nosuch(id)"\ntoken_header'))
     file.chmod(0o600)
     command = [sys.executable, "-m", "worker", "--config", str(file), "connect"]
     environment = {**os.environ, "AUTOTAG_AMQP__URL": broker}
     refused = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
     assert refused.returncode == ExitCode.USAGE
-    assert "connect.photos.inlet.asset_id" in refused.stderr
+    assert "connect.files.inlet.asset_id" in refused.stderr
     assert "there is no function nosuch()" in refused.stderr
