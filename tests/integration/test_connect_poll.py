@@ -252,12 +252,17 @@ def test_while_what_was_seen_cannot_be_kept_nothing_is_listed_and_nothing_is_los
                 return (connector.status()["connections"]["archive"]["poll"]["trouble"] or {}).get("reason")
 
             until(lambda: trouble() == "seen_not_writable", "it says so")
+            assert (
+                connector.counted("autotag_connect_poll_trouble", connection="archive", reason="seen_not_writable") == 1
+            )
             asked = listing.asked
             assert connector.is_ready()
             until(lambda: connector.counted("autotag_connect_polls_total", outcome="seen_not_writable") > 2, "it tries")
             assert listing.asked == asked
             other.rollback()
         until(lambda: gather(dms, found) == {"a1": 1, "a2": 1}, "it is published once it can be kept")
+        until(lambda: trouble() is None, "it works again")
+        assert connector.counted("autotag_connect_poll_trouble") == 0
 
 
 def test_an_operator_lists_once_more_from_an_earlier_day_while_the_connector_runs(

@@ -52,11 +52,18 @@ class Poller:
         self._seen = seen
         self._metrics = metrics
         self._asked_s = 0.0
+        self._cursor: str | None = None
         self.trouble: PollTrouble | None = None
         self.last_complete_s: float | None = None
 
     async def run(self) -> None:
         """List again and again, until cancelled."""
+        try:
+            await self._run()
+        finally:
+            self._show(None)
+
+    async def _run(self) -> None:
         name, failures = self._intake.connection, 0
         while True:
             try:
@@ -78,8 +85,7 @@ class Poller:
     async def list_once(self) -> None:
         """List everything that is new, and publish it. Raises as `Listing`."""
         name = self._intake.connection
-        begun = self._seen.cursor(name)
-        self._require_memory()
+        begun = self._begin()
         async with aclosing(self._listing.pages(begun)) as pages:
             async for page in pages:
                 await self._publish(page)
@@ -88,14 +94,30 @@ class Poller:
                     _log.info("the listing ends here and begins where its cursor was set", connection=name)
                     return
                 if page.cursor is not None and (begun is None or _is_later(page.cursor, begun)):
-                    self._seen.set_cursor(name, page.cursor)
-                    begun = page.cursor
+                    begun = self._keep(page.cursor)
+
+    def _begin(self) -> str | None:
+        """Where to begin; None only if nothing was ever kept: what is not read for a fault is no first listing."""
+        self._require_memory()
+        found = self._seen.cursor(self._intake.connection)
+        self._require_memory()
+        if found is None and self._cursor is not None:  # the file was lost while we ran
+            return self._keep(self._cursor)
+        self._cursor = found
+        return found
+
+    def _keep(self, cursor: str) -> str:
+        self._seen.set_cursor(self._intake.connection, cursor)
+        self._cursor = cursor
+        return cursor
 
     def _require_memory(self) -> None:
         """Raise while nothing can be noted: each listing would publish everything once more."""
-        if not self._seen.can_keep():
+        if self._seen.fault is not None or not self._seen.can_keep():
+            self._seen.can_keep()  # which opens it again, for the next listing
             raise NoListing(
-                f"nothing is listed while what was seen can't be kept: {self._seen.fault}", reason="seen_not_writable"
+                f"nothing is listed while what was seen can't be kept: {self._seen.fault or 'it could not be read'}",
+                reason="seen_not_writable",
             )
 
     async def _publish(self, page: Page) -> None:
@@ -126,13 +148,21 @@ class Poller:
         reason = error.reason or "listing_failed"
         self._metrics.polls.labels(self._intake.connection, reason).inc()
         if self.trouble is None or self.trouble.reason != reason:
-            self.trouble = PollTrouble(reason, str(error), time.time())
+            self._show(PollTrouble(reason, str(error), time.time()))
             _log.error("a listing failed", connection=self._intake.connection, reason=reason, why=str(error))
+
+    def _show(self, trouble: PollTrouble | None) -> None:
+        gauge, name = self._metrics.poll_trouble, self._intake.connection
+        if self.trouble is not None:
+            gauge.remove(name, self.trouble.reason)
+        self.trouble = trouble
+        if trouble is not None:
+            gauge.labels(name, trouble.reason).set(1)
 
     def _done(self) -> None:
         if self.trouble is not None:
             _log.info("listing works again", connection=self._intake.connection)
-        self.trouble = None
+        self._show(None)
         self.last_complete_s = time.time()
         self._metrics.polls.labels(self._intake.connection, "complete").inc()
         self._metrics.last_poll_s.labels(self._intake.connection).set(self.last_complete_s)
