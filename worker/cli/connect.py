@@ -92,6 +92,7 @@ def rewind(
     name: Annotated[str, typer.Argument(help="The connection.")],
     to: Annotated[str, typer.Option(help="A time as in RFC 3339, or a number: where its next listing begins.")],
     again: Annotated[bool, typer.Option("--again", help="Send images again that were sent before.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Have a poller list once more from an earlier value of its cursor on, also while the connector runs."""
     from worker.connect.seen import Seen
@@ -112,6 +113,9 @@ def rewind(
     fault = seen.fault
     seen.close()
     if fault is not None:
-        print_line(fault)
+        print_error(f"the cursor can't be kept: {fault}")
         raise typer.Exit(ExitCode.FAILED)
-    print_line(f"{name}: the next listing begins at {to}")
+    if as_json:
+        print_json({"connection": name, "cursor": to, "again": again})
+    else:
+        print_line(f"{name}: the next listing begins at {to}")

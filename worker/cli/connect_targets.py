@@ -198,7 +198,7 @@ async def _try(
 
 
 def _event(settings: Settings, name: str, asset: str, content: str | None) -> dict[str, Any]:
-    from worker.connect.mapping import Address
+    from worker.connect.mapping import UrlTemplate
     from worker.messages import EVENT_TYPE
 
     connection = settings.connect[name]
@@ -206,7 +206,7 @@ def _event(settings: Settings, name: str, asset: str, content: str | None) -> di
         mapping = next((each for each in (connection.inlet, connection.poll) if each.content_url is not None), None)
         if mapping is None:
             raise typer.BadParameter("where the image is does not follow from its id: name it", param_hint="--content")
-        content = Address(mapping.content_url or "", connection.url or "", "content_url").of({"asset_id": asset})
+        content = UrlTemplate(mapping.content_url or "", connection.url or "", "content_url").of({"asset_id": asset})
     return {
         "specversion": "1.0",
         "id": str(uuid.uuid4()),

@@ -35,7 +35,7 @@ class Shared:
     targets: TargetMetrics
 
 
-class Connection:
+class RunningConnection:
     """From `start` to `close`. Raises Misconfigured where its target can't be made."""
 
     def __init__(self, name: str, settings: Settings, shared: Shared) -> None:

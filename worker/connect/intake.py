@@ -11,7 +11,7 @@ from worker.connect.seen import Seen
 from worker.connect.uploads import Upload
 
 
-class Outcome(StrEnum):
+class UploadOutcome(StrEnum):
     """What became of what was said about an image."""
 
     PUBLISHED = "published"
@@ -33,17 +33,17 @@ class UploadIntake:
         self._seen = seen
         self._metrics = metrics
 
-    async def take(self, upload: Upload, *, within_s: float) -> Outcome:
+    async def take(self, upload: Upload, *, within_s: float) -> UploadOutcome:
         """Publish an upload, unless it was seen. Raises NotPublished; then nothing is noted."""
         if upload.mark is not None and self._seen.has(self.connection, upload.asset_id, upload.mark):
-            self.count(Outcome.SEEN)
-            return Outcome.SEEN
+            self.count(UploadOutcome.SEEN)
+            return UploadOutcome.SEEN
         await self._outlet.publish(upload, self._lane, within_s=within_s)
         if upload.mark is not None:
             self._seen.note(self.connection, upload.asset_id, upload.mark)
-        self.count(Outcome.PUBLISHED)
-        return Outcome.PUBLISHED
+        self.count(UploadOutcome.PUBLISHED)
+        return UploadOutcome.PUBLISHED
 
-    def count(self, outcome: Outcome) -> None:
+    def count(self, outcome: UploadOutcome) -> None:
         """Count what became of one message or item."""
         self._metrics.uploads.labels(self.connection, outcome.value).inc()

@@ -30,7 +30,7 @@ class Missing(CannotBeDone):
         self.setting = setting
 
 
-class Reading:
+class JsonQuery:
     """One expression. `setting` is its name, for people."""
 
     def __init__(self, text: str, setting: str) -> None:
@@ -89,7 +89,7 @@ class Tree:
         return self._make(scope)
 
 
-class Address:
+class UrlTemplate:
     """An address that is filled in, percent-encoded: `{name}` by one value, `{/name*}` by a path of several.
 
     `base` is what a path lies below.
@@ -136,7 +136,7 @@ def _compiled(tree: Any, setting: str) -> Callable[[Mapping[str, Any]], Any]:
     if isinstance(tree, str) and tree.startswith(_MARK):
         if tree.startswith(_MARK * 2):
             return lambda _scope: tree[1:]
-        reading = Reading(tree[1:], setting)
+        reading = JsonQuery(tree[1:], setting)
 
         def read(scope: Mapping[str, Any]) -> Any:
             value = reading.find(scope)

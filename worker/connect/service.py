@@ -15,7 +15,7 @@ import structlog
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
 from worker.amqp.topology import topology
-from worker.connect.connection import Connection, Shared
+from worker.connect.connection import RunningConnection, Shared
 from worker.connect.inlets.http import HttpInlet
 from worker.connect.ledger import TagLedger
 from worker.connect.metrics import InMetrics
@@ -62,7 +62,7 @@ class Connector:
         )
         self._seen = Seen(settings.state_dir / SEEN_FILE, settings.connector.keep_days * _DAY_S)
         self._ledger = TagLedger(settings.state_dir / LEDGER_FILE)
-        self._connections: dict[str, Connection] = {}
+        self._connections: dict[str, RunningConnection] = {}
         self._notifier = Notifier.from_environment()
         self._heartbeat = Heartbeat(min(_BEAT_S, self._notifier.watchdog_interval_s), self._notifier.alive)
         self._stopping = asyncio.Event()
@@ -161,10 +161,10 @@ class Connector:
         wanted = {name for name, each in settings.connect.items() if each.enabled}
         kept = {name for name in wanted & set(self._connections) if self._connections[name].is_as_in(settings)}
         shared = Shared(self._outlet, self._seen, self._ledger, self.metrics.uploads, self.metrics.targets)
-        added: dict[str, Connection] = {}
+        added: dict[str, RunningConnection] = {}
         try:
             for name in sorted(wanted - kept):
-                added[name] = Connection(name, settings, shared)
+                added[name] = RunningConnection(name, settings, shared)
         except AutotagError:
             for connection in added.values():
                 await connection.close()

@@ -16,7 +16,7 @@ from pydantic.config import JsonDict
 from worker.messages.events import DEFAULT_INSTANCE
 from worker.settings.base import HeaderSecret, LocalPath, Section
 from worker.settings.credentials import CredentialKind, CredentialSettings
-from worker.settings.cursors import NOW, Begin
+from worker.settings.cursors import NOW, CursorOrNow
 from worker.settings.expressions import AddressTemplate, Expression, TableOfValues, ValueTree, expressions_in
 from worker.settings.system import HttpSettings
 
@@ -28,7 +28,7 @@ _STATUSES: JsonDict = {"allowed": "a list of HTTP statuses"}
 _A_PAGE: Final = {"cursor": "2026-01-01T00:00:00Z", "page": 1, "page_size": 100}
 _LISTING_VARIABLES: Final = "cursor, page and page_size"
 
-Status = Annotated[int, Field(ge=100, le=599)]
+HttpStatus = Annotated[int, Field(ge=100, le=599)]
 
 
 class MappingSettings(Section):
@@ -124,7 +124,7 @@ class PollSettings(MappingSettings):
         "passed over.",
         json_schema_extra=_EXPRESSION,
     )
-    begin: Begin = Field(
+    begin: CursorOrNow = Field(
         NOW,
         description="Where the very first listing begins: `now`, or a value of `cursor`; `autotag connect rewind` goes "
         "back to one later.",
@@ -162,7 +162,7 @@ class RequestSettings(Section):
         json_schema_extra={"allowed": "a table or a list", "default_text": "nothing"},
     )
     form: bool = Field(False, description="Send `body` as a form, not as JSON.")
-    done_on: tuple[Status, ...] = Field(
+    done_on: tuple[HttpStatus, ...] = Field(
         (), description="Statuses besides 2xx that mean: it is so.", json_schema_extra=_STATUSES
     )
 
@@ -224,10 +224,10 @@ class TargetSettings(Section):
         description="Tags of ours are written below this one, with `/` between: so the system itself shows whose they "
         "are.",
     )
-    gone_on: tuple[Status, ...] = Field(
+    gone_on: tuple[HttpStatus, ...] = Field(
         (404, 410), description="Statuses that mean: there is no such asset.", json_schema_extra=_STATUSES
     )
-    later_on: tuple[Status, ...] = Field(
+    later_on: tuple[HttpStatus, ...] = Field(
         (408, 423, 425, 429),
         description="Statuses besides 5xx after which the write is made later.",
         json_schema_extra=_STATUSES,

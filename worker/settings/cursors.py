@@ -54,5 +54,5 @@ def _as_begin(text: str) -> str:
     return text if text == NOW else as_cursor(text)
 
 
-Begin = Annotated[str, AfterValidator(_as_begin)]
+CursorOrNow = Annotated[str, AfterValidator(_as_begin)]
 """Where a first listing begins: `now`, or a cursor."""

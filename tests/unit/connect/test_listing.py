@@ -84,7 +84,7 @@ def test_every_item_is_seen_or_it_is_said_that_the_listing_is_stuck(
     minutes: list[int], cap: int, page_size: int, ignored: frozenset[str], path: str
 ) -> None:
     items = [{"id": f"a{number}", "at": minute(when)} for number, when in enumerate(sorted(minutes))]
-    # A page that is short although more follows can't be told from the last one without page numbers
+    # A page that is short although more follows looks like the last one without page numbers
     names_page = "{page}" in path and "page" not in ignored
     page_size = page_size if names_page else min(page_size, cap, 7)
     system = answering(items, cap, ignored)

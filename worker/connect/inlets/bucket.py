@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote_plus
 from xml.etree import ElementTree
 
 from worker.connect.inlets.listing import TIMEOUT_S, NoListing, Page, check
-from worker.connect.mapping import Missing, Reading
+from worker.connect.mapping import JsonQuery, Missing
 from worker.connect.targets.client import TargetAnswer, TargetClient
 from worker.connect.uploads import NotAnUpload, Upload, digest
 from worker.settings import PollSettings
@@ -29,7 +29,7 @@ class BucketListing:
         self._url = url.rstrip("/")
         self._client = client
         at = f"connect.{name}.poll.accept"
-        self._accept = Reading(settings.accept, at) if settings.accept is not None else None
+        self._accept = JsonQuery(settings.accept, at) if settings.accept is not None else None
 
     async def pages(self, cursor: str | None) -> AsyncGenerator[Page, None]:
         """See `Listing`."""

@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from worker.amqp.errors import NotPublished, Unpublishable
-from worker.connect.intake import Outcome, UploadIntake
+from worker.connect.intake import UploadIntake, UploadOutcome
 from worker.connect.uploads import NotAnUpload, Upload, UploadMapping
 from worker.http.json_response import JsonResponse
 from worker.messages import EVENT_TYPE
@@ -68,10 +68,10 @@ class HttpInlet:
         many there are: those that were confirmed by then are seen, or the same event, when they are sent again.
         """
         uploads = [self._upload(document) for document in _documents(body, headers)]
-        counts = dict.fromkeys((Outcome.PUBLISHED, Outcome.SEEN, Outcome.PASSED_OVER), 0)
-        counts[Outcome.PASSED_OVER] = uploads.count(None)
-        for _ in range(counts[Outcome.PASSED_OVER]):
-            self._intake.count(Outcome.PASSED_OVER)
+        counts = dict.fromkeys((UploadOutcome.PUBLISHED, UploadOutcome.SEEN, UploadOutcome.PASSED_OVER), 0)
+        counts[UploadOutcome.PASSED_OVER] = uploads.count(None)
+        for _ in range(counts[UploadOutcome.PASSED_OVER]):
+            self._intake.count(UploadOutcome.PASSED_OVER)
         until_s = time.monotonic() + CONFIRM_WITHIN_S
         wanted = [each for each in uploads if each is not None]
         for first in range(0, len(wanted), _AT_ONCE):
@@ -85,12 +85,12 @@ class HttpInlet:
                 counts[outcome] += 1
         return {outcome.value: count for outcome, count in counts.items()}
 
-    async def _take(self, upload: Upload, until_s: float) -> Outcome:
+    async def _take(self, upload: Upload, until_s: float) -> UploadOutcome:
         return await self._intake.take(upload, within_s=max(0.0, until_s - time.monotonic()))
 
     def refused(self) -> None:
         """Count a message that can't be read."""
-        self._intake.count(Outcome.REFUSED)
+        self._intake.count(UploadOutcome.REFUSED)
 
     def _upload(self, document: Any) -> Upload | None:
         if isinstance(document, Mapping) and document.get("type") == EVENT_TYPE and "specversion" in document:

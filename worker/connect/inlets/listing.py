@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
-from worker.connect.mapping import Address, Missing, Reading, Tree
+from worker.connect.mapping import JsonQuery, Missing, Tree, UrlTemplate
 from worker.connect.targets.base import TargetBusy, TargetRefused
 from worker.connect.targets.client import TargetAnswer, TargetClient
 from worker.connect.uploads import NotAnUpload, Upload, UploadMapping, digest
@@ -60,10 +60,10 @@ class RequestListing:
         self._settings = settings
         self._mapping = mapping
         self._client = client
-        self._address = Address(settings.path or "", url, f"{at}.path")
+        self._address = UrlTemplate(settings.path or "", url, f"{at}.path")
         self._body = Tree(settings.body, f"{at}.body") if settings.body else None
-        self._items = Reading(settings.items, f"{at}.items")
-        self._cursor = Reading(settings.cursor, f"{at}.cursor") if settings.cursor is not None else None
+        self._items = JsonQuery(settings.items, f"{at}.items")
+        self._cursor = JsonQuery(settings.cursor, f"{at}.cursor") if settings.cursor is not None else None
         self._begins_anywhere = settings.cursor is not None and settings.asks_for("cursor")
         self._begin = moment_text(time.time()) if settings.begin == NOW else settings.begin
 

@@ -16,7 +16,7 @@ import structlog
 
 from worker.amqp.errors import NotPublished, Unpublishable
 from worker.connect.inlets.listing import Listing, NoListing, Page
-from worker.connect.intake import Outcome, UploadIntake
+from worker.connect.intake import UploadIntake, UploadOutcome
 from worker.connect.metrics import InMetrics
 from worker.connect.seen import Seen
 from worker.connect.targets.base import TargetBusy
@@ -122,10 +122,10 @@ class Poller:
 
     async def _publish(self, page: Page) -> None:
         for problem in page.problems:
-            self._intake.count(Outcome.REFUSED)
+            self._intake.count(UploadOutcome.REFUSED)
             _log.warning("an item of a listing is no upload", connection=self._intake.connection, why=str(problem))
         for _ in range(page.passed_over):
-            self._intake.count(Outcome.PASSED_OVER)
+            self._intake.count(UploadOutcome.PASSED_OVER)
         for first in range(0, len(page.uploads), _AT_ONCE):
             await asyncio.gather(*map(self._take, page.uploads[first : first + _AT_ONCE]))
 
@@ -135,7 +135,7 @@ class Poller:
             try:
                 await self._intake.take(upload, within_s=_CONFIRM_WITHIN_S)
             except Unpublishable as error:
-                self._intake.count(Outcome.REFUSED)
+                self._intake.count(UploadOutcome.REFUSED)
                 _log.warning("an item of a listing can't be published", asset=upload.asset_id, why=str(error))
                 return
             except NotPublished:
