@@ -6,9 +6,8 @@ A cloud provider without a key is not a contradiction: it concerns one instance,
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from worker.models.catalogue import means_our_concepts
 from worker.settings.instance import InstanceSettings
@@ -17,8 +16,6 @@ from worker.settings.origins import origin_url
 from worker.settings.root import DEFAULTS, Settings
 from worker.settings.s3 import buckets_of
 from worker.settings.schema import SettingKey, dotted
-
-_CONNECTION_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
 class Contradiction(NamedTuple):
@@ -110,9 +107,6 @@ def _connections(settings: Settings) -> Iterator[Contradiction]:
         for place, message in connection.wrong_fields():
             key = ("connect", name, *place)
             yield Contradiction(key, key, message)
-        if not _CONNECTION_NAME.fullmatch(name):  # it is part of an address, and of the names of queues
-            message = "a connection's name has letters, digits, - and _ only, and at most 100"
-            yield Contradiction(("connect", name), ("connect", name), message)
         if connection.enabled and connection.inlet.enabled and not settings.connector.http.enabled:
             key = ("connect", name, "inlet", "enabled")
             yield Contradiction(key, key, "no inlet can be reached while connector.http.enabled is false")

@@ -6,6 +6,7 @@ alone that have expressions.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -28,8 +29,12 @@ OPTIONS: Final = jmespath.Options(custom_functions=_Functions())
 def compiled(text: str) -> parser.ParsedResult:
     """The expression, to be searched with `OPTIONS`. Raises ValueError with what is wrong with it, on one line."""
     try:
-        found: parser.ParsedResult = jmespath.compile(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PendingDeprecationWarning)
+            found: parser.ParsedResult = jmespath.compile(text)
         _check_calls(found.parsed)
+    except PendingDeprecationWarning:
+        raise ValueError("what is between backticks has to be JSON; a text stands in single quotes") from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except exceptions.JMESPathError as error:
