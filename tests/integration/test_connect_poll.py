@@ -23,8 +23,10 @@ import pytest
 from rabbitmq_node import PrivateBroker
 
 from tests.support.connector import running_connector
+from tests.support.fake_targets import FakeNextcloud, Reply, StoredFile, serving_target
 from tests.support.polling import until
 from tests.support.service import Dms
+from worker.settings.cursors import moment_text
 
 
 @dataclass
@@ -331,6 +333,53 @@ def test_a_check_reads_one_page_and_publishes_nothing(
     assert "does not let us in" in json.loads(refused.stdout)["message"]
     assert not (tmp_path / "state").exists()
     assert gather(dms, Counter()) == {}
+
+
+def test_the_images_of_nextcloud_are_listed_by_their_upload(
+    broker: str, queue_prefix: str, dms: Dms, tmp_path: Path
+) -> None:
+    cloud = FakeNextcloud()
+    begin_s = 1_780_000_000
+    for number in range(35):  # more than three pages of one second
+        cloud.files[str(number)] = StoredFile(f"/files/ann/Fotos/ä & {number}.jpg", f"e{number}", begin_s + 50)
+    cloud.files["old"] = StoredFile("/files/ann/old.jpg", "old", begin_s - 1000)
+    cloud.files["scan"] = StoredFile("/files/ann/scan.jpg", "scan", 0)
+    cloud.files["film"] = StoredFile("/files/ann/film.mp4", "film", begin_s + 60, "video/mp4")
+    cloud.files["other"] = StoredFile("/files/bob/a.jpg", "other", begin_s + 60)
+    cloud.files["new"] = StoredFile("/files/ann/new.jpg", "new", begin_s + 70)
+    with serving_target(cloud):
+        settings = f"""
+[connect.files]
+preset = "nextcloud"
+url = "{cloud.url}"
+inlet.enabled = false
+target.enabled = false
+credential = {{ kind = "basic", username = "admin", password = "app-password" }}
+poll = {{ enabled = true, prefix = "/files/ann", every_s = 1, page_size = 10, begin = "{moment_text(begin_s)}" }}
+"""
+        urls: dict[str, str] = {}
+
+        def seen() -> Counter[str]:
+            while dms.exists("images.live") and (message := dms.take("images.live")) is not None:
+                data = json.loads(message.body)["data"]
+                found[data["asset_id"]] += 1
+                urls[data["asset_id"]] = data["content"]["url"]
+            return found
+
+        found: Counter[str] = Counter()
+        expected = {str(number): 1 for number in range(35)} | {"new": 1}
+        with running_connector(broker, queue_prefix, tmp_path, settings) as connector:
+            until(lambda: seen() == expected, "all of them are published")
+            assert urls["7"] == f"{cloud.url}/remote.php/dav/files/ann/Fotos/%C3%A4%20%26%207.jpg"
+            cloud.files["7"] = StoredFile(cloud.files["7"].path, "another", begin_s + 80)
+            until(lambda: seen() == expected | {"7": 2}, "one that was replaced is published once more")
+            assert connector.status()["connections"]["files"]["poll"]["trouble"] is None
+            # When it answers with its page to sign in
+            cloud.fault = lambda _request: Reply(200, b"<!DOCTYPE html><html>", {"Content-Type": "text/html"})
+            until(
+                lambda: connector.counted("autotag_connect_poll_trouble", reason="listing_not_readable") == 1,
+                "it says so",
+            )
 
 
 def test_a_long_listing_takes_no_more_memory(

@@ -12,6 +12,7 @@ from worker.connect.inlets.bucket import BucketListing
 from worker.connect.inlets.http import HttpInlet
 from worker.connect.inlets.listing import Listing, RequestListing
 from worker.connect.inlets.poll import Poller
+from worker.connect.inlets.webdav import FolderListing
 from worker.connect.intake import UploadIntake
 from worker.connect.ledger import TagLedger
 from worker.connect.metrics import InMetrics
@@ -103,4 +104,5 @@ def listing_of(name: str, settings: ConnectionSettings, sources: SourcesSettings
         url = str(bucket_url(poll.bucket or "", sources.s3[settings.s3 or ""]))
         return client, BucketListing(poll, name, url, client)
     mapping = UploadMapping(name, settings, poll, "poll")
-    return client, RequestListing(name, settings.url or "", poll, mapping, client)
+    kind = FolderListing if poll.kind == "webdav" else RequestListing
+    return client, kind(name, settings.url or "", poll, mapping, client)

@@ -95,8 +95,10 @@ class PollSettings(MappingSettings):
     """The poller: lists what is new in a system that can't push, or that never sends again what got lost."""
 
     enabled: bool = Field(False, description="List.")
-    kind: Literal["request", "s3"] = Field(
-        "request", description="`request`: by the request below; `s3`: the objects of `bucket`, with the keys of `s3`."
+    kind: Literal["request", "s3", "webdav"] = Field(
+        "request",
+        description="`request`: by the request below; `s3`: the objects of `bucket`, with the keys of `s3`; `webdav`: "
+        "the images in the folder `prefix` of a Nextcloud, by a search at `path`.",
     )
     every_s: float = Field(60, ge=1, description="Time between two listings.")
     overlap_s: float = Field(
@@ -132,10 +134,14 @@ class PollSettings(MappingSettings):
     )
     page_size: int = Field(100, ge=1, le=1000, description="Items of a page.")
     bucket: str | None = Field(None, min_length=1, description="`s3`: the bucket.")
-    prefix: str = Field("", description="`s3`: what the keys begin with.")
+    prefix: str = Field(
+        "", description="`s3`: what the keys begin with. `webdav`: the folder, such as `/files/USER/Photos`."
+    )
 
     def asks_for(self, variable: str) -> bool:
         """Whether the request has a variable, in its address or in an expression of its body."""
+        if self.kind == "webdav":
+            return True
         word = re.compile(rf"\b{variable}\b")
         in_path = self.path is not None and variable in _variables(self.path)
         return in_path or any(word.search(text) for _, text in expressions_in(self.body))
@@ -338,6 +344,8 @@ class ConnectionSettings(Section):
             yield ("poll", "path"), "is missing"
         if self.poll.cursor is None and self.poll.asks_for("cursor"):
             yield ("poll", "cursor"), "is missing: the request has {cursor}"
+        if self.poll.kind == "webdav" and not self.poll.prefix.startswith("/files/"):
+            yield ("poll", "prefix"), "has to name the folder, such as /files/USER"
         unknown = _unknown_variables(self.poll.path, set(_A_PAGE))
         if unknown:
             yield ("poll", "path"), f"names what is not among {_LISTING_VARIABLES}: {', '.join(unknown)}"
@@ -349,7 +357,7 @@ class ConnectionSettings(Section):
         target = self.target
         requests = (target.read, target.find, target.create, target.add, target.remove, target.probe)
         paths = [each.path for each in requests if target.enabled and target.kind == "request"]
-        paths += [self.poll.path, self.poll.content_url] if self.poll.enabled and self.poll.kind == "request" else []
+        paths += [self.poll.path, self.poll.content_url] if self.poll.enabled and self.poll.kind != "s3" else []
         paths += [self.inlet.content_url] if self.inlet.enabled else []
         return any(path is not None and path.startswith("/") for path in paths)
 

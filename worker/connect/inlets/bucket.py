@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote_plus
 from xml.etree import ElementTree
 
 from worker.connect.inlets.listing import TIMEOUT_S, NoListing, Page, check
+from worker.connect.inlets.xml_answer import not_readable, xml_of
 from worker.connect.mapping import JsonQuery, Missing
 from worker.connect.targets.client import TargetAnswer, TargetClient
 from worker.connect.uploads import NotAnUpload, Upload, digest
@@ -86,25 +87,16 @@ class BucketListing:
         )
 
 
-class _NoDocumentType(ElementTree.TreeBuilder):
-    """Refuses a document type, and with it every entity."""
-
-    def doctype(self, name: str, *_: str | None) -> None:
-        """Called for a declaration, before anything in it can be used."""
-        raise ValueError(f"it declares the document type {name}")
-
-
 def _objects(answer: TargetAnswer) -> tuple[list[dict[str, Any]], bool]:
     """The objects of a page of a bucket, and whether it is the last one."""
+    root = xml_of(answer, "ListBucketResult")
     try:
-        return _contents(ElementTree.fromstring(answer.body, ElementTree.XMLParser(target=_NoDocumentType())))  # noqa: S314
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise NoListing(f"{answer}: that is no listing of a bucket: {error}", reason="listing_not_readable") from None
+        return _contents(root)
+    except ValueError as error:
+        raise not_readable(answer, str(error)) from None
 
 
 def _contents(root: ElementTree.Element) -> tuple[list[dict[str, Any]], bool]:
-    if not root.tag.endswith("ListBucketResult"):
-        raise ValueError(f"its root is {root.tag[:100]}")
     namespace = root.tag.removesuffix("ListBucketResult")
 
     def text(of: ElementTree.Element, name: str) -> str:
