@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,7 @@ from rabbitmq_node import PrivateBroker
 from tests.support.connector import INLET_TOKEN, RunningConnector, running_connector
 from tests.support.polling import until
 from tests.support.service import Dms
+from worker.cli.exit_codes import ExitCode
 from worker.messages import EVENT_TYPE
 
 CONFIGURATION = f"""
@@ -35,6 +41,7 @@ target.enabled = false
 token = "{INLET_TOKEN}"
 token_header = "X-Key"
 """
+INLET_OF_NEW = f'[connect.new.inlet]\ntoken = "{INLET_TOKEN}"\n'
 BATCH = "application/cloudevents-batch+json"
 
 
@@ -154,50 +161,148 @@ def test_a_batch_with_one_wrong_event_publishes_none_of_it(connector: RunningCon
     assert events(dms) == []
 
 
-def test_without_the_token_nothing_is_taken_and_no_name_is_learned(connector: RunningConnector, dms: Dms) -> None:
-    tokens = [{}, {"Authorization": "Bearer wrong"}, {"Authorization": INLET_TOKEN}, {"Authorization": "Bearer ü"}]
-    for name in ("photos", "no-such"):
-        for headers in tokens:
-            encoded = [(key.encode(), value.encode("latin-1")) for key, value in headers.items()]
-            answer = httpx.post(connector.inlet(name), json=asset(1), headers=encoded)
-            assert (answer.status_code, answer.json()) == (401, {"error": "no such inlet, or not its token"})
-    assert httpx.get(connector.inlet("photos")).status_code == 405
+def test_without_the_token_nothing_is_taken(connector: RunningConnector, dms: Dms) -> None:
+    for given in (
+        None,
+        b"",
+        b"Bearer",
+        b"Bearer wrong",
+        INLET_TOKEN.encode(),
+        b"Basic " + INLET_TOKEN.encode(),
+        b"\xfc",
+    ):
+        headers = [] if given is None else [(b"authorization", given)]
+        answer = httpx.post(connector.inlet("photos"), json=asset(1), headers=headers)
+        assert answer.status_code == 401
+        assert "Authorization: Bearer TOKEN" in answer.json()["error"]
+    assert connector.post("files", asset(1)).status_code == 401, "the token belongs into another header there"
+    assert connector.post("no-such", asset(1)).status_code == 404
+    refused = httpx.get(connector.inlet("photos"))
+    assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
     assert events(dms) == []
     assert INLET_TOKEN not in connector.logged()
+    # Names of schemes are written in any letters
+    assert connector.post("photos", asset(1), Authorization=f"bearer {INLET_TOKEN}").status_code == 202
+
+
+def refused_in_time(connector: RunningConnector, said: Any, **headers: str) -> None:
+    """The sender is asked to come again within four seconds, and what a busy machine takes for the request itself."""
+    began_s = time.monotonic()
+    answer = connector.post("photos", said, **headers)
+    took_s = time.monotonic() - began_s
+    assert answer.status_code == 503, answer.text
+    assert int(answer.headers["retry-after"]) > 0
+    assert took_s < 4.5
 
 
 def test_without_a_confirm_the_sender_is_asked_to_come_again_within_four_seconds(
+    node: PrivateBroker, queue_prefix: str, tmp_path: Path
+) -> None:
+    batch = json.dumps([own(number) for number in range(1000)]).encode()
+    with running_connector(node.url, queue_prefix, tmp_path, CONFIGURATION) as connector:
+        assert connector.post("photos", asset(1)).status_code == 202
+        node.pause()
+        refused_in_time(connector, asset(2))
+        refused_in_time(connector, batch, **{"content-type": BATCH})
+        node.resume()
+        until(lambda: connector.post("photos", asset(2)).status_code == 202, "it is taken when it comes again")
+        until(lambda: connector.post("photos", batch, **{"content-type": BATCH}).status_code == 202, "so is the batch")
+        dms = Dms(node.url, queue_prefix)
+        found = events(dms)
+        dms.close()
+        expected = {"asset-1", "asset-2"} | {f"own-{number}" for number in range(1000)}
+        assert {event["data"]["asset_id"] for event in found} == expected
+        assert len({event["id"] for event in found}) == len(expected), "what came twice is one event"
+
+
+@pytest.mark.parametrize("alarm", ["memory", "disk"])
+def test_while_the_broker_takes_no_messages_senders_are_asked_to_come_again(
+    node: PrivateBroker, queue_prefix: str, tmp_path: Path, alarm: str
+) -> None:
+    raise_alarm = node.set_memory_alarm if alarm == "memory" else node.set_disk_alarm
+    with running_connector(node.url, queue_prefix, tmp_path, CONFIGURATION) as connector:
+        assert connector.post("photos", asset(1)).status_code == 202
+        raise_alarm(True)
+        refused_in_time(connector, asset(2))
+        until(lambda: not connector.is_ready(), "it is not ready")
+        refused_in_time(connector, asset(3))
+        raise_alarm(False)
+        until(connector.is_ready, "it is ready again")
+        for number in (2, 3):
+            assert connector.post("photos", asset(number)).status_code == 202
+        dms = Dms(node.url, queue_prefix)
+        assert {event["data"]["asset_id"] for event in events(dms)} == {"asset-1", "asset-2", "asset-3"}
+        dms.close()
+
+
+def test_when_the_broker_is_killed_what_was_taken_is_there_and_the_rest_is_sent_again(
     private_broker: Callable[..., PrivateBroker], tmp_path: Path
 ) -> None:
     node = private_broker()
+    taken: set[str] = set()
+
     with running_connector(node.url, "connect", tmp_path, CONFIGURATION) as connector:
-        assert connector.post("photos", asset(1)).status_code == 202
-        # When RabbitMQ stands still, or takes no messages, or is gone
-        node.pause()
-        began_s = time.monotonic()
-        answer = connector.post("photos", asset(2))
-        took_s = time.monotonic() - began_s
-        assert answer.status_code == 503
-        assert int(answer.headers["retry-after"]) > 0
-        assert took_s < 4.5  # 4, and what a busy machine takes for the request itself
-        node.resume()
-        # Then the same message, sent again, is taken, and nothing was lost
-        until(lambda: connector.post("photos", asset(2)).status_code == 202, "it is taken")
+
+        def send(number: int) -> bool:
+            status = connector.post("photos", asset(number)).status_code
+            assert status in (202, 503)
+            if status == 202:
+                taken.add(f"asset-{number}")
+            return status == 202
+
+        for number in range(20):
+            assert send(number)
+        node.flush_metadata()
+        node.kill()
+        refused_in_time(connector, asset(20))
+        node.start()
+        until(lambda: send(20), "it is taken once RabbitMQ is back", within_s=60)
         dms = Dms(node.url, "connect")
-        assets = {event["data"]["asset_id"] for event in events(dms)}
+        assert taken <= {event["data"]["asset_id"] for event in events(dms)}
         dms.close()
-        assert assets == {"asset-1", "asset-2"}
 
 
-def test_a_reload_starts_and_stops_connections_and_a_broken_file_changes_nothing(
+def test_slow_and_idle_senders_keep_nobody_else_out(connector: RunningConnector, dms: Dms) -> None:
+    host, port = connector.url.removeprefix("http://").split(":")
+    head = f"POST /in/photos HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {INLET_TOKEN}\r\nContent-Length: 100\r\n\r\n"
+    with ExitStack() as open_ones:
+        for number in range(400):
+            sender = open_ones.enter_context(closing(socket.create_connection((host, int(port)), timeout=10)))
+            with suppress(OSError):  # closed to make room
+                sender.sendall((b"", b"POST /in", head.encode() + b"{")[number % 3])
+        assert connector.post("photos", asset(1)).status_code == 202
+        assert connector.is_ready()
+    assert len(events(dms)) == 1
+
+
+def test_a_reload_starts_and_stops_connections_and_a_broken_one_changes_nothing(
     connector: RunningConnector, tmp_path: Path
 ) -> None:
-    file = tmp_path / "connect.toml"
-    file.write_text(CONFIGURATION.replace("[connect.files", "[connect.moved"))
-    connector.process.send_signal(signal.SIGHUP)
+    def reload(configuration: str) -> None:
+        (tmp_path / "connect.toml").write_text(configuration)
+        connector.process.send_signal(signal.SIGHUP)
+
+    reload(CONFIGURATION.replace("[connect.files", "[connect.moved"))
     until(lambda: set(connector.status()["connections"]) == {"photos", "moved"}, "the settings are reloaded")
-    file.write_text(CONFIGURATION.replace('preset = "immich"', 'preset = "no-such"'))
-    connector.process.send_signal(signal.SIGHUP)
+    # When the settings are wrong, or a connection can't be made of them
+    reload(CONFIGURATION.replace('preset = "immich"', 'preset = "no-such"'))
     until(lambda: "must be one of" in connector.logged(), "it says what is wrong")
+    unusable = '[connect.new]\nurl = "https://x.example"\nca_file = "/no/such.pem"\npreset = "immich"\n'
+    reload(CONFIGURATION.replace('instance = "acme"', 'instance = "globex"') + unusable + INLET_OF_NEW)
+    until(lambda: "connect.new.ca_file" in connector.logged(), "it says what is wrong")
+    # Then all is as it was
     assert set(connector.status()["connections"]) == {"photos", "moved"}
     assert connector.post("photos", asset(3)).status_code == 202
+    assert connector.status()["connections"]["photos"]["instance"] == "acme"
+
+
+def test_connections_that_cannot_work_are_refused_at_the_start(broker: str, tmp_path: Path) -> None:
+    file = tmp_path / "connect.toml"
+    file.write_text(CONFIGURATION.replace("token_header", 'asset_id = "nosuch(id)"\ntoken_header'))
+    file.chmod(0o600)
+    command = [sys.executable, "-m", "worker", "--config", str(file), "connect"]
+    environment = {**os.environ, "AUTOTAG_AMQP__URL": broker}
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+    assert refused.returncode == ExitCode.USAGE
+    assert "connect.files.inlet.asset_id" in refused.stderr
+    assert "there is no function nosuch()" in refused.stderr

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,8 +23,10 @@ import pytest
 from rabbitmq_node import PrivateBroker
 
 from tests.support.connector import running_connector
+from tests.support.fake_targets import FakeNextcloud, Reply, StoredFile, serving_target
 from tests.support.polling import until
 from tests.support.service import Dms
+from worker.settings.cursors import moment_text
 
 
 @dataclass
@@ -190,9 +196,8 @@ def test_items_that_cannot_be_read_are_passed_over_and_hold_nobody_up(
         assert "asset_id" in connector.logged()
 
 
-def _has_more(dms: Dms, found: Counter[str], before: int) -> bool:
-    gather(dms, found)
-    return sum(found.values()) > before or len(found) == 2000
+def more_came(dms: Dms, found: Counter[str], before: int) -> bool:
+    return sum(gather(dms, found).values()) > before or len(found) == 2000
 
 
 def test_a_connector_that_is_killed_while_it_publishes_loses_nothing(
@@ -205,8 +210,7 @@ def test_a_connector_that_is_killed_while_it_publishes_loses_nothing(
     dms, found = Dms(node.url, "poll"), Counter[str]()
     for _ in range(4):
         with running_connector(node.url, "poll", tmp_path, settings) as connector:
-            before = sum(found.values())
-            until(partial(_has_more, dms, found, before), "it publishes")
+            until(partial(more_came, dms, found, sum(found.values())), "it publishes")
             connector.process.kill()
     with running_connector(node.url, "poll", tmp_path, settings) as connector:
         until(lambda: len(gather(dms, found)) == 2000, "all are published", within_s=120)
@@ -233,6 +237,149 @@ def test_a_damaged_memory_of_what_was_seen_is_set_aside(
         assert connector.status()["seen_fault"] is None
         if damage:
             assert (state / "connect-seen.sqlite.damaged").exists()
+
+
+def test_while_what_was_seen_cannot_be_kept_nothing_is_listed_and_nothing_is_lost(
+    broker: str, queue_prefix: str, dms: Dms, listing: Listing, tmp_path: Path
+) -> None:
+    listing.add(1, second=1)
+    found: Counter[str] = Counter()
+    with running_connector(broker, queue_prefix, tmp_path, configuration(listing)) as connector:
+        until(lambda: gather(dms, found) == {"a1": 1}, "it is published")
+        with closing(sqlite3.connect(tmp_path / "connect-state" / "connect-seen.sqlite")) as other:
+            other.execute("BEGIN IMMEDIATE")  # it can be read, and not written
+            listing.add(2, second=2)
+
+            def trouble() -> str | None:
+                return (connector.status()["connections"]["archive"]["poll"]["trouble"] or {}).get("reason")
+
+            until(lambda: trouble() == "seen_not_writable", "it says so")
+            assert (
+                connector.counted("autotag_connect_poll_trouble", connection="archive", reason="seen_not_writable") == 1
+            )
+            asked = listing.asked
+            assert connector.is_ready()
+            until(lambda: connector.counted("autotag_connect_polls_total", outcome="seen_not_writable") > 2, "it tries")
+            assert listing.asked == asked
+            other.rollback()
+        until(lambda: gather(dms, found) == {"a1": 1, "a2": 1}, "it is published once it can be kept")
+        until(lambda: trouble() is None, "it works again")
+        assert connector.counted("autotag_connect_poll_trouble") == 0
+
+
+def test_an_operator_lists_once_more_from_an_earlier_day_while_the_connector_runs(
+    broker: str, queue_prefix: str, dms: Dms, listing: Listing, tmp_path: Path
+) -> None:
+    def rewind(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "worker", "connect", "rewind", "archive", *words]
+        settings = {
+            "AUTOTAG_CONFIG": str(tmp_path / "connect.toml"),
+            "AUTOTAG_STATE_DIR": str(tmp_path / "connect-state"),
+        }
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **settings}
+        )
+
+    for number in range(30):
+        listing.add(number, second=number)
+    found: Counter[str] = Counter()
+    with running_connector(broker, queue_prefix, tmp_path, configuration(listing, begin="now")) as connector:
+        until(lambda: listing.asked > 3, "it lists")
+        assert gather(dms, found) == {}, "what is older than the first start is nobody's business"
+        assert rewind("--to", "yesterday").returncode == 2
+        assert rewind("--to", "2026-11-27T09:00:00Z").returncode == 0
+        until(lambda: len(gather(dms, found)) == 30, "all are published")
+        assert rewind("--to", "2026-11-27T09:00:00Z", "--again").returncode == 0
+        until(lambda: set(gather(dms, found).values()) == {2}, "all are published once more")
+        assert connector.status()["connections"]["archive"]["poll"]["trouble"] is None
+
+
+def test_a_check_reads_one_page_and_publishes_nothing(
+    broker: str, queue_prefix: str, dms: Dms, listing: Listing, tmp_path: Path
+) -> None:
+    def check() -> subprocess.CompletedProcess[str]:
+        file = tmp_path / "connect.toml"
+        file.write_text(configuration(listing, begin="now"))
+        file.chmod(0o600)
+        settings = {
+            "AUTOTAG_CONFIG": str(file),
+            "AUTOTAG_STATE_DIR": str(tmp_path / "state"),
+            "AUTOTAG_AMQP__URL": broker,
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "worker", "connect", "check", "--json"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, **settings, "AUTOTAG_AMQP__QUEUE_PREFIX": queue_prefix},
+        )
+
+    assert "no item yet" in check().stdout
+    for number in range(5):
+        listing.add(number, second=number)
+    listing.add(5, second=5, kind="video")
+    listing.add(6, second=6, id="..")
+    asked = listing.asked
+    checked = check()
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    said = json.loads(checked.stdout)
+    assert (said["connection"], said["part"], said["ok"]) == ("archive", "poll", True)
+    assert "of 7 items on its first page 5 are images to tag, 1 passed over, 1 can't be read" in said["message"]
+    assert listing.asked == asked + 1
+    listing.broken = (401, b"no")
+    refused = check()
+    assert refused.returncode == 1
+    assert "does not let us in" in json.loads(refused.stdout)["message"]
+    assert not (tmp_path / "state").exists()
+    assert gather(dms, Counter()) == {}
+
+
+def test_the_images_of_nextcloud_are_listed_by_their_upload(
+    broker: str, queue_prefix: str, dms: Dms, tmp_path: Path
+) -> None:
+    cloud = FakeNextcloud()
+    begin_s = 1_780_000_000
+    for number in range(35):  # more than three pages of one second
+        cloud.files[str(number)] = StoredFile(f"/files/ann/Fotos/ä & {number}.jpg", f"e{number}", begin_s + 50)
+    cloud.files["old"] = StoredFile("/files/ann/old.jpg", "old", begin_s - 1000)
+    cloud.files["scan"] = StoredFile("/files/ann/scan.jpg", "scan", 0)
+    cloud.files["film"] = StoredFile("/files/ann/film.mp4", "film", begin_s + 60, "video/mp4")
+    cloud.files["other"] = StoredFile("/files/bob/a.jpg", "other", begin_s + 60)
+    cloud.files["new"] = StoredFile("/files/ann/new.jpg", "new", begin_s + 70)
+    with serving_target(cloud):
+        settings = f"""
+[connect.files]
+preset = "nextcloud"
+url = "{cloud.url}"
+inlet.enabled = false
+target.enabled = false
+credential = {{ kind = "basic", username = "admin", password = "app-password" }}
+poll = {{ enabled = true, prefix = "/files/ann", every_s = 1, page_size = 10, begin = "{moment_text(begin_s)}" }}
+"""
+        urls: dict[str, str] = {}
+
+        def seen() -> Counter[str]:
+            while dms.exists("images.live") and (message := dms.take("images.live")) is not None:
+                data = json.loads(message.body)["data"]
+                found[data["asset_id"]] += 1
+                urls[data["asset_id"]] = data["content"]["url"]
+            return found
+
+        found: Counter[str] = Counter()
+        expected = {str(number): 1 for number in range(35)} | {"new": 1}
+        with running_connector(broker, queue_prefix, tmp_path, settings) as connector:
+            until(lambda: seen() == expected, "all of them are published")
+            assert urls["7"] == f"{cloud.url}/remote.php/dav/files/ann/Fotos/%C3%A4%20%26%207.jpg"
+            cloud.files["7"] = StoredFile(cloud.files["7"].path, "another", begin_s + 80)
+            until(lambda: seen() == expected | {"7": 2}, "one that was replaced is published once more")
+            assert connector.status()["connections"]["files"]["poll"]["trouble"] is None
+            # When it answers with its page to sign in
+            cloud.fault = lambda _request: Reply(200, b"<!DOCTYPE html><html>", {"Content-Type": "text/html"})
+            until(
+                lambda: connector.counted("autotag_connect_poll_trouble", reason="listing_not_readable") == 1,
+                "it says so",
+            )
 
 
 def test_a_long_listing_takes_no_more_memory(

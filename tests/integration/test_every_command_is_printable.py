@@ -169,6 +169,8 @@ def in_operation(
         ("connect", "try"): (("--help",),),  # what others wrote is shown by test_connect_commands.py
         ("connect", "report"): ((),),
         ("connect", "check"): ((),),
+        ("connect", "presets"): ((), ("immich",)),
+        ("connect", "rewind"): (("none", "--to", "0"),),  # shows what is typed alone
         ("dead-letters", "list"): ((), ("--asset", HOSTILE)),
         ("dead-letters", "show"): ((key,),),
         ("dead-letters", "replay"): (("--asset", HOSTILE),),

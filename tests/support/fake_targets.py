@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
+from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 
@@ -163,8 +165,21 @@ class FakeImmich(FakeTarget):
         return Reply(404)
 
 
+@dataclass
+class StoredFile:
+    """A file of Nextcloud. One that a scan of the storage has found has no time of its upload."""
+
+    path: str
+    etag: str
+    uploaded_s: int
+    mime_type: str = "image/jpeg"
+
+
 class FakeNextcloud(FakeTarget):
-    """Collaborative tags over WebDAV: names are cut at 64 bytes and compared without case, 409 exists, 412 unknown."""
+    """Collaborative tags over WebDAV: names are cut at 64 bytes and compared without case, 409 exists, 412 unknown.
+
+    SEARCH as its backend has it: hrefs are encoded, and a time that is neither a number nor in ATOM's form is 0.
+    """
 
     token_header = "authorization"
     token = "Basic YWRtaW46YXBwLXBhc3N3b3Jk"
@@ -172,10 +187,13 @@ class FakeNextcloud(FakeTarget):
     def __init__(self) -> None:
         super().__init__()
         self.tags: dict[str, str] = {}
+        self.files: dict[str, StoredFile] = {}
 
-    def answer(self, request: Request) -> Reply:
+    def answer(self, request: Request) -> Reply:  # noqa: C901 - all that is answered, in one place
         with self.lock:
             path = request.path
+            if request.method == "SEARCH" and path == "/remote.php/dav/":
+                return self._found(request.body)
             if path.rstrip("/") == "/remote.php/dav/systemtags":
                 if request.method == "PROPFIND":
                     return self._listed(self.tags)
@@ -202,6 +220,47 @@ class FakeNextcloud(FakeTarget):
                 return Reply(404)
             file.remove(self.tags[its_id])
             return Reply(204)
+
+    def _found(self, body: bytes) -> Reply:
+        dav, nextcloud, pages = "{DAV:}", "{http://nextcloud.org/ns}", "{https://github.com/icewind1991/SearchDAV/ns}"
+        search = ElementTree.fromstring(body).find(f"{dav}basicsearch")  # noqa: S314 - our own
+        assert search is not None
+        order = search.find(f"{dav}orderby/{dav}order")
+        assert order is not None
+        assert order.find(f"{dav}prop/{nextcloud}upload_time") is not None
+        assert order.find(f"{dav}ascending") is not None
+        folder = search.findtext(f"{dav}from/{dav}scope/{dav}href") or ""
+        where = search.find(f"{dav}where/{dav}and")
+        assert where is not None
+        since = where.findtext(f"{dav}gte/{dav}literal") or ""
+        try:
+            since_s = int(since)
+        except ValueError:
+            since_s = (
+                int(datetime.fromisoformat(since).timestamp()) if re.fullmatch(r"\S{19}[+-]\d\d:\d\d", since) else 0
+            )
+        mime_type = (where.findtext(f"{dav}like/{dav}literal") or "").replace("%", "")
+        size = int(search.findtext(f"{dav}limit/{dav}nresults") or 0) or 100
+        first = int(search.findtext(f"{dav}limit/{pages}firstresult") or 0)
+        found = [
+            (its_id, file)
+            for its_id, file in self.files.items()
+            if file.path.startswith(f"{folder}/")
+            and file.mime_type.startswith(mime_type)
+            and file.uploaded_s >= max(since_s, 1)
+        ]
+        found = sorted(found, key=lambda each: each[1].uploaded_s)[first : first + size]
+        responses = "".join(
+            f"<d:response><d:href>/remote.php/dav{quote(file.path)}</d:href><d:propstat><d:prop><oc:fileid>{its_id}"
+            f"</oc:fileid><d:getetag>&quot;{file.etag}&quot;</d:getetag><d:getcontenttype>{file.mime_type}"
+            f"</d:getcontenttype><nc:upload_time>{file.uploaded_s}</nc:upload_time></d:prop><d:status>HTTP/1.1 200 OK"
+            "</d:status></d:propstat><d:propstat><d:prop><d:getlastmodified/></d:prop><d:status>HTTP/1.1 404 Not Found"
+            "</d:status></d:propstat></d:response>"
+            for its_id, file in found
+        )
+        names = 'xmlns:d="DAV:" xmlns:oc="http://owncloud.org/ns" xmlns:nc="http://nextcloud.org/ns"'
+        answered = f'<?xml version="1.0"?><d:multistatus {names}>{responses}</d:multistatus>'
+        return Reply(207, answered.encode(), {"Content-Type": "application/xml; charset=utf-8"})
 
     @staticmethod
     def _listed(tags: dict[str, str]) -> Reply:

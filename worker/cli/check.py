@@ -76,13 +76,16 @@ async def _check(settings: Settings, instance: str | None, as_json: bool) -> lis
 
 
 async def _check_connections(settings: Settings, show: Callable[[CheckResult], None]) -> None:
-    """Ask each target something harmless, and read one asset. Nothing is written."""
+    """Read a page of each poller, ask each target something harmless and read one asset. Nothing is written."""
     from worker.cli.connect_targets import existing_ledger
-    from worker.connect.checks import check_connections
+    from worker.connect.inlet_checks import check_inlets
+    from worker.connect.target_checks import check_targets
     from worker.diagnostics.preflight import CheckResult
 
     ledger = existing_ledger(settings)
-    for found in await check_connections(settings, ledger):
-        show(CheckResult(f"connect.{found.connection}", "ok" if found.is_fine else "failed", found.message))
+    for found in [*await check_inlets(settings), *await check_targets(settings, ledger)]:
+        show(
+            CheckResult(f"connect.{found.connection}.{found.part}", "ok" if found.is_fine else "failed", found.message)
+        )
     if ledger is not None:
         ledger.close()

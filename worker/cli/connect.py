@@ -95,21 +95,27 @@ def rewind(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Have a poller list once more from an earlier value of its cursor on, also while the connector runs."""
-    from worker.connect.seen import SeenImages
+    from worker.connect.seen import Seen
     from worker.connect.service import SEEN_FILE
+    from worker.settings.cursors import as_cursor
 
     settings = CliContext.of(context).load().settings
     if name not in settings.connect or not settings.connect[name].poll.enabled:
         raise typer.BadParameter(f"no connection {name!r} has a poller", param_hint="name")
-    seen = SeenImages(settings.state_dir / SEEN_FILE, settings.connector.keep_days * 86_400.0)
+    try:
+        as_cursor(to)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--to") from None
+    seen = Seen(settings.state_dir / SEEN_FILE, settings.connector.keep_days * 86_400.0)
     if again:
         seen.forget(name)
     seen.set_cursor(name, to)
     fault = seen.fault
     seen.close()
-    if as_json:
-        print_json({"connection": name, "begins_at": to, "again": again, "fault": fault})
-    else:
-        print_line(f"{name}: the next listing begins at {to}" if fault is None else fault)
     if fault is not None:
+        print_error(f"the cursor can't be kept: {fault}")
         raise typer.Exit(ExitCode.FAILED)
+    if as_json:
+        print_json({"connection": name, "cursor": to, "again": again})
+    else:
+        print_line(f"{name}: the next listing begins at {to}")

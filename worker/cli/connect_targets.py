@@ -1,4 +1,4 @@
-"""What an operator asks of a connection's target: `autotag connect try`, `report` and `check`."""
+"""What an operator asks of a connection: `autotag connect try`, `report` and `check`."""
 
 from __future__ import annotations
 
@@ -94,20 +94,29 @@ def check(
     name: Annotated[str | None, typer.Argument(help="Only this connection.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Ask each target something harmless, and read one asset that is known. Writes nothing."""
-    from worker.connect.checks import check_connections
+    """Read one page of each poller, ask each target something harmless and read one known asset. Writes nothing."""
+    from worker.connect.inlet_checks import check_inlets
+    from worker.connect.target_checks import ConnectionCheck, check_targets
 
     settings = CliContext.of(context).load().settings
     if name is not None:
         _known_connection(settings, name)
     failed = False
     ledger = existing_ledger(settings)
-    for result in asyncio.run(check_connections(settings, ledger, name)):
+
+    async def checks() -> list[ConnectionCheck]:
+        return [*await check_inlets(settings, name), *await check_targets(settings, ledger, name)]
+
+    for result in asyncio.run(checks()):
         failed |= not result.is_fine
         if as_json:
-            print_json({"connection": result.connection, "ok": result.is_fine, "message": result.message})
+            print_json(
+                {"connection": result.connection, "part": result.part, "ok": result.is_fine, "message": result.message}
+            )
         else:
-            print_line(printable(f"{'✓' if result.is_fine else '✗'} {result.connection:<18} {result.message}"))
+            print_line(
+                printable(f"{'✓' if result.is_fine else '✗'} {result.connection}.{result.part:<8} {result.message}")
+            )
     if ledger is not None:
         ledger.close()
     if failed:
@@ -189,7 +198,7 @@ async def _try(
 
 
 def _event(settings: Settings, name: str, asset: str, content: str | None) -> dict[str, Any]:
-    from worker.connect.mapping import FilledAddress
+    from worker.connect.mapping import UrlTemplate
     from worker.messages import EVENT_TYPE
 
     connection = settings.connect[name]
@@ -197,7 +206,7 @@ def _event(settings: Settings, name: str, asset: str, content: str | None) -> di
         mapping = next((each for each in (connection.inlet, connection.poll) if each.content_url is not None), None)
         if mapping is None:
             raise typer.BadParameter("where the image is does not follow from its id: name it", param_hint="--content")
-        content = FilledAddress(mapping.content_url or "", connection.url or "", "content_url").of({"asset_id": asset})
+        content = UrlTemplate(mapping.content_url or "", connection.url or "", "content_url").of({"asset_id": asset})
     return {
         "specversion": "1.0",
         "id": str(uuid.uuid4()),

@@ -8,14 +8,16 @@ from typing import Any
 
 from worker.amqp.topology import Lane
 from worker.connect.deliver import Deliverer, make_target
+from worker.connect.inlets.bucket import BucketListing
 from worker.connect.inlets.http import HttpInlet
-from worker.connect.inlets.listing import BucketListing, Listing, RequestListing
+from worker.connect.inlets.listing import Listing, RequestListing
 from worker.connect.inlets.poll import Poller
+from worker.connect.inlets.webdav import FolderListing
 from worker.connect.intake import UploadIntake
 from worker.connect.ledger import TagLedger
 from worker.connect.metrics import InMetrics
 from worker.connect.outlet import Outlet
-from worker.connect.seen import SeenImages
+from worker.connect.seen import Seen
 from worker.connect.target_metrics import TargetMetrics
 from worker.connect.targets.client import TargetClient
 from worker.connect.uploads import UploadMapping
@@ -28,7 +30,7 @@ class Shared:
     """What all connections of the process use."""
 
     outlet: Outlet
-    seen: SeenImages
+    seen: Seen
     ledger: TagLedger
     uploads: InMetrics
     targets: TargetMetrics
@@ -102,4 +104,5 @@ def listing_of(name: str, settings: ConnectionSettings, sources: SourcesSettings
         url = str(bucket_url(poll.bucket or "", sources.s3[settings.s3 or ""]))
         return client, BucketListing(poll, name, url, client)
     mapping = UploadMapping(name, settings, poll, "poll")
-    return client, RequestListing(name, settings.url or "", poll, mapping, client)
+    kind = FolderListing if poll.kind == "webdav" else RequestListing
+    return client, kind(name, settings.url or "", poll, mapping, client)

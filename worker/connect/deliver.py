@@ -22,7 +22,7 @@ from worker.amqp.delivery import Delivery
 from worker.amqp.result_queue import ResultQueue
 from worker.amqp.result_topology import ResultTopology, result_topology
 from worker.connect.ledger import OwnTag, TagLedger
-from worker.connect.mapping import JsonReading, Missing
+from worker.connect.mapping import JsonQuery, Missing
 from worker.connect.pace import Pace
 from worker.connect.target_metrics import TargetMetrics
 from worker.connect.targets.base import AssetGone, Rejected, Target, TargetBusy, TargetRefused
@@ -104,7 +104,7 @@ class Deliverer:
         self._metrics = metrics.of(name)
         self._writer = AssetWriter(name, target, ledger, self._settings.most_tags, self)
         accept = self._settings.accept
-        self._accept = JsonReading(accept, f"connect.{name}.target.accept") if accept is not None else None
+        self._accept = JsonQuery(accept, f"connect.{name}.target.accept") if accept is not None else None
         self._pace = Pace(self._settings.writes_per_s)
         self._places = asyncio.Semaphore(self._settings.at_once)
         self._assets: dict[str, _AssetTurn] = {}

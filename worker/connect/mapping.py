@@ -11,27 +11,15 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-import jmespath
 import uritemplate
-from jmespath import exceptions, functions
+from jmespath import exceptions
 
 from worker.errors import CannotBeDone
+from worker.settings.jmespath_language import OPTIONS, compiled
 
 _MARK = "="
 _DOTS = frozenset({".", ".."})
 _SECONDS_AT_MOST = 253_402_300_799  # the end of the year 9999
-
-
-class _Functions(functions.Functions):
-    """Functions besides those of JMESPath itself."""
-
-    @functions.signature({"types": ["string"]}, {"types": ["string"]})
-    def _func_split(self, separator: str, text: str) -> list[str]:
-        """The parts of a text between the separators; without empty ones."""
-        return [part for part in text.split(separator) if part] if separator else [text]
-
-
-_OPTIONS = jmespath.Options(custom_functions=_Functions())
 
 
 class Missing(CannotBeDone):
@@ -42,18 +30,18 @@ class Missing(CannotBeDone):
         self.setting = setting
 
 
-class JsonReading:
+class JsonQuery:
     """One expression. `setting` is its name, for people."""
 
     def __init__(self, text: str, setting: str) -> None:
         self.text = text
         self.setting = setting
-        self._compiled = jmespath.compile(text)
+        self._compiled = compiled(text)
 
     def find(self, document: Any) -> Any:
         """The value; None where there is none. Raises Missing where a function gets what it can't work on."""
         try:
-            return self._compiled.search(document, options=_OPTIONS)
+            return self._compiled.search(document, options=OPTIONS)
         except exceptions.JMESPathError as error:
             raise Missing(self.setting, f"`{self.text}` can't be read: {_first_line(error)}") from None
         except (TypeError, ValueError, RecursionError, ArithmeticError) as error:
@@ -101,7 +89,7 @@ class Tree:
         return self._make(scope)
 
 
-class FilledAddress:
+class UrlTemplate:
     """An address that is filled in, percent-encoded: `{name}` by one value, `{/name*}` by a path of several.
 
     `base` is what a path lies below.
@@ -148,7 +136,7 @@ def _compiled(tree: Any, setting: str) -> Callable[[Mapping[str, Any]], Any]:
     if isinstance(tree, str) and tree.startswith(_MARK):
         if tree.startswith(_MARK * 2):
             return lambda _scope: tree[1:]
-        reading = JsonReading(tree[1:], setting)
+        reading = JsonQuery(tree[1:], setting)
 
         def read(scope: Mapping[str, Any]) -> Any:
             value = reading.find(scope)

@@ -33,3 +33,9 @@ class InMetrics:
             ["connection"],
             registry=registry,
         )
+        self.poll_trouble = Gauge(
+            "autotag_connect_poll_trouble",
+            "1 while a poller does not get on, by reason.",
+            ["connection", "reason"],
+            registry=registry,
+        )

@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS cursors (connection TEXT PRIMARY KEY, cursor TEXT NOT
 _T = TypeVar("_T")
 
 
-class SeenImages:
+class Seen:
     """What was seen, of all connections, for `keep_s`. No method raises; `fault` says why nothing is kept."""
 
     def __init__(self, file: Path, keep_s: float, now_s: Callable[[], float] = time.time) -> None:
@@ -47,10 +47,23 @@ class SeenImages:
         self._open()
 
     def has(self, connection: str, asset_id: str, mark: str) -> bool:
-        """Whether this content of an asset was noted as the last one."""
-        query = "SELECT 1 FROM seen WHERE connection = ? AND asset = ? AND mark = ?"
+        """Whether this content of an asset was noted as the last one. What is asked about now and then is kept."""
+        query = "SELECT at_s FROM seen WHERE connection = ? AND asset = ? AND mark = ?"
         values = (connection, _digest(asset_id), _digest(mark))
-        return self._do(lambda database: database.execute(query, values).fetchone() is not None, False)
+        row = self._do(lambda database: database.execute(query, values).fetchone(), None)
+        if row is not None and row[0] < self._now_s() - self._keep_s / 2:
+            self.note(connection, asset_id, mark)
+        return row is not None
+
+    def can_keep(self) -> bool:
+        """Whether something can be written now, found out by writing."""
+
+        def write(database: sqlite3.Connection) -> bool:
+            with database:
+                database.execute("INSERT OR REPLACE INTO cursors VALUES ('', '')")  # no connection's name is empty
+            return True
+
+        return self._do(write, False)
 
     def note(self, connection: str, asset_id: str, mark: str) -> None:
         """Its event is published."""

@@ -20,7 +20,7 @@ from worker.connect.inlets.http import HttpInlet
 from worker.connect.ledger import TagLedger
 from worker.connect.metrics import InMetrics
 from worker.connect.outlet import Outlet
-from worker.connect.seen import SeenImages
+from worker.connect.seen import Seen
 from worker.connect.target_metrics import TargetMetrics
 from worker.errors import AutotagError
 from worker.operations.health.heartbeat import Heartbeat
@@ -60,7 +60,7 @@ class Connector:
         self._outlet = Outlet(
             settings.amqp, topology(settings.amqp.queue_prefix, settings.retry.delays_s), lambda: None
         )
-        self._seen = SeenImages(settings.state_dir / SEEN_FILE, settings.connector.keep_days * _DAY_S)
+        self._seen = Seen(settings.state_dir / SEEN_FILE, settings.connector.keep_days * _DAY_S)
         self._ledger = TagLedger(settings.state_dir / LEDGER_FILE)
         self._connections: dict[str, RunningConnection] = {}
         self._notifier = Notifier.from_environment()
@@ -142,7 +142,12 @@ class Connector:
             changed = [name for name in NEED_A_RESTART if getattr(settings, name) != getattr(self.settings, name)]
             if changed:
                 _log.warning("these settings need a restart", settings=changed)
-            await self._use(settings)
+            settings = settings.model_copy(update={name: getattr(self.settings, name) for name in NEED_A_RESTART})
+            try:
+                await self._use(settings)
+            except AutotagError as error:
+                _log.error("the settings were not reloaded, the old ones stay in force", why=str(error))
+                return
             self.settings = settings
             _log.info("settings reloaded", connections=sorted(self._connections))
 
@@ -152,16 +157,23 @@ class Connector:
         task.add_done_callback(self._tasks.discard)
 
     async def _use(self, settings: Settings) -> None:
-        wanted = [name for name, each in settings.connect.items() if each.enabled]
-        for name, running in list(self._connections.items()):
-            if name not in wanted or not running.is_as_in(settings):
-                await running.close()
-                del self._connections[name]
+        """Raises Misconfigured, with everything as it was, where a connection can't be made."""
+        wanted = {name for name, each in settings.connect.items() if each.enabled}
+        kept = {name for name in wanted & set(self._connections) if self._connections[name].is_as_in(settings)}
         shared = Shared(self._outlet, self._seen, self._ledger, self.metrics.uploads, self.metrics.targets)
-        for name in wanted:
-            if name not in self._connections:
-                connection = self._connections[name] = RunningConnection(name, settings, shared)
-                connection.start()
+        added: dict[str, RunningConnection] = {}
+        try:
+            for name in sorted(wanted - kept):
+                added[name] = RunningConnection(name, settings, shared)
+        except AutotagError:
+            for connection in added.values():
+                await connection.close()
+            raise
+        for name in set(self._connections) - kept:
+            await self._connections.pop(name).close()
+        for connection in added.values():
+            connection.start()
+        self._connections |= added
 
     async def _close_connections(self) -> None:
         for connection in self._connections.values():

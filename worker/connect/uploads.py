@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from worker.connect.mapping import FilledAddress, JsonReading, Missing
+from worker.connect.mapping import JsonQuery, Missing, UrlTemplate
 from worker.errors import CannotBeDone
 from worker.messages import EVENT_TYPE, UnreadableEvent, read_event
 from worker.messages.events import CLOUDEVENTS_JSON
@@ -51,12 +51,12 @@ class UploadMapping:
         self._instance = connection.instance
         at = f"connect.{name}.{place}"
 
-        def reading(field: str) -> JsonReading | None:
+        def reading(field: str) -> JsonQuery | None:
             text: str | None = getattr(settings, field)
-            return None if text is None else JsonReading(text, f"{at}.{field}")
+            return None if text is None else JsonQuery(text, f"{at}.{field}")
 
-        def readings(field: str) -> dict[str, JsonReading]:
-            return {key: JsonReading(text, f"{at}.{field}.{key}") for key, text in getattr(settings, field).items()}
+        def readings(field: str) -> dict[str, JsonQuery]:
+            return {key: JsonQuery(text, f"{at}.{field}.{key}") for key, text in getattr(settings, field).items()}
 
         self._accept = reading("accept")
         self._asset_id = reading("asset_id")
@@ -66,7 +66,7 @@ class UploadMapping:
         self._variables, self._context = readings("variables"), readings("context")
         base = connection.url or ""
         self._content_url = (
-            FilledAddress(settings.content_url, base, f"{at}.content_url") if settings.content_url is not None else None
+            UrlTemplate(settings.content_url, base, f"{at}.content_url") if settings.content_url is not None else None
         )
 
     @property

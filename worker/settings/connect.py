@@ -6,8 +6,9 @@ beneath the operator's own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 from pydantic.config import JsonDict
@@ -15,13 +16,17 @@ from pydantic.config import JsonDict
 from worker.messages.events import DEFAULT_INSTANCE
 from worker.settings.base import HeaderSecret, LocalPath, Section
 from worker.settings.credentials import CredentialKind, CredentialSettings
-from worker.settings.expressions import AddressTemplate, Expression
+from worker.settings.cursors import NOW, CursorOrNow
+from worker.settings.expressions import AddressTemplate, Expression, TableOfValues, ValueTree, expressions_in
 from worker.settings.system import HttpSettings
 
 _EXPRESSION: JsonDict = {"allowed": "a JMESPath expression"}
 _EXPRESSIONS: JsonDict = {"allowed": "a table of names with a JMESPath expression each"}
 _ADDRESS: JsonDict = {"allowed": "a path that begins with /, or an address; `{name}` is filled in"}
 _STATUSES: JsonDict = {"allowed": "a list of HTTP statuses"}
+
+_A_PAGE: Final = {"cursor": "2026-01-01T00:00:00Z", "page": 1, "page_size": 100}
+_LISTING_VARIABLES: Final = "cursor, page and page_size"
 
 HttpStatus = Annotated[int, Field(ge=100, le=599)]
 
@@ -90,8 +95,10 @@ class PollSettings(MappingSettings):
     """The poller: lists what is new in a system that can't push, or that never sends again what got lost."""
 
     enabled: bool = Field(False, description="List.")
-    kind: Literal["request", "s3"] = Field(
-        "request", description="`request`: by the request below; `s3`: the objects of `bucket`, with the keys of `s3`."
+    kind: Literal["request", "s3", "webdav"] = Field(
+        "request",
+        description="`request`: by the request below; `s3`: the objects of `bucket`, with the keys of `s3`; `webdav`: "
+        "the images in the folder `prefix` of a Nextcloud, by a search at `path`.",
     )
     every_s: float = Field(60, ge=1, description="Time between two listings.")
     overlap_s: float = Field(
@@ -106,7 +113,7 @@ class PollSettings(MappingSettings):
         "`{page_size}` are filled in.",
         json_schema_extra=_ADDRESS,
     )
-    body: dict[str, Any] = Field(
+    body: TableOfValues = Field(
         {},
         description="JSON to send. A text that begins with `=` is an expression over `cursor`, `page` and `page_size`.",
         json_schema_extra={"allowed": "a table"},
@@ -114,19 +121,30 @@ class PollSettings(MappingSettings):
     items: Expression = Field("@", description="The list of items in a page.", json_schema_extra=_EXPRESSION)
     cursor: Expression | None = Field(
         None,
-        description="What the items are sorted by, in one item: a time as in RFC 3339, or a number that grows.",
+        description="What the items are sorted by, upwards, in one item: a time as in RFC 3339, or a growing number. "
+        "Needed where the request has `{cursor}`; without that, everything is listed each time, and what is older is "
+        "passed over.",
         json_schema_extra=_EXPRESSION,
     )
-    begin: str = Field(
-        "now",
-        min_length=1,
+    begin: CursorOrNow = Field(
+        NOW,
         description="Where the very first listing begins: `now`, or a value of `cursor`; `autotag connect rewind` goes "
         "back to one later.",
         json_schema_extra={"allowed": "`now`, a time as in RFC 3339, or a number"},
     )
     page_size: int = Field(100, ge=1, le=1000, description="Items of a page.")
     bucket: str | None = Field(None, min_length=1, description="`s3`: the bucket.")
-    prefix: str = Field("", description="`s3`: what the keys begin with.")
+    prefix: str = Field(
+        "", description="`s3`: what the keys begin with. `webdav`: the folder, such as `/files/USER/Photos`."
+    )
+
+    def asks_for(self, variable: str) -> bool:
+        """Whether the request has a variable, in its address or in an expression of its body."""
+        if self.kind == "webdav":
+            return True
+        word = re.compile(rf"\b{variable}\b")
+        in_path = self.path is not None and variable in _variables(self.path)
+        return in_path or any(word.search(text) for _, text in expressions_in(self.body))
 
 
 class RequestSettings(Section):
@@ -144,7 +162,7 @@ class RequestSettings(Section):
     headers: dict[str, str] = Field(
         {}, description="Further headers, as they are.", json_schema_extra={"allowed": "a table of texts"}
     )
-    body: Any = Field(
+    body: ValueTree = Field(
         None,
         description="JSON to send. A text that begins with `=` is a JMESPath expression; `==` begins a text with `=`.",
         json_schema_extra={"allowed": "a table or a list", "default_text": "nothing"},
@@ -322,18 +340,24 @@ class ConnectionSettings(Section):
                 yield ("poll", "bucket"), "is missing"
             return
         yield from _wrong_in_mapping("poll", self.poll)
-        for name in ("path", "cursor"):
-            if getattr(self.poll, name) is None:
-                yield ("poll", name), "is missing"
-        unknown = _unknown_variables(self.poll.path, {"cursor", "page", "page_size"})
+        if self.poll.path is None:
+            yield ("poll", "path"), "is missing"
+        if self.poll.cursor is None and self.poll.asks_for("cursor"):
+            yield ("poll", "cursor"), "is missing: the request has {cursor}"
+        if self.poll.kind == "webdav" and not self.poll.prefix.startswith("/files/"):
+            yield ("poll", "prefix"), "has to name the folder, such as /files/USER"
+        unknown = _unknown_variables(self.poll.path, set(_A_PAGE))
         if unknown:
-            yield ("poll", "path"), f"names what is not among cursor, page and page_size: {', '.join(unknown)}"
+            yield ("poll", "path"), f"names what is not among {_LISTING_VARIABLES}: {', '.join(unknown)}"
+        for place, text in expressions_in(self.poll.body):
+            if _names_nothing(text):
+                yield ("poll", "body"), f"{place.removeprefix('.')}: `{text}` names none of {_LISTING_VARIABLES}"
 
     def _needs_url(self) -> bool:
         target = self.target
         requests = (target.read, target.find, target.create, target.add, target.remove, target.probe)
         paths = [each.path for each in requests if target.enabled and target.kind == "request"]
-        paths += [self.poll.path, self.poll.content_url] if self.poll.enabled and self.poll.kind == "request" else []
+        paths += [self.poll.path, self.poll.content_url] if self.poll.enabled and self.poll.kind != "s3" else []
         paths += [self.inlet.content_url] if self.inlet.enabled else []
         return any(path is not None and path.startswith(("/", "{/")) for path in paths)
 
@@ -349,11 +373,25 @@ def _wrong_in_mapping(name: str, mapping: MappingSettings) -> Iterator[tuple[tup
 
 
 def _unknown_variables(template: str | None, known: set[str]) -> list[str]:
-    if template is None:
-        return []
+    return [] if template is None else sorted(_variables(template) - known)
+
+
+def _names_nothing(text: str) -> bool:
+    """Whether an expression over a page finds nothing, or can't be read at all."""
+    from jmespath.exceptions import JMESPathError
+
+    from worker.settings.jmespath_language import OPTIONS, compiled
+
+    try:
+        return compiled(text).search(_A_PAGE, options=OPTIONS) is None
+    except (JMESPathError, TypeError, ValueError, ArithmeticError):
+        return True
+
+
+def _variables(template: str) -> set[str]:
     from uritemplate import variables
 
-    return sorted(str(name) for name in variables(template) if str(name) not in known)
+    return {str(name) for name in variables(template)}
 
 
 class ConnectorHttpSettings(HttpSettings):

@@ -107,6 +107,9 @@ def _connections(settings: Settings) -> Iterator[Contradiction]:
         for place, message in connection.wrong_fields():
             key = ("connect", name, *place)
             yield Contradiction(key, key, message)
+        if connection.enabled and connection.inlet.enabled and not settings.connector.http.enabled:
+            key = ("connect", name, "inlet", "enabled")
+            yield Contradiction(key, key, "no inlet can be reached while connector.http.enabled is false")
         if connection.s3 is not None and connection.s3 not in settings.sources.s3:
             key = ("connect", name, "s3")
             yield Contradiction(key, key, f"there is no table [sources.s3.{connection.s3}]")

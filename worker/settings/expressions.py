@@ -6,20 +6,44 @@ are imported by those settings alone that use them.
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
 
 def _compiles(text: str) -> str:
-    from jmespath import compile as compiled
-    from jmespath.exceptions import JMESPathError
+    from worker.settings.jmespath_language import compiled
 
     try:
         compiled(text)
-    except JMESPathError as error:
-        raise ValueError(f"no JMESPath expression: {str(error).splitlines()[0]}") from error
+    except ValueError as error:
+        raise ValueError(f"no JMESPath expression: {error}") from None
     return text
+
+
+def expressions_in(tree: Any) -> Iterator[tuple[str, str]]:
+    """The expressions in a tree of values, each with its place in it: texts that begin with one `=`."""
+    if isinstance(tree, dict):
+        inside: Iterable[tuple[str, Any]] = ((f".{name}", value) for name, value in tree.items())
+    elif isinstance(tree, list):
+        inside = ((f"[{number}]", value) for number, value in enumerate(tree))
+    else:
+        if isinstance(tree, str) and tree.startswith("=") and not tree.startswith("=="):
+            yield "", tree[1:]
+        return
+    for place, value in inside:
+        for below, text in expressions_in(value):
+            yield place + below, text
+
+
+def _tree_compiles(tree: Any) -> Any:
+    for place, text in expressions_in(tree):
+        try:
+            _compiles(text)
+        except ValueError as error:
+            raise ValueError(f"{place.removeprefix('.')}: {error}" if place else str(error)) from None
+    return tree
 
 
 def _is_address(text: str) -> str:
@@ -41,3 +65,9 @@ Expression = Annotated[str, AfterValidator(_compiles)]
 
 AddressTemplate = Annotated[str, AfterValidator(_is_address)]
 """A path below the connection's `url`, or a whole http or https address; `{name}` is filled in, percent-encoded."""
+
+ValueTree = Annotated[Any, AfterValidator(_tree_compiles)]
+"""Anything that JSON has, with expressions in it."""
+
+TableOfValues = Annotated[dict[str, Any], AfterValidator(_tree_compiles)]
+"""As `ValueTree`, a table."""

@@ -8,9 +8,11 @@ as they are; all other JSON is read by the connection's mapping, a CloudEvent of
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import unquote
@@ -35,6 +37,7 @@ _RETRY_AFTER_S: Final = 10
 _BATCH: Final = "application/cloudevents-batch+json"
 _STRUCTURED: Final = "application/cloudevents+json"
 _MAXIMUM_BATCH: Final = 1000
+_AT_ONCE: Final = 50
 _PREFIX: Final = "ce-"
 
 
@@ -43,27 +46,47 @@ class HttpInlet:
 
     def __init__(self, settings: InletSettings, mapping: UploadMapping, intake: UploadIntake) -> None:
         self._header = settings.token_header
-        token = settings.token.get_secret_value() if settings.token is not None else ""
-        self._expected = f"Bearer {token}" if settings.token_header.lower() == "authorization" else token
+        self.what_it_needs = token_form(settings)
+        self._is_bearer = _is_bearer(settings)
+        self._token = settings.token.get_secret_value().encode() if settings.token is not None else None
         self._mapping = mapping
         self._intake = intake
 
     def lets_in(self, request: Request) -> bool:
         """Whether the request carries the token, compared in constant time."""
         given = request.headers.get(self._header, "")
-        return hmac.compare_digest(given.encode("latin-1", "replace"), self._expected.encode())
+        if self._is_bearer:
+            scheme, _, given = given.partition(" ")
+            if scheme.lower() != "bearer":
+                return False
+        return self._token is not None and hmac.compare_digest(given.strip().encode("latin-1", "replace"), self._token)
 
     async def take(self, body: bytes, headers: Mapping[str, str]) -> dict[str, int]:
-        """Take all that a body says; how many of each outcome. Raises NotAnUpload before any is taken, NotPublished."""
+        """Take all that a body says; how many of each outcome.
+
+        Raises NotAnUpload and Unpublishable before any is taken, and NotPublished within `CONFIRM_WITHIN_S`, however
+        many there are: those that were confirmed by then are seen, or the same event, when they are sent again.
+        """
         uploads = [self._upload(document) for document in _documents(body, headers)]
         counts = dict.fromkeys((UploadOutcome.PUBLISHED, UploadOutcome.SEEN, UploadOutcome.PASSED_OVER), 0)
-        for upload in uploads:
-            if upload is None:
-                self._intake.count(UploadOutcome.PASSED_OVER)
-                counts[UploadOutcome.PASSED_OVER] += 1
-            else:
-                counts[await self._intake.take(upload, within_s=CONFIRM_WITHIN_S)] += 1
+        counts[UploadOutcome.PASSED_OVER] = uploads.count(None)
+        for _ in range(counts[UploadOutcome.PASSED_OVER]):
+            self._intake.count(UploadOutcome.PASSED_OVER)
+        until_s = time.monotonic() + CONFIRM_WITHIN_S
+        wanted = [each for each in uploads if each is not None]
+        for first in range(0, len(wanted), _AT_ONCE):
+            # All are waited for: no publication goes on behind the back of an answer.
+            outcomes = await asyncio.gather(
+                *(self._take(each, until_s) for each in wanted[first : first + _AT_ONCE]), return_exceptions=True
+            )
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                counts[outcome] += 1
         return {outcome.value: count for outcome, count in counts.items()}
+
+    async def _take(self, upload: Upload, until_s: float) -> UploadOutcome:
+        return await self._intake.take(upload, within_s=max(0.0, until_s - time.monotonic()))
 
     def refused(self) -> None:
         """Count a message that can't be read."""
@@ -77,6 +100,15 @@ class HttpInlet:
         return self._mapping.upload(document)
 
 
+def token_form(settings: InletSettings) -> str:
+    """How a sender has to send the token, for people."""
+    return f"the header {settings.token_header}: {'Bearer TOKEN' if _is_bearer(settings) else 'TOKEN'}"
+
+
+def _is_bearer(settings: InletSettings) -> bool:
+    return settings.token_header.lower() == "authorization"
+
+
 async def receive(request: Request) -> Response:
     """`POST /in/NAME`."""
     if request.method != "POST":
@@ -85,10 +117,12 @@ async def receive(request: Request) -> Response:
     refusals = request.app.state.connector.inlet_refusals
     name = request.path_params["name"]
     inlet = inlets.get(name)
-    if inlet is None or not inlet.lets_in(request):
-        # The same answer to both: who has no token learns no names.
-        refusals.labels(name if inlet is not None else "unknown", "token").inc()
-        return _answer(401, {"error": "no such inlet, or not its token"})
+    if inlet is None:
+        refusals.labels("unknown", "no_inlet").inc()
+        return _answer(404, {"error": "there is no inlet of this name"})
+    if not inlet.lets_in(request):
+        refusals.labels(name, "token").inc()
+        return _answer(401, {"error": f"needs {inlet.what_it_needs}"}, {"WWW-Authenticate": 'Bearer realm="autotag"'})
     try:
         body = await _body(request)
     except ClientDisconnect:

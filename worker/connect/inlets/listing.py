@@ -1,31 +1,30 @@
-"""Listings of systems, page by page: of any REST API by the settings, and of a bucket.
+"""Listings of systems, page by page: of any REST API by the settings.
 
 A keyset listing: each page begins at the newest value of the page before, never at a page number, which would skip
-items when others come or go. Only where a whole page has one and the same value, the next page of it is asked for.
+items when others come or go. Page numbers are used where keys don't help: for items that share one value, and for
+systems that can't begin anywhere. A listing is at its end when a page is empty or shows nothing further; a short page
+is no sign of it, as systems have limits of their own and leave out what we may not see.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
-from urllib.parse import quote
-from xml.etree import ElementTree
 
-from worker.connect.mapping import FilledAddress, JsonReading, Missing, Tree
+from worker.connect.mapping import JsonQuery, Missing, Tree, UrlTemplate
 from worker.connect.targets.base import TargetBusy, TargetRefused
 from worker.connect.targets.client import TargetAnswer, TargetClient
 from worker.connect.uploads import NotAnUpload, Upload, UploadMapping, digest
 from worker.errors import AutotagError
 from worker.settings import PollSettings
+from worker.settings.cursors import NOW, Cursor, moment_text
 from worker.sources.retry_after import retry_after_s
 
 TIMEOUT_S: Final = 60.0
-_MAXIMUM_PAGES: Final = 1_000_000
-_S3_PAGE: Final = 1000
-_NOW: Final = "now"
+MAXIMUM_PAGES: Final = 1_000_000
 
 
 class NoListing(AutotagError):
@@ -43,9 +42,9 @@ class Page:
 
 
 class Listing(Protocol):
-    """One kind of listing. Pages raise NoListing, TargetBusy or TargetRefused."""
+    """One kind of listing. Pages raise NoListing, TargetBusy, TargetRefused or ResourceExhausted."""
 
-    def pages(self, cursor: str | None) -> AsyncIterator[Page]:
+    def pages(self, cursor: str | None) -> AsyncGenerator[Page, None]:
         """All pages from a cursor on; None for the first listing ever."""
         ...
 
@@ -57,34 +56,86 @@ class RequestListing:
         self, name: str, url: str, settings: PollSettings, mapping: UploadMapping, client: TargetClient
     ) -> None:
         at = f"connect.{name}.poll"
+        self._name = name
         self._settings = settings
         self._mapping = mapping
         self._client = client
-        self._address = FilledAddress(settings.path or "", url, f"{at}.path")
+        self._address = UrlTemplate(settings.path or "", url, f"{at}.path")
         self._body = Tree(settings.body, f"{at}.body") if settings.body else None
-        self._items = JsonReading(settings.items, f"{at}.items")
-        self._cursor = JsonReading(settings.cursor or "@", f"{at}.cursor")
-        self._begin = _moment_now() if settings.begin == _NOW else settings.begin
+        self._items = JsonQuery(settings.items, f"{at}.items")
+        self._cursor = JsonQuery(settings.cursor, f"{at}.cursor") if settings.cursor is not None else None
+        self._begins_anywhere = settings.cursor is not None and settings.asks_for("cursor")
+        self._begin = moment_text(time.time()) if settings.begin == NOW else settings.begin
 
-    async def pages(self, cursor: str | None) -> AsyncIterator[Page]:
+    async def pages(self, cursor: str | None) -> AsyncGenerator[Page, None]:
         """See `Listing`."""
-        if cursor is None:
+        if cursor is None and self._cursor is not None:
             yield Page((), 0, (), self._begin)  # kept at once: what comes while we are stopped is new
-        position = _earlier(cursor, self._settings.overlap_s) if cursor is not None else self._begin
-        number = 1
-        for _ in range(_MAXIMUM_PAGES):
-            items = await self._fetch(position, number)
-            newest = self._newest(items)
-            yield self._page(items, newest)
-            if len(items) < self._settings.page_size:
-                return
-            if newest is not None and comparable(newest) > comparable(position):
-                position, number = newest, 1
-            else:
-                number += 1
-        raise NoListing(f"the listing has not ended after {_MAXIMUM_PAGES:,} pages", reason="listing_endless")
+        position = self._begin if cursor is None else self._earlier(cursor)
+        async for page in self._keyset(position) if self._begins_anywhere else self._all_pages(position):
+            yield page
 
-    def _page(self, items: list[Any], newest: str | None) -> Page:
+    async def _keyset(self, position: str) -> AsyncGenerator[Page, None]:
+        number, before, by_keys = 1, "", True
+        for _ in range(MAXIMUM_PAGES):
+            items = await self._fetch(position, number)
+            this = digest(items)
+            if not items or (this == before and number > 1):
+                self._require_end(items)
+                return
+            newest = self._newest(items, position)
+            if this == before:
+                by_keys = False  # the newest value has brought nothing further: now by page numbers
+            else:
+                yield self._page(items, None if newest is None else _not_ahead(newest))
+            before = this
+            if by_keys and newest is not None and Cursor.of(newest) > Cursor.of(position):
+                position, number = newest, 1
+            elif self._settings.asks_for("page"):
+                number += 1
+            else:
+                self._require_end(items)
+                return
+        raise _endless()
+
+    async def _all_pages(self, position: str) -> AsyncGenerator[Page, None]:
+        """Of a system that can't begin anywhere: what is older is passed over here; sorted in any way, or in none."""
+        before, newest = "", position
+        for number in range(1, MAXIMUM_PAGES):
+            items = await self._fetch(position, number)
+            this = digest(items)
+            if not items or this == before:
+                self._require_end(items)
+                break
+            if self._cursor is not None:
+                values = [newest, *(each for item in items if (each := self._text_of(item)) and _cursor(each))]
+                newest = max(values, key=Cursor.of)
+                items = [item for item in items if not self._is_before(item, position)]
+            yield self._page(items, None)
+            before = this
+            if not self._settings.asks_for("page"):
+                if self._settings.asks_for("page_size"):
+                    self._require_end(items)
+                break
+        else:
+            raise _endless()
+        if self._cursor is not None:
+            yield Page((), 0, (), _not_ahead(newest))
+
+    def _is_before(self, item: Any, position: str) -> bool:
+        found, begin = _cursor(self._text_of(item) or ""), Cursor.of(position)
+        return found is not None and found.is_time is begin.is_time and found < begin
+
+    def _require_end(self, items: list[Any]) -> None:
+        """Raise for a full page after which we can't get on: what comes after it would never be seen."""
+        if len(items) >= self._settings.page_size:
+            raise NoListing(
+                f"`connect.{self._name}.poll`: a whole page of {len(items)} items comes again and again; the request "
+                "needs {page} for items that share one value of `cursor`, and the system has to heed it",
+                reason="listing_stuck",
+            )
+
+    def _page(self, items: list[Any], cursor: str | None) -> Page:
         uploads, problems, passed_over = [], [], 0
         for item in items:
             try:
@@ -94,19 +145,19 @@ class RequestListing:
             else:
                 passed_over += upload is None
                 if upload is not None:
-                    uploads.append(upload if upload.mark is not None else _marked(upload, item))
-        return Page(tuple(uploads), passed_over, tuple(problems), newest)
+                    uploads.append(upload if upload.mark is not None else replace(upload, mark=digest(item)))
+        return Page(tuple(uploads), passed_over, tuple(problems), cursor)
 
     async def _fetch(self, position: str, number: int) -> list[Any]:
         scope = {"cursor": position, "page": number, "page_size": self._settings.page_size}
         try:
             url = self._address.of(scope)
-            content = json.dumps(self._body.of(scope)).encode() if self._body is not None else None
+            content = json.dumps(self._body.of(scope)).encode() if self._body is not None else b""
         except Missing as error:
             raise NoListing(str(error), reason="mapping_missing") from None
         headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if content else {})
         answer = await self._client.request(
-            self._settings.method, url, headers=headers, body=content or b"", timeout_s=TIMEOUT_S
+            self._settings.method, url, headers=headers, body=content, timeout_s=TIMEOUT_S
         )
         check(answer)
         try:
@@ -120,67 +171,52 @@ class RequestListing:
             raise NoListing(f"{answer}: {where}", reason="listing_not_readable")
         return items
 
-    def _newest(self, items: list[Any]) -> str | None:
-        """The greatest value of the cursor; items without one are not looked at."""
-        found = []
-        for item in items:
-            try:
-                value = self._cursor.text_in(item)
-            except Missing:
-                continue
-            if value is not None:
-                found.append(value)
-        return max(found, key=comparable, default=None)
+    def _newest(self, items: list[Any], position: str) -> str | None:
+        """The greatest value of the cursor. Items without one, as those that can't be read, are not looked at.
 
+        Raises NoListing where no item has one that can be compared, or where they are not sorted upwards.
+        """
+        kind = Cursor.of(position).is_time
+        found = [(value, text) for item in items if (text := self._text_of(item)) and (value := _cursor(text))]
+        of_kind = [each for each in found if each[0].is_time is kind]
+        at = f"connect.{self._name}.poll.cursor"
+        if found and not of_kind:
+            raise NoListing(
+                f"`{at}` of the items is {found[0][1]!r}, but the listing began at {position!r}: set `begin` to a "
+                f"value of the same kind, and go there once by `autotag connect rewind {self._name} --to VALUE`",
+                reason="cursor_not_readable",
+            )
+        if not found and any(map(self._can_be_read, items)):
+            raise NoListing(f"`{at}`: no item has a time or a number there", reason="cursor_not_readable")
+        if of_kind and of_kind[0][0] > of_kind[-1][0]:
+            raise NoListing(
+                f"`{at}`: the items are not sorted by it upwards ({of_kind[0][1]} comes before {of_kind[-1][1]}): "
+                "let the request sort them",
+                reason="listing_not_sorted",
+            )
+        return max(of_kind, key=lambda each: each[0])[1] if of_kind else None
 
-class BucketListing:
-    """The objects of a bucket, all of them each time: S3 lists by name, so their content marks say what is new.
-
-    An object's event is what MinIO publishes about it, so that the service fetches and answers both alike.
-    """
-
-    def __init__(self, settings: PollSettings, name: str, url: str, client: TargetClient) -> None:
-        self._bucket = settings.bucket or ""
-        self._prefix = settings.prefix
-        self._url = url.rstrip("/")
-        self._client = client
-        at = f"connect.{name}.poll.accept"
-        self._accept = JsonReading(settings.accept, at) if settings.accept is not None else None
-
-    async def pages(self, cursor: str | None) -> AsyncIterator[Page]:
-        """See `Listing`."""
-        after = ""
-        while True:
-            query = f"?list-type=2&max-keys={_S3_PAGE}&prefix={quote(self._prefix, safe='')}&encoding-type=url"
-            query += f"&start-after={quote(after, safe='')}" if after else ""
-            answer = await self._client.request("GET", self._url + query, timeout_s=TIMEOUT_S)
-            check(answer)
-            objects, is_last = _objects(answer)
-            uploads = [each for each in map(self._upload, objects) if each is not None]
-            yield Page(tuple(uploads), len(objects) - len(uploads), (), None)
-            if is_last or not objects:
-                return
-            after = objects[-1]["key"]
-
-    def _upload(self, found: Mapping[str, Any]) -> Upload | None:
-        key = str(found["key"])
-        if key.endswith("/") or (self._accept is not None and not self._accept.find(found)):
+    def _text_of(self, item: Any) -> str | None:
+        assert self._cursor is not None  # noqa: S101 - only asked where it is set
+        try:
+            value = self._cursor.find(item)
+        except Missing:
             return None
-        record = {
-            "eventVersion": "2.0",
-            "eventSource": "minio:s3",
-            "eventTime": found["last_modified"],
-            "eventName": "s3:ObjectCreated:Put",
-            "s3": {
-                "s3SchemaVersion": "1.0",
-                "bucket": {"name": self._bucket},
-                "object": {"key": quote(key, safe=""), "size": found["size"], "eTag": found["etag"]},
-            },
-        }
-        body = {"EventName": record["eventName"], "Key": f"{self._bucket}/{key}", "Records": [record]}
-        event_id = digest([self._bucket, key, found["etag"]])[:32]
-        asset_id = f"{self._bucket}/{key}"
-        return Upload(asset_id, event_id, json.dumps(body).encode(), str(found["etag"]), "application/json")
+        return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
+
+    def _can_be_read(self, item: Any) -> bool:
+        try:
+            self._mapping.upload(item)
+        except NotAnUpload:
+            return False
+        return True
+
+    def _earlier(self, cursor: str) -> str:
+        """A time some seconds before; a number as it is."""
+        found = _cursor(cursor)
+        if found is None:
+            return self._begin
+        return moment_text(found.value - self._settings.overlap_s) if found.is_time else cursor
 
 
 def check(answer: TargetAnswer) -> None:
@@ -195,70 +231,18 @@ def check(answer: TargetAnswer) -> None:
     raise NoListing(str(answer), reason="listing_refused")
 
 
-def _objects(answer: TargetAnswer) -> tuple[list[dict[str, Any]], bool]:
-    """The objects of a page of a bucket, and whether it is the last one."""
-    if b"<!DOCTYPE" in answer.body[:1000]:
-        raise NoListing(f"{answer}: that is no listing of a bucket", reason="listing_not_readable")
+def _endless() -> NoListing:
+    return NoListing(f"the listing has not ended after {MAXIMUM_PAGES:,} pages", reason="listing_endless")
+
+
+def _cursor(text: str) -> Cursor | None:
     try:
-        root = ElementTree.fromstring(answer.body)  # noqa: S314 - no entities can be declared without a DOCTYPE
-    except ElementTree.ParseError:
-        raise NoListing(f"{answer}: that is no XML", reason="listing_not_readable") from None
-    if not root.tag.endswith("ListBucketResult"):
-        raise NoListing(f"{answer}: that is no listing of a bucket", reason="listing_not_readable")
-    namespace = root.tag.removesuffix("ListBucketResult")
-
-    def text(of: ElementTree.Element, name: str) -> str:
-        return of.findtext(namespace + name) or ""
-
-    is_encoded = text(root, "EncodingType") == "url"
-    objects = [
-        {
-            "key": unquoted(text(each, "Key")) if is_encoded else text(each, "Key"),
-            "etag": text(each, "ETag").strip('"'),
-            "size": int(text(each, "Size") or 0),
-            "last_modified": text(each, "LastModified"),
-        }
-        for each in root.iter(f"{namespace}Contents")
-    ]
-    return objects, text(root, "IsTruncated").strip().lower() != "true"
-
-
-def unquoted(key: str) -> str:
-    """A key as `encoding-type=url` writes it: a space may be `+` or `%20`."""
-    from urllib.parse import unquote_plus
-
-    return unquote_plus(key)
-
-
-def _marked(upload: Upload, item: Any) -> Upload:
-    return Upload(upload.asset_id, upload.event_id, upload.body, digest(item), upload.content_type)
-
-
-def comparable(value: str) -> tuple[int, float, str]:
-    """A cursor as something to compare: numbers, then times, then other texts."""
-    try:
-        return 0, float(value), ""
+        return Cursor.of(text)
     except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        return 2, 0.0, value
-    return 1, moment.replace(tzinfo=moment.tzinfo or UTC).timestamp(), ""
+        return None
 
 
-def _earlier(cursor: str, overlap_s: float) -> str:
-    """A time some seconds before; a cursor that is no time, as it is."""
-    kind, seconds, _ = comparable(cursor)
-    if kind != 1:
-        return cursor
-    moment = datetime.fromtimestamp(seconds, UTC) - timedelta(seconds=overlap_s)
-    return _written(moment)
-
-
-def _moment_now() -> str:
-    return _written(datetime.now(UTC))
-
-
-def _written(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+def _not_ahead(newest: str) -> str:
+    """A cursor to keep: never a time to come, after which nothing of today would be listed."""
+    found, now_s = Cursor.of(newest), time.time()
+    return moment_text(now_s) if found.is_time and found.value > now_s else newest

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from worker.amqp.errors import NotPublished, Unpublishable
-from worker.connect.inlets.listing import Listing, NoListing, Page, comparable
+from worker.connect.inlets.listing import Listing, NoListing, Page
 from worker.connect.intake import UploadIntake, UploadOutcome
 from worker.connect.metrics import InMetrics
-from worker.connect.seen import SeenImages
-from worker.connect.targets.base import TargetBusy, TargetRefused
+from worker.connect.seen import Seen
+from worker.connect.targets.base import TargetBusy
 from worker.connect.uploads import Upload
 from worker.errors import AutotagError
+from worker.settings.cursors import Cursor
 
 _log = structlog.get_logger(__name__)
 
@@ -43,24 +45,30 @@ class PollTrouble:
 class Poller:
     """One connection's poller."""
 
-    def __init__(
-        self, listing: Listing, every_s: float, intake: UploadIntake, seen: SeenImages, metrics: InMetrics
-    ) -> None:
+    def __init__(self, listing: Listing, every_s: float, intake: UploadIntake, seen: Seen, metrics: InMetrics) -> None:
         self._listing = listing
         self._every_s = every_s
         self._intake = intake
         self._seen = seen
         self._metrics = metrics
+        self._asked_s = 0.0
+        self._cursor: str | None = None
         self.trouble: PollTrouble | None = None
         self.last_complete_s: float | None = None
 
     async def run(self) -> None:
         """List again and again, until cancelled."""
+        try:
+            await self._run()
+        finally:
+            self._show(None)
+
+    async def _run(self) -> None:
         name, failures = self._intake.connection, 0
         while True:
             try:
                 await self.list_once()
-            except (TargetBusy, TargetRefused, NoListing) as error:
+            except AutotagError as error:
                 failures += 1
                 self._note(error)
             except Exception as error:  # noqa: BLE001 - a bug of ours must not leave a poller that does nothing
@@ -75,15 +83,42 @@ class Poller:
             await asyncio.sleep(max(pause, asked_s))
 
     async def list_once(self) -> None:
-        """List everything that is new, and publish it."""
+        """List everything that is new, and publish it. Raises as `Listing`."""
         name = self._intake.connection
-        async for page in self._listing.pages(self._seen.cursor(name)):
-            await self._publish(page)
-            known = self._seen.cursor(name)
-            if page.cursor is not None and (known is None or comparable(page.cursor) > comparable(known)):
-                self._seen.set_cursor(name, page.cursor)
+        begun = self._begin()
+        async with aclosing(self._listing.pages(begun)) as pages:
+            async for page in pages:
+                await self._publish(page)
+                self._require_memory()
+                if self._seen.cursor(name) != begun:
+                    _log.info("the listing ends here and begins where its cursor was set", connection=name)
+                    return
+                if page.cursor is not None and (begun is None or _is_later(page.cursor, begun)):
+                    begun = self._keep(page.cursor)
 
-    _asked_s = 0.0
+    def _begin(self) -> str | None:
+        """Where to begin; None only if nothing was ever kept: what is not read for a fault is no first listing."""
+        self._require_memory()
+        found = self._seen.cursor(self._intake.connection)
+        self._require_memory()
+        if found is None and self._cursor is not None:  # the file was lost while we ran
+            return self._keep(self._cursor)
+        self._cursor = found
+        return found
+
+    def _keep(self, cursor: str) -> str:
+        self._seen.set_cursor(self._intake.connection, cursor)
+        self._cursor = cursor
+        return cursor
+
+    def _require_memory(self) -> None:
+        """Raise while nothing can be noted: each listing would publish everything once more."""
+        if self._seen.fault is not None or not self._seen.can_keep():
+            self._seen.can_keep()  # which opens it again, for the next listing
+            raise NoListing(
+                f"nothing is listed while what was seen can't be kept: {self._seen.fault or 'it could not be read'}",
+                reason="seen_not_writable",
+            )
 
     async def _publish(self, page: Page) -> None:
         for problem in page.problems:
@@ -113,13 +148,31 @@ class Poller:
         reason = error.reason or "listing_failed"
         self._metrics.polls.labels(self._intake.connection, reason).inc()
         if self.trouble is None or self.trouble.reason != reason:
-            self.trouble = PollTrouble(reason, str(error), time.time())
+            self._show(PollTrouble(reason, str(error), time.time()))
             _log.error("a listing failed", connection=self._intake.connection, reason=reason, why=str(error))
+
+    def _show(self, trouble: PollTrouble | None) -> None:
+        gauge, name = self._metrics.poll_trouble, self._intake.connection
+        if self.trouble is not None:
+            gauge.remove(name, self.trouble.reason)
+        self.trouble = trouble
+        if trouble is not None:
+            gauge.labels(name, trouble.reason).set(1)
 
     def _done(self) -> None:
         if self.trouble is not None:
             _log.info("listing works again", connection=self._intake.connection)
-        self.trouble = None
+        self._show(None)
         self.last_complete_s = time.time()
         self._metrics.polls.labels(self._intake.connection, "complete").inc()
         self._metrics.last_poll_s.labels(self._intake.connection).set(self.last_complete_s)
+
+
+def _is_later(cursor: str, known: str) -> bool:
+    """Whether a cursor is behind a known one; also where both are of different kinds, or the known one is none."""
+    try:
+        before = Cursor.of(known)
+    except ValueError:
+        return True
+    after = Cursor.of(cursor)
+    return after.is_time is not before.is_time or after > before

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from worker.connect.mapping import FilledAddress, JsonReading, Missing, Tree, origin
+from worker.connect.mapping import JsonQuery, Missing, Tree, UrlTemplate, origin
 from worker.connect.merge import folded
 from worker.connect.names import NameRules
 from worker.connect.targets import dav
@@ -46,7 +46,7 @@ class RequestTarget:
         self._add = _Call(settings.add, base, f"{place}.add")
         self._remove = _Call(settings.remove, base, f"{place}.remove")
         self._probe = _Call(settings.probe, base, f"{place}.probe")
-        self._created_id = JsonReading(settings.create.id, f"{place}.create.id") if settings.create.id else None
+        self._created_id = JsonQuery(settings.create.id, f"{place}.create.id") if settings.create.id else None
         self._ids: OrderedDict[str, TagId] = OrderedDict()
         self._names_by_id: OrderedDict[TagId, str] = OrderedDict()
         self._finding = asyncio.Lock()
@@ -228,9 +228,9 @@ class _Call:
         self._headers = dict(settings.headers)
         self._form = settings.form
         self._is_dav = isinstance(settings, ReadSettings) and settings.format == "dav"
-        self._tags = JsonReading(settings.tags, f"{place}.tags") if isinstance(settings, ReadSettings) else None
+        self._tags = JsonQuery(settings.tags, f"{place}.tags") if isinstance(settings, ReadSettings) else None
         try:
-            self._address = FilledAddress(settings.path or "", base, f"{place}.path")
+            self._address = UrlTemplate(settings.path or "", base, f"{place}.path")
             self._body = Tree(settings.body, f"{place}.body") if settings.body is not None else None
         except Exception as error:
             raise Misconfigured(f"`{place}` cannot be used: {error}") from error
