@@ -41,7 +41,6 @@ NOT_RUN = {
     "autotag/bin/pip": "`make dist` installs the wheels, and runs tests/smoke",
     "python3": "`make dist` makes the environment",
     "python": "a benchmark takes minutes",
-    "autotag connect": "it needs a system of yours; `make integrations` has some",
     "autotag bench": "it measures for minutes; its options are examined",
     "autotag chaos": "it kills for minutes; its options are examined",
 }
