@@ -15,6 +15,8 @@ OTHERS = {
     "worker/cli/publish.py": "an event's time, for programs",
     "worker/providers/cloud/budget.py": "a month, the key of a counter",
     "worker/sources/aws_signature.py": "the time of a signature, for programs",
+    "worker/connect/mapping.py": "the time of an upload as an event has it, for programs",
+    "worker/settings/cursors.py": "where a listing begins, for another system",
     "worker/operations/clock.py": "this is the one way",
 }
 """Modules that write a moment by themselves, each with what it is."""
