@@ -51,6 +51,11 @@ class S3Content(ContentRef):
     version_id: str | None
     """Its version, in a bucket that keeps several."""
 
+    @classmethod
+    def of(cls, bucket: str, key: str, version_id: str | None = None) -> S3Content:
+        """An object, of names that need no further check."""
+        return cls.model_construct(bucket=bucket, key=key, version_id=version_id)
+
     @property
     def kind(self) -> Literal["path", "url", "base64", "body", "s3"]:
         """That it is an object."""
@@ -219,7 +224,7 @@ class _S3Object:
             },
             context=odd,
         )
-        content = S3Content.model_construct(bucket=self.bucket, key=self.key, version_id=self.version_id)
+        content = S3Content.of(self.bucket, self.key, self.version_id)
         event = Event.model_construct(**dict(attributes), data=data.model_copy(update={"content": content}))
         return ReadEvent(event, None, tuple(dict.fromkeys(odd)))
 

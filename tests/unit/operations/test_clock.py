@@ -17,6 +17,8 @@ OTHERS = {
     "worker/connect/mapping.py": "an event's own time, read out of what a system says",
     "worker/connect/inlets/listing.py": "where a listing begins, for the system",
     "worker/sources/aws_signature.py": "the time of a signature, for programs",
+    "worker/connect/mapping.py": "the time of an upload as an event has it, for programs",
+    "worker/settings/cursors.py": "where a listing begins, for another system",
     "worker/operations/clock.py": "this is the one way",
 }
 """Modules that write a moment by themselves, each with what it is."""

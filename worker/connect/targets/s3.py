@@ -119,13 +119,11 @@ def _object_of(asset: TargetAsset) -> S3Content:
     s3 = asset.context.get("s3")
     if isinstance(s3, dict) and isinstance(s3.get("bucket"), str) and isinstance(s3.get("key"), str):
         version = s3.get("version_id")
-        return S3Content.model_construct(
-            bucket=s3["bucket"], key=s3["key"], version_id=version if isinstance(version, str) else None
-        )
+        return S3Content.of(s3["bucket"], s3["key"], version if isinstance(version, str) else None)
     bucket, _, key = asset.asset_id.partition("/")
     if not bucket or not key:
         raise Rejected(f"{asset.asset_id!r} names no object: bucket/key", reason="mapping_missing")
-    return S3Content.model_construct(bucket=bucket, key=key, version_id=None)
+    return S3Content.of(bucket, key)
 
 
 def _standing(tags: dict[str, str]) -> Standing:
