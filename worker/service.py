@@ -237,8 +237,6 @@ class Service:
 
     def _log_provider_checks(self) -> None:
         """Log what the settings alone show about the providers: a key that is missing, an API that was retired."""
-        if self.active is not None and not self.active.waits_for_a_switch and not self.active.tags_anything:
-            _log.warning("every event is answered `skipped`: the settings leave nothing on that could tag any")
         for found in self.active.review_providers() if self.active else ():
             log = _log.error if found.severity is Severity.ERROR else _log.warning
             log(found.message, provider=found.provider, instance=found.instance, reason=found.reason)

@@ -458,7 +458,9 @@ async def test_looking_at_queues_that_do_not_answer_leaves_no_channel_behind(nod
         def channels() -> int:
             return len(node.ctl("list_channels", "pid", "--silent").split())
 
-        await eventually(lambda: channels() == 6, "a channel for each lane and way, and one more", within_s=20)
+        await eventually(
+            lambda: channels() == 7, "a channel for each lane and way, for copies, and one more", within_s=20
+        )
         for _ in range(5):
             looking = asyncio.create_task(it.broker.depths())
             await asyncio.sleep(0)
@@ -466,4 +468,4 @@ async def test_looking_at_queues_that_do_not_answer_leaves_no_channel_behind(nod
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
         await it.broker.depths()
-        await eventually(lambda: channels() == 6, "no more than before", within_s=20)
+        await eventually(lambda: channels() == 7, "no more than before", within_s=20)

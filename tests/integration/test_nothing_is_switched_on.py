@@ -49,12 +49,14 @@ def test_events_wait_until_a_provider_is_switched_on_and_again_when_the_last_is_
         until(lambda: it.dms.depth("images.live") == len(events), "all events are in their queue")
         assert waits(it)
         assert it.dms.depth("results") == 0
+        assert "none is switched on: events wait in their queue" in it.service.autotag("status").stdout
         assert "no events are taken" in it.service.logged()
         assert "while_nothing_is_switched_on" in it.service.logged()
         # Where they are to be skipped, they are
         it.reload(while_nothing_is_switched_on="skip")
         results = it.one_result(*events)
         assert {(each["status"], each["reason"]) for each in results} == {("skipped", "no_provider_enabled")}
+        assert "none is switched on: every event is answered `skipped`" in it.service.autotag("status").stdout
         # And where they wait, the next provider that is switched on gets them
         it.reload(while_nothing_is_switched_on="wait")
         until(lambda: waits(it), "it waits again")

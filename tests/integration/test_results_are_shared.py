@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from rabbitmq_node import PrivateBroker
+from structlog.testing import capture_logs
 
 from tests.support.polling import eventually
 from tests.support.serving import Operator, Serving, open_operator, serving, settings_for, topology_for
@@ -158,6 +160,39 @@ async def test_one_who_waits_for_results_of_his_own_takes_none_from_the_dms(
                 for _ in range(2):
                     assert await asyncio.wait_for(client.next_result(), 10) == b"{}"
             await become(operator, it, own, (2, 1) if is_old else (1, 1))
+
+
+@pytest.mark.parametrize("lacks", ["the right", "the exchange"])
+async def test_where_copies_cannot_be_published_results_are_all_the_same_each_once(
+    node: PrivateBroker, lacks: str
+) -> None:
+    name = f"narrow-{lacks[4:]}"
+    node.ctl("add_user", name, "secret")
+    node.ctl("set_permissions", name, "^$", r"^test-[^.]*\.(results|results\.unclaimed|retry|dead)$", ".*")
+    owner = settings_for(node.url)
+    narrow = settings_for(node.url_of("/", name, "secret"), declare=False, queue_prefix=owner.queue_prefix)
+    layout = topology_for(owner)
+    async with open_operator(owner) as operator:
+        await declare(operator.connection, layout)
+        if lacks == "the exchange":
+            await operator.call("exchange_delete", exchange=layout.copies_exchange)
+        with capture_logs() as logs:
+            async with serving(narrow, topology=layout) as it, own_queue(operator, it, "acme.*") as own:
+                # When results are published, each after the one before, and then many at once
+                for number in range(3):
+                    await publish(it, number)
+                await asyncio.gather(*(publish(it, number, "beta.tagged") for number in range(50)))
+                # Then each has arrived once
+                await become(operator, it, own, (50, 3))
+                assert it.broker.state.ready
+                assert not any(state.pauses for state in it.states if state.connected)
+        warned = [each for each in logs if each["log_level"] == "warning"]
+        assert len(warned) == 1
+        assert "copies" in str(warned[0])
+        for queue in layout.queues:
+            await operator.call("queue_delete", queue=queue.name)
+        for exchange in layout.exchanges:
+            await operator.call("exchange_delete", exchange=exchange.name)
 
 
 async def test_the_command_says_what_it_has_done(settings: AmqpSettings, broker: str) -> None:

@@ -47,7 +47,8 @@ async def share_results(connection: Connection, topology: Topology) -> None:
 
     No result is lost on the way: what a worker finds unroutable it holds, looks at the topology, and publishes again.
     """
-    await declare(connection, topology.of_results)
+    for part in (topology.of_copies, topology.of_results):
+        await declare(connection, part)
     where = {"queue": topology.results_queue, "exchange": topology.results_exchange, "routing_key": ALL_RESULTS}
     await _run(connection, [_Step("queue_unbind", f"unbinding queue {topology.results_queue}", dict(where))])
 

@@ -11,7 +11,7 @@ import itertools
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
@@ -55,10 +55,11 @@ class _InFlight:
 
 @dataclass(frozen=True, slots=True)
 class Besides:
-    """Other exchanges for what is published to one: for what no queue takes there, and for a copy of everything."""
+    """What is done besides publishing to an exchange: with what no queue takes there, and with a copy of everything."""
 
     unrouted: str
-    copies: str
+    copy: Callable[[str, bytes, pika.BasicProperties], None]
+    """Called with routing key, body and properties of each message that was confirmed."""
 
 
 class Publisher:
@@ -125,10 +126,10 @@ class Publisher:
                 raise
             await self._send(besides.unrouted, routing_key, body, properties, mandatory=True)
         if besides is not None:
-            self._send_copy(besides.copies, routing_key, body, properties)
+            besides.copy(routing_key, body, properties)
 
-    def _send_copy(self, exchange: str, routing_key: str, body: bytes, properties: pika.BasicProperties) -> None:
-        """Send what nobody waits for: those who look on may miss it."""
+    def send_unconfirmed(self, exchange: str, routing_key: str, body: bytes, properties: pika.BasicProperties) -> None:
+        """Send what nobody waits for, and what may be missed. Raises nothing."""
         with suppress(NotPublished):
             self._send(exchange, routing_key, body, properties).add_done_callback(lambda sent: sent.exception())
 

@@ -16,6 +16,7 @@ import structlog
 
 from worker.amqp.connection import Connection
 from worker.amqp.consumer import Consumer, Receiver
+from worker.amqp.copies import Copies
 from worker.amqp.declare import HOW_TO_SHARE, as_it_is_there, declare, exists, find_missing
 from worker.amqp.diagnosis import PERMISSION_REFUSED, channel_end, refusal_error
 from worker.amqp.errors import BrokerUnreachable, NotPublished
@@ -350,6 +351,7 @@ class PublishingSession:
         self._settings = settings
         self._topology = topology
         self._of_ways: dict[str, Publisher] = {}
+        self._copies = Copies(topology.copies_exchange, self._open_copies)
         self._on_change = on_change
 
     @property
@@ -384,10 +386,16 @@ class PublishingSession:
             publisher.closed.add_done_callback(partial(_explain_end, way=name))
             if part.shares_results and not found.shares_results:
                 _log.info("the results queue gets all results, also those that others take", what_to_do=HOW_TO_SHARE)
-        shared = found.shares_results
-        publisher.besides = (
-            {part.results_exchange: Besides(part.unclaimed_exchange, part.copies_exchange)} if shared else {}
-        )
+        publisher.besides = {}
+        if found.shares_results:
+            await self._copies.open()
+            publisher.besides[part.results_exchange] = Besides(part.unclaimed_exchange, self._copies.send)
+        return publisher
+
+    async def _open_copies(self) -> Publisher:
+        await _prepare(self._connection, self._settings, self._topology.of_copies)
+        publisher = await Publisher.open(self._connection, self._settings.confirm_timeout_s)
+        publisher.closed.add_done_callback(partial(_explain_end, way="copies of results"))
         return publisher
 
     async def is_read(self) -> bool:
@@ -416,6 +424,7 @@ class PublishingSession:
 
     async def close(self) -> None:
         """Disconnect."""
+        await self._copies.close()
         await self._connection.close()
 
 

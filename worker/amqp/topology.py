@@ -121,8 +121,12 @@ class Topology:
     @property
     def of_results(self) -> Topology:
         """What results go through."""
-        exchanges = {self.results_exchange, self.unclaimed_exchange, self.copies_exchange}
-        return self._part(exchanges, {self.results_queue})
+        return self._part({self.results_exchange, self.unclaimed_exchange}, {self.results_queue})
+
+    @property
+    def of_copies(self) -> Topology:
+        """What copies of results go through."""
+        return self._part({self.copies_exchange}, set())
 
     @property
     def shares_results(self) -> bool:

@@ -95,7 +95,7 @@ def rewind(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Have a poller list once more from an earlier value of its cursor on, also while the connector runs."""
-    from worker.connect.seen import Seen
+    from worker.connect.seen import SeenImages
     from worker.connect.service import SEEN_FILE
     from worker.settings.cursors import as_cursor
 
@@ -106,7 +106,7 @@ def rewind(
         as_cursor(to)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--to") from None
-    seen = Seen(settings.state_dir / SEEN_FILE, settings.connector.keep_days * 86_400.0)
+    seen = SeenImages(settings.state_dir / SEEN_FILE, settings.connector.keep_days * 86_400.0)
     if again:
         seen.forget(name)
     seen.set_cursor(name, to)

@@ -172,8 +172,12 @@ def _facts(current: Status) -> list[tuple[str, str]]:
     ]
     if current.canary is not None:
         facts.append(("known picture", _canary(current.canary)))
-    if not any(provider.enabled_for for provider in current.providers):
-        facts.append(("providers", "none is switched on: every event is answered `skipped`"))
+    from worker.operations.health.status import Pause
+
+    if current.started and not any(provider.enabled_for for provider in current.providers):
+        waits = any(pause.reason == Pause.NOTHING_SWITCHED_ON for pause in broker.pauses)
+        what = "events wait in their queue" if waits else "every event is answered `skipped`"
+        facts.append(("providers", f"none is switched on: {what}"))
     return facts
 
 

@@ -17,7 +17,7 @@ from worker.connect.intake import UploadIntake
 from worker.connect.ledger import TagLedger
 from worker.connect.metrics import InMetrics
 from worker.connect.outlet import Outlet
-from worker.connect.seen import Seen
+from worker.connect.seen import SeenImages
 from worker.connect.target_metrics import TargetMetrics
 from worker.connect.targets.client import TargetClient
 from worker.connect.uploads import UploadMapping
@@ -30,7 +30,7 @@ class Shared:
     """What all connections of the process use."""
 
     outlet: Outlet
-    seen: Seen
+    seen: SeenImages
     ledger: TagLedger
     uploads: InMetrics
     targets: TargetMetrics

@@ -7,7 +7,7 @@ from enum import StrEnum
 from worker.amqp.topology import Lane
 from worker.connect.metrics import InMetrics
 from worker.connect.outlet import Outlet
-from worker.connect.seen import Seen
+from worker.connect.seen import SeenImages
 from worker.connect.uploads import Upload
 
 
@@ -26,7 +26,7 @@ class UploadOutcome(StrEnum):
 class UploadIntake:
     """Takes the uploads of one connection."""
 
-    def __init__(self, connection: str, lane: Lane, outlet: Outlet, seen: Seen, metrics: InMetrics) -> None:
+    def __init__(self, connection: str, lane: Lane, outlet: Outlet, seen: SeenImages, metrics: InMetrics) -> None:
         self.connection = connection
         self._lane = lane
         self._outlet = outlet

@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS cursors (connection TEXT PRIMARY KEY, cursor TEXT NOT
 _T = TypeVar("_T")
 
 
-class Seen:
+class SeenImages:
     """What was seen, of all connections, for `keep_s`. No method raises; `fault` says why nothing is kept."""
 
     def __init__(self, file: Path, keep_s: float, now_s: Callable[[], float] = time.time) -> None:

@@ -20,7 +20,7 @@ from worker.connect.inlets.http import HttpInlet
 from worker.connect.ledger import TagLedger
 from worker.connect.metrics import InMetrics
 from worker.connect.outlet import Outlet
-from worker.connect.seen import Seen
+from worker.connect.seen import SeenImages
 from worker.connect.target_metrics import TargetMetrics
 from worker.errors import AutotagError
 from worker.operations.health.heartbeat import Heartbeat
@@ -60,7 +60,7 @@ class Connector:
         self._outlet = Outlet(
             settings.amqp, topology(settings.amqp.queue_prefix, settings.retry.delays_s), lambda: None
         )
-        self._seen = Seen(settings.state_dir / SEEN_FILE, settings.connector.keep_days * _DAY_S)
+        self._seen = SeenImages(settings.state_dir / SEEN_FILE, settings.connector.keep_days * _DAY_S)
         self._ledger = TagLedger(settings.state_dir / LEDGER_FILE)
         self._connections: dict[str, RunningConnection] = {}
         self._notifier = Notifier.from_environment()

@@ -50,6 +50,9 @@ _PLAIN_ID_NAMESPACE = uuid.UUID("200b2d7d-e0c5-58c7-b07b-0fb591c0f54e")  # UUIDv
 _PREFIXES = ("cloudevents:", "cloudevents_", "ce-")
 """Prefixes of attribute names in headers: the two of the AMQP binding, and the one of Knative's RabbitMQ binding."""
 
+_KIND_OF_OURS = "dms.image."
+"""What the type of an event of ours begins with in any version."""
+
 _ANY_JSON: TypeAdapter[object] = TypeAdapter(object)
 _TAG_LIST: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[str, ...])
 
@@ -271,8 +274,15 @@ def _object_in_text(field: str, text: str) -> object:
 
 
 def _asset_in(fields: Mapping[str, Any]) -> Any:
-    """The asset that attributes name."""
+    """The asset that attributes of an event of ours name."""
     return fields.get("assetid") or fields.get("subject")
+
+
+def _asset_seen_in(attributes: Mapping[str, Any]) -> Any:
+    """The asset that attributes name, whatever their event is: `subject` of one of others is a user, an order, …"""
+    kind = attributes.get("type")
+    is_of_others = isinstance(kind, str) and not kind.startswith(_KIND_OF_OURS)
+    return attributes.get("assetid") if is_of_others else _asset_in(attributes)
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -350,7 +360,7 @@ def concern_in_headers(headers: Mapping[str, object]) -> Concern:
     """The asset and the instance that a message's headers name, whatever its body is."""
     attributes = _attributes(headers)
     if attributes:
-        return concern_in({"asset_id": _asset_in(attributes), "instance": attributes.get("instance")})
+        return concern_in({"asset_id": _asset_seen_in(attributes), "instance": attributes.get("instance")})
     return concern_in(_as_text({name: headers.get(name) for name in ("asset_id", "instance")}))
 
 
@@ -399,7 +409,7 @@ def _concern(message: _Message, event: Mapping[str, Any], data: Mapping[str, Any
         attributes: Mapping[str, Any] = _fields_of_image(message)
     else:
         attributes = event if "specversion" in event or "data_base64" in event else {}
-    in_attributes = concern_in({"asset_id": _asset_in(attributes), "instance": attributes.get("instance")})
+    in_attributes = concern_in({"asset_id": _asset_seen_in(attributes), "instance": attributes.get("instance")})
     return concern_in(data).or_else(in_attributes)
 
 

@@ -16,7 +16,7 @@ from worker.connect.inlets.listing import NoListing, Page
 from worker.connect.inlets.poll import Poller
 from worker.connect.intake import UploadIntake
 from worker.connect.metrics import InMetrics
-from worker.connect.seen import Seen
+from worker.connect.seen import SeenImages
 from worker.connect.uploads import Upload
 
 DAY_S = 86_400.0
@@ -41,7 +41,7 @@ class Published:
         pass
 
 
-def poller_of(listed: Listed, seen: Seen) -> Poller:
+def poller_of(listed: Listed, seen: SeenImages) -> Poller:
     metrics = InMetrics(CollectorRegistry())
     outlet: Any = Published()
     return Poller(listed, 1, UploadIntake("dms", Lane.LIVE, outlet, seen, metrics), seen, metrics)
@@ -55,7 +55,7 @@ def file(tmp_path: Path) -> Path:
 def test_a_listing_begins_where_the_one_before_has_ended_also_after_a_start(file: Path) -> None:
     listed = Listed()
     for _ in range(2):
-        seen = Seen(file, DAY_S)
+        seen = SeenImages(file, DAY_S)
         asyncio.run(poller_of(listed, seen).list_once())
         seen.close()
     assert listed.begun == [None, listed.now]
@@ -63,7 +63,7 @@ def test_a_listing_begins_where_the_one_before_has_ended_also_after_a_start(file
 
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "deleted"])
 def test_a_cursor_that_is_lost_while_it_runs_is_still_known(file: Path, damage: str) -> None:
-    listed, seen = Listed(), Seen(file, DAY_S)
+    listed, seen = Listed(), SeenImages(file, DAY_S)
     poller = poller_of(listed, seen)
     asyncio.run(poller.list_once())
     seen.close()  # as after any fault: it is opened again for the next use
@@ -79,7 +79,7 @@ def test_a_cursor_that_is_lost_while_it_runs_is_still_known(file: Path, damage: 
 
 
 def test_a_file_that_is_locked_for_a_moment_is_no_first_listing(file: Path) -> None:
-    listed, seen = Listed(), Seen(file, DAY_S)
+    listed, seen = Listed(), SeenImages(file, DAY_S)
     asyncio.run(poller_of(listed, seen).list_once())
     with sqlite3.connect(file) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -101,7 +101,7 @@ def test_a_file_that_is_locked_for_a_moment_is_no_first_listing(file: Path) -> N
 
 def test_what_is_still_listed_is_never_forgotten(file: Path) -> None:
     now_s = 0.0
-    seen = Seen(file, 10 * DAY_S, lambda: now_s)
+    seen = SeenImages(file, 10 * DAY_S, lambda: now_s)
     seen.note("dms", "kept", "1")
     seen.note("dms", "gone", "1")
     for day in range(0, 100, 4):

@@ -93,6 +93,25 @@ def test_the_subject_names_the_asset_where_the_data_is_no_object(data: object) -
     assert (error.asset_id, error.instance, error.event_id) == ("a1", "acme", "e1")
 
 
+@pytest.mark.parametrize("in_headers", [True, False])
+def test_the_subject_of_an_event_of_others_is_no_asset(in_headers: bool) -> None:
+    order = ATTRIBUTES | {"type": "com.example.order.created", "subject": "4711", "instance": "acme"}
+    if in_headers:
+        headers: dict[str, object] = {f"cloudEvents:{name}": value for name, value in order.items()}
+        found = [
+            refused(body, headers, kind) for body, kind in ((b"{}", None), (b"<a/>", "text/xml"), (b"x", "image/png"))
+        ]
+    else:
+        found = [refused(json.dumps(order | {"data": {"total": 5}}).encode(), {}, STRUCTURED)]
+    assert {(error.reason, error.asset_id) for error in found} == {("event_type_unknown", None)}
+
+
+def test_a_later_version_of_our_own_event_is_answered() -> None:
+    later = ATTRIBUTES | {"type": "dms.image.uploaded.v2", "subject": "a1", "instance": "acme", "data": {}}
+    error = refused(json.dumps(later).encode(), {}, STRUCTURED)
+    assert (error.reason, error.asset_id, error.instance) == ("event_type_unknown", "a1", "acme")
+
+
 def test_data_in_base64_names_its_asset() -> None:
     data = base64.b64encode(json.dumps({"asset_id": "a1", "instance": "acme", "content": 5}).encode()).decode()
     error = refused(json.dumps(ATTRIBUTES | {"data_base64": data}).encode(), {}, STRUCTURED)

@@ -14,8 +14,6 @@ OTHERS = {
     "worker/messages/results.py": "a result's time, for programs: it has milliseconds",
     "worker/cli/publish.py": "an event's time, for programs",
     "worker/providers/cloud/budget.py": "a month, the key of a counter",
-    "worker/connect/mapping.py": "an event's own time, read out of what a system says",
-    "worker/connect/inlets/listing.py": "where a listing begins, for the system",
     "worker/sources/aws_signature.py": "the time of a signature, for programs",
     "worker/connect/mapping.py": "the time of an upload as an event has it, for programs",
     "worker/settings/cursors.py": "where a listing begins, for another system",

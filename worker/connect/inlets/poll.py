@@ -18,7 +18,7 @@ from worker.amqp.errors import NotPublished, Unpublishable
 from worker.connect.inlets.listing import Listing, NoListing, Page
 from worker.connect.intake import UploadIntake, UploadOutcome
 from worker.connect.metrics import InMetrics
-from worker.connect.seen import Seen
+from worker.connect.seen import SeenImages
 from worker.connect.targets.base import TargetBusy
 from worker.connect.uploads import Upload
 from worker.errors import AutotagError
@@ -45,7 +45,9 @@ class PollTrouble:
 class Poller:
     """One connection's poller."""
 
-    def __init__(self, listing: Listing, every_s: float, intake: UploadIntake, seen: Seen, metrics: InMetrics) -> None:
+    def __init__(
+        self, listing: Listing, every_s: float, intake: UploadIntake, seen: SeenImages, metrics: InMetrics
+    ) -> None:
         self._listing = listing
         self._every_s = every_s
         self._intake = intake
