@@ -59,7 +59,7 @@ class BadTarget:
     away: bool = False
     answers: Counter[str] = field(default_factory=Counter)
 
-    def fault(self, _request: Request) -> Reply | None:
+    def fault(self, request: Request) -> Reply | None:
         if self.away:
             self.answers["away"] += 1
             raise OSError("it is away")  # the connection is closed without an answer
@@ -72,9 +72,9 @@ class BadTarget:
                 return Reply(int(kind), b"<html>oops</html>", {"Content-Type": "text/plain"})
             case "429":
                 return Reply(429, b"", {"Retry-After": "1"})
-            case "garbage":
+            case "garbage" if not request.is_write:  # a write that was not made is not answered so
                 return Reply(200, b'[{"nam', {"Content-Type": "application/json"})
-            case "reset":
+            case "reset" | "garbage":
                 raise OSError("reset")
         time.sleep(2.5)  # longer than `timeout_s`
         raise OSError("stalled")
