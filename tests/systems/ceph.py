@@ -19,6 +19,7 @@ from ports import accepts_connections, free_ports
 
 from tests.support.polling import until
 from tests.support.seaweedfs import KEYS, SeaweedFs
+from tests.systems.programs import apt_install
 
 PACKAGES = ("radosgw", "ceph-mon", "ceph-osd", "ceph-mgr", "ceph-common")
 _TOPIC = """<NotificationConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><TopicConfiguration>
@@ -58,6 +59,8 @@ def has_ceph() -> bool:
 @contextmanager
 def ceph(folder: Path) -> Iterator[Ceph]:
     """A running gateway with everything below it, made in `folder`. Skips the test where it is not installed."""
+    if not has_ceph():
+        apt_install(*PACKAGES)
     if not has_ceph():
         pytest.skip(f"Ceph is not installed: apt-get install {' '.join(PACKAGES)}")
     monitor, gateway, *others = free_ports(12)

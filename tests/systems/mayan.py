@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from platformdirs import user_cache_path
 from ports import free_ports
 
 from tests.support.polling import until
+from tests.systems.programs import apt_install, environment_with
 
 VERSION = "4.12.2"
 USER, PASSWORD = "admin", "mayan-MARKER-password"
@@ -193,19 +193,14 @@ user.save()
 
 def _installed() -> Path:
     """A virtual environment with Mayan in it, and its first setup in the folder `set-up`; kept for further runs."""
-    place = user_cache_path("autotag") / "systems" / f"mayan-edms-{VERSION}"
-    done = place / "installed"
-    if not done.exists():
-        if os.geteuid() == 0 and (apt := shutil.which("apt-get")):
-            quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-            for words in (["update"], ["install", "--yes", "--no-install-recommends", *_BUILD_PACKAGES]):
-                subprocess.run([apt, "-qq", *words], check=True, stdout=subprocess.DEVNULL, env=quiet)
-        shutil.rmtree(place, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
-        pip = [str(place / "bin" / "python"), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-        subprocess.run([*pip, f"mayan-edms=={VERSION}"], check=True)
+    name = f"mayan-edms-{VERSION}"
+    if not (user_cache_path("autotag") / "systems" / name).exists():
+        apt_install(*_BUILD_PACKAGES)
+    place = environment_with(name, f"mayan-edms=={VERSION}")
+    if not (place / "is-set-up").exists():
+        shutil.rmtree(place / "set-up", ignore_errors=True)
         _set_up(place)
-        done.touch()
+        (place / "is-set-up").touch()
     return place
 
 
