@@ -47,7 +47,15 @@ BROKER_FIXTURES = {"broker", "private_broker", "node", "one_node"}
 OTHER_SUBJECTS = (
     *("test_children_", "test_decoder_", "test_image_", "test_images_", "test_model_", "test_poison_"),
     *("test_bulk_", "test_file_server_", "test_one_instance_", "test_service_cloud", "test_sockets_"),
-    *("test_clock_", "test_container_", "test_descriptors_", "test_disk_", "test_nobody_", "test_reload_"),
+    *(
+        "test_clock_",
+        "test_container_",
+        "test_descriptors_",
+        "test_disk_",
+        "test_documented_",
+        "test_nobody_",
+        "test_reload_",
+    ),
     *("test_http", "test_printable_", "test_prometheus", "test_status_page", "test_tracing"),
 )
 """How modules begin whose tests need some broker and are about something else: which version it is decides nothing."""

@@ -103,7 +103,7 @@ def test_every_reason_not_to_run_a_command_is_needed() -> None:
 )
 def test_a_mistake_is_noticed(text: str, found: str) -> None:
     class Unquoted(DocumentedCommand):
-        """One whose words bash could not tell apart either."""
+        """One whose words bash could not read either."""
 
         words = property(lambda self: self.text.split())
 
