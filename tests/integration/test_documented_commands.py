@@ -66,8 +66,17 @@ class Sandbox:
 
 
 @pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory, photographs: Mapping[str, Path]) -> Iterator[Sandbox]:
-    """With a broker for names as the pages have them, and a service that runs."""
+def node() -> Iterator[PrivateBroker]:
+    """A RabbitMQ for names as the pages have them."""
+    with PrivateBroker() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def sandbox(
+    node: PrivateBroker, tmp_path_factory: pytest.TempPathFactory, photographs: Mapping[str, Path]
+) -> Iterator[Sandbox]:
+    """Beside the broker and a service that runs."""
     folder = tmp_path_factory.mktemp("sandbox")
     for file in photographs.values():
         shutil.copy(file, folder)
@@ -82,12 +91,11 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory, photographs: Mapping[str, 
             (folder / name).symlink_to(ROOT / name)
     run = tmp_path_factory.mktemp("service")
     roots = json.dumps([str(folder)])
-    with PrivateBroker() as node:
-        settings = {"SOURCES__PATH_ROOTS": roots, "TENSORFLOW__SHADOW": "efficientnet-lite2"}
-        with running_service(node.url, "autotag", run, **settings) as service:
-            service.ready(within_s=120)
-            yield Sandbox(folder, node, _environment(service, folder))
-            assert service.stop() == 0
+    settings = {"SOURCES__PATH_ROOTS": roots, "TENSORFLOW__SHADOW": "efficientnet-lite2"}
+    with running_service(node.url, "autotag", run, **settings) as service:
+        service.ready(within_s=120)
+        yield Sandbox(folder, node, _environment(service, folder))
+        assert service.stop() == 0
 
 
 def _label(folder: Path, photographs: Mapping[str, Path]) -> None:

@@ -163,7 +163,19 @@ def take(
 def in_few_colours(file: Path) -> None:
     """Make a screenshot's file small."""
     with Image.open(file) as picture:
-        picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(file, optimize=True)
+        _in_few_colours(picture.convert("RGB")).save(file, optimize=True)
+
+
+def _in_few_colours(picture: Image.Image) -> Image.Image:
+    """256 colours, of which the page's background is exact: photographs would tint it."""
+    few = picture.quantize(256, Image.Quantize.MAXCOVERAGE)
+    corner = (1, 1)
+    palette, index = few.getpalette(), few.getpixel(corner)
+    assert palette is not None
+    assert isinstance(index, int)
+    palette[3 * index : 3 * index + 3] = picture.getpixel(corner)
+    few.putpalette(palette)
+    return few
 
 
 if __name__ == "__main__":
