@@ -83,10 +83,12 @@ class ResultPublisher:
         self._channel.confirm_delivery()
         exchange = self.names.results_exchange
         self._channel.exchange_declare(exchange, "topic", durable=True)
+        self._channel.exchange_declare(self.names.copies_exchange, "topic", durable=True)
 
     def publish(self, key: str, body: bytes) -> None:
         properties = pika.BasicProperties(delivery_mode=2, content_type="application/cloudevents+json")
         self._channel.basic_publish(self.names.results_exchange, key, body, properties, mandatory=True)
+        self._channel.basic_publish(self.names.copies_exchange, key, body, properties)  # for those who only look on
 
     def result(self, asset: str, names: Sequence[str], **options: Any) -> None:
         self.publish(*result_body(asset, names, **options))
@@ -139,6 +141,7 @@ class ResultPublisher:
                 channel.queue_delete(queue.name)
             for exchange in self.layout.declared.exchanges:
                 channel.exchange_delete(exchange.name)
+            channel.exchange_delete(self.names.copies_exchange)
 
 
 @dataclass
