@@ -23,7 +23,7 @@ from worker.operations.certificates import distrust
 from worker.operations.printable import printable
 from worker.settings import ConnectionSettings, SourcesSettings
 from worker.sources.access_tokens import AccessTokens
-from worker.sources.blocking import BlockingCalls
+from worker.sources.blocking import BlockingCalls, NoThreadFree
 from worker.sources.breaker import SourceBreakers
 from worker.sources.credentials import Credential, credential_for, credential_of
 from worker.sources.network import CheckedNetwork, system_resolver
@@ -34,7 +34,8 @@ _MAXIMUM_ANSWER_BYTES: Final = 8 * 1024 * 1024
 _MAXIMUM_QUOTED: Final = 500
 _KEEPALIVE_S: Final = 15.0
 _CONNECTIONS: Final = 32
-_LOOKUPS: Final = 4
+_LOOKUPS: Final = 2 * _CONNECTIONS
+"""Threads that look names up, at most: one host may have half of them, and each connection that is opened needs one."""
 _UNAUTHORIZED: Final = 401
 
 
@@ -156,6 +157,8 @@ class TargetClient:
             httpcore.ProtocolError,
         ) as error:
             failure = self._failure(error, shown, timeout_s)
+        except NoThreadFree as error:
+            failure = TargetBusy(f"{shown} was not sent: {error}", reason=error.reason)
         except ProxyFailed as error:
             failure = TargetBusy(f"{shown} was not sent: {error}", reason=error.reason, after_s=error.after_s)
         except CannotBeDone as error:  # an address that may not be connected to
