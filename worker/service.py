@@ -203,7 +203,7 @@ class Service:
 
         server = HttpServer(
             self.settings.http,
-            build_app(self, self.settings.http.token, self.settings.http.allowed_hosts),
+            build_app(self, self.settings.http),
             deadlines=DEADLINES,
             on_refused=self.metrics.http_connection_refused,
         )

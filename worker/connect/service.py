@@ -187,7 +187,7 @@ class Connector:
         from worker.connect.inlets.app import DEADLINES, build_app
         from worker.http.server import HttpServer
 
-        server = HttpServer(http, build_app(self, http.token, http.allowed_hosts), deadlines=DEADLINES)
+        server = HttpServer(http, build_app(self, http), deadlines=DEADLINES)
         await server.start()
         _log.info("listening", url=server.url)
         stack.push_async_callback(server.close)

@@ -58,9 +58,9 @@ def _endpoint(name: str) -> Callable[[Request], Awaitable[Response]]:
         csrf_token = request.headers.get(CSRF_HEADER) or form.get(CSRF_FIELD, "")
         refusal_reason = sessions.refusal_reason(request, requester, csrf_token)
         if refusal_reason is not None:
-            refusals.log(time.monotonic(), action=name, address=requester.address, why=refusal_reason)
+            refusals.log(time.monotonic(), action=name, who=requester.who, why=refusal_reason)
             return PlainTextResponse(f"{refusal_reason}\n", 403)
-        _log.info("an operator acts from the status page", action=name, address=requester.address)
+        _log.info("an operator acts from the status page", action=name, who=requester.who)
         await perform(service_of(request))
         if "application/json" in request.headers.get("accept", ""):
             return JsonResponse({"said": confirmation})

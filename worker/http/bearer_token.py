@@ -14,6 +14,8 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from worker.http.root_path import hint
+
 _SCHEME = "bearer "
 
 
@@ -35,7 +37,9 @@ class BearerTokenMiddleware:
             scope.setdefault("state", {})["authorized"] = authorized
             if not authorized and scope["path"] not in self._open_paths:
                 refusal = PlainTextResponse(
-                    "A bearer token is needed (`http.token`).\n", 401, {"WWW-Authenticate": 'Bearer realm="autotag"'}
+                    f"A bearer token is needed (`http.token`).\n{hint(scope['path'], self._open_paths)}",
+                    401,
+                    {"WWW-Authenticate": 'Bearer realm="autotag"'},
                 )
                 await refusal(scope, receive, send)
                 return

@@ -177,7 +177,7 @@ def _endpoint(operation: Operation) -> Callable[[Request], Awaitable[Response]]:
         csrf_token = request.headers.get(CSRF_HEADER) or form.get(CSRF_FIELD, "")
         why_not = sessions.refusal_reason(request, requester, csrf_token)
         if why_not is not None:
-            refusals.log(time.monotonic(), action=f"{operation} dead letters", address=requester.address, why=why_not)
+            refusals.log(time.monotonic(), action=f"{operation} dead letters", who=requester.who, why=why_not)
             return PlainTextResponse(f"{why_not}\n", 403)
         wanted = _wanted(form)
         # A form that is empty, or was cut, would mean all of them.
@@ -196,9 +196,7 @@ def _endpoint(operation: Operation) -> Callable[[Request], Awaitable[Response]]:
 async def _change(
     request: Request, requester: Requester, operation: Operation, wanted: Mapping[str, str], selection: Selection
 ) -> Response:
-    _log.info(
-        "an operator acts from the status page", action=f"{operation} dead letters", address=requester.address, **wanted
-    )
+    _log.info("an operator acts from the status page", action=f"{operation} dead letters", who=requester.who, **wanted)
     try:
         outcome = await _queue_of(request).change(operation, selection)
     except AutotagError as error:

@@ -29,7 +29,6 @@ WHY_NO_ASSETS = (
     "Names, tags and pictures of assets are shown on the machine itself only, or to those who have signed in: "
     "set http.token."
 )
-_WHY_NO_ACTIONS = "Pause, resume and reset need http.token to be set; on the machine the command line does them too."
 
 
 def sessions_of(request: Request) -> Sessions:
@@ -138,8 +137,8 @@ async def view_of(request: Request, requester: Requester) -> View:
         may_see_assets=requester.may_see_assets,
         why_no_assets=WHY_NO_ASSETS,
         csrf_token=sessions_of(request).csrf_token(requester),
-        why_no_actions=_WHY_NO_ACTIONS,
-        signed_in=requester.session is not None,
+        why_no_actions=f"{sessions_of(request).why_may_not_act(requester) or ''}.",
+        signed_in=requester.signed_in,
     )
 
 

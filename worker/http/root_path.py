@@ -7,6 +7,8 @@ with no setting; the setting is for proxies that do not. What a client or a prox
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -25,3 +27,15 @@ def below(app: ASGIApp, root_path: str) -> ASGIApp:
         await app({**scope, "path": inner, "raw_path": inner.encode()}, receive, send)
 
     return serve
+
+
+def hint(path: str, known: Collection[str]) -> str:
+    """What to do where a proxy seems to have passed on a path of its own before one that is known; else empty."""
+    found = max((each for each in known if path.endswith(each) and path != each), key=len, default="")
+    prefix = path.removesuffix(found).rstrip("/") if found else ""
+    if not prefix:
+        return ""
+    return (
+        f"Nothing is at {path}. If a proxy serves Autotag below {prefix}, have it remove that from requests, or set "
+        f'http.root_path = "{prefix}".\n'
+    )

@@ -1,4 +1,4 @@
-"""Middleware around the status page: response headers that stop attacks through a browser, and the Host check."""
+"""Middleware around the status page: headers that stop attacks through a browser, and requests that are refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HEADERS = {
 
 
 class SecurityHeadersMiddleware:
-    """Adds `HEADERS` to every response, and answers 421 to a Host that could be used for DNS rebinding."""
+    """Adds `HEADERS` to every response, and refuses what `Sessions` does not answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -49,13 +49,9 @@ class SecurityHeadersMiddleware:
             await send(message)
 
         sessions: Sessions = scope["app"].state.sessions
-        if sessions.is_untrusted_host(Request(scope)):
-            refusal = PlainTextResponse(
-                "Without http.token this page is shown under an address or localhost only, not under a host's name: "
-                "any name could have been pointed here by another site. Ask by address, or set http.token or "
-                "http.allowed_hosts.\n",
-                421,
-            )
-            await refusal(scope, receive, send_with_headers)
+        refused = sessions.why_refused(Request(scope))
+        if refused is not None:
+            answer = PlainTextResponse(f"{refused.why}\n", refused.status)
+            await answer(scope, receive, send_with_headers)
             return
         await self._app(scope, receive, send_with_headers)

@@ -1,8 +1,9 @@
 """Authorization on the status page: who may see what, who may act, and the sessions of signed-in browsers.
 
-With `http.token` set, everything on the page needs the token or a session that was opened with it. Without one, any
-client that reaches the page sees the service's health, clients on this machine see assets and may try an image, and
-no client may act.
+With `http.token` set, everything on the page needs the token or a session that was opened with it; with `http.sso`, a
+trusted proxy's word for who somebody is does as well. Without either, any client that reaches the page sees the
+service's health, clients on this machine see assets and may try an image, no client may act, and what a proxy passes on
+is refused, since nobody knows who is behind it.
 
 Signing in sets a cookie with a random number, never the token; scripts cannot read it and requests from other sites do
 not carry it. Cookies are shared between ports, so a second service on this host is "the same site". A request that
@@ -19,15 +20,16 @@ import ipaddress
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 
+from worker.http import session_cookie
 from worker.http.bearer_token import is_authorized
+from worker.http.forwarding import forwarding_of, is_loopback
+from worker.settings import HttpSettings
 from worker.sources.hosts import matches
 
 SESSION_LIFETIME_S = 12 * 3600.0
@@ -42,10 +44,23 @@ _MAXIMUM_PENDING_SIGN_INS = 4
 
 
 @dataclass(frozen=True, slots=True)
+class SignedIn:
+    """How somebody is signed in. `person`: as a proxy names them; None for one who has given the token.
+
+    `sign_out_url`: where the proxy ends its own session.
+    """
+
+    person: str | None
+    by_token: bool
+    sign_out_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Requester:
     """The client that sent a request, and what it may see and do.
 
-    `session`: the session id of a signed-in browser. `bearer`: the request carries the token, as those of programs do.
+    `session`: the session id of a browser in which the token was given. `person`: whom a trusted proxy has signed in.
+    `bearer`: the request carries the token, as those of programs do.
     """
 
     address: str
@@ -53,12 +68,34 @@ class Requester:
     may_see_assets: bool
     may_act: bool
     session: str | None = None
+    person: str | None = None
     bearer: bool = False
+    sign_out_url: str | None = None
 
     @property
     def key(self) -> str:
-        """Identifies the client for rate limits: its session, or its address, which others may share."""
-        return self.session or self.address
+        """Identifies the client for rate limits: its session, its person, or its address, which others may share."""
+        return self.session or self.person or self.address
+
+    @property
+    def signed_in(self) -> SignedIn | None:
+        """How it is signed in; None for one that is not, and for programs."""
+        if self.session is None and self.person is None:
+            return None
+        return SignedIn(self.person, self.session is not None, self.sign_out_url)
+
+    @property
+    def who(self) -> str:
+        """Who it is, for logs and the history of settings."""
+        return self.address if self.person is None else f"{self.person}, {self.address}"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRefused:
+    """A request that the page does not answer. `status`: of HTTP; `why`: for people."""
+
+    status: int
+    why: str
 
 
 _INSIDE = (".svc", ".cluster.local", ".internal", ".local", ".lan", ".home.arpa", ".intranet")
@@ -69,41 +106,90 @@ and what clusters and routers use)."""
 class Sessions:
     """The sessions of signed-in browsers, in memory only: they end with the process."""
 
-    def __init__(self, token: SecretStr | None, allowed_hosts: Collection[str] = ()) -> None:
-        self._token = token
-        self._allowed_hosts = allowed_hosts
+    def __init__(self, http: HttpSettings) -> None:
+        self._http = http
+        self._token = http.token
+        self._key = secrets.token_bytes(32)
         self._sessions: OrderedDict[str, float] = OrderedDict()
         self._pending_sign_ins = 0
 
-    @property
-    def requires_token(self) -> bool:
-        """Whether `http.token` is set."""
-        return self._token is not None
-
     def identify(self, request: Request) -> Requester:
-        """The client that sent the request, by its bearer token, session cookie or address."""
+        """The client that sent the request, by its bearer token, session cookie, trusted proxy or address."""
         address = request.client.host if request.client else ""
-        if self._token is None:
-            return Requester(address, may_see_page=True, may_see_assets=_is_loopback(address), may_act=False)
-        if is_authorized(request):
-            return Requester(address, may_see_page=True, may_see_assets=True, may_act=True, bearer=True)
-        session = request.cookies.get(_cookie_name(request), "")
-        if self._is_valid(session):
-            return Requester(address, may_see_page=True, may_see_assets=True, may_act=True, session=session)
-        return Requester(address, may_see_page=False, may_see_assets=False, may_act=False)
+        person = forwarding_of(request).person
+        if self._token is not None:
+            if is_authorized(request):
+                return Requester(address, True, True, True, bearer=True)
+            session = session_cookie.read(request)
+            if self._is_valid(session):
+                return Requester(address, True, True, True, session=session, person=person)
+        if person is not None:
+            sso = self._http.sso
+            may_act = "*" in sso.operators or person in sso.operators
+            return Requester(address, True, True, may_act, person=person, sign_out_url=sso.sign_out_url)
+        if self._token is not None:
+            return Requester(address, False, False, False)
+        # A connection from this machine that asks for another host is a proxy's, or a tunnel's end.
+        return Requester(address, True, is_loopback(address) and self._is_local_name(request), False)
+
+    def why_refused(self, request: Request) -> RequestRefused | None:
+        """Why the page does not answer a request at all; None if it does.
+
+        Without a token a browser on this machine is enough to see assets. Everybody behind a proxy on this machine
+        would be taken for one, and so would another site whose name was made to resolve to this machine.
+        """
+        forwarding = forwarding_of(request)
+        if self._token is not None or forwarding.person is not None:
+            return None
+        header = self._http.sso.user_header
+        if forwarding.sign is not None:
+            if header is None:
+                why = (
+                    f"This request was passed on by a proxy ({forwarding.sign}), and without http.token everybody "
+                    "behind it would be taken for somebody on this machine. Set http.token, or http.sso.user_header if "
+                    "the proxy signs people in."
+                )
+            elif not forwarding.trusted:
+                why = (
+                    f"This request was passed on by a proxy at {forwarding.proxy} ({forwarding.sign}), which is not in "
+                    "http.trusted_proxies: its word for who you are is not taken."
+                )
+            else:
+                why = (
+                    f"The proxy at {forwarding.proxy} has not said who you are: it has to send one header {header} "
+                    "(http.sso.user_header) with every request."
+                )
+            return RequestRefused(403, why)
+        if header is not None and not is_loopback(forwarding.proxy):
+            return RequestRefused(403, "People are signed in by the proxy here (http.sso): ask by way of it.")
+        if self.is_untrusted_host(request):
+            return RequestRefused(
+                421,
+                "Without http.token this page is shown under an address or localhost only, not under a host's name: "
+                "any name could have been pointed here by another site. Ask by address, or set http.token or "
+                "http.allowed_hosts.",
+            )
+        return None
 
     def is_untrusted_host(self, request: Request) -> bool:
         """Whether the request's Host header could be a foreign name that was made to resolve to this machine.
 
-        Without a token a browser on this machine is enough to see assets, so another site must not be able to pose as
-        this one by DNS rebinding. It would need a host name for that: an address, or `localhost`, cannot be rebound.
+        It would need a host name for that: an address, or `localhost`, cannot be rebound.
         """
         if self._token is not None:
             return False
         host = _host(request.headers.get("host", ""))
-        if host == "localhost" or host.endswith(".localhost") or _is_address(host):
+        if _is_localhost(host) or _is_address(host):
             return False
-        return not any(matches(host, allowed) for allowed in self._allowed_hosts)
+        return not self._is_allowed(host)
+
+    def _is_local_name(self, request: Request) -> bool:
+        """Whether the request asks for this machine by a name or address that means nothing on others."""
+        host = _host(request.headers.get("host", ""))
+        return _is_localhost(host) or is_loopback(host) or self._is_allowed(host)
+
+    def _is_allowed(self, host: str) -> bool:
+        return any(matches(host, allowed) for allowed in self._http.allowed_hosts)
 
     def is_public_name(self, request: Request) -> bool:
         """Whether the Host header is a name that anybody could own, and none that is allowed.
@@ -135,13 +221,13 @@ class Sessions:
         self._sessions[_digest(session)] = time.monotonic() + SESSION_LIFETIME_S
         if len(self._sessions) > _MAXIMUM_SESSIONS:
             self._sessions.popitem(last=False)
-        _set_cookie(request, response, session, round(SESSION_LIFETIME_S))
+        session_cookie.write(request, response, session, round(SESSION_LIFETIME_S))
         return True
 
     def sign_out(self, request: Request, response: Response) -> None:
         """End the request's session."""
-        self._sessions.pop(_digest(request.cookies.get(_cookie_name(request), "")), None)
-        _set_cookie(request, response, "", 0)
+        self._sessions.pop(_digest(session_cookie.read(request)), None)
+        session_cookie.write(request, response, "", 0)
 
     def _is_valid(self, session: str) -> bool:
         expires_s = self._sessions.get(_digest(session))
@@ -150,19 +236,27 @@ class Sessions:
     # ── requests that change something ───────────────────────────────────────────────────────────────────────────────
 
     def csrf_token(self, requester: Requester) -> str | None:
-        """The CSRF token for this requester's forms; None without a session, since only the page's forms need one."""
-        if requester.session is None:
+        """The CSRF token for this requester's forms; None for one that may not act, or needs none."""
+        if requester.session is not None:
+            return hmac.new(requester.session.encode(), b"autotag form", hashlib.sha256).hexdigest()
+        if requester.person is not None and requester.may_act:
+            return hmac.new(self._key, f"autotag form of {requester.person}".encode(), hashlib.sha256).hexdigest()
+        return None
+
+    def why_may_not_act(self, requester: Requester) -> str | None:
+        """Why a requester has no buttons, for people; None if it may act."""
+        if requester.may_act:
             return None
-        return hmac.new(requester.session.encode(), b"autotag form", hashlib.sha256).hexdigest()
+        if requester.person is not None:
+            return f"{requester.person} may look only: those who may act are in http.sso.operators"
+        if self._http.signs_people_in:
+            return "Sign in first"
+        return "Set http.token and sign in to act from here; on the machine the command line does the same"
 
     def refusal_reason(self, request: Request, requester: Requester, csrf_token: str) -> str | None:
         """Why a request that would change something is refused, for people; None if it is allowed."""
-        if not self.requires_token:
-            return "Set http.token and sign in to act from here; on the machine the command line does the same"
-        if not requester.may_act:
-            return "Sign in first"
-        if requester.bearer:  # no browser adds an Authorization header by itself
-            return None
+        if not requester.may_act or requester.bearer:  # no browser adds an Authorization header by itself
+            return self.why_may_not_act(requester)
         if is_cross_site(request):
             return "The request did not come from this page"
         expected = self.csrf_token(requester)
@@ -188,27 +282,6 @@ def is_cross_site(request: Request) -> bool:
     return named != request.headers.get("host", "").lower() or not origin
 
 
-def _cookie_name(request: Request) -> str:
-    server = request.scope.get("server")
-    name = f"autotag_{server[1] if server else 0}"
-    return f"__Host-{name}" if request.url.scheme == "https" else name
-
-
-def _set_cookie(request: Request, response: Response, value: str, max_age_s: int) -> None:
-    is_https = request.url.scheme == "https"
-    response.set_cookie(
-        _cookie_name(request),
-        value,
-        max_age=max_age_s,
-        # Without a path, the cookie is for where the browser sees the page: below whatever path a proxy serves it
-        # (RFC 6265 section 5.1.4). The prefix of its name for HTTPS demands the whole host.
-        path="/" if is_https else None,
-        secure=is_https,
-        httponly=True,
-        samesite="strict",
-    )
-
-
 def _digest(session: str) -> str:
     return hashlib.sha256(session.encode()).hexdigest()
 
@@ -221,18 +294,13 @@ def _host(header: str) -> str:
         return ""
 
 
+def _is_localhost(host: str) -> bool:
+    return host == "localhost" or host.endswith(".localhost")
+
+
 def _is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
     except ValueError:
         return False
     return True
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return (mapped or parsed).is_loopback

@@ -43,7 +43,7 @@ async def settings(request: Request) -> Response:
     csrf_token = sessions_of(request).csrf_token(requester)
     if not requester.may_see_assets:
         why = WHY_NO_ASSETS.replace("Names, tags and pictures of assets", "Settings")
-        return HTMLResponse(settings_tab.hidden(why, signed_in=False, csrf_token=csrf_token))
+        return HTMLResponse(settings_tab.hidden(why, signed_in=requester.signed_in, csrf_token=csrf_token))
     return HTMLResponse(settings_tab.page(_view(request, requester)))
 
 
@@ -68,7 +68,13 @@ async def editor(request: Request) -> Response:
     if not requester.may_see_page:
         return HTMLResponse(document.sign_in())
     if not requester.may_act:
-        return HTMLResponse(settings_tab.hidden(_why_no_actions(request), signed_in=False, csrf_token=None))
+        return HTMLResponse(
+            settings_tab.hidden(
+                why_no_editor(service_of(request), None) or _sign_in_first(requester),
+                signed_in=requester.signed_in,
+                csrf_token=None,
+            )
+        )
     scope = _scope(request)
     if scope is None:
         return PlainTextResponse("No instance can have that name\n", 404)
@@ -122,9 +128,9 @@ async def _act(
     refusal_reason = sessions.refusal_reason(request, requester, csrf_token)
     if refusal_reason is not None:
         return PlainTextResponse(f"{refusal_reason}\n", 403)
-    _log.info("an operator acts on the settings", action=action, address=requester.address)
+    _log.info("an operator acts on the settings", action=action, who=requester.who)
     try:
-        outcome = await perform(form, f"status page, {requester.address}")
+        outcome = await perform(form, f"status page, {requester.who}")
         status = 200 if outcome.done else 409
     except (AutotagError, OSError, RuntimeError) as error:
         known = error if isinstance(error, AutotagError) else exhausted(error)
@@ -169,7 +175,7 @@ def _view(request: Request, requester: Requester) -> SettingsView:
         query=query,
         shown=_shown(request, query),
         csrf_token=sessions_of(request).csrf_token(requester),
-        signed_in=requester.session is not None,
+        signed_in=requester.signed_in,
         why_no_editor=_why_not(service, requester, found),
         versions=versions,
         in_use=in_use(overlay, versions) if overlay is not None else None,
@@ -195,7 +201,7 @@ def _editor_view(
         groups=groups,
         seen=digest(all_of(groups)),
         csrf_token=sessions_of(request).csrf_token(requester),
-        signed_in=requester.session is not None,
+        signed_in=requester.signed_in,
         why_no_editor=_why_not(service, requester, found),
         why_no_secrets=why_no_secrets(loaded) if loaded is not None else None,
         is_new=len(scope) > 1 and loaded is not None and scope[1] not in loaded.settings.instances,
@@ -206,11 +212,13 @@ def _editor_view(
 
 def _why_not(service: ServiceApi, requester: Requester, found: ReloadPreview) -> str | None:
     why = why_no_editor(service, found.loaded)
-    return "Sign in to change settings." if why is None and not requester.may_act else why
+    return _sign_in_first(requester) if why is None and not requester.may_act else why
 
 
-def _why_no_actions(request: Request) -> str:
-    return why_no_editor(service_of(request), None) or "Sign in to change settings."
+def _sign_in_first(requester: Requester) -> str:
+    if requester.person is None:
+        return "Sign in to change settings."
+    return f"{requester.person} may look only: those who may change settings are in `http.sso.operators`."
 
 
 def _scope(request: Request) -> SettingKey | None:

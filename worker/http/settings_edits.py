@@ -51,8 +51,8 @@ def why_no_editor(service: ServiceApi, loaded: LoadedSettings | None) -> str | N
     http = service.in_force.at_start.settings.http
     if not http.editor:
         return "Settings are changed on this page only with http.editor = true; `autotag config set` does the same."
-    if http.token is None:
-        return "Settings are changed on this page by those who have signed in: set http.token."
+    if not http.signs_people_in:
+        return "Settings are changed on this page by those who have signed in: set http.token or http.sso."
     if loaded is None:
         return "The settings cannot be read as they are; mend them first."
     if (why := why_not_writable(loaded)) is not None:

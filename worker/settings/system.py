@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -63,7 +64,23 @@ def _root_path(value: str) -> str:
     return f"/{path}" if path else ""
 
 
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value.strip()))
+    except ValueError as error:
+        raise ValueError(f"{error}; write an address such as 127.0.0.1, or a network such as 10.42.0.0/16") from None
+
+
+def _identifying_header(value: str) -> str:
+    if value.lower() in _CLIENTS_OWN_HEADERS or value.lower().startswith("sec-"):
+        raise ValueError("browsers set this header themselves; such as X-Forwarded-User")
+    return value
+
+
+_CLIENTS_OWN_HEADERS = frozenset({"host", "cookie", "origin", "referer", "user-agent", "authorization", "accept"})
+
 Seconds = Annotated[float, Field(gt=0)]
+Network = Annotated[str, AfterValidator(_network)]
 HostPattern = Annotated[str, AfterValidator(_host_pattern)]
 AllowedHost = Annotated[str, AfterValidator(_allowed_host)]
 Port = Annotated[int, Field(ge=1, le=LAST_PORT)]
@@ -447,6 +464,30 @@ class MetricsSettings(Section):
     )
 
 
+class SsoSettings(Section):
+    """Signing in by a reverse proxy that knows people, with OpenID Connect or otherwise, and names them in a header."""
+
+    user_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$"), AfterValidator(_identifying_header)] | None = (
+        Field(
+            None,
+            description="Header in which a proxy of `http.trusted_proxies` names the person that it has signed in, and "
+            "which it removes from what clients send; unset: people are not signed in so.",
+            json_schema_extra={"allowed": "the name of a header, such as `X-Forwarded-User`"},
+        )
+    )
+    operators: tuple[str, ...] = Field(
+        (),
+        description="Those who may act (pause, replay, change settings); `*` stands for everyone. Others may look only.",
+        json_schema_extra={"allowed": "a list of names as the header has them"},
+    )
+    sign_out_url: str | None = Field(
+        None,
+        pattern=r"^(https?://[^\s/]+)?/[^\s]*$",
+        description="Where the page's *Sign out* leads, such as `/oauth2/sign_out`; unset: these people see none.",
+        json_schema_extra={"allowed": "an http or https address, or a path"},
+    )
+
+
 class HttpSettings(Section):
     """Health, metrics and the status page."""
 
@@ -479,20 +520,39 @@ class HttpSettings(Section):
         "does not remove it from requests.",
         json_schema_extra={"allowed": "a path of letters, digits, dots, dashes and underscores"},
     )
-    thumbnails: bool | None = Field(
-        None, description="Show thumbnails of the last images on the status page; unset: when a token is asked for."
+    trusted_proxies: tuple[Network, ...] = Field(
+        (),
+        description="Addresses or networks of reverse proxies whose `X-Forwarded-For`, `-Proto` and `-Host` are "
+        "believed. What other clients write into these headers is not.",
+        json_schema_extra={"allowed": "a list of addresses and networks, such as `10.42.0.0/16`"},
     )
-
+    sso: SsoSettings = Field(SsoSettings(), description="Signing in by a reverse proxy.")
+    thumbnails: bool | None = Field(
+        None, description="Show thumbnails of the last images on the status page; unset: when people have to sign in."
+    )
     editor: bool = Field(
         False,
         description="Let those who have signed in change settings on the status page (docs/status-page.md); it needs "
-        "`token`.",
+        "`token` or `sso`.",
     )
+
+    @model_validator(mode="after")
+    def _people_are_named_by_a_proxy_that_is_trusted(self) -> Self:
+        if self.sso.user_header is not None and not self.trusted_proxies:
+            raise ValueError(
+                "sso.user_header is believed of trusted proxies only: set trusted_proxies to the address of yours"
+            )
+        return self
+
+    @property
+    def signs_people_in(self) -> bool:
+        """Whether there is a way to sign in: with the token, or by a proxy."""
+        return self.token is not None or self.sso.user_header is not None
 
     @property
     def shows_thumbnails(self) -> bool:
         """Unless `thumbnails` is set, images are shown only to clients that must authenticate."""
-        return self.enabled and (self.token is not None if self.thumbnails is None else self.thumbnails)
+        return self.enabled and (self.signs_people_in if self.thumbnails is None else self.thumbnails)
 
 
 class CloudCacheSettings(Section):

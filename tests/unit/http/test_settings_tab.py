@@ -20,7 +20,7 @@ from tests.unit.http.test_status_page import ELSEWHERE, FROM_THE_PAGE, HERE, TOK
 from worker.errors import CannotBeDone
 from worker.http.app import build_app
 from worker.operations.health.status import Status
-from worker.settings import LoadedSettings, load_settings
+from worker.settings import HttpSettings, LoadedSettings, load_settings
 from worker.settings.in_force import SettingsInForce
 from worker.settings.overlay.change import Editor
 from worker.settings.overlay.versions import read_versions
@@ -79,7 +79,7 @@ def visit(service: Configured) -> Visit:
     async def open_client(
         address: str = HERE, *, token: str | None = TOKEN, signed_in: bool = True
     ) -> AsyncIterator[httpx.AsyncClient]:
-        app = build_app(service, SecretStr(token) if token else None)
+        app = build_app(service, HttpSettings(token=SecretStr(token) if token else None))
         transport = httpx.ASGITransport(app, client=(address, 50000))
         async with httpx.AsyncClient(
             transport=transport, base_url="http://127.0.0.1:9464", headers=FROM_THE_PAGE, follow_redirects=True

@@ -30,7 +30,7 @@ from worker.operations.health.status import Health, Status
 from worker.operations.history import EndedDelivery, History
 from worker.operations.metrics import Metrics
 from worker.operations.metrics.cloud import AccountView
-from worker.settings import LoadedSettings, Settings
+from worker.settings import HttpSettings, LoadedSettings, Settings
 from worker.settings.in_force import SettingsInForce
 
 HERE, ELSEWHERE = "127.0.0.1", "192.0.2.7"
@@ -102,7 +102,7 @@ def visit(service: FakeService) -> Visit:
     async def open_client(
         token: str | None = None, address: str = HERE, host: str = "127.0.0.1:9464"
     ) -> AsyncIterator[httpx.AsyncClient]:
-        app = build_app(service, SecretStr(token) if token else None)
+        app = build_app(service, HttpSettings(token=SecretStr(token) if token else None))
         transport = httpx.ASGITransport(app, client=(address, 50000))
         async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
             yield client
@@ -183,7 +183,7 @@ async def test_metrics_are_scraped_by_names_inside_a_network_and_not_by_those_th
 
 
 async def test_names_that_are_allowed_are_answered(service: FakeService) -> None:
-    app = build_app(service, None, ("*.tags.example",))
+    app = build_app(service, HttpSettings(allowed_hosts=("*.tags.example",)))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app, client=(HERE, 1)), base_url="http://x") as client:
         for path in ("/", "/metrics"):
             for host, status in (("one.tags.example:9464", 200), ("tags.example", 421), ("onetags.example", 421)):
@@ -221,15 +221,17 @@ async def test_signing_in_sets_a_cookie_that_neither_is_the_token_nor_can_be_rea
     ("root_path", "scheme", "expected"),
     [
         ("", "http", ("autotag_", "")),  # no Path: where the page is, below whatever path of a proxy
-        ("", "https", ("__Host-autotag_", "Path=/")),
+        ("", "https", ("__Secure-autotag_", "")),
         ("/ops/autotag", "http", ("autotag_", "")),
-        ("/ops/autotag", "https", ("__Host-autotag_", "Path=/")),
+        ("/ops/autotag", "https", ("__Secure-autotag_", "")),
     ],
 )
 async def test_the_cookie_is_for_the_page_alone(
     service: FakeService, root_path: str, scheme: str, expected: tuple[str, str]
 ) -> None:
-    transport = httpx.ASGITransport(below(build_app(service, SecretStr(TOKEN)), root_path), client=(HERE, 50000))
+    transport = httpx.ASGITransport(
+        below(build_app(service, HttpSettings(token=SecretStr(TOKEN))), root_path), client=(HERE, 50000)
+    )
     async with httpx.AsyncClient(transport=transport, base_url=f"{scheme}://ops.example") as client:
         headers = FROM_THE_PAGE | {"X-Forwarded-Prefix": "/elsewhere", "X-Forwarded-Proto": "ftp"}
         answer = await client.post(f"{root_path}/sign-in", data={"token": TOKEN}, headers=headers)
@@ -244,7 +246,9 @@ async def test_the_cookie_is_for_the_page_alone(
 
 @pytest.mark.parametrize("path", ["/ops/autotag/", "/ops/autotag/sign-in", "/", "/sign-in"])
 async def test_no_address_on_the_page_begins_at_the_root_of_the_host(service: FakeService, path: str) -> None:
-    transport = httpx.ASGITransport(below(build_app(service, SecretStr(TOKEN)), "/ops/autotag"), client=(HERE, 50000))
+    transport = httpx.ASGITransport(
+        below(build_app(service, HttpSettings(token=SecretStr(TOKEN))), "/ops/autotag"), client=(HERE, 50000)
+    )
     async with httpx.AsyncClient(transport=transport, base_url="http://ops.example") as client:
         headers = FROM_THE_PAGE | {"Authorization": f"Bearer {TOKEN}"}
         answer = await (client.post if "sign-in" in path else client.get)(path, headers=headers)
@@ -270,7 +274,9 @@ async def test_no_address_on_the_page_begins_at_the_root_of_the_host(service: Fa
 async def test_the_path_of_the_proxy_opens_nothing_that_was_closed(
     service: FakeService, path: str, status: int
 ) -> None:
-    transport = httpx.ASGITransport(below(build_app(service, SecretStr(TOKEN)), "/ops/autotag"), client=(HERE, 50000))
+    transport = httpx.ASGITransport(
+        below(build_app(service, HttpSettings(token=SecretStr(TOKEN))), "/ops/autotag"), client=(HERE, 50000)
+    )
     async with httpx.AsyncClient(transport=transport, base_url="http://ops.example") as client:
         assert (await client.get(path)).status_code == status
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
 from worker.connect.inlets import http
 from worker.http import exposition, health
 from worker.http.bearer_token import BearerTokenMiddleware
 from worker.http.concurrency import ConcurrencyLimitMiddleware
+from worker.http.forwarding import ForwardingMiddleware
 from worker.http.json_response import JsonResponse
 from worker.http.protocol import MAXIMUM_CONNECTIONS, Deadlines
 from worker.http.sessions import Sessions
 from worker.operations.connections import affordable
+from worker.settings import HttpSettings
 
 if TYPE_CHECKING:
     from worker.operations.health.status import Health
@@ -51,21 +53,28 @@ class ConnectorApi(Protocol):
         ...
 
 
-async def status(request: Request) -> JsonResponse:
+async def status(request: Request) -> Response:
     """`GET /status`."""
     connector: ConnectorApi = request.app.state.service
+    sessions: Sessions = request.app.state.sessions
+    refused = sessions.why_refused(request)
+    if refused is not None:
+        return PlainTextResponse(f"{refused.why}\n", refused.status)
     return JsonResponse(connector.status(), headers={"Cache-Control": "no-store"})
 
 
-def build_app(connector: ConnectorApi, token: SecretStr | None, allowed_hosts: Collection[str]) -> Starlette:
-    """The application. `token` and `allowed_hosts` are those of `connector.http`; inlets have tokens of their own."""
+def build_app(connector: ConnectorApi, settings: HttpSettings) -> Starlette:
+    """The application. `settings` are `connector.http`; inlets have tokens of their own."""
     maximum = max(1, affordable(MAXIMUM_CONNECTIONS) // 2)
     own = Starlette(
         routes=[*health.routes, *exposition.routes, Route("/status", status)],
-        middleware=[Middleware(BearerTokenMiddleware, token=token, open_paths=_HEALTH_PATHS)],
+        middleware=[
+            Middleware(ForwardingMiddleware, http=settings),
+            Middleware(BearerTokenMiddleware, token=settings.token, open_paths=_HEALTH_PATHS),
+        ],
     )
     own.state.service = connector
-    own.state.sessions = Sessions(token, allowed_hosts)
+    own.state.sessions = Sessions(settings)
     app = Starlette(
         routes=[*http.routes, Mount("/", app=own)],
         middleware=[Middleware(ConcurrencyLimitMiddleware, maximum=maximum, exempt_paths=_HEALTH_PATHS)],

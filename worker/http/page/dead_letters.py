@@ -34,8 +34,6 @@ _MAXIMUM_EVENT_CHARACTERS = 8000
 _MAXIMUM_VALUE_CHARACTERS = 300
 _MAXIMUM_HEADERS = 60
 
-_NO_ACTIONS = "Replaying and purging need http.token to be set; on the machine `autotag dead-letters` does both."
-
 
 # ── the list ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -143,7 +141,7 @@ def _choice(name: str, label: str, wanted: Mapping[str, str], counts: Counter[st
 def _all_that_match(view: View, wanted: Mapping[str, str], number: int) -> Html:
     count = formatting.quantity(number, "dead letter") + (" like this" if wanted else "")
     if view.csrf_token is None:
-        return h("p", h("b", count), h("span", _NO_ACTIONS, class_="note"), class_="bulk")
+        return h("p", h("b", count), h("span", view.why_no_actions, class_="note"), class_="bulk")
     return h(
         "p",
         h("b", count),
@@ -290,7 +288,7 @@ def _advice(view: View, letter: DeadLetter) -> str:
 
 def _actions(view: View, letter: DeadLetter) -> Html:
     if view.csrf_token is None:
-        return h("p", _NO_ACTIONS, class_="note")
+        return h("p", view.why_no_actions, class_="note")
     purge = address(PATH, {"id": letter.key, "confirm": "purge"})
     return h(
         "div",

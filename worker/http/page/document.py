@@ -6,7 +6,7 @@ from worker import __version__
 from worker.http.page import day, explanation, headline, navigation, providers, records, shadow, timeline
 from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.view import View
-from worker.http.sessions import CSRF_FIELD
+from worker.http.sessions import CSRF_FIELD, SignedIn
 
 _RENEWED_WITHOUT_SCRIPTS_S = 30
 """A browser without scripts loads the page again by itself, and shows its own error if the service has gone."""
@@ -39,7 +39,7 @@ def tab(
     path: str,
     *sections: Child,
     csrf_token: str | None,
-    signed_in: bool,
+    signed_in: SignedIn | None,
     note: str = "Times are those of the machine it runs on.",
     script: bool = False,
     renew: bool = False,
@@ -122,20 +122,27 @@ def sign_in(error: str = "") -> str:
     )
 
 
-def _top(csrf_token: str | None, signed_in: bool) -> Html:
-    sign_out = h(
-        "form",
-        h("input", type="hidden", name=CSRF_FIELD, value=csrf_token or ""),
-        h("button", "Sign out", type="submit", class_="plain"),
-        action="sign-out",
-        method="post",
-    )
+def _top(csrf_token: str | None, signed_in: SignedIn | None) -> Html:
     return h(
         "header",
         h("p", _logo(), h("b", "Autotag"), class_="brand"),
-        sign_out if signed_in else None,
+        h("p", signed_in.person, class_="person") if signed_in is not None and signed_in.person else None,
+        _sign_out(csrf_token, signed_in) if signed_in is not None else None,
         class_="top",
     )
+
+
+def _sign_out(csrf_token: str | None, signed_in: SignedIn) -> Html | None:
+    """A form that ends a session of ours; a link to where the proxy ends its own."""
+    if signed_in.by_token:
+        return h(
+            "form",
+            h("input", type="hidden", name=CSRF_FIELD, value=csrf_token or ""),
+            h("button", "Sign out", type="submit", class_="plain"),
+            action="sign-out",
+            method="post",
+        )
+    return h("a", "Sign out", href=signed_in.sign_out_url) if signed_in.sign_out_url is not None else None
 
 
 _TAG_OUTLINE = (

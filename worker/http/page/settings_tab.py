@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from worker.http.page import document, formatting
 from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.settings_view import MAXIMUM_INSTANCES, MAXIMUM_ROWS, SettingsOutcome, SettingsView
-from worker.http.sessions import CSRF_FIELD
+from worker.http.sessions import CSRF_FIELD, SignedIn
 from worker.operations.clock import written
 from worker.settings.in_force import SettingInForce
 from worker.settings.load import BY_DEFAULT
@@ -37,7 +37,7 @@ def page(view: SettingsView) -> str:
     )
 
 
-def hidden(why: str, *, signed_in: bool, csrf_token: str | None) -> str:
+def hidden(why: str, *, signed_in: SignedIn | None, csrf_token: str | None) -> str:
     """The tab for a client that may not see settings."""
     return document.tab(
         "Settings",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from worker.http.sessions import SignedIn
 from worker.settings.in_force import ReloadPreview, SettingInForce
 from worker.settings.load import BY_DEFAULT
 from worker.settings.overlay.form import FormField
@@ -40,7 +41,7 @@ class SettingsView:
     query: str
     shown: Shown
     csrf_token: str | None
-    signed_in: bool
+    signed_in: SignedIn | None
     why_no_editor: str | None
     """Why nothing can be changed here; None for a client that may."""
     versions: Sequence[Version] = ()
@@ -75,7 +76,7 @@ class EditorView:
     groups: Mapping[str, Sequence[FormField]]
     seen: str
     csrf_token: str | None
-    signed_in: bool
+    signed_in: SignedIn | None
     why_no_editor: str | None
     why_no_secrets: str | None
     is_new: bool

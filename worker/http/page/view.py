@@ -11,6 +11,7 @@ from worker import __version__
 from worker.diagnostics.advice import COMMANDS
 from worker.engine import Active, Engine
 from worker.http.service_api import ServiceApi
+from worker.http.sessions import SignedIn
 from worker.operations.clock import written
 from worker.operations.health.status import CanaryStatus, Health
 from worker.operations.history import History
@@ -37,7 +38,7 @@ class View:
     csrf_token: str | None
     """The token that the page's forms carry; None for a client that may not act from the page."""
     why_no_actions: str
-    signed_in: bool
+    signed_in: SignedIn | None
     canary: CanaryStatus | None = None
     version: str = __version__
 
@@ -63,7 +64,7 @@ async def build_view(
     why_no_assets: str,
     csrf_token: str | None,
     why_no_actions: str,
-    signed_in: bool,
+    signed_in: SignedIn | None,
 ) -> View:
     """The service now, as one client may see it. The parameters are the fields of `View` of the same names."""
     status = await service.status()

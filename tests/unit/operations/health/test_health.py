@@ -24,7 +24,7 @@ from worker.operations.health.readiness import has_started, health_of
 from worker.operations.health.status import Health, Pause
 from worker.operations.health.systemd import Notifier
 from worker.operations.metrics import Metrics
-from worker.settings import Settings
+from worker.settings import HttpSettings, Settings
 
 CONSUMING = BrokerState(BrokerPhase.CONSUMING, 0.0, wanted=frozenset(Lane), lanes=frozenset(Lane))
 HEALTHY = Health(alive=True, loop_lag_s=0.0, started=True, ready=True)
@@ -126,7 +126,7 @@ class Service:
 
 
 async def get(health: Health, path: str, token: str | None = None, authorization: str = "") -> httpx.Response:
-    app = build_app(cast("ServiceApi", Service(health)), SecretStr(token) if token else None)
+    app = build_app(cast("ServiceApi", Service(health)), HttpSettings(token=SecretStr(token) if token else None))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://autotag") as client:
         return await client.get(path, headers={b"Authorization": authorization.encode("latin-1")})
 
