@@ -12,6 +12,7 @@ declare -A package_of=(
     [shellcheck]=shellcheck
     [chromium]="chromium fonts-inter"
     [redis-server]=redis-server
+    [nginx]=nginx-light
     [vipsthumbnail]=libvips-tools
     [identify]=imagemagick
     [php]="php-cli php-amqplib"

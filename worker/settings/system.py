@@ -477,7 +477,7 @@ class SsoSettings(Section):
     )
     operators: tuple[str, ...] = Field(
         (),
-        description="Those who may act (pause, replay, change settings); `*` stands for everyone. Others may look only.",
+        description="Those who may act (pause, replay, change settings); `*` stands for everyone. Others may look.",
         json_schema_extra={"allowed": "a list of names as the header has them"},
     )
     sign_out_url: str | None = Field(

@@ -35,6 +35,7 @@ from worker.settings.in_force import SettingsInForce
 
 HERE, ELSEWHERE = "127.0.0.1", "192.0.2.7"
 TOKEN = "a-token-of-the-page"
+WITH_TOKEN = HttpSettings(token=SecretStr(TOKEN))
 FROM_THE_PAGE = {"Sec-Fetch-Site": "same-origin"}
 
 
@@ -229,9 +230,7 @@ async def test_signing_in_sets_a_cookie_that_neither_is_the_token_nor_can_be_rea
 async def test_the_cookie_is_for_the_page_alone(
     service: FakeService, root_path: str, scheme: str, expected: tuple[str, str]
 ) -> None:
-    transport = httpx.ASGITransport(
-        below(build_app(service, HttpSettings(token=SecretStr(TOKEN))), root_path), client=(HERE, 50000)
-    )
+    transport = httpx.ASGITransport(below(build_app(service, WITH_TOKEN), root_path), client=(HERE, 50000))
     async with httpx.AsyncClient(transport=transport, base_url=f"{scheme}://ops.example") as client:
         headers = FROM_THE_PAGE | {"X-Forwarded-Prefix": "/elsewhere", "X-Forwarded-Proto": "ftp"}
         answer = await client.post(f"{root_path}/sign-in", data={"token": TOKEN}, headers=headers)
@@ -246,9 +245,7 @@ async def test_the_cookie_is_for_the_page_alone(
 
 @pytest.mark.parametrize("path", ["/ops/autotag/", "/ops/autotag/sign-in", "/", "/sign-in"])
 async def test_no_address_on_the_page_begins_at_the_root_of_the_host(service: FakeService, path: str) -> None:
-    transport = httpx.ASGITransport(
-        below(build_app(service, HttpSettings(token=SecretStr(TOKEN))), "/ops/autotag"), client=(HERE, 50000)
-    )
+    transport = httpx.ASGITransport(below(build_app(service, WITH_TOKEN), "/ops/autotag"), client=(HERE, 50000))
     async with httpx.AsyncClient(transport=transport, base_url="http://ops.example") as client:
         headers = FROM_THE_PAGE | {"Authorization": f"Bearer {TOKEN}"}
         answer = await (client.post if "sign-in" in path else client.get)(path, headers=headers)
@@ -274,9 +271,7 @@ async def test_no_address_on_the_page_begins_at_the_root_of_the_host(service: Fa
 async def test_the_path_of_the_proxy_opens_nothing_that_was_closed(
     service: FakeService, path: str, status: int
 ) -> None:
-    transport = httpx.ASGITransport(
-        below(build_app(service, HttpSettings(token=SecretStr(TOKEN))), "/ops/autotag"), client=(HERE, 50000)
-    )
+    transport = httpx.ASGITransport(below(build_app(service, WITH_TOKEN), "/ops/autotag"), client=(HERE, 50000))
     async with httpx.AsyncClient(transport=transport, base_url="http://ops.example") as client:
         assert (await client.get(path)).status_code == status
 
