@@ -87,8 +87,8 @@ $ autotag config set instances.acme.tensorflow.confidence_threshold 0.3
 instances.acme.tensorflow.confidence_threshold = 0.3: written to /var/lib/autotag/overlay.toml, version 1
 in force in the service on /run/autotag/control.sock: 0.3, from [instances.acme] overlay /var/lib/autotag/overlay.toml
 $ autotag config history     # who changed what, and when
-$ autotag config undo        # back to the version before; again, to the one before that
 $ autotag config unset instances.acme.tensorflow.confidence_threshold
+$ autotag config undo        # back to the version before, with 0.3; again, to the one before that
 $ autotag config show --running --instance acme
 ```
 
