@@ -30,6 +30,7 @@ from worker.models.staging import ModelProgress
 from worker.operations.control import ControlServer
 from worker.operations.descriptors import make_room
 from worker.operations.health.canary import Canary
+from worker.operations.health.connector_report import ConnectorReport, ConnectorReports
 from worker.operations.health.intake import Intake
 from worker.operations.health.monitor import HealthMonitor
 from worker.operations.health.readiness import consuming_state, status_of
@@ -127,6 +128,7 @@ class Service:
             lanes=lanes,
         )
         self._intake = Intake(self.broker)
+        self._connector_reports = ConnectorReports(self.broker.connector_status)
         self._starting_with = settings
         self._thumbnails = Thumbnails(self.history, enabled=settings.http.shows_thumbnails)
         tracer, self._flush_spans = tracer_from_environment()
@@ -378,6 +380,12 @@ class Service:
             depths=self._monitor.depths,
             canary=self._canary.status(time.monotonic()),
         )
+
+    async def connector(self) -> ConnectorReport | None:
+        """What `autotag connect` last said of itself; None where it has not, or no connection is switched on."""
+        if not any(each.enabled for each in self.settings.connect.values()):
+            return None
+        return await self._connector_reports.last()
 
     def accounts(self) -> list[AccountView]:
         """Each configured instance's account with each cloud service that it has switched on."""

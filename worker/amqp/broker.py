@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from worker.amqp.connect_status import read_status
 from worker.amqp.connection import Connection
 from worker.amqp.declare import QueueLevel, levels
 from worker.amqp.delivery import Delivery
@@ -324,6 +325,10 @@ class Broker:
             for lane, queue in queues.items()
             if queue in found
         }
+
+    async def connector_status(self) -> bytes | None:
+        """What `autotag connect` last said of itself, if it has. Raises BrokerUnreachable and Misconfigured."""
+        return await read_status(self._connection_that_is_read(), self._topology)
 
     def _connection_that_is_read(self) -> Connection:
         """The consuming connection: RabbitMQ never blocks it."""

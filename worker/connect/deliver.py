@@ -72,6 +72,8 @@ class TargetState:
     in_hand: int
     last_write_s: float | None
     """Since the epoch."""
+    totals: Mapping[str, int]
+    """Results by what became of them since the start, and the tags that people removed (`removed_by_people`)."""
 
     @property
     def is_ready(self) -> bool:
@@ -109,9 +111,10 @@ class Deliverer:
         self._places = asyncio.Semaphore(self._settings.at_once)
         self._assets: dict[str, _AssetTurn] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._layout = topology_of(settings, name)
         self._queue = ResultQueue(
             settings.amqp,
-            topology_of(settings, name),
+            self._layout,
             _PREFETCH_EACH * self._settings.at_once,
             self._on_result,
         )
@@ -136,7 +139,13 @@ class Deliverer:
             self._ledger.fault,
             len(self._tasks),
             self._last_write_s,
+            dict(self._metrics.totals),
         )
+
+    @property
+    def queue(self) -> str:
+        """Where its results wait."""
+        return self._layout.queue
 
     async def run(self) -> None:
         """Take results until cancelled; what is being written then is given up, and done again after the next start."""

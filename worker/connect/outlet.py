@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from worker.amqp.connect_status import STATUS_KEY, status_topology
 from worker.amqp.connection import Connection
+from worker.amqp.declare import levels
 from worker.amqp.errors import BrokerUnreachable, NotConfirmed
 from worker.amqp.parameters import Address, addresses, connection_name
 from worker.amqp.publisher import Publisher, message_properties
+from worker.amqp.result_topology import connect_exchange
 from worker.amqp.session import PublishingSession
 from worker.amqp.topology import Lane, Topology
 from worker.amqp.upkeep import Upkeep
@@ -24,7 +27,7 @@ class Outlet:
         self._settings = settings
         self._topology = topology
         self._on_change = on_change
-        self._publishers: dict[Lane, tuple[PublishingSession, Publisher]] = {}
+        self._publishers: dict[str, tuple[PublishingSession, Publisher]] = {}
         self._opening = asyncio.Lock()
         self._upkeep = Upkeep(
             "connect", self._open, addresses(settings), reconnect_max_s=settings.reconnect_max_s, on_change=on_change
@@ -65,7 +68,7 @@ class Outlet:
         )
         try:
             async with asyncio.timeout(within_s):
-                publisher = await self._publisher(session, lane)
+                publisher = await self._publisher(session, lane.value, self._topology.of_lane(lane))
                 await publisher.publish(self._topology.images_exchange, lane.value, upload.body, properties)
         except TimeoutError:
             raise NotConfirmed(
@@ -74,13 +77,40 @@ class Outlet:
         except (BrokerUnreachable, Misconfigured) as error:
             raise NotConfirmed(f"event {upload.event_id} was not sent: {error}") from None
 
-    async def _publisher(self, session: PublishingSession, lane: Lane) -> Publisher:
-        """The lane's open publisher; its part of the topology is declared when it is opened."""
+    async def announce(self, body: bytes, *, within_s: float) -> None:
+        """Publish what the connector says of itself, for the status page.
+
+        Raises NotPublished, BrokerUnreachable, Misconfigured, and TimeoutError.
+        """
+        session = self._upkeep.session
+        why_not = self.why_not
+        if session is None or why_not is not None:
+            raise NotConfirmed(f"the status was not sent: {why_not}")
+        part = status_topology(self._topology)
+        properties = message_properties(
+            content_type="application/json", headers={}, message_id=STATUS_KEY, persistent=False
+        )
+        async with asyncio.timeout(within_s):
+            publisher = await self._publisher(session, STATUS_KEY, part)
+            await publisher.publish(connect_exchange(part), STATUS_KEY, body, properties)
+
+    async def waiting(self, queues: Iterable[str]) -> dict[str, int]:
+        """How many messages are ready in each queue; one that cannot be looked at is left out.
+
+        Raises BrokerUnreachable.
+        """
+        session = self._upkeep.session
+        if session is None:
+            return {}
+        return {name: level.messages for name, level in (await levels(session.connection, queues)).items()}
+
+    async def _publisher(self, session: PublishingSession, way: str, part: Topology) -> Publisher:
+        """The way's open publisher; its part of the topology is declared when it is opened."""
         async with self._opening:
-            known = self._publishers.get(lane)
+            known = self._publishers.get(way)
             if known is None or known[0] is not session or not known[1].is_open:
-                publisher = await session.open_way(lane.value, self._topology.of_lane(lane))
-                known = self._publishers[lane] = (session, publisher)
+                publisher = await session.open_way(way, part)
+                known = self._publishers[way] = (session, publisher)
         return known[1]
 
     async def _open(self, where: Address) -> PublishingSession:

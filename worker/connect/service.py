@@ -6,7 +6,10 @@ A process of its own, which speaks to the service through RabbitMQ alone: a syst
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import signal
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Final
@@ -14,6 +17,7 @@ from typing import Any, Final
 import structlog
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
+from worker import __version__
 from worker.amqp.topology import topology
 from worker.connect.connection import RunningConnection, Shared
 from worker.connect.inlets.http import HttpInlet
@@ -32,6 +36,9 @@ _log = structlog.get_logger(__name__)
 
 _DAY_S: Final = 86_400.0
 _BEAT_S: Final = 1.0
+ANNOUNCED_EVERY_S: Final = 5.0
+"""How often the service's page learns how it is."""
+_ANNOUNCED_WITHIN_S: Final = 4.0
 _ALIVE_LAG_S: Final = 10.0
 SEEN_FILE: Final = "connect-seen.sqlite"
 LEDGER_FILE: Final = "connect-ledger.sqlite"
@@ -97,6 +104,8 @@ class Connector:
             self._outlet.start()
             await self._use(self.settings)
             self._started = True
+            announcing = asyncio.create_task(self._announce_again_and_again(), name="announce")
+            stack.push_async_callback(self._announce_the_end, announcing)
             self._notifier.ready()
             _log.info("connecting", connections=sorted(self._connections))
             await self._stopping.wait()
@@ -130,6 +139,30 @@ class Connector:
             "ledger_fault": self._ledger.fault,
             "connections": {name: each.status() for name, each in sorted(self._connections.items())},
         }
+
+    # For the status page of the service
+
+    async def _announce_again_and_again(self) -> None:
+        while True:
+            try:
+                queues = {
+                    each.deliverer.queue: name for name, each in self._connections.items() if each.deliverer is not None
+                }
+                found = await self._outlet.waiting(queues)
+                await self._announce({queues[queue]: number for queue, number in found.items()})
+            except (AutotagError, TimeoutError) as error:
+                _log.debug("the service was not informed of our status", why=str(error))
+            await asyncio.sleep(ANNOUNCED_EVERY_S)
+
+    async def _announce(self, waiting: Mapping[str, int], *, stopped: bool = False) -> None:
+        said = {**self.status(), "waiting": waiting, "at_s": time.time(), "stopped": stopped, "version": __version__}
+        await self._outlet.announce(json.dumps(said).encode(), within_s=_ANNOUNCED_WITHIN_S)
+
+    async def _announce_the_end(self, announcing: asyncio.Task[None]) -> None:
+        announcing.cancel()
+        await asyncio.wait({announcing})
+        with contextlib.suppress(AutotagError, TimeoutError):
+            await self._announce({}, stopped=True)
 
     async def reload(self) -> None:
         """Read the settings again; only connections that have changed are stopped and started."""

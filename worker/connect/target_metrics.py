@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counts
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from worker.connect.ledger import TagLedger
@@ -74,6 +76,8 @@ class ConnectionMetrics:
         self._connection = connection
         self._removed: set[tuple[str, str]] = set()
         self._paused: str | None = None
+        self.totals: Counts[str] = Counts()
+        """Results by outcome since the start, and `removed_by_people`: tags."""
         metrics.added.labels(connection)
         metrics.removed.labels(connection)
         self._write_s = metrics.write_s.labels(connection)
@@ -82,6 +86,7 @@ class ConnectionMetrics:
     def on_outcome(self, outcome: str) -> None:
         """What became of one result."""
         self._metrics.outcomes.labels(self._connection, outcome).inc()
+        self.totals[outcome] += 1
 
     def on_tags(self, added: int, removed: int) -> None:
         """A target was changed."""
@@ -95,6 +100,7 @@ class ConnectionMetrics:
             pair = (OTHER, OTHER)
         self._removed.add(pair)
         self._metrics.removed_by_people.labels(self._connection, *pair).inc()
+        self.totals["removed_by_people"] += 1
 
     def on_write(self, took_s: float, age_s: float) -> None:
         """An asset was looked at, and changed where that was needed."""

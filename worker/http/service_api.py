@@ -7,6 +7,7 @@ from typing import Protocol
 from starlette.requests import Request
 
 from worker.engine import Active
+from worker.operations.health.connector_report import ConnectorReport
 from worker.operations.health.status import Health, Status
 from worker.operations.history import History
 from worker.operations.metrics import Metrics
@@ -40,6 +41,10 @@ class ServiceApi(Protocol):
     @property
     def load(self) -> Loader:
         """Reads the settings as they are now, in all sources."""
+        ...
+
+    async def connector(self) -> ConnectorReport | None:
+        """What `autotag connect` last said of itself; None where it has not, or no connection is switched on."""
         ...
 
     def health(self) -> Health:

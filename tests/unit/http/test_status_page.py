@@ -25,6 +25,7 @@ from worker.http.page.formatting import ago, duration, number, percentage, perio
 from worker.http.page.markup import Html, h, join
 from worker.http.root_path import below
 from worker.messages import Result, Tag
+from worker.operations.health.connector_report import ConnectorReport
 from worker.operations.health.readiness import status_of
 from worker.operations.health.status import Health, Status
 from worker.operations.history import EndedDelivery, History
@@ -48,6 +49,7 @@ class FakeService:
         self.history = History(0.0)
         self.active: Active | None = None
         self.done: list[str] = []
+        self.report: ConnectorReport | None = None
         self.in_force = SettingsInForce(LoadedSettings(self.settings, {}, None), datetime(2026, 5, 17, tzinfo=UTC))
 
     def load(self, *, overlay: Mapping[str, Any] | None = None) -> LoadedSettings:
@@ -56,6 +58,9 @@ class FakeService:
     async def reload(self) -> Status:
         self.done.append("reload")
         return await self.status()
+
+    async def connector(self) -> ConnectorReport | None:
+        return self.report
 
     def accounts(self) -> list[AccountView]:
         return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from worker import __version__
-from worker.http.page import day, explanation, headline, navigation, providers, records, shadow, timeline
+from worker.http.page import connections, day, explanation, headline, navigation, providers, records, shadow, timeline
 from worker.http.page.markup import Child, Html, h, join
 from worker.http.page.view import View
 from worker.http.sessions import CSRF_FIELD, SignedIn
@@ -77,6 +77,7 @@ def live(view: View) -> Html:
 
 def _live_sections(view: View) -> list[Html]:
     candidate = shadow.section(view)
+    connected = connections.section(view)
     return [
         headline.section(view),
         timeline.section(view),
@@ -84,6 +85,7 @@ def _live_sections(view: View) -> list[Html]:
         records.failures(view),
         records.results(view),
         *([candidate] if candidate is not None else ()),
+        *([connected] if connected is not None else ()),
         providers.section(view),
     ]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from worker.diagnostics.advice import readiness_advice
-from worker.http.page import formatting
+from worker.http.page import connections, formatting
 from worker.http.page.markup import Html, h
 from worker.http.page.view import View
 from worker.http.sessions import CSRF_FIELD
@@ -51,6 +51,14 @@ def headline(view: View) -> Headline:
             "Ready, but doubtful",
             _sentence(f"A known picture was not tagged as expected: {view.canary.message}"),
             "Tags may be wrong: see AutotagCanaryWrong in docs/runbook.md.",
+        )
+    connection_fault = connections.fault(view)
+    if connection_fault is not None:
+        return Headline(
+            "warn",
+            "Ready, but not connected",
+            _sentence(connection_fault),
+            "Images are tagged; results wait until their connection takes them.",
         )
     names = [provider.name for provider in view.engine.providers] if view.engine else []
     if not names:

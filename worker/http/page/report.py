@@ -40,6 +40,7 @@ def report(view: View) -> dict[str, object]:
             }
             for bucket in view.history.throughput.window(view.now_s)
         ],
+        "connector": view.connector.model_dump() if view.connector is not None and view.may_see_assets else None,
         "failures": [_failure(view, each) for each in view.history.failures],
         "results": [_result(view, each) for each in view.history.results] if view.may_see_assets else None,
     }

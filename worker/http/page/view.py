@@ -13,6 +13,7 @@ from worker.engine import Active, Engine
 from worker.http.service_api import ServiceApi
 from worker.http.sessions import SignedIn
 from worker.operations.clock import written
+from worker.operations.health.connector_report import ConnectorReport
 from worker.operations.health.status import CanaryStatus, Health
 from worker.operations.history import History
 from worker.settings import Settings
@@ -40,6 +41,8 @@ class View:
     why_no_actions: str
     signed_in: SignedIn | None
     canary: CanaryStatus | None = None
+    connector: ConnectorReport | None = None
+    """What `autotag connect` last said; None where it has not, or no connection is switched on."""
     version: str = __version__
 
     @property
@@ -83,4 +86,5 @@ async def build_view(
         why_no_actions=why_no_actions,
         signed_in=signed_in,
         canary=status.canary,
+        connector=await service.connector(),
     )
