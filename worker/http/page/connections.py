@@ -28,7 +28,7 @@ def section(view: View) -> Html | None:
     body: list[Child] = [h("p", fault, class_="quiet") for fault in _faults(report, view.clock_s)]
     if report is not None and not report.stopped:
         rows = [_row(view, name, report.connections.get(name), report) for name in names]
-        headings = ("Connection", "Uploads", "Tags", "Results waiting", "Results since its start", "Last write")
+        headings = ("Name", "Uploads", "Tags", "Results waiting", "Results since its start", "Last write")
         body.append(table(headings, rows, "connections-title"))
         body += [_advice(name, trouble, view) for name, trouble in troubles(report) if name in names]
     return h(
@@ -115,7 +115,8 @@ def _chip(trouble: Trouble, view: View) -> Html:
 
 def _advice(name: str, trouble: Trouble, view: View) -> Html:
     """What a trouble is in words, for those who may see names of assets, and who says more."""
-    said = f"{trouble.message}. " if view.may_see_assets else ""
+    end = "" if trouble.message.endswith((".", "?")) else "."
+    said = f"{trouble.message}{end} " if view.may_see_assets else ""
     return h("p", h("b", name), f": {said}", h("code", f"autotag connect check {name}"), " says more.", class_="advice")
 
 
