@@ -2,6 +2,7 @@
 #   VENV=…     where the virtual environment is (default .venv)
 #   PYTHON=…   the Python it is made with (default python3; 3.11 or newer)
 #   ARGS=…     further arguments for pytest
+#   JOBS=…     how many processes the test suite runs in (default 2; 0: in one, which begins sooner)
 #   BROKER=…   the major version of RabbitMQ beside tests, demonstration and chaos run: 3 or 4 (default: what is there)
 # AUTOTAG_CACHE_DIR and PIP_CACHE_DIR move the caches of models and packages.
 
@@ -11,6 +12,7 @@ EVENTS ?= 10000
 FILES ?= 10000
 SECONDS ?= 600
 SEED ?= 1
+JOBS ?= 2
 
 ifdef BROKER
 export AUTOTAG_TEST_BROKER := $(BROKER)
@@ -49,7 +51,7 @@ demo: setup ## tag five photographs: broker, model and service, end to end
 test: setup ## run all tests beside a broker; ARGS="-k word" runs some, BROKER=4 beside that version
 	@scripts/install_tools.sh
 	@$(BUILD_MODELS)
-	@$(WITH_BROKER) $(BIN)/python -m pytest -m "not slow_fault" $(ARGS)
+	@$(WITH_BROKER) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow_fault" $(ARGS)
 
 broker: setup ## see whether a RabbitMQ can be had, of the version BROKER; what it takes is kept
 	@$(WITH_BROKER) true

@@ -116,7 +116,9 @@ async def test_an_instances_process_is_stopped_before_anothers_image_is_begun() 
     async with exploited() as pool:
         found = await take_over(pool, "a")
         assert await inspect(pool, PHOTO, "b") == "JPEG"
-        assert psutil.Process(found["pid"]).status() == psutil.STATUS_STOPPED
+        # The signal is there: it runs no more, though on a busy machine the kernel takes a moment to say so.
+        process = psutil.Process(found["pid"])
+        await eventually(lambda: process.status() == psutil.STATUS_STOPPED, "it is stopped")
         assert (await inspect(pool, PHOTO, "a")).startswith("seen"), "it goes on for its own"
 
 
