@@ -115,6 +115,7 @@ class Service:
         self.in_force = SettingsInForce(loaded, datetime.now(UTC))
         self.load = load
         self.metrics = Metrics()
+        self.metrics.on_settings_left_out(_number_left_out(loaded))
         self.history = History(time.monotonic(), _history_writer(settings, self.metrics))
         self.active: Active | None = None
         """The settings in force with the engine built from them; None until the first engine is open."""
@@ -439,6 +440,7 @@ class Service:
         for name in self.in_force.need_a_restart(loaded):
             _log.warning("a changed setting takes effect at the next start only", setting=name)
         self.in_force.adopt(loaded, datetime.now(UTC))
+        self.metrics.on_settings_left_out(_number_left_out(loaded))
         log_sources(loaded)
         _log.info("settings reloaded", new_engine=new_engine is not None)
         if self.active is None:
@@ -487,6 +489,10 @@ class Service:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, AutotagError):
             _log.critical("unexpected error", exc_info=error)
+
+
+def _number_left_out(loaded: LoadedSettings) -> int:
+    return len(loaded.overlay.refused) if loaded.overlay else 0
 
 
 def log_sources(loaded: LoadedSettings) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Callable, Iterator
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +21,15 @@ import pytest
 import yaml
 from rabbitmq_node import PrivateBroker
 
+from tests.support.connector import running_connector
+from tests.support.delivering import NAME, ResultPublisher, connection_settings
 from tests.support.fake_google import FakeGoogle, unavailable
+from tests.support.fake_targets import PlainTarget, Reply, serving_target
 from tests.support.models import built, with_other_labels
 from tests.support.monitoring import ROOT, Prometheus, http_url, prometheus_of
 from tests.support.polling import until
 from tests.support.service import Dms, RunningService, running_service
+from worker.connect.service import LEDGER_FILE
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -67,6 +72,14 @@ class Installation:
         return until(lambda: self.service.children("model"), "it has a model")[0]
 
 
+@dataclass(frozen=True)
+class Target:
+    """A process of an installation that Prometheus scrapes."""
+
+    of: Installation
+    url: str
+
+
 @dataclass
 class Scene:
     """What is watched, who watches, and which alerts have fired so far."""
@@ -102,6 +115,9 @@ class Scene:
             until(all_have, "all fired", within_s=WITHIN_S)
         assert [each for each, fired in seen.items() if not fired] == []
         self.fired |= set(names)
+
+    def targets_of_services(self) -> list[Target]:
+        return [Target(each, http_url(each.service)) for each in self.installations]
 
     def each(self, do: Callable[[Installation], object]) -> None:
         for installation in self.installations:
@@ -162,7 +178,7 @@ def scene(
             stack.callback(dms.close)
             installations.append(Installation(f"{release}-autotag", namespace, service, dms, google, failing))
         targets = folder / "targets.json"
-        watch(targets, installations)
+        watch(targets, [Target(each, http_url(each.service)) for each in installations])
         (folder / "prometheus.yml").write_text(
             yaml.safe_dump(
                 {
@@ -184,17 +200,17 @@ def scene(
         yield Scene(node, installations, server, targets, path, {"path": str(broken)})
 
 
-def watch(file: Path, installations: list[Installation]) -> None:
+def watch(file: Path, targets: Sequence[Target]) -> None:
     """Have Prometheus scrape these, from now on."""
-    targets = [
+    found = [
         {
-            "targets": [http_url(each.service).removeprefix("http://")],
-            "labels": {"job": each.job, "namespace": each.namespace, "pod": f"{each.job}-0"},
+            "targets": [each.url.removeprefix("http://")],
+            "labels": {"job": each.of.job, "namespace": each.of.namespace, "pod": f"{each.of.job}-{number}"},
         }
-        for each in installations
+        for number, each in enumerate(targets)
     ]
     new = file.with_suffix(".new")
-    new.write_text(json.dumps(targets))
+    new.write_text(json.dumps(found))
     new.replace(file)
 
 
@@ -268,6 +284,75 @@ def test_a_worker_that_takes_nothing_while_images_wait(scene: Scene) -> None:
             for _ in range(1001):
                 each.dms.publish(scene.photograph)
     scene.fire("AutotagNotConsuming", "AutotagBacklogDeep", "AutotagBacklogOld", "AutotagNoSuccess")
+
+
+def test_a_worker_with_nothing_switched_on_and_settings_that_are_left_out(scene: Scene, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        beside = []
+        for each in scene.installations:
+            folder = tmp_path / each.job
+            (folder / "state").mkdir(parents=True)
+            (folder / "state/overlay.toml").write_text("[retry]\nmaximum_number_of_attempts = 'many'\n")
+            settings = {"DEFAULTS__TENSORFLOW__ENABLED": "false"}
+            service = stack.enter_context(running_service(scene.node.url, f"{each.job}-idle", folder, **settings))
+            beside.append(Target(each, http_url(service)))
+        watch(scene.targets, [*scene.targets_of_services(), *beside])
+        scene.fire("AutotagNothingSwitchedOn", "AutotagSettingsLeftOut")
+    watch(scene.targets, scene.targets_of_services())
+
+
+def test_connections_that_wait_that_cannot_be_listed_and_whose_ledger_cannot_be_written(
+    scene: Scene, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        beside = []
+        refusing, broken, taking = PlainTarget(), PlainTarget(), PlainTarget()
+        refusing.fault = lambda _request: Reply.of({"error": "no"}, 401)
+        broken.fault = lambda _request: Reply.of({"error": "no"}, 500)
+        taking.assets["1"] = []
+        for target in (refusing, broken, taking):
+            stack.enter_context(serving_target(target))
+        for each in scene.installations:
+            folder = tmp_path / each.job
+            prefix = f"{each.job}-connected"
+            configuration = connections(refusing=refusing, broken=broken, taking=taking)
+            connector = stack.enter_context(running_connector(scene.node.url, prefix, folder, configuration))
+            ledger = sqlite3.connect(folder / "connect-state" / LEDGER_FILE, isolation_level=None)
+            stack.callback(ledger.close)
+            ledger.execute("BEGIN EXCLUSIVE")
+            results = ResultPublisher(
+                scene.node.url, prefix, connection_settings(scene.node.url, prefix, {"enabled": False})
+            )
+            stack.callback(results.clean)
+            results.result("1", ["cat"], connect=None)
+            beside.append(Target(each, connector.url))
+        watch(scene.targets, [*scene.targets_of_services(), *beside])
+        scene.fire("AutotagConnectTargetPaused", "AutotagConnectPollFails", "AutotagConnectLedgerFault")
+    watch(scene.targets, scene.targets_of_services())
+
+
+def connections(*, refusing: PlainTarget, broken: PlainTarget, taking: PlainTarget) -> str:
+    """Three connections, two of them with a target."""
+    written = "".join(
+        f"""
+[connect.{name}]
+url = "{target.url}"
+credential = {{kind = "header", header = "x-api-key", value = "{target.token}"}}
+[connect.{name}.target]
+enabled = true
+read = {{path = "/assets/{{asset_id}}/tags"}}
+add = {{method = "PUT", path = "/assets/{{asset_id}}/tags/{{tag}}"}}
+remove = {{method = "DELETE", path = "/assets/{{asset_id}}/tags/{{tag}}"}}
+probe = {{path = "/ping"}}
+"""
+        for name, target in (("refusing", refusing), (NAME, taking))
+    )
+    listed = f"""
+[connect.listed]
+url = "{broken.url}"
+poll = {{enabled = true, path = "/list", every_s = 1, items = "items", asset_id = "id", content_url = "/{{asset_id}}"}}
+"""
+    return written + listed
 
 
 def test_a_worker_that_is_gone_and_one_that_nobody_finds(scene: Scene) -> None:

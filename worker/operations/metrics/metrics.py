@@ -46,12 +46,21 @@ class Metrics(EventMetrics):
         self._history_lost = Counter(
             "autotag_history_lost", "Ended events that could not be kept in the history on disk", registry=self.registry
         )
+        self._left_out = Gauge(
+            "autotag_settings_left_out",
+            "Values of the overlay that this version refuses and does without",
+            registry=self.registry,
+        )
         build = Gauge("autotag_build_info", "What runs", ["version", "python"], registry=self.registry)
         build.labels(__version__, platform.python_version()).set(1)
         self._model = Gauge(
             "autotag_model_info", "The model package in use", ["name", "identity"], registry=self.registry
         )
         ProcessCollector(registry=self.registry)
+
+    def on_settings_left_out(self, number: int) -> None:
+        """So many values of the overlay have no effect."""
+        self._left_out.set(number)
 
     def on_heartbeat(self, ready: bool, loop_lag_s: float) -> None:
         """Readiness and loop lag at a heartbeat."""
