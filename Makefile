@@ -28,6 +28,10 @@ TESTED_MODELS := efficientnet-lite0 efficientnet-lite2 efficientnet-lite2-float
 BUILD_MODELS = for model in $(TESTED_MODELS); do $(BIN)/autotag model build $$model >/dev/null || exit; done; \
 	$(BIN)/autotag model build nanodet >/dev/null || echo "tests: without the detector" >&2
 
+# Besides those of tests/systems: what `make test` skips where the stores are not installed
+ON_REAL_SYSTEMS := tests/systems tests/integration/test_s3_objects.py tests/integration/test_connect_s3.py \
+	tests/integration/test_connect_bucket.py
+
 # Files made from the code and checked in: each command fails, and says how to make it again, when its file is out of date.
 GENERATED := "schema --check" "config reference --check"
 
@@ -64,9 +68,9 @@ lint: setup ## check style, types, the direction of imports, and that generated 
 	@deploy/check.sh
 	@for command in $(GENERATED); do $(BIN)/autotag $$command || exit; done
 
-integrations: setup ## connect real systems (Mayan EDMS, SeaweedFS, Ceph): what was uploaded, and which tags stand there
+integrations: setup ## connect real systems (Mayan EDMS, SeaweedFS, moto, Ceph): what was uploaded, and which tags stand there
 	@$(BUILD_MODELS)
-	@$(WITH_BROKER) $(BIN)/python -m pytest tests/systems $(ARGS)
+	@env $$($(BIN)/python -m tests.systems.programs) $(WITH_BROKER) $(BIN)/python -m pytest $(ON_REAL_SYSTEMS) $(ARGS)
 docs: setup ## build the documentation site into build/site, and fail at a link that leads nowhere
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/docs.txt
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # not --quiet: a warning that is not written does not fail it

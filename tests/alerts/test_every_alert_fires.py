@@ -305,7 +305,7 @@ def test_connections_that_wait_that_cannot_be_listed_and_whose_ledger_cannot_be_
     scene: Scene, tmp_path: Path
 ) -> None:
     with ExitStack() as stack:
-        beside = []
+        beside, publishers = [], []
         refusing, broken, taking = PlainTarget(), PlainTarget(), PlainTarget()
         refusing.fault = lambda _request: Reply.of({"error": "no"}, 401)
         broken.fault = lambda _request: Reply.of({"error": "no"}, 500)
@@ -324,10 +324,18 @@ def test_connections_that_wait_that_cannot_be_listed_and_whose_ledger_cannot_be_
                 scene.node.url, prefix, connection_settings(scene.node.url, prefix, {"enabled": False})
             )
             stack.callback(results.clean)
-            results.result("1", ["cat"], connect=None)
+            results.declare()
+            publishers.append(results)
             beside.append(Target(each, connector.url))
         watch(scene.targets, [*scene.targets_of_services(), *beside])
-        scene.fire("AutotagConnectTargetPaused", "AutotagConnectPollFails", "AutotagConnectLedgerFault")
+
+        def publish() -> None:
+            for each in publishers:
+                for name in (NAME, "refusing"):
+                    each.result("1", ["cat"], connect=name)
+
+        names = ("AutotagConnectTargetPaused", "AutotagConnectPollFails", "AutotagConnectLedgerFault")
+        scene.fire(*names, meanwhile=publish)
     watch(scene.targets, scene.targets_of_services())
 
 

@@ -11,16 +11,16 @@ import pytest
 
 from tests.support.connector import running_connector
 from tests.support.polling import until
-from tests.support.seaweedfs import KEYS, SeaweedFs, seaweedfs
+from tests.support.s3_stores import STORES, S3Store
 from tests.support.service import Dms
 from worker.messages.s3_notifications import read_s3_event, s3_notification
 
 KEY = "2026/übung & more +1.jpg"
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFs]:
-    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as running:
+@pytest.fixture(scope="module", params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Store]:
+    with STORES[request.param](tmp_path_factory.mktemp(request.param)) as running:
         yield running
 
 
@@ -31,12 +31,12 @@ def dms(broker: str, queue_prefix: str) -> Iterator[Dms]:
     queues.close()
 
 
-def configuration(store: SeaweedFs, bucket: str, secret: str = KEYS.secret_key) -> str:
+def configuration(store: S3Store, bucket: str, secret: str | None = None) -> str:
     return f"""
 [sources.s3.store]
 endpoint = "{store.url}"
-access_key = "{KEYS.access_key}"
-secret_key = "{secret}"
+access_key = "{store.keys.access_key}"
+secret_key = "{secret or store.keys.secret_key}"
 buckets = ["{bucket}"]
 [connect.bucket]
 s3 = "store"
@@ -55,7 +55,7 @@ def gather(dms: Dms, found: Counter[str]) -> Counter[str]:
 
 
 def test_each_object_is_an_event_once_until_it_is_another(
-    broker: str, queue_prefix: str, dms: Dms, store: SeaweedFs, tmp_path: Path
+    broker: str, queue_prefix: str, dms: Dms, store: S3Store, tmp_path: Path
 ) -> None:
     bucket = "pictures"
     assert store.request("PUT", f"/{bucket}").status_code == 200
@@ -80,9 +80,9 @@ def test_each_object_is_an_event_once_until_it_is_another(
         assert connector.stop() == 0
 
 
-@pytest.mark.parametrize(("secret", "bucket"), [("wrong", "pictures2"), (KEYS.secret_key, "no-such-bucket")])
+@pytest.mark.parametrize(("secret", "bucket"), [("wrong", "pictures2"), (None, "no-such-bucket")])
 def test_wrong_keys_and_a_bucket_that_is_not_there_are_said(
-    broker: str, queue_prefix: str, store: SeaweedFs, tmp_path: Path, secret: str, bucket: str
+    broker: str, queue_prefix: str, store: S3Store, tmp_path: Path, secret: str | None, bucket: str
 ) -> None:
     store.request("PUT", "/pictures2")
     settings = configuration(store, bucket, secret)
@@ -96,4 +96,4 @@ def test_wrong_keys_and_a_bucket_that_is_not_there_are_said(
         expected = ("system_refuses", "403") if secret == "wrong" else ("listing_refused", "404")
         assert trouble()["reason"] == expected[0]
         assert expected[1] in trouble()["message"]
-        assert KEYS.secret_key not in json.dumps(trouble()) + connector.logged()
+        assert store.keys.secret_key not in json.dumps(trouble()) + connector.logged()

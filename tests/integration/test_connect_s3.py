@@ -1,4 +1,4 @@
-"""Tags of S3 objects: one of ours among those of others, on a real SeaweedFS."""
+"""Tags of S3 objects: one of ours among those of others, on real S3 services."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.delivering import NAME, connection_settings, delivering
 from tests.support.polling import eventually
-from tests.support.seaweedfs import KEYS, SeaweedFs, seaweedfs
+from tests.support.s3_stores import STORES, S3Store
 from worker.connect.deliver import make_target
 from worker.connect.targets.base import AssetGone, Rejected, TargetAsset, TargetRefused
 from worker.settings import Settings
@@ -21,15 +21,16 @@ BUCKET = "pictures"
 KEY = "2026/übung & more +1.jpg"
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFs]:
-    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as running:
+@pytest.fixture(scope="module", params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Store]:
+    with STORES[request.param](tmp_path_factory.mktemp(request.param)) as running:
         assert running.request("PUT", f"/{BUCKET}").status_code == 200
         yield running
 
 
-def sources(store: SeaweedFs, secret: str = KEYS.secret_key) -> dict[str, Any]:
-    service = {"endpoint": store.url, "access_key": KEYS.access_key, "secret_key": secret, "buckets": [BUCKET]}
+def sources(store: S3Store, secret: str | None = None) -> dict[str, Any]:
+    keys = {"access_key": store.keys.access_key, "secret_key": secret or store.keys.secret_key}
+    service = {"endpoint": store.url, **keys, "buckets": [BUCKET]}
     return {"s3": {"store": service}, "failures_to_open_circuit": 5}
 
 
@@ -38,25 +39,25 @@ def connection(**target: Any) -> dict[str, Any]:
     return {"s3": "store", "target": {"enabled": True, "kind": "s3", "accept": accept, "writes_per_s": 500, **target}}
 
 
-def settings_of(store: SeaweedFs, **options: Any) -> Settings:
+def settings_of(store: S3Store, **options: Any) -> Settings:
     return connection_settings("amqp://127.0.0.1", "none", connection(), sources=sources(store, **options))
 
 
-def tags_of(store: SeaweedFs, key: str) -> dict[str, str]:
+def tags_of(store: S3Store, key: str) -> dict[str, str]:
     answer = store.request("GET", f"/{BUCKET}/{quote(key)}?tagging=")
     assert answer.status_code == 200, answer.text
     pairs = re.findall(r"<Key>(.*?)</Key>\s*<Value>(.*?)</Value>", answer.text)
     return dict(pairs)
 
 
-def set_tags(store: SeaweedFs, key: str, tags: dict[str, str]) -> None:
+def set_tags(store: S3Store, key: str, tags: dict[str, str]) -> None:
     inside = "".join(f"<Tag><Key>{name}</Key><Value>{value}</Value></Tag>" for name, value in tags.items())
     body = f"<Tagging><TagSet>{inside}</TagSet></Tagging>".encode()
     assert store.request("PUT", f"/{BUCKET}/{quote(key)}?tagging=", body).status_code == 200
 
 
 async def test_results_of_notifications_become_one_tag_beside_those_of_others(
-    broker: str, queue_prefix: str, store: SeaweedFs, tmp_path: Path
+    broker: str, queue_prefix: str, store: S3Store, tmp_path: Path
 ) -> None:
     store.put(BUCKET, KEY, b"a picture")
     set_tags(store, KEY, {"project": "zoo", "owner": "ann"})
@@ -85,7 +86,7 @@ async def test_results_of_notifications_become_one_tag_beside_those_of_others(
         assert it.results.dead_letters() == []
 
 
-async def test_a_value_is_cut_between_two_tags_and_an_eleventh_tag_is_never_made(store: SeaweedFs) -> None:
+async def test_a_value_is_cut_between_two_tags_and_an_eleventh_tag_is_never_made(store: S3Store) -> None:
     settings = settings_of(store)
     target = make_target(NAME, settings)
     store.put(BUCKET, "many.jpg", b"a picture")
@@ -106,7 +107,7 @@ async def test_a_value_is_cut_between_two_tags_and_an_eleventh_tag_is_never_made
     await target.close()
 
 
-async def test_wrong_keys_pause_the_target(store: SeaweedFs) -> None:
+async def test_wrong_keys_pause_the_target(store: S3Store) -> None:
     target = make_target(NAME, settings_of(store, secret="wrong"))
     with pytest.raises(TargetRefused) as refusal:
         await target.read(TargetAsset(f"{BUCKET}/many.jpg"))

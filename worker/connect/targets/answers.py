@@ -24,7 +24,8 @@ def raise_unless_done(
     if status in done_on:
         return
     if 200 <= status < 300:
-        if refuses_html and answer.content_type in _HTML:
+        # Some servers call every answer HTML, also one without a body: that is no page.
+        if refuses_html and answer.content_type in _HTML and answer.body.strip():
             raise TargetRefused(
                 f"{answer.request} was answered with a web page, perhaps to sign in: {answer.quoted}", reason="web_page"
             )

@@ -1,4 +1,4 @@
-"""Objects of a real S3 service, SeaweedFS: signatures that another's code judges, odd keys, versions, refusals."""
+"""Objects of real S3 services: signatures that another's code judges, odd keys, versions, refusals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.seaweedfs import KEYS, SeaweedFs, seaweedfs
+from tests.support.s3_stores import STORES, S3Store
 from worker.errors import AutotagError
 from worker.messages import ContentRef, Event, EventData
 from worker.messages.s3_notifications import S3Content
@@ -27,9 +27,9 @@ KEYS_OF_OBJECTS = (
 )
 
 
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFs]:
-    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+@pytest.fixture(scope="module", params=STORES)
+def s3(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Store]:
+    with STORES[request.param](tmp_path_factory.mktemp(request.param)) as server:
         assert server.request("PUT", "/photos").status_code == 200
         yield server
 
@@ -40,8 +40,9 @@ async def sources() -> AsyncIterator[Sources]:
         yield opened
 
 
-def settings(s3: SeaweedFs, **changes: Any) -> SourcesSettings:
-    service = {"endpoint": s3.url, "access_key": KEYS.access_key, "secret_key": KEYS.secret_key, "buckets": ["photos"]}
+def settings(s3: S3Store, **changes: Any) -> SourcesSettings:
+    keys = {"access_key": s3.keys.access_key, "secret_key": s3.keys.secret_key}
+    service = {"endpoint": s3.url, **keys, "buckets": ["photos"]}
     return SourcesSettings.model_validate({"s3": {"weed": service | changes}, "retries": 0})
 
 
@@ -52,14 +53,14 @@ def naming(key: str, version: str | None = None) -> Event:
 
 
 @pytest.mark.parametrize("key", KEYS_OF_OBJECTS)
-async def test_an_object_is_fetched_whatever_its_key_is(s3: SeaweedFs, sources: Sources, key: str) -> None:
+async def test_an_object_is_fetched_whatever_its_key_is(s3: S3Store, sources: Sources, key: str) -> None:
     s3.put("photos", key, key.encode())
 
     with await sources.open_content(naming(key), None, settings(s3)) as content:
         assert content.read().decode() == key
 
 
-async def test_the_version_of_the_notification_is_fetched(s3: SeaweedFs, sources: Sources) -> None:
+async def test_the_version_of_the_notification_is_fetched(s3: S3Store, sources: Sources) -> None:
     xml = b'<VersioningConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Status>Enabled</Status>'
     assert s3.request("PUT", "/photos?versioning=", xml + b"</VersioningConfiguration>").status_code == 200
     first = s3.put("photos", "v.jpg", b"first")
@@ -83,7 +84,7 @@ async def test_the_version_of_the_notification_is_fetched(s3: SeaweedFs, sources
     ],
 )
 async def test_what_cannot_be_fetched_has_a_reason(
-    s3: SeaweedFs, sources: Sources, key: str, changes: dict[str, Any], reason: str
+    s3: S3Store, sources: Sources, key: str, changes: dict[str, Any], reason: str
 ) -> None:
     s3.put("photos", "a.jpg", b"image")
 
@@ -91,4 +92,4 @@ async def test_what_cannot_be_fetched_has_a_reason(
         await sources.open_content(naming(key), None, settings(s3, **changes))
 
     assert refused.value.reason == reason
-    assert KEYS.secret_key not in str(refused.value)
+    assert s3.keys.secret_key not in str(refused.value)
