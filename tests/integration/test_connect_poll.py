@@ -23,7 +23,7 @@ import pytest
 from rabbitmq_node import PrivateBroker
 
 from tests.support.connector import running_connector
-from tests.support.fake_targets import FakeNextcloud, Reply, StoredFile, serving_target
+from tests.support.fake_targets import FakeNextcloud, FakeResourceSpace, Reply, StoredFile, serving_target
 from tests.support.polling import until
 from tests.support.service import Dms
 from worker.settings.cursors import moment_text
@@ -144,6 +144,39 @@ def test_each_new_image_is_published_once_though_listings_overlap_and_pages_shar
     assert found.pop("a3") == 2
     assert set(found.values()) == {1}
     assert "a99" not in found
+
+
+def test_the_newest_resources_of_resourcespace_are_listed_with_signed_queries(
+    broker: str, queue_prefix: str, dms: Dms, tmp_path: Path
+) -> None:
+    space = FakeResourceSpace()
+    space.images = {"7": b"", "8": b""}
+    settings = f"""
+[connect.space]
+preset = "resourcespace"
+url = "{{url}}"
+credential = {{{{ username = "{space.user}", secret_key = "{space.key}", kind = "signed_query" }}}}
+poll = {{{{ every_s = 1 }}}}
+"""
+    with serving_target(space):
+        configured = settings.format(url=space.url)
+        with running_connector(broker, queue_prefix, tmp_path, configured) as connector:
+            events: list[dict[str, Any]] = []
+
+            def published() -> int:
+                while dms.exists("images.live") and (message := dms.take("images.live")) is not None:
+                    events.append(json.loads(message.body)["data"])
+                return len(events)
+
+            until(lambda: published() == 2, "both are published")
+            assert {each["asset_id"]: each["content"]["url"] for each in events} == {
+                number: f"{space.url}/filestore/{number}_scr.jpg?v=1" for number in ("7", "8")
+            }
+            asked = len(space.requests)
+            until(lambda: len(space.requests) > asked + 2, "it goes on listing")
+            assert published() == 2
+            assert space.key not in connector.logged()
+            assert connector.stop() == 0
 
 
 @pytest.mark.parametrize(

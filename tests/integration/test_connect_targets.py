@@ -16,6 +16,7 @@ from tests.support.fake_targets import (
     FakeImmich,
     FakeNextcloud,
     FakePaperless,
+    FakeResourceSpace,
     FakeTarget,
     PlainTarget,
     Reply,
@@ -163,6 +164,37 @@ async def test_paperless_gets_numbers_of_tags_in_one_call(broker: str, queue_pre
             await eventually(lambda: it.counted("written") == 2, "it is written")
             assert paperless.assets["12"] == ["Inbox", "dog", "bird"]
             assert [each.path for each in paperless.writes].count("/api/documents/bulk_edit/") == 3
+
+
+async def test_resourcespace_gets_signed_queries_and_a_false_is_no_success(
+    broker: str, queue_prefix: str, tmp_path: Path
+) -> None:
+    space = FakeResourceSpace()
+    space.assets = {"7": ["Holiday"], "8": []}
+    space.locked = {"8"}
+    credential = {"kind": "signed_query", "username": space.user, "secret_key": space.key}
+    with serving_target(space):
+        connection = with_preset("resourcespace", space) | {"credential": credential}
+        async with delivering(broker, queue_prefix, connection, tmp_path / "ledger") as it:
+            it.results.result("7", ["cat", 'big, "bad" dog', "crème & brûlée"])
+            await eventually(lambda: it.counted("written") == 1, "it is written")
+            assert space.assets["7"] == ["Holiday", "cat", "big bad dog", "crème & brûlée"]
+            space.assets["7"].remove("cat")
+            it.results.result("7", ["cat"], minute=1)
+            await eventually(lambda: it.counted("written") == 2, "it is written")
+            assert space.assets["7"] == ["Holiday"]
+            it.results.result("8", ["cat"])
+            await eventually(lambda: it.counted("dead_letter") == 1, "it is set aside")
+            [(headers, _)] = it.results.dead_letters()
+            assert headers["x-autotag-reason"] == "not_done"
+            assert space.key not in str(headers)
+            assert "sign" not in str(headers["x-autotag-message"])
+        wrong = connection | {"credential": credential | {"secret_key": "another"}}
+        async with delivering(broker, queue_prefix, wrong, tmp_path / "other-ledger") as it:
+            it.results.result("7", ["bird"], minute=2)
+            await eventually(lambda: it.deliverer.state.pause, "the target is left alone")
+            assert it.deliverer.state.pause is not None
+            assert it.deliverer.state.pause.reason == "unauthorized"
 
 
 # What a target answers

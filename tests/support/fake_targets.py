@@ -5,6 +5,7 @@ Each keeps tags by asset. `fault` is asked before every request, and may answer 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import threading
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
@@ -326,6 +327,51 @@ class FakePaperless(FakeTarget):
                 ids = [key for key, name in self.tags.items() if name in self.assets[found[1]]]
                 return Reply.of({"id": int(found[1]), "tags": ids})
             return Reply(404)
+
+
+class FakeResourceSpace(FakeTarget):
+    """Each query is signed with the user's private key; what is refused for other reasons is `false`, with status 200.
+
+    A field of keywords is a text with ", " between them, and is replaced as a whole (api/index.php, api_bindings.php).
+    """
+
+    user = "auto tag@example.org"
+    key = "3eabfbcbea3404b1b5c2f884ec8e86bf"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.locked: set[str] = set()
+        """Resources that the user may not edit."""
+        self.images: dict[str, bytes] = {}
+        """Previews by resource, which need no signature."""
+
+    def is_let_in(self, request: Request) -> bool:
+        query = urlsplit(request.path).query
+        said, _, sign = query.rpartition("&sign=")
+        right = hashlib.sha256((self.key + said).encode()).hexdigest()
+        return "/filestore/" in request.path or (sign == right and parse_qs(said)["user"] == [self.user])
+
+    def answer(self, request: Request) -> Reply:
+        with self.lock:
+            if found := re.fullmatch(r"/filestore/(\d+)_scr\.jpg\?v=1", request.path):
+                return Reply(200, self.images[found[1]], {"Content-Type": "image/jpeg"})
+            given = {name: values[0] for name, values in parse_qs(urlsplit(request.path).query, True).items()}
+            asset = given.get("param1", "")
+            match given["function"]:
+                case "get_system_status":
+                    return Reply.of({"status": "OK"})
+                case "search_get_previews":
+                    rows = [
+                        {"ref": each, "url_scr": f"{self.url}/filestore/{each}_scr.jpg?v=1"} for each in self.images
+                    ]
+                    return Reply.of([{**row, "file_checksum": f"sum of {row['ref']}"} for row in reversed(rows)])
+                case "get_resource_field_data" if asset in self.assets:
+                    fields = [{"ref": "8", "name": "title", "value": "A title, with a comma"}]
+                    return Reply.of([*fields, {"name": "autotags", "value": ", ".join(self.assets[asset])}])
+                case "update_field" if asset in self.assets and asset not in self.locked:
+                    self.assets[asset] = [each.strip() for each in given["param3"].split(",") if each.strip()]
+                    return Reply.of(True)
+            return Reply.of(False)
 
 
 @contextmanager

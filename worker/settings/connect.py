@@ -171,6 +171,11 @@ class RequestSettings(Section):
     done_on: tuple[HttpStatus, ...] = Field(
         (), description="Statuses besides 2xx that mean: it is so.", json_schema_extra=_STATUSES
     )
+    done_if: Expression | None = Field(
+        None,
+        description="What has to be true of the JSON in the answer, for systems that refuse with 200; unset: nothing.",
+        json_schema_extra=_EXPRESSION,
+    )
 
 
 class ReadSettings(RequestSettings):

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from worker.settings.base import HeaderSecret, Section
 
-CredentialKind = Literal["basic", "bearer", "header", "oauth2_client_credentials", "sigv4"]
+CredentialKind = Literal["basic", "bearer", "header", "oauth2_client_credentials", "sigv4", "signed_query"]
 
 
 class _Fields(NamedTuple):
@@ -25,6 +25,7 @@ FIELDS_OF: dict[CredentialKind, _Fields] = {
     "header": _Fields(("header", "value")),
     "oauth2_client_credentials": _Fields(("token_url", "client_id", "client_secret"), ("scope", "client_in")),
     "sigv4": _Fields(("access_key", "secret_key"), ("session_token", "region", "service")),
+    "signed_query": _Fields(("username", "secret_key")),
 }
 
 
@@ -60,7 +61,7 @@ class CredentialSettings(Section):
         json_schema_extra={"allowed": "a list of names of instances"},
     )
     username: Annotated[str, AfterValidator(_user_name)] | None = Field(
-        None, description="`basic`: user name.", json_schema_extra={"allowed": "a text without a colon"}
+        None, description="`basic`, `signed_query`: user name.", json_schema_extra={"allowed": "a text without a colon"}
     )
     password: SecretStr | None = Field(None, description="`basic`: password.")
     token: HeaderSecret | None = Field(None, description="`bearer`: what stands behind `Bearer` in `Authorization`.")
@@ -97,7 +98,9 @@ class CredentialSettings(Section):
         description="`sigv4`: id of the access key.",
         json_schema_extra={"allowed": "a text without spaces"},
     )
-    secret_key: SecretStr | None = Field(None, description="`sigv4`: the secret key; it only signs, and is never sent.")
+    secret_key: SecretStr | None = Field(
+        None, description="`sigv4`, `signed_query`: the secret key; it only signs, and is never sent."
+    )
     session_token: HeaderSecret | None = Field(None, description="`sigv4`: the token of temporary keys.")
     region: str | None = Field(
         None,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Protocol
+from urllib.parse import quote
 
 import httpx
 from pydantic import SecretStr
@@ -34,6 +35,10 @@ class Credential(Protocol):
     @property
     def setting(self) -> str:
         """Where it is set, for people."""
+        ...
+
+    def address(self, url: httpx.URL) -> httpx.URL:
+        """The URL to ask for, with what is shown in its query."""
         ...
 
     async def headers(self, url: httpx.URL, method: str = "GET", body: bytes = b"") -> Mapping[str, str]:
@@ -97,6 +102,8 @@ def credential_of(settings: CredentialSettings, sources: SourcesSettings, tokens
                 settings.service or "s3",
             )
             return Signed(keys)
+        case CredentialSettings(kind="signed_query"):
+            return _SignedQuery(settings.username or "", _text(settings.secret_key))
         case _:
             return _OfToken(settings, sources, tokens)
 
@@ -105,8 +112,17 @@ def _text(secret: SecretStr | None) -> str:
     return secret.get_secret_value() if secret is not None else ""
 
 
+class _InHeaders:
+    """What is shown in headers alone."""
+
+    __slots__ = ()
+
+    def address(self, url: httpx.URL) -> httpx.URL:
+        return url
+
+
 @dataclass(frozen=True, slots=True)
-class _Fixed:
+class _Fixed(_InHeaders):
     """The same header in every request."""
 
     _headers: Mapping[str, str] = field(repr=False)
@@ -120,7 +136,7 @@ class _Fixed:
 
 
 @dataclass(slots=True)
-class _OfToken:
+class _OfToken(_InHeaders):
     """An access token, asked for at its endpoint: once more, if the first is refused."""
 
     _settings: CredentialSettings
@@ -143,7 +159,7 @@ class _OfToken:
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(_InHeaders):
     """A signature of each request."""
 
     keys: SigningKeys
@@ -158,6 +174,31 @@ class Signed:
 
     def is_renewed_after_refusal(self) -> bool:
         """It would be the same."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class _SignedQuery:
+    """The user's name in the query, and the SHA-256 of key and query behind it, as ResourceSpace has it.
+
+    https://www.resourcespace.com/knowledge-base/api
+    """
+
+    _user: str
+    _key: str = field(repr=False)
+    setting: str = _SETTING
+
+    def address(self, url: httpx.URL) -> httpx.URL:
+        query = f"user={quote(self._user, safe='')}"
+        if url.query:
+            query += f"&{url.query.decode('ascii')}"
+        sign = hashlib.sha256(f"{self._key}{query}".encode()).hexdigest()
+        return url.copy_with(query=f"{query}&sign={sign}".encode())
+
+    async def headers(self, url: httpx.URL, method: str = "GET", body: bytes = b"") -> Mapping[str, str]:
+        return {}
+
+    def is_renewed_after_refusal(self) -> bool:
         return False
 
 

@@ -167,7 +167,8 @@ class UrlFetcher:
         """Get the URL with a credential: once more, where that can be renewed and the host did not take it."""
         breaker.raise_if_open()  # before anything is done for it
         headers = await _headers_by(deadline_s, credential, url, settings)
-        get = partial(self._get_by, deadline_s, url, settings, credential.setting if credential is not None else None)
+        asked, setting = (url, None) if credential is None else (credential.address(url), credential.setting)
+        get = partial(self._get_by, deadline_s, asked, settings, setting)
         try:
             return await breaker.call(partial(get, headers))
         except Unauthorized:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -96,7 +96,9 @@ class TargetClient:
         credential = self._credential(parsed)
         while True:
             sent = await self._sent(credential, parsed, method, body)
-            answer = await self._once(method, parsed, {**(headers or {}), **sent}, sent, body, timeout_s)
+            asked = parsed if credential is None else credential.address(parsed)
+            secrets = {*sent.values(), *(value for name, value in asked.params.items() if name not in parsed.params)}
+            answer = await self._once(method, asked, {**(headers or {}), **sent}, secrets, body, timeout_s)
             again = answer.status == _UNAUTHORIZED and credential is not None and credential.is_renewed_after_refusal()
             if not again:
                 return answer
@@ -121,7 +123,7 @@ class TargetClient:
         method: str,
         url: httpx.URL,
         headers: Mapping[str, str],
-        sent: Mapping[str, str],
+        secrets: Collection[str],
         body: bytes,
         timeout_s: float,
     ) -> TargetAnswer:
@@ -148,7 +150,7 @@ class TargetClient:
                             reason="answer_too_long",
                         )
                 names = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
-                return TargetAnswer(response.status, names, bytes(read), shown, self._quoted(read, sent))
+                return TargetAnswer(response.status, names, bytes(read), shown, self._quoted(read, secrets))
         except (
             TimeoutError,
             OSError,
@@ -184,12 +186,12 @@ class TargetClient:
             case _:
                 return TargetBusy(f"{shown}: the connection was broken off ({what})", reason="connection_lost")
 
-    def _quoted(self, body: bytearray, sent: Mapping[str, str]) -> str:
+    def _quoted(self, body: bytearray, sent: Collection[str]) -> str:
         text = bytes(body[: 4 * _MAXIMUM_QUOTED]).decode("utf-8", "replace")
         secrets = {
             secret.get_secret_value() for _, secret in self._connection.credential if isinstance(secret, SecretStr)
         }
-        for value in sent.values():
+        for value in sent:
             secrets |= {value, value.partition(" ")[2]}
         for secret in sorted(filter(None, secrets), key=len, reverse=True):
             text = text.replace(secret, "[secret]")

@@ -214,6 +214,7 @@ class RequestTarget:
         timeout_s = self._settings.timeout_s
         answer = await self._client.request(call.method, url, headers=headers, body=body, timeout_s=timeout_s)
         raise_unless_done(answer, self._settings, done_on=call.done_on)
+        call.raise_if_refused(answer)
         return answer
 
 
@@ -229,6 +230,7 @@ class _Call:
         self._form = settings.form
         self._is_dav = isinstance(settings, ReadSettings) and settings.format == "dav"
         self._tags = JsonQuery(settings.tags, f"{place}.tags") if isinstance(settings, ReadSettings) else None
+        self._done_if = JsonQuery(settings.done_if, f"{place}.done_if") if settings.done_if is not None else None
         try:
             self._address = UrlTemplate(settings.path or "", base, f"{place}.path")
             self._body = Tree(settings.body, f"{place}.body") if settings.body is not None else None
@@ -252,6 +254,11 @@ class _Call:
         else:
             kind, body = "application/json", json.dumps(tree, ensure_ascii=False).encode(errors="replace")
         return self._address.of(scope), {"Content-Type": kind} | headers, body
+
+    def raise_if_refused(self, answer: TargetAnswer) -> None:
+        """Raise Rejected for a system that says with 200 that it has not done it."""
+        if self._done_if is not None and self._done_if.find(_json_or_none(answer.body)) is not True:
+            raise Rejected(f"{answer}, which is no success (`{self._place}.done_if`)", reason="not_done")
 
     def shown(self, scope: Mapping[str, Any]) -> str:
         """The request in a line, for people."""
