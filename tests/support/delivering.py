@@ -131,10 +131,14 @@ class ResultPublisher:
                 return found
             found.append((properties.headers, body))
 
-    def clean(self) -> None:
-        """Delete everything, and close."""
+    def close(self) -> None:
+        """Disconnect. Harmless where the broker has gone."""
         with suppress(Exception):
             self._connection.close()
+
+    def clean(self) -> None:
+        """Delete everything, and close."""
+        self.close()
         with pika.BlockingConnection(pika.URLParameters(self._url)) as connection:
             channel = connection.channel()
             for queue in self.layout.declared.queues:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import MutableMapping
 from multiprocessing.connection import Connection
 from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import escape
 
 _SPACE = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 _OBJECT = (
@@ -20,7 +21,7 @@ class Store:
     """Its objects, and their tags as they were written. `counts` has the objects that were tagged in each second."""
 
     def __init__(self, objects: int) -> None:
-        self._keys = [f"{number // 1000:03}/{number:06}.jpg" for number in range(objects)]
+        self._keys = [f"{number // 1000:03}/übung +{number:06} &.jpg" for number in range(objects)]
         self._tags: dict[str, bytes] = {}
         self.counts: Counter[int] = Counter()
 
@@ -41,7 +42,7 @@ class Store:
         after = query.get("start-after", [""])[0]
         first = self._keys.index(after) + 1 if after else 0
         page = self._keys[first : first + int(query["max-keys"][0])]
-        found = "".join(_OBJECT.format(key=key, etag=key.replace("/", "")) for key in page)
+        found = "".join(_OBJECT.format(key=escape(key), etag=number) for number, key in enumerate(page, first))
         more = str(first + len(page) < len(self._keys)).lower()
         return f"<ListBucketResult {_SPACE}><IsTruncated>{more}</IsTruncated>{found}</ListBucketResult>".encode()
 

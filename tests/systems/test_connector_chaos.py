@@ -181,10 +181,12 @@ def test_every_asset_has_the_right_tags_after_all_of_it(
 
         for minute in range(1, ROUNDS):
             publish(minute)
+        results.close()  # it would be lost with the broker
         with chaos(act):
             time.sleep(CHAOS_S)
         bad.share, bad.away = 0.0, False
         results = ResultPublisher(node.url, "chaos", settings)
+        stack.callback(results.close)
 
         # Then each asset comes to have exactly what it should
         right = {

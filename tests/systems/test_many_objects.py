@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_plus
 
 import pika
 import psutil
@@ -97,7 +98,7 @@ class StandIn:
             if method is None:
                 continue
             found = json.loads(body)["Records"][0]["s3"]
-            key = found["object"]["key"]
+            key = unquote_plus(found["object"]["key"])  # as the service reads it
             s3 = {"bucket": "pictures", "key": key}
             routing_key, result = result_body(f"pictures/{key}", ["cat", "sofa"], connect=None, s3=s3)
             properties = pika.BasicProperties(delivery_mode=2)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+import pika
 import pytest
 
 from tests.support.connector import RunningConnector
 from tests.support.polling import until
 from tests.support.s3_stores import KEYS, S3Store, seaweedfs
-from tests.support.service import Dms
 from tests.systems.ceph import Ceph, ceph
 from tests.systems.conftest import Table
 from tests.systems.connecting import connected
@@ -77,11 +76,11 @@ def shown(store: S3Store, key: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Store]:
-    os.environ["AUTOTAG_TEST_WEED"] = weed()
-    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as running:
-        assert running.request("PUT", f"/{BUCKET}").status_code == 200
-        yield running
-    del os.environ["AUTOTAG_TEST_WEED"]
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AUTOTAG_TEST_WEED", weed())
+        with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as running:
+            assert running.request("PUT", f"/{BUCKET}").status_code == 200
+            yield running
 
 
 def test_a_listed_bucket_has_its_objects_tagged(
@@ -124,10 +123,33 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
         yield running
 
 
+@contextmanager
+def copies_of_results(broker: str, prefix: str) -> Iterator[Callable[[], list[bytes]]]:
+    """What the service answers from now on, though the connector takes it."""
+    connection = pika.BlockingConnection(pika.URLParameters(broker))
+    channel = connection.channel()
+    queue = channel.queue_declare("", exclusive=True).method.queue
+    channel.queue_bind(queue, f"{prefix}.results.copies", "#")
+
+    def take() -> list[bytes]:
+        found = []
+        while (body := channel.basic_get(queue, auto_ack=True)[2]) is not None:
+            found.append(body)
+        return found
+
+    try:
+        yield take
+    finally:
+        connection.close()
+
+
 def test_cephs_own_messages_have_its_objects_tagged(
     gateway: Ceph, broker: str, queue_prefix: str, tmp_path: Path, photographs: dict[str, Path], table: Table
 ) -> None:
-    with connected(broker, queue_prefix, tmp_path, configuration(gateway)):
+    with (
+        connected(broker, queue_prefix, tmp_path, configuration(gateway)),
+        copies_of_results(broker, queue_prefix) as copies,
+    ):
         gateway.notify(BUCKET, broker, f"{queue_prefix}.images", "live", ["s3:ObjectCreated:*"])
         key = "2026/Ä cat+1.jpg"
         gateway.put(BUCKET, key, photographs["chelsea"].read_bytes())
@@ -137,7 +159,4 @@ def test_cephs_own_messages_have_its_objects_tagged(
             until(lambda name=name, tag=tag: tag in ours(gateway, name), f"{name} is tagged", within_s=180)  # type: ignore[misc]
             table.row("Ceph: its gateway publishes an upload", name, shown(gateway, name))
         # And the message is as its sources say: the key as it is
-        with closing(Dms(broker, queue_prefix)) as dms:
-            results = dms.results(2, within_s=60)
-        found = {json.loads(each.body)["data"]["context"]["s3"]["key"] for each in results}
-        assert found == {key, "b.jpg"}
+        assert {json.loads(each)["data"]["context"]["s3"]["key"] for each in copies()} == {key, "b.jpg"}
