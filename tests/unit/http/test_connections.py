@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -63,18 +64,23 @@ async def test_what_waits_what_was_written_and_what_people_removed_is_there() ->
 @pytest.mark.parametrize(
     ("report", "text"),
     [
-        (None, "has not been heard of"),
-        (said(at_s=time.time() - 300), "was last heard of"),
-        (said() | {"stopped": True}, "was stopped"),
-        (said() | {"ready": False, "why_not": "not connected to RabbitMQ yet"}, "not connected to RabbitMQ yet"),
+        (lambda: None, "has not been heard of"),
+        (lambda: said(at_s=time.time() - 300), "was last heard of"),
+        (lambda: said() | {"stopped": True}, "was stopped"),
         (
-            said(pause={"reason": "unauthorized", "message": "m", "since_s": 1.0}),
+            lambda: said() | {"ready": False, "why_not": "not connected to RabbitMQ yet"},
+            "not connected to RabbitMQ yet",
+        ),
+        (
+            lambda: said(pause={"reason": "unauthorized", "message": "m", "since_s": 1.0}),
             "A connection waits: photos (unauthorized)",
         ),
     ],
 )
-async def test_whatever_is_wrong_is_in_the_headline_of_a_service_that_is_ready(report: Any, text: str) -> None:
-    page = await shown(report)
+async def test_whatever_is_wrong_is_in_the_headline_of_a_service_that_is_ready(
+    report: Callable[[], Any], text: str
+) -> None:
+    page = await shown(report())
     assert "Ready, but not connected" in page
     assert text in page.partition('id="timeline"')[0]
 
