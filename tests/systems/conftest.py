@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import textwrap
 from collections.abc import Iterable
 
 import pytest
 
+_WIDEST = 56
+"""Characters of a column; longer ones have several lines."""
 _ROWS = pytest.StashKey[list[tuple[str, str, str]]]()
 
 
@@ -32,6 +36,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     terminalreporter.section("what stands in the systems")
     heads = ("done", "with", "tags there")
-    widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(2)]
-    for done, what, tags in (heads, *rows):
-        terminalreporter.write_line(f"{done:{widths[0]}}  {what:{widths[1]}}  {tags}")
+    cells = [[textwrap.wrap(cell, _WIDEST) or [""] for cell in row] for row in (heads, *rows)]
+    widths = [max(len(line) for row in cells for line in row[column]) for column in range(3)]
+    for row in cells:
+        for lines in itertools.zip_longest(*row, fillvalue=""):
+            terminalreporter.write_line("  ".join(f"{line:{width}}" for line, width in zip(lines, widths, strict=True)))
