@@ -82,7 +82,8 @@ class ForwardingMiddleware:
             return
         peer = _unmapped(scope["client"][0]) if scope.get("client") else ""
         trusted = self._is_trusted(peer)
-        sign = _sign_of(scope)
+        # A trusted proxy need not say that it is one: what comes from its address is taken for what it passes on.
+        sign = _sign_of(scope) or (f"{peer} is one of http.trusted_proxies" if trusted else None)
         person = self._person(scope) if trusted else None
         if trusted:
             scope = {**scope, "client": (peer, scope["client"][1]), "headers": _asked_host(scope["headers"])}

@@ -109,7 +109,7 @@ async def test_any_header_of_a_proxy_is_a_sign_of_one(header: str) -> None:
 
 
 async def test_a_request_of_a_browser_has_no_sign() -> None:
-    assert (await seen({"User-Agent": "x", "Referer": "http://x", "Accept": "*/*"}))["sign"] is None
+    assert (await seen({"User-Agent": "x", "Referer": "http://x", "Accept": "*/*"}, peer=ELSEWHERE))["sign"] is None
 
 
 async def test_a_proxy_that_is_not_trusted_is_logged_once_however_often_it_asks() -> None:
@@ -157,7 +157,7 @@ async def test_star_stands_for_everyone_whom_the_proxy_lets_in() -> None:
     ("peer", "headers", "why"),
     [
         (PROXY, {"X-Forwarded-For": ELSEWHERE}, "has not said who you are"),
-        (PROXY, {}, "ask by way of it"),
+        (PROXY, {}, "has not said who you are"),
         (ELSEWHERE, {}, "ask by way of it"),
         (ELSEWHERE, OF_A_PERSON, "not in http.trusted_proxies"),
         ("127.0.0.1", OF_A_PERSON, "not in http.trusted_proxies"),
@@ -174,6 +174,17 @@ async def test_those_whom_the_proxy_has_not_signed_in_are_refused_with_the_reaso
             assert (answer.status_code, "asset-1" in answer.text) == (403, False)
             assert why in answer.text
         assert (await client.get("/livez", headers=headers)).status_code == 200
+
+
+async def test_a_proxy_on_this_machine_that_says_nothing_is_no_one_on_this_machine() -> None:
+    for sso, why in ((SSO, "has not said who you are"), ({}, "Set http.token")):
+        service = FakeService()
+        service.answered()
+        async with page_from(
+            service, "127.0.0.1", host="localhost:9464", trusted_proxies=["::1", "127.0.0.1"], sso=sso
+        ) as client:
+            answer = await client.get("/")
+            assert (answer.status_code, "asset-1" in answer.text, why in answer.text) == (403, False, True)
 
 
 async def test_on_the_machine_itself_assets_are_seen_and_nothing_done() -> None:
