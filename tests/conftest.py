@@ -50,8 +50,14 @@ OTHER_SUBJECTS = (
     *("test_clock_", "test_container_", "test_descriptors_", "test_disk_", "test_nobody_", "test_reload_"),
     *("test_documented_", "test_history_", "test_page_", "test_settings_", "test_publisher_"),
     *("test_http", "test_printable_", "test_prometheus", "test_status_page", "test_tracing"),
+    *("test_canary", "test_shadow", "test_several_models", "test_service_disabled", "test_near_duplicates"),
+    *("test_every_command_", "test_odd_names", "test_logs_service", "test_nothing_is_switched_on"),
+    *("test_health_check", "test_reverse_proxy", "test_forwarded_", "test_connect_poll"),
 )
-"""How modules begin whose tests need some broker and are about something else: which version it is decides nothing."""
+"""How modules begin whose tests need some broker and are about something else: which version it is decides nothing.
+
+A test among them that is about the broker after all has the marker above it.
+"""
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what `-m` does not want

@@ -13,7 +13,7 @@ from tests.support.scene import scene
 _log = logging.getLogger(__name__)
 
 BACKLOG = int(os.environ.get("AUTOTAG_TEST_BACKLOG", "3000"))
-WORKED_OFF = 1500
+WORKED_OFF = 800
 
 
 def test_a_bulk_backlog_leaves_the_live_median_within_one_and_a_half_times_of_what_it_was(

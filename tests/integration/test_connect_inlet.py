@@ -58,6 +58,16 @@ def dms(broker: str, queue_prefix: str) -> Iterator[Dms]:
     queues.close()
 
 
+@pytest.fixture(scope="module")
+def refusing(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningConnector, Dms]]:
+    """A connector that is only ever sent what it refuses, and its queues, in which nothing ever is."""
+    prefix = f"test-refusing-{os.getpid()}"
+    with running_connector(broker, prefix, tmp_path_factory.mktemp("refusing"), CONFIGURATION) as running:
+        queues = Dms(broker, prefix)
+        yield running, queues
+        queues.close()
+
+
 def asset(number: int, **changes: Any) -> dict[str, Any]:
     """What Immich says of an upload."""
     found = {"id": f"asset-{number}", "type": "IMAGE", "checksum": f"sum-{number}", "originalFileName": "a.jpg"}
@@ -147,15 +157,17 @@ def test_cloudevents_of_ours_are_taken_in_every_mode(connector: RunningConnector
     ],
 )
 def test_what_is_no_upload_is_refused_with_its_reason_and_publishes_nothing(
-    connector: RunningConnector, dms: Dms, said: bytes, status: int, names: str
+    refusing: tuple[RunningConnector, Dms], said: bytes, status: int, names: str
 ) -> None:
+    connector, dms = refusing
     answer = connector.post("photos", said)
     assert answer.status_code == status
     assert names in answer.text
     assert events(dms) == []
 
 
-def test_a_batch_with_one_wrong_event_publishes_none_of_it(connector: RunningConnector, dms: Dms) -> None:
+def test_a_batch_with_one_wrong_event_publishes_none_of_it(refusing: tuple[RunningConnector, Dms]) -> None:
+    connector, dms = refusing
     body = json.dumps([own(1), own(2, content={}), own(3)]).encode()
     assert connector.post("photos", body, **{"content-type": BATCH}).status_code == 400
     assert events(dms) == []

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -82,13 +82,13 @@ def listing() -> Iterator[Listing]:
         yield system
 
 
-def configuration(listing: Listing, **changes: object) -> str:
+def configuration(listing: Listing, *, name: str = "archive", **changes: object) -> str:
     values = {"every_s": 1, "overlap_s": 120, "page_size": 10, "begin": "2026-11-27T00:00:00Z", **changes}
-    lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
     return f"""
-[connect.archive]
+[connect.{name}]
 url = "{listing.url}"
-[connect.archive.poll]
+[connect.{name}.poll]
 enabled = true
 path = "/list?since={{cursor}}&size={{page_size}}&page={{page}}"
 items = "items"
@@ -179,40 +179,44 @@ poll = {{{{ every_s = 1 }}}}
             assert connector.stop() == 0
 
 
-@pytest.mark.parametrize(
-    ("broken", "reason"),
-    [
-        ((401, b"no"), "system_refuses"),
-        ((403, b"no"), "system_refuses"),
-        ((500, b"oops"), "system_busy"),
-        ((429, b""), "system_busy"),
-        ((200, b"<html>Please sign in</html>"), "listing_not_readable"),
-        ((200, b'{"things": []}'), "listing_not_readable"),
-        ((200, b"[" * 100_000), "listing_not_readable"),
-        ((404, b""), "listing_refused"),
-        ((302, b""), "listing_refused"),
-    ],
+FAILURES: tuple[tuple[tuple[int, bytes], str], ...] = (
+    ((401, b"no"), "system_refuses"),
+    ((403, b"no"), "system_refuses"),
+    ((500, b"oops"), "system_busy"),
+    ((429, b""), "system_busy"),
+    ((200, b"<html>Please sign in</html>"), "listing_not_readable"),
+    ((200, b'{"things": []}'), "listing_not_readable"),
+    ((200, b"[" * 100_000), "listing_not_readable"),
+    ((404, b""), "listing_refused"),
+    ((302, b""), "listing_refused"),
 )
-def test_a_system_that_fails_is_named_with_its_reason_and_nothing_is_lost(
-    broker: str,
-    queue_prefix: str,
-    dms: Dms,
-    listing: Listing,
-    tmp_path: Path,
-    broken: tuple[int, bytes],
-    reason: str,
+
+
+def test_each_system_that_fails_is_named_with_its_reason_and_nothing_is_lost(
+    broker: str, queue_prefix: str, dms: Dms, tmp_path: Path
 ) -> None:
-    listing.broken = broken
-    listing.add(1, second=1)
-    with running_connector(broker, queue_prefix, tmp_path, configuration(listing)) as connector:
+    # Given a connection to a system for each way of failing
+    systems = {f"archive-{number}": Listing(broken=broken) for number, (broken, _) in enumerate(FAILURES)}
+    reasons = {name: reason for name, (_, reason) in zip(systems, FAILURES, strict=True)}
+    with ExitStack() as served:
+        for number, system in enumerate(systems.values()):
+            served.enter_context(serving(system))
+            system.add(number, second=1)
+        settings = "".join(configuration(system, name=name) for name, system in systems.items())
+        with running_connector(broker, queue_prefix, tmp_path, settings) as connector:
 
-        def trouble() -> Any:
-            return connector.status()["connections"]["archive"]["poll"]["trouble"]
+            def troubles() -> dict[str, str | None]:
+                connections = connector.status()["connections"]
+                return {name: (each["poll"]["trouble"] or {}).get("reason") for name, each in connections.items()}
 
-        until(lambda: (trouble() or {}).get("reason") == reason, f"it says {reason}")
-        listing.broken = None
-        until(lambda: trouble() is None, "it works again")
-        until(lambda: gather(dms, Counter()) == {"a1": 1}, "what was missed is published")
+            until(lambda: troubles() == reasons, "each says its reason")
+            # When they work again
+            for system in systems.values():
+                system.broken = None
+            until(lambda: set(troubles().values()) == {None}, "all work again")
+            found: Counter[str] = Counter()
+            until(lambda: len(gather(dms, found)) == len(systems), "what was missed is published")
+            assert set(found.values()) == {1}
 
 
 def test_items_that_cannot_be_read_are_passed_over_and_hold_nobody_up(
@@ -233,6 +237,7 @@ def more_came(dms: Dms, found: Counter[str], before: int) -> bool:
     return sum(gather(dms, found).values()) > before or len(found) == 2000
 
 
+@pytest.mark.broker
 def test_a_connector_that_is_killed_while_it_publishes_loses_nothing(
     private_broker: Callable[..., PrivateBroker], listing: Listing, tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from tests.support.service import inline
 from tests.support.tenants import Tenancy, tenancy
 
 CALLS_PER_SECOND = 2
-EVENTS = 60
+EVENTS = 40
 DOWN = Fault(nested(503, "503", "The service is unavailable."))
 
 

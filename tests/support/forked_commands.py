@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +21,12 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 _WITHIN_S = 300
+
+_MANY = 30
+"""From so many command lines on, the modules that commands import when they need them are imported once, for all."""
+
+_OF_CHILDREN = ("worker.children", "worker.models.builder", "worker.models.runtimes", "worker.__main__")
+"""Left out: they import NumPy and TensorFlow, which start threads, and a process with threads should not be forked."""
 
 
 def commands(*, groups: bool = False) -> dict[tuple[str, ...], Any]:
@@ -90,7 +99,21 @@ def _run(arguments: list[str]) -> tuple[int, str, str]:
         return status, output.read().decode(errors="surrogateescape"), errors.read().decode(errors="surrogateescape")
 
 
+def _import_all() -> None:
+    import worker
+
+    for module in pkgutil.walk_packages(worker.__path__, "worker."):
+        if not module.name.startswith(_OF_CHILDREN):
+            importlib.import_module(module.name)
+    for name in ("rich.traceback", "typer.rich_utils"):  # of what is printed when a command is misused
+        importlib.import_module(name)
+    gc.freeze()  # a fork that collects garbage would copy all of it
+
+
 if __name__ == "__main__":
     import worker.cli.app  # noqa: F401 - once, for all
 
-    json.dump([_run(each) for each in json.load(sys.stdin)], sys.stdout)
+    lines = json.load(sys.stdin)
+    if len(lines) >= _MANY:
+        _import_all()
+    json.dump([_run(each) for each in lines], sys.stdout)

