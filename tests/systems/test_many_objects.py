@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_plus
@@ -69,6 +70,8 @@ def store() -> Iterator[tuple[str, Any]]:
         finally:
             process.kill()
             process.join()
+    # It would end with this process, which first sees that no other is left.
+    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
 
 
 class StandIn:
