@@ -4,6 +4,7 @@
 # of publishers are run with. On Debian and Ubuntu, as root, installs the distribution's packages; nothing of them is
 # started. With names, only for those programs.
 set -euo pipefail
+PATH=$PATH:/usr/sbin # where nginx is, and only root looks
 
 declare -A package_of=(
     [systemd-analyze]=systemd
