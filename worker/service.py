@@ -384,7 +384,7 @@ class Service:
 
     async def connector(self) -> ConnectorReport | None:
         """What `autotag connect` last said of itself; None where it has not, or no connection is switched on."""
-        if not any(each.enabled for each in self.settings.connect.values()):
+        if not self.settings.connections:
             return None
         return await self._connector_reports.last()
 

@@ -24,7 +24,7 @@ from rabbitmq_node import PrivateBroker
 from tests.support.connector import running_connector
 from tests.support.delivering import NAME, ResultPublisher, connection_settings
 from tests.support.fake_google import FakeGoogle, unavailable
-from tests.support.fake_targets import PlainTarget, Reply, serving_target
+from tests.support.fake_targets import PlainTarget, Reply, plain_connection, serving_target
 from tests.support.models import built, with_other_labels
 from tests.support.monitoring import ROOT, Prometheus, http_url, prometheus_of
 from tests.support.polling import until
@@ -341,20 +341,7 @@ def test_connections_that_wait_that_cannot_be_listed_and_whose_ledger_cannot_be_
 
 def connections(*, refusing: PlainTarget, broken: PlainTarget, taking: PlainTarget) -> str:
     """Three connections, two of them with a target."""
-    written = "".join(
-        f"""
-[connect.{name}]
-url = "{target.url}"
-credential = {{kind = "header", header = "x-api-key", value = "{target.token}"}}
-[connect.{name}.target]
-enabled = true
-read = {{path = "/assets/{{asset_id}}/tags"}}
-add = {{method = "PUT", path = "/assets/{{asset_id}}/tags/{{tag}}"}}
-remove = {{method = "DELETE", path = "/assets/{{asset_id}}/tags/{{tag}}"}}
-probe = {{path = "/ping"}}
-"""
-        for name, target in (("refusing", refusing), (NAME, taking))
-    )
+    written = plain_connection("refusing", refusing) + plain_connection(NAME, taking)
     listed = f"""
 [connect.listed]
 url = "{broken.url}"

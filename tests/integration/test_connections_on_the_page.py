@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect
 from tests.integration.test_status_page import TOKEN, violations
 from tests.support.browser import BrowserMessages, chromium
 from tests.support.connector import RunningConnector, running_connector
-from tests.support.fake_targets import PlainTarget, Reply, serving_target
+from tests.support.fake_targets import PlainTarget, Reply, plain_connection, serving_target
 from tests.support.monitoring import http_url
 from tests.support.polling import until
 from tests.support.service import Dms, RunningService, running_service
@@ -46,18 +46,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def configuration(target: PlainTarget) -> str:
-    return f"""
-[connect.photos]
-url = "{target.url}"
-credential = {{kind = "header", header = "x-api-key", value = "{target.token}"}}
-inlet = {{enabled = true, token = "inlet-token-0123456789"}}
-[connect.photos.target]
-enabled = true
-read = {{path = "/assets/{{asset_id}}/tags"}}
-add = {{method = "PUT", path = "/assets/{{asset_id}}/tags/{{tag}}"}}
-remove = {{method = "DELETE", path = "/assets/{{asset_id}}/tags/{{tag}}"}}
-probe = {{path = "/ping"}}
-"""
+    inlet = '[connect.photos.inlet]\nenabled = true\ntoken = "inlet-token-0123456789"\n'
+    return plain_connection("photos", target) + inlet
 
 
 @pytest.fixture(scope="module")

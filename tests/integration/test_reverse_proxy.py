@@ -13,6 +13,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from tests.integration.test_settings_changes import least
 from tests.integration.test_status_page import TOKEN, drop, sign_in, violations, wait_for_script
 from tests.support.browser import BrowserMessages, chromium
 from tests.support.monitoring import http_url
@@ -100,13 +101,6 @@ def visiting(browser: Browser, **options: Any) -> Iterator[tuple[BrowserContext,
         yield context, context.new_page()
     finally:
         context.close()
-
-
-def least(dms: Dms, photograph: Path) -> float:
-    """The lowest confidence among the tags of a photograph, as an event of acme."""
-    event = dms.publish({"path": str(photograph)}, instance="acme")
-    (result,) = dms.results_of([event])[event]
-    return min(float(tag["confidence"]) for tag in result.data["tags"])
 
 
 def edit_threshold(page: Page, value: str) -> None:

@@ -117,6 +117,21 @@ PLAIN: dict[str, Any] = {
 """The settings of a connection to a PlainTarget, without its `url`."""
 
 
+def plain_connection(name: str, target: PlainTarget) -> str:
+    """A connection to it in TOML."""
+    return f"""
+[connect.{name}]
+url = "{target.url}"
+credential = {{kind = "header", header = "x-api-key", value = "{target.token}"}}
+[connect.{name}.target]
+enabled = true
+read = {{path = "/assets/{{asset_id}}/tags"}}
+add = {{method = "PUT", path = "/assets/{{asset_id}}/tags/{{tag}}"}}
+remove = {{method = "DELETE", path = "/assets/{{asset_id}}/tags/{{tag}}"}}
+probe = {{path = "/ping"}}
+"""
+
+
 class FakeImmich(FakeTarget):
     """Tags form a tree; metadata extraction, some time after the upload, drops what was set before (PR #29258)."""
 

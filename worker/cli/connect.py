@@ -40,7 +40,7 @@ def run(context: typer.Context) -> None:
 
     cli = CliContext.of(context)
     settings = cli.load().settings
-    if not any(each.enabled for each in settings.connect.values()):
+    if not settings.connections:
         print_error(Misconfigured("there is no connection: no table [connect.NAME] is set, or none is enabled"))
         raise typer.Exit(ExitCode.USAGE)
     logs.configure(settings.log.level, settings.log.format)

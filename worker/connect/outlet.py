@@ -56,10 +56,7 @@ class Outlet:
 
         Raises NotPublished, also when there is no confirm within that time: the event may have arrived all the same.
         """
-        session = self._upkeep.session
-        why_not = self.why_not
-        if session is None or why_not is not None:
-            raise NotConfirmed(f"event {upload.event_id} was not sent: {why_not}")
+        session = self._session_for(f"event {upload.event_id}")
         properties = message_properties(
             content_type=upload.content_type,
             headers={},
@@ -82,10 +79,7 @@ class Outlet:
 
         Raises NotPublished, BrokerUnreachable, Misconfigured, and TimeoutError.
         """
-        session = self._upkeep.session
-        why_not = self.why_not
-        if session is None or why_not is not None:
-            raise NotConfirmed(f"the status was not sent: {why_not}")
+        session = self._session_for("the status")
         part = status_topology(self._topology)
         properties = message_properties(
             content_type="application/json", headers={}, message_id=STATUS_KEY, persistent=False
@@ -103,6 +97,14 @@ class Outlet:
         if session is None:
             return {}
         return {name: level.messages for name, level in (await levels(session.connection, queues)).items()}
+
+    def _session_for(self, what: str) -> PublishingSession:
+        """The session, if anything can be published. Raises NotConfirmed."""
+        session = self._upkeep.session
+        why_not = self.why_not
+        if session is None or why_not is not None:
+            raise NotConfirmed(f"{what} was not sent: {why_not}")
+        return session
 
     async def _publisher(self, session: PublishingSession, way: str, part: Topology) -> Publisher:
         """The way's open publisher; its part of the topology is declared when it is opened."""

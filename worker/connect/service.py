@@ -191,7 +191,7 @@ class Connector:
 
     async def _use(self, settings: Settings) -> None:
         """Raises Misconfigured, with everything as it was, where a connection can't be made."""
-        wanted = {name for name, each in settings.connect.items() if each.enabled}
+        wanted = set(settings.connections)
         kept = {name for name in wanted & set(self._connections) if self._connections[name].is_as_in(settings)}
         shared = Shared(self._outlet, self._seen, self._ledger, self.metrics.uploads, self.metrics.targets)
         added: dict[str, RunningConnection] = {}

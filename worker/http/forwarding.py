@@ -97,12 +97,12 @@ class ForwardingMiddleware:
 
     async def _only_with_an_address(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A client that is no address (`unknown`, RFC 7239's `_hidden`) is known by its proxy's."""
-        if not _is_address(scope["client"][0]):
+        if not is_address(scope["client"][0]):
             scope["client"] = (forwarding_of(HTTPConnection(scope)).proxy, 0)
         await self._app(scope, receive, send)
 
     def _is_trusted(self, peer: str) -> bool:
-        if not self._networks or not _is_address(peer):
+        if not self._networks or not is_address(peer):
             return False
         address = ipaddress.ip_address(peer)
         return any(address in network for network in self._networks)
@@ -132,7 +132,7 @@ def forwarding_of(request: HTTPConnection) -> Forwarding:
 
 def is_loopback(address: str) -> bool:
     """Whether it is an address of this machine itself."""
-    return _is_address(address) and ipaddress.ip_address(_unmapped(address)).is_loopback
+    return is_address(address) and ipaddress.ip_address(_unmapped(address)).is_loopback
 
 
 def _sign_of(scope: Scope) -> str | None:
@@ -151,7 +151,8 @@ def _asked_host(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]
     return [*((name, value) for name, value in headers if name != b"host"), (b"host", asked)]
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether it is an address of IPv4 or IPv6, and no name."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -161,7 +162,7 @@ def _is_address(text: str) -> bool:
 
 def _unmapped(address: str) -> str:
     """An IPv4 address that a socket for both families shows as IPv6, as IPv4."""
-    if not _is_address(address):
+    if not is_address(address):
         return address
     mapped = getattr(ipaddress.ip_address(address), "ipv4_mapped", None)
     return str(mapped) if mapped is not None else address

@@ -132,12 +132,13 @@ async def read_form(
 
 async def view_of(request: Request, requester: Requester) -> View:
     """The service now, as one client may see it."""
+    why_not = sessions_of(request).why_may_not_act(requester)
     return await build_view(
         service_of(request),
         may_see_assets=requester.may_see_assets,
         why_no_assets=WHY_NO_ASSETS,
         csrf_token=sessions_of(request).csrf_token(requester),
-        why_no_actions=f"{sessions_of(request).why_may_not_act(requester) or ''}.",
+        why_no_actions=f"{why_not}." if why_not is not None else "",
         signed_in=requester.signed_in,
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worker.http.sessions import Sessions
@@ -51,7 +50,6 @@ class SecurityHeadersMiddleware:
         sessions: Sessions = scope["app"].state.sessions
         refused = sessions.why_refused(Request(scope))
         if refused is not None:
-            answer = PlainTextResponse(f"{refused.why}\n", refused.status)
-            await answer(scope, receive, send_with_headers)
+            await refused.answer()(scope, receive, send_with_headers)
             return
         await self._app(scope, receive, send_with_headers)

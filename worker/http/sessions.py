@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import ipaddress
 import secrets
 import time
 from collections import OrderedDict
@@ -24,11 +23,11 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from worker.http import session_cookie
 from worker.http.bearer_token import is_authorized
-from worker.http.forwarding import forwarding_of, is_loopback
+from worker.http.forwarding import forwarding_of, is_address, is_loopback
 from worker.settings import HttpSettings
 from worker.sources.hosts import matches
 
@@ -96,6 +95,10 @@ class RequestRefused:
 
     status: int
     why: str
+
+    def answer(self) -> Response:
+        """What is answered in place of the page."""
+        return PlainTextResponse(f"{self.why}\n", self.status)
 
 
 _INSIDE = (".svc", ".cluster.local", ".internal", ".local", ".lan", ".home.arpa", ".intranet")
@@ -179,7 +182,7 @@ class Sessions:
         if self._token is not None:
             return False
         host = _host(request.headers.get("host", ""))
-        if _is_localhost(host) or _is_address(host):
+        if _is_localhost(host) or is_address(host):
             return False
         return not self._is_allowed(host)
 
@@ -296,11 +299,3 @@ def _host(header: str) -> str:
 
 def _is_localhost(host: str) -> bool:
     return host == "localhost" or host.endswith(".localhost")
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

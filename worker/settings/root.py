@@ -167,6 +167,11 @@ class Settings(Section, BaseSettings):
             if self.enabled and instance.enabled and (name != DEFAULTS or self.unknown_instances == "defaults")
         }
 
+    @property
+    def connections(self) -> tuple[str, ...]:
+        """Names of the connections that are on, in their order."""
+        return tuple(sorted(name for name, each in self.connect.items() if each.enabled))
+
     def by_event_name(self) -> dict[str, InstanceSettings]:
         """Instances by the name that events give, as accounts and metrics are kept.
 

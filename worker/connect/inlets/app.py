@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 from worker.connect.inlets import http
@@ -59,7 +59,7 @@ async def status(request: Request) -> Response:
     sessions: Sessions = request.app.state.sessions
     refused = sessions.why_refused(request)
     if refused is not None:
-        return PlainTextResponse(f"{refused.why}\n", refused.status)
+        return refused.answer()
     return JsonResponse(connector.status(), headers={"Cache-Control": "no-store"})
 
 

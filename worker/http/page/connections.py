@@ -21,7 +21,7 @@ _RESULTS = (
 
 def section(view: View) -> Html | None:
     """Nothing where no connection is switched on."""
-    names = [name for name, each in sorted(view.settings.connect.items()) if each.enabled]
+    names = view.settings.connections
     if not names:
         return None
     report = view.connector
@@ -43,7 +43,7 @@ def section(view: View) -> Html | None:
 
 def fault(view: View) -> str | None:
     """What is wrong with connections, as a clause without names of assets; None if nothing is, or there is none."""
-    if not any(each.enabled for each in view.settings.connect.values()):
+    if not view.settings.connections:
         return None
     found = next(_faults(view.connector, view.clock_s), None)
     if found is not None or view.connector is None:
