@@ -46,7 +46,7 @@ poll = {{ enabled = true, kind = "s3", bucket = "{bucket}", every_s = 1, prefix 
 
 def gather(dms: Dms, found: Counter[str]) -> Counter[str]:
     """Add all that waits in the queue, by asset, as the service reads it."""
-    while dms.exists("images.live") and (message := dms.take("images.live")) is not None:
+    for message in dms.waiting("images.live"):
         notification = s3_notification(message.body, message.properties.message_id)
         assert notification is not None
         assert notification.is_one_event

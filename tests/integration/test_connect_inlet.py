@@ -82,12 +82,7 @@ def own(number: int, **data: Any) -> dict[str, Any]:
 
 def events(dms: Dms) -> list[dict[str, Any]]:
     """All that waits in the queue for live events."""
-    found: list[dict[str, Any]] = []
-    if not dms.exists("images.live"):  # the connector declares it with the first event
-        return found
-    while (message := dms.take("images.live")) is not None:
-        found.append(json.loads(message.body))
-    return found
+    return [json.loads(message.body) for message in dms.waiting("images.live")]
 
 
 def test_what_a_system_posts_is_an_event_and_the_same_again_is_none(connector: RunningConnector, dms: Dms) -> None:

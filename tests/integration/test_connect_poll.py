@@ -103,7 +103,7 @@ mark = "sum"
 
 def gather(dms: Dms, found: Counter[str]) -> Counter[str]:
     """Add all that waits in the queue, by asset."""
-    while dms.exists("images.live") and (message := dms.take("images.live")) is not None:
+    for message in dms.waiting("images.live"):
         found[json.loads(message.body)["data"]["asset_id"]] += 1
     return found
 
@@ -164,8 +164,7 @@ poll = {{{{ every_s = 1 }}}}
             events: list[dict[str, Any]] = []
 
             def published() -> int:
-                while dms.exists("images.live") and (message := dms.take("images.live")) is not None:
-                    events.append(json.loads(message.body)["data"])
+                events.extend(json.loads(message.body)["data"] for message in dms.waiting("images.live"))
                 return len(events)
 
             until(lambda: published() == 2, "both are published")
@@ -398,7 +397,7 @@ poll = {{ enabled = true, prefix = "/files/ann", every_s = 1, page_size = 10, be
         urls: dict[str, str] = {}
 
         def seen() -> Counter[str]:
-            while dms.exists("images.live") and (message := dms.take("images.live")) is not None:
+            for message in dms.waiting("images.live"):
                 data = json.loads(message.body)["data"]
                 found[data["asset_id"]] += 1
                 urls[data["asset_id"]] = data["content"]["url"]

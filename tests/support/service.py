@@ -22,6 +22,9 @@ from tests.support.polling import TIME_LIMIT_S, until
 from worker.amqp.topology import Topology
 from worker.messages import EVENT_TYPE
 
+# With which RabbitMQ 3 closes the connection of a client that asks for a message while another is declaring the queue
+INTERNAL_ERROR = 541
+
 
 @dataclass(frozen=True)
 class Message:
@@ -56,7 +59,11 @@ class Dms:
 
     def __init__(self, url: str, prefix: str) -> None:
         self.prefix = prefix
-        self._connection = pika.BlockingConnection(pika.URLParameters(url))
+        self._url = url
+        self._connect()
+
+    def _connect(self) -> None:
+        self._connection = pika.BlockingConnection(pika.URLParameters(self._url))
         self._channel = self._connection.channel()
         self._channel.confirm_delivery()
 
@@ -107,6 +114,18 @@ class Dms:
         """The next message of a queue, acknowledged."""
         method, properties, body = self._channel.basic_get(f"{self.prefix}.{queue}", auto_ack=True)
         return None if method is None else Message(body, properties, method.routing_key)
+
+    def waiting(self, queue: str) -> list[Message]:
+        """All that waits in a queue, acknowledged; nothing where the queue is not there yet."""
+        found: list[Message] = []
+        try:
+            while self.exists(queue) and (message := self.take(queue)) is not None:
+                found.append(message)
+        except pika.exceptions.ConnectionClosedByBroker as error:
+            if error.reply_code != INTERNAL_ERROR:
+                raise
+            self._connect()
+        return found
 
     def results(self, number: int, *, within_s: float = TIME_LIMIT_S) -> list[Message]:
         """The next `number` results."""

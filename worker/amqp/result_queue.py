@@ -101,15 +101,18 @@ class ResultQueue:
 
     async def wait_longer(
         self, delivery: Delivery, delay_s: float, headers: Mapping[str, object], attempt: int
-    ) -> None:
-        """Have a result delivered once more after at least `delay_s`, or the longest delay there is, and ack it."""
+    ) -> bool:
+        """Have a result delivered once more after at least `delay_s`, or the longest delay there is, and ack it.
+
+        False where the delivery was lost before that: then it comes once more without it.
+        """
         properties = retry_properties(delivery, headers, attempt=attempt, mark=self._mark)
-        await self._replace(delivery, self._layout.exchange, self._layout.retry_key(delay_s), properties)
+        return await self._replace(delivery, self._layout.exchange, self._layout.retry_key(delay_s), properties)
 
     async def dead_letter(
         self, delivery: Delivery, reason: str, message: str, *, asset: str | None, instance: str | None
-    ) -> None:
-        """Set a result aside for an operator, and ack it."""
+    ) -> bool:
+        """Set a result aside for an operator, and ack it. False where the delivery was lost before that."""
         properties = dead_letter_properties(
             delivery,
             reason,
@@ -120,12 +123,14 @@ class ResultQueue:
             now=datetime.now(UTC),
             mark=self._mark,
         )
-        await self._replace(delivery, self._layout.declared.dead_exchange, f"{CONNECT}.{self._layout.name}", properties)
+        return await self._replace(
+            delivery, self._layout.declared.dead_exchange, f"{CONNECT}.{self._layout.name}", properties
+        )
 
     async def _replace(
         self, delivery: Delivery, exchange: str, routing_key: str, properties: pika.BasicProperties
-    ) -> None:
-        """Publish what replaces a delivery, for as long as it is ours, and then ack it."""
+    ) -> bool:
+        """Publish what replaces a delivery, for as long as it is ours, and then ack it; whether that was done."""
         while not delivery.lost:
             if self._publisher is not None and self._publisher.is_open:
                 try:
@@ -136,8 +141,9 @@ class ResultQueue:
                     _log.warning("not taken by RabbitMQ", connection=self._layout.name, error=str(error))
                 else:
                     delivery.ack()
-                    return
+                    return True
             await asyncio.sleep(_REPUBLISH_PAUSE_S)
+        return False
 
     async def _run_once(self) -> None:
         role = f"autotag-connect-{self._layout.name}"

@@ -188,9 +188,8 @@ class Deliverer:
         try:
             read = self._read(delivery)
         except ValueError as error:
-            self._metrics.on_outcome("dead_letter")
             message = f"this is no result that can be read: {_first_line(error)}"
-            await self._queue.dead_letter(delivery, "result_unreadable", message, asset=None, instance=None)
+            await self._dead_letter(delivery, "result_unreadable", message, asset=None, instance=None)
             return
         if not read.belongs:
             self._end(delivery, "foreign")
@@ -246,8 +245,8 @@ class Deliverer:
         settled_in_s = times.result_s + self._settings.settle_s - time.time()
         has_waited = SETTLED_HEADER in delivery.headers or delivery.attempt > 1
         if settled_in_s > 0 and self._settings.settle_s and not has_waited:
-            await self._wait(delivery, min(settled_in_s, self._settings.settle_s), {SETTLED_HEADER: 1})
-            self._metrics.on_outcome("waits")
+            delay_s = min(settled_in_s, self._settings.settle_s)
+            await self._wait(delivery, "waits", delay_s, {SETTLED_HEADER: 1}, delivery.attempt)
             return
         await self._pace.turn()
         began_s = time.monotonic()
@@ -259,13 +258,17 @@ class Deliverer:
         self._on_success(result.asset_id)
         self._metrics.on_write(time.monotonic() - began_s, time.time() - times.result_s)
         if again:
-            self._metrics.on_outcome("written")
-            await self._wait(delivery, read_back_s[looked], {READ_BACK_HEADER: looked + 1, SETTLED_HEADER: 1})
+            headers = {READ_BACK_HEADER: looked + 1, SETTLED_HEADER: 1}
+            await self._wait(delivery, "written", read_back_s[looked], headers, delivery.attempt)
         else:
             self._end(delivery, "written" if plan.merged.is_write else "unchanged")
 
-    async def _wait(self, delivery: Delivery, delay_s: float, headers: Mapping[str, object]) -> None:
-        await self._queue.wait_longer(delivery, delay_s, headers, delivery.attempt)
+    async def _wait(
+        self, delivery: Delivery, outcome: str, delay_s: float, headers: Mapping[str, object], attempt: int
+    ) -> None:
+        """The outcome is counted once RabbitMQ has it: a delivery lost before comes again, and has its outcome then."""
+        if await self._queue.wait_longer(delivery, delay_s, headers, attempt):
+            self._metrics.on_outcome(outcome)
 
     def _end(self, delivery: Delivery, outcome: str) -> None:
         self._metrics.on_outcome(outcome)
@@ -298,8 +301,7 @@ class Deliverer:
         _log.info(
             "a write is made later", connection=self.name, asset=result.asset_id, why=str(error), reason=error.reason
         )
-        self._metrics.on_outcome("later")
-        await self._queue.wait_longer(delivery, delay_s, {}, attempt + counts)
+        await self._wait(delivery, "later", delay_s, {}, attempt + counts)
 
     async def _on_refusal(self, delivery: Delivery, result: Result, error: TargetRefused) -> None:
         """Pause. But an asset that alone is refused while others are written does not stop these."""
@@ -319,8 +321,13 @@ class Deliverer:
         _log.warning(
             "a result is set aside", connection=self.name, asset=result.asset_id, reason=error.reason, why=message
         )
-        self._metrics.on_outcome("dead_letter")
-        await self._queue.dead_letter(delivery, error.reason, message, asset=result.asset_id, instance=result.instance)
+        await self._dead_letter(delivery, error.reason, message, asset=result.asset_id, instance=result.instance)
+
+    async def _dead_letter(
+        self, delivery: Delivery, reason: str, message: str, *, asset: str | None, instance: str | None
+    ) -> None:
+        if await self._queue.dead_letter(delivery, reason, message, asset=asset, instance=instance):
+            self._metrics.on_outcome("dead_letter")
 
     def _begin_pause(self, error: TargetBusy | TargetRefused) -> None:
         """All that is in hand goes back to the queue; until the target answers a probe nothing is taken."""
