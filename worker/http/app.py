@@ -40,8 +40,8 @@ _PAGE = (
 
 ROUTES: Sequence[BaseRoute] = (*health.routes, *exposition.routes, *_PAGE)
 
-OPEN_PATHS = frozenset(route.path for route in (*health.routes, *_PAGE) if isinstance(route, Route))
-"""Paths that the middleware passes on without the token: health checks, and the page, whose handlers ask `Sessions`."""
+OPEN_PATHS = frozenset(route.path for route in ROUTES if isinstance(route, Route))
+"""Paths that the middleware passes on without the token: health checks, and what has handlers that ask `Sessions`."""
 
 
 async def _not_found(request: Request, _error: Exception) -> Response:

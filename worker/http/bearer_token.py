@@ -36,12 +36,7 @@ class BearerTokenMiddleware:
             authorized = self._carries_token(Headers(scope=scope))
             scope.setdefault("state", {})["authorized"] = authorized
             if not authorized and scope["path"] not in self._open_paths:
-                refusal = PlainTextResponse(
-                    f"A bearer token is needed (`http.token`).\n{hint(scope['path'], self._open_paths)}",
-                    401,
-                    {"WWW-Authenticate": 'Bearer realm="autotag"'},
-                )
-                await refusal(scope, receive, send)
+                await token_needed(hint(scope["path"], self._open_paths))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -55,6 +50,12 @@ class BearerTokenMiddleware:
         return hmac.compare_digest(
             authorization[len(_SCHEME) :].strip().encode("latin-1"), self._token.get_secret_value().encode()
         )
+
+
+def token_needed(advice: str = "") -> PlainTextResponse:
+    """The answer to a request without the token; `advice` is a line of its own."""
+    text = f"A bearer token is needed (`http.token`).\n{advice}"
+    return PlainTextResponse(text, 401, {"WWW-Authenticate": 'Bearer realm="autotag"'})
 
 
 def is_authorized(request: HTTPConnection) -> bool:

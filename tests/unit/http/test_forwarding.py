@@ -148,6 +148,12 @@ async def test_an_operator_sees_assets_and_acts_with_the_token_of_the_form() -> 
     assert service.done == ["pause"]
 
 
+async def test_metrics_are_shown_to_whom_the_proxy_has_signed_in_beside_a_token() -> None:
+    async with page_from(FakeService(), PROXY, token="a-token-of-the-page") as client:
+        assert (await client.get("/metrics", headers=OF_A_PERSON)).status_code == 200
+        assert (await client.get("/metrics")).status_code == 401
+
+
 async def test_star_stands_for_everyone_whom_the_proxy_lets_in() -> None:
     async with page_from(FakeService(), PROXY, sso=SSO | {"operators": ["*"]}) as client:
         assert "<button" in (await client.get("/", headers=OF_A_PERSON | {"X-Forwarded-User": "carol"})).text

@@ -248,6 +248,17 @@ async def test_the_cookie_is_for_the_page_alone(
         assert "What went wrong" in (await client.get(f"{root_path}/")).text
 
 
+async def test_metrics_are_for_the_token_and_for_who_is_signed_in(visit: Visit) -> None:
+    async with visit(TOKEN) as client:
+        assert (await client.get("/metrics")).status_code == 401
+        await sign_in(client)
+        answer = await client.get("/metrics")
+        assert (answer.status_code, "autotag_build_info" in answer.text) == (200, True)
+        client.cookies.clear()
+        refused = await client.get("/metrics")
+        assert (refused.status_code, "autotag_build_info" in refused.text) == (401, False)
+
+
 @pytest.mark.parametrize("path", ["/ops/autotag/", "/ops/autotag/sign-in", "/", "/sign-in"])
 async def test_no_address_on_the_page_begins_at_the_root_of_the_host(service: FakeService, path: str) -> None:
     transport = httpx.ASGITransport(below(build_app(service, WITH_TOKEN), "/ops/autotag"), client=(HERE, 50000))
