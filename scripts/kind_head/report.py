@@ -12,6 +12,7 @@ from kind_head.generate import GROUPS
 from kind_head.regression import Floats
 
 _GROUPS = ("text", "graphic")
+_DOCUMENTS = ("document", "receipt", "form")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ def _lines(one: Judged, classes: Sequence[str], *, wrong: bool) -> list[str]:
             label = "all" if number == 0 else classes[number]
             lines.append(f"  {label:12}{some.sum():7}{cells[0]:9.1%}{''.join(f'{cell:7.1%}' for cell in cells[1:])}")
     if pictures.any():
-        lines += [_tags(one, group, least) for least in (0.5, 0.6, 0.7)]
+        documents = np.isin(classes, _DOCUMENTS)
+        lines += [_tags(one, group, documents, least) for least in (0.5, 0.6, 0.7)]
     if wrong:
         lines += [
             f"    {name}: {classes[found]} {one.probabilities[row, found]:.2f}, is {classes[one.classes[row]]}"
@@ -63,15 +65,25 @@ def _lines(one: Judged, classes: Sequence[str], *, wrong: bool) -> list[str]:
     return lines
 
 
-def _tags(one: Judged, group: npt.NDArray[np.int64], least: float) -> str:
-    """How many have a kind as a tag, how many a group, and how many of these are right. Groups have their kinds' sum."""
+def _tags(one: Judged, group: npt.NDArray[np.int64], documents: npt.NDArray[np.bool_], least: float) -> str:
+    """How many have a kind as a tag, how many a receipt or form beside "document", how many a group, and how many of
+    these are right. Groups have their kinds' sum, as documents have, first of which is the page.
+    """
     pictures = one.classes > 0
-    kinds, classes = one.probabilities[pictures, 1:], one.classes[pictures]
-    groups = np.stack([kinds[:, group[1:] == number].sum(axis=1) for number in range(len(_GROUPS))], axis=1)
+    kinds, classes = one.probabilities[pictures].copy(), one.classes[pictures]
+    groups = np.stack([kinds[:, group == number].sum(axis=1) for number in range(len(_GROUPS))], axis=1)
+    slips = documents.copy()
+    slips[page := int(documents.argmax())] = False
+    slip_said = kinds[:, slips].max(axis=1) >= least
+    slip_right = (np.where(slips, kinds, 0).argmax(axis=1) == classes)[slip_said]
+    kinds[:, page] = kinds[:, documents].sum(axis=1)
+    kinds[:, 0] = 0
+    found = kinds.argmax(axis=1)
     kind_said, group_said = kinds.max(axis=1) >= least, groups.max(axis=1) >= least
-    kind_right = (kinds.argmax(axis=1) + 1 == classes)[kind_said].mean()
+    kind_right = ((found == classes) | (found == page) & documents[classes])[kind_said].mean()
     group_right = (groups.argmax(axis=1) == group[classes])[group_said].mean()
     return (
         f"  at {least}: {kind_said.mean():.1%} have a kind ({kind_right:.1%} right), "
+        f"{slip_said.sum()} of them as receipt or form ({slip_right.sum()} right), "
         f"{group_said.mean():.1%} a group ({group_right:.1%} right)"
     )

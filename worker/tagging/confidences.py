@@ -79,6 +79,8 @@ class Meanings:
         known = concepts()
         self._labels = [Term(label.name, self._concept_of(label, known)) for label in labels]
         self._above = [tuple(self._terms_above(term)) for term in self._labels]
+        broader = {term.concept or term.name: term for above in self._above for term in above}
+        self._above_others = [broader.get(term.concept or term.name) for term in self._labels]
 
     @property
     def classifies(self) -> bool:
@@ -96,8 +98,9 @@ class Meanings:
         """Labels and broader terms with a confidence of at least `least`, in no order.
 
         `scores`: index and score of all labels from LEAST_SCORE on. A classifier's label that nothing is above has its
-        score for confidence: there are too few of them to fit a curve. Of a model that suppresses others the best label
-        is among them, however unsure.
+        score for confidence: there are too few of them to fit a curve. A label that is above others is one of the
+        broader terms, and its own score is a part of it. Of a model that suppresses others the best label that is above
+        none is among them, however unsure.
         """
         of_terms: dict[Term, float] = {}
         found: list[Confidence] = []
@@ -107,6 +110,9 @@ class Meanings:
             above = self._above[index]
             for term in above:
                 of_terms[term] = self._combine(of_terms.get(term, 0.0), score)
+            if (itself := self._above_others[index]) is not None:
+                of_terms[itself] = self._combine(of_terms.get(itself, 0.0), score)
+                continue
             curve = self._of_label if above or not self.classifies else None
             value = confidence(score, curve)
             if value >= least or (self._manifest.suppresses and not found):
@@ -115,7 +121,8 @@ class Meanings:
         for term, score in of_terms.items():
             value = confidence(min(score, 1.0), self._of_parent)
             if value >= least:
-                found.append(self._confidence(term, value, self._above_kind))
+                is_seen = not self.classifies and term in self._above_others
+                found.append(self._confidence(term, value, self._kind if is_seen else self._above_kind))
         if self._manifest.suppresses:
             total = confidence(min(sum(score for _, score in scores), 1.0), self._of_parent)
             found = [replace(each, suppressing=total) for each in found]

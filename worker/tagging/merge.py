@@ -188,7 +188,8 @@ def _capped(choices: list[Choice], thresholds: Mapping[str, Thresholds], maximum
     capped = list(choices)
     covered = {above for place in kept if choices[place].kind == "image_kind" for above in _above(choices[place])}
     for place in kept:
-        if choices[place].concept in covered and choices[place].kind == "image_kind":
+        is_group = choices[place].kind == "image_kind" and not _above(choices[place])
+        if is_group and choices[place].concept in covered:
             capped[place] = replace(choices[place], verdict=Verdict.BESIDE_NARROWER)
     for provider, places in parents.items():
         most = thresholds.get(provider, _ANY).maximum_parents

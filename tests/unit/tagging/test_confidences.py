@@ -189,6 +189,34 @@ def test_a_group_that_no_model_has_cannot_be_suppressed() -> None:
         models_of(("one", KINDS, OF_KIND | {"suppresses": ["drawing"]}))
 
 
+PAGES = (
+    Label("photograph"),
+    Label("any page", concept="kind:document"),
+    Label("receipt", concept="kind:receipt"),
+    Label("form", concept="kind:form"),
+)
+
+
+def test_a_label_that_is_above_others_has_its_own_score_and_theirs() -> None:
+    [meanings] = models_of(("kinds", PAGES, OF_KIND))._meanings
+    found = {each.concept: each for each in meanings.confidences([(1, 0.3), (2, 0.4), (3, 0.2)], 0.1)}
+    assert found["kind:document"].value == pytest.approx(0.9), "one thing, not two witnesses of one"
+    assert found["kind:document"].kind == "image_kind"
+    assert found["kind:receipt"].value == 0.4
+    assert found["kind:text"].value == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(("own", "others", "sure"), [(0.7, 0.4, 0.7), (0.3, 0.8, 0.8)])
+def test_an_object_that_is_above_others_is_as_sure_as_the_surest_of_them(
+    own: float, others: float, sure: float
+) -> None:
+    labels = (Label("vehicle"), Label("lorry"), Label("tractor"))
+    hierarchy = {"lorry": ["vehicle"], "tractor": ["vehicle"]}
+    [meanings] = models_of(("detector", labels, {"kind": "detector", "hierarchy": hierarchy}))._meanings
+    found = {each.name: each for each in meanings.confidences([(0, own), (1, others), (2, 0.2)], 0.1)}
+    assert (found["vehicle"].value, found["vehicle"].kind) == (sure, "object")
+
+
 @given(
     st.dictionaries(st.integers(0, 1005), st.floats(0.002, 1), max_size=60),
     st.floats(0.06, 1),

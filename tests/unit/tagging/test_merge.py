@@ -195,6 +195,13 @@ def test_a_group_of_kinds_is_a_tag_only_where_no_kind_of_it_is() -> None:
     assert verdicts(choices) == {"document": Verdict.KEPT, "text": Verdict.BESIDE_NARROWER}
 
 
+def test_a_receipt_is_a_document() -> None:
+    receipt = replace(DOCUMENT, name="receipt", concept="kind:receipt", confidence=0.7)
+    kinds = [receipt, replace(DOCUMENT, confidence=0.8), replace(TEXT, confidence=0.9)]
+    choices = choose({"tensorflow": kinds}, thresholds=RULE, rules=NO_RULES)
+    assert [tag.name for tag in tags_of(choices)] == ["document", "receipt"]
+
+
 def test_models_are_named_where_several_agree() -> None:
     both = replace(CAT, models=("one", "two"))
     [tag] = tags_of(choose({"tensorflow": [both]}, thresholds={}, rules=NO_RULES))
