@@ -15,7 +15,7 @@ import trustme
 from rabbitmq_node import PrivateBroker, TlsFiles
 from structlog.testing import capture_logs
 
-from tests.support.polling import eventually
+from tests.support.polling import TIME_LIMIT_S, eventually
 from tests.support.serving import delete, open_operator, serving, settings_for, topology_for
 from worker.amqp.connection import connected
 from worker.amqp.declare import declare
@@ -122,7 +122,7 @@ async def test_a_listener_that_sends_nothing() -> None:
 
 async def test_a_listener_that_speaks_another_protocol() -> None:
     async with silent_server(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n") as port:
-        error = await refusal(settings_for(f"amqp://guest:guest@127.0.0.1:{port}/%2F", connection_timeout_s=2))
+        error = await refusal(settings_for(f"amqp://guest:guest@127.0.0.1:{port}/%2F"))
     assert error.reason == "not_amqp"
 
 
@@ -174,7 +174,7 @@ async def test_a_lane_whose_queue_differs_does_not_keep_the_other_from_being_con
         assert set(it.broker.state.pauses) == {"lane_live_cannot_be_consumed"}
         # Once the operator has removed the cause, it is consumed too
         await operator.call("queue_delete", queue=topology.lane_queue(Lane.LIVE))
-        await asyncio.wait_for(starting, 10)
+        await asyncio.wait_for(starting, TIME_LIMIT_S)
         assert it.broker.state.ready
         assert it.broker.state.pauses == {}
         assert it.broker.state.reconnects == 0
@@ -296,9 +296,7 @@ async def test_tls_with_a_client_certificate_and_what_goes_wrong_without_each_pa
     plain_to_tls = await refusal(settings_for(node.tls_url.replace("amqps://", "amqp://"), connection_timeout_s=2))
     assert "amqps://" in str(plain_to_tls)
 
-    tls_to_plain = await refusal(
-        settings_for(node.tls_url.replace(f":{node.tls_port}/", f":{node.port}/"), connection_timeout_s=2, **valid)
-    )
+    tls_to_plain = await refusal(settings_for(node.tls_url.replace(f":{node.tls_port}/", f":{node.port}/"), **valid))
     assert tls_to_plain.reason == "tls_failed", str(tls_to_plain)
 
 

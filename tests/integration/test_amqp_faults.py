@@ -19,8 +19,8 @@ from worker.amqp.topology import Lane
 from worker.messages import OutgoingMessage
 
 
-async def consuming_again(it: Serving, within_s: float = 10) -> None:
-    await eventually(lambda: it.broker.state.ready, "consuming again", within_s)
+async def consuming_again(it: Serving) -> None:
+    await eventually(lambda: it.broker.state.ready, "consuming again")
 
 
 async def test_a_killed_broker_is_consumed_from_again_within_ten_seconds_of_its_return(
@@ -34,7 +34,7 @@ async def test_a_killed_broker_is_consumed_from_again_within_ten_seconds_of_its_
         publishing = [asyncio.create_task(it.publish_event(str(number))) for number in range(50)]
         await asyncio.sleep(0)
         await asyncio.to_thread(node.kill)
-        outcomes = await asyncio.wait_for(asyncio.gather(*publishing, return_exceptions=True), 5)
+        outcomes = await asyncio.wait_for(asyncio.gather(*publishing, return_exceptions=True), 20)
         confirmed = [str(n) for n, outcome in enumerate(outcomes) if outcome is None]
         assert all(outcome is None or isinstance(outcome, NotConfirmed) for outcome in outcomes)
         await eventually(lambda: it.broker.state.phase is BrokerPhase.WAITING, "the loss is noticed", within_s=20)
@@ -100,6 +100,11 @@ async def test_a_delivery_of_a_lost_connection_does_not_settle_its_namesake_on_t
         assert it.broker.state.unsettled == 1
 
 
+def reasons_of_ended_channels(log: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Why RabbitMQ ended channels."""
+    return [entry["reason"] for entry in log if entry["event"] == "RabbitMQ ended a channel"]
+
+
 def lanes_cancelled(log: Sequence[Mapping[str, Any]]) -> list[str]:
     """The lanes whose consumers RabbitMQ ended."""
     return [entry["lane"] for entry in log if entry["event"] == "RabbitMQ ended a consumer; was its queue deleted?"]
@@ -148,10 +153,10 @@ async def test_a_channel_closed_by_the_broker_is_replaced_and_what_was_in_hand_c
             for consumer in session.consumers:
                 consumer._channel.raw.basic_ack(999)  # an unknown tag: the broker closes the channel
             await eventually(lambda: it.lost == [in_hand], "the loss is reported", within_s=20)
+            # Each lane has a channel, and the other one may be closed a little later
+            await eventually(lambda: len(reasons_of_ended_channels(log)) == 2, "both ends are reported")
         assert in_hand.lost
-        assert [entry["reason"] for entry in log if entry["event"] == "RabbitMQ ended a channel"] == [
-            "unknown_delivery_tag"
-        ] * 2
+        assert reasons_of_ended_channels(log) == ["unknown_delivery_tag"] * 2
         again = await it.next()
         assert again.message_id == in_hand.message_id
         in_hand.ack()
@@ -176,8 +181,8 @@ async def test_a_blocked_broker_is_shown_and_waited_for(node: PrivateBroker, ala
         assert not publishing.done()
         assert it.broker.state.connected
         await asyncio.to_thread(raise_alarm, False)
-        await asyncio.wait_for(publishing, 10)
-        await asyncio.wait_for(stopping, 10)
+        await asyncio.wait_for(publishing, 40)
+        await asyncio.wait_for(stopping, 40)
         await it.broker.resume_consuming("meanwhile")
         await eventually(lambda: it.broker.state.blocked is None, "unblocked", within_s=20)
         assert (await it.next()).message_id == "during"

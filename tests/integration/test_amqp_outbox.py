@@ -124,7 +124,7 @@ async def test_a_single_key_without_a_queue_is_its_own_fault_and_nobody_waits_fo
             await it.broker.publish_result(result())
             for _ in range(3):
                 with pytest.raises(Unroutable):
-                    await asyncio.wait_for(it.broker.publish_result(result(key="other.tagged")), 10)
+                    await asyncio.wait_for(it.broker.publish_result(result(key="other.tagged")), 40)
             assert it.broker.state.ready
             assert not any(state.pauses for state in it.states)
 

@@ -14,6 +14,8 @@ import rabbitmq_container
 import rabbitmq_install
 from ports import poll, speaks_amqp
 
+from tests.support.polling import until
+
 # A stand-in for docker, which records its arguments. `run` replies to AMQP's protocol header on the published port.
 ENGINE = """#!{python}
 import pathlib, socket, sys
@@ -99,8 +101,10 @@ class TestAContainer:
     def test_one_that_cannot_run_shows_the_output_of_the_engine(
         self, only_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        program(only_path / "docker", "#!/bin/sh\n[ $1 != run ] || echo 'no such image'\n")
+        ran = only_path / "ran"
+        program(only_path / "docker", f"#!/bin/sh\n[ $1 != run ] || {{ echo 'no such image'; : >{ran}; }}\n")
         monkeypatch.setattr(rabbitmq_container, "START_TIMEOUT_S", 0.3)
+        monkeypatch.setattr(rabbitmq_container, "speaks_amqp", lambda _port: not until(ran.exists, "the engine ran"))
         with pytest.raises(TimeoutError) as caught, runner.private_or_container():
             pass
         assert "no such image" in caught.value.__notes__[0]
@@ -118,4 +122,4 @@ class TestAContainer:
             assert user.stdout is not None
             assert user.stdout.readline() == "ready\n"
             user.kill()
-        poll(lambda: "rm --force" in record.read_text(), "the container is removed", 10)
+        poll(lambda: "rm --force" in record.read_text(), "the container is removed", 60)

@@ -16,6 +16,8 @@ import rabbitmq_folder
 import rabbitmq_install
 from ports import broker_version, poll
 
+from tests.support.polling import until
+
 SCRIPTS = Path(rabbitmq_folder.__file__).parent
 NAME = "debian-trixie-rabbitmq-server"
 # Stand-ins. `unshare` runs the command after its options; `debootstrap` records its arguments and makes a directory.
@@ -174,9 +176,14 @@ class TestWhichOneIsTaken:
         with pytest.raises(rabbitmq_install.NotInstalledError, match=r"RabbitMQ 4 is wanted.*as root.*or install"):
             runner.private_or_container()
         record = machine / "engine"
+
+        def ran() -> bool:
+            return record.exists() and "\n" in record.read_text()
+
         program(machine / "bin/docker", f"#!/bin/sh\necho $* >>{record}\n")
         monkeypatch.setattr(rabbitmq_container, "engine", lambda: "docker")
         monkeypatch.setattr(rabbitmq_container, "START_TIMEOUT_S", 0.5)
+        monkeypatch.setattr(rabbitmq_container, "speaks_amqp", lambda _port: not until(ran, "the engine ran"))
         with pytest.raises(TimeoutError), runner.private_or_container():
             pass
         assert record.read_text().splitlines()[0].endswith("/rabbitmq:4")

@@ -103,12 +103,12 @@ async def test_without_the_server_no_call_is_made_that_has_a_limit_and_that_is_n
             server.stop()
             with pytest.raises(TryLater) as caught:
                 await provider.tag(image_of(picture(2)), limited)
+            assert provider.why_wait("asset-2", "acme", limited) is not None, "images are not even fetched"
             assert (caught.value.reason, caught.value.counted) == ("budget_unusable", False)
             assert PASSWORD not in str(caught.value)
             assert str(server.port) not in str(caught.value)
             assert len(service.calls) == 1
             assert (await provider.tag(image_of(picture(3), instance="free"), unlimited)).suggestions
-            assert provider.why_wait("asset-2", "acme", limited) is not None, "images are not even fetched"
             server.start()
             await eventually(lambda: provider.why_wait("asset-2", "acme", limited) is None, "it is tried again")
             assert (await provider.tag(image_of(picture(2)), limited)).suggestions

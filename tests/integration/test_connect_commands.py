@@ -107,9 +107,9 @@ async def test_try_shows_the_write_that_the_connector_would_make_and_the_connect
         (tmp_path / "autotag.toml").chmod(0o600)
         settings = connection_settings(broker, queue_prefix, connection)
         results = ResultPublisher(broker, queue_prefix, settings)
+        results.declare()
         connector = started_connector(tmp_path)
         try:
-            results.declare()
             url = ("--content", f"{plain.url}/7.jpg", "--timeout", "30", "--json")
             trying = asyncio.create_task(
                 asyncio.to_thread(autotag, tmp_path, "connect", "try", NAME, "--asset", "7", *url)

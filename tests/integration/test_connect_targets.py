@@ -88,11 +88,11 @@ async def test_immich_gets_its_tags_again_that_its_metadata_extraction_has_dropp
         connection = with_preset("immich", immich, settle_s=0.2, read_back_s=[2.0])
         connection["credential"] = {"kind": "header", "header": "x-api-key", "value": immich.token}
         async with delivering(broker, queue_prefix, connection, tmp_path / "ledger") as it:
-            # Given an extraction that comes after the write, and drops all tags
-            immich.extracts_at_s["a"] = time.monotonic() + 1.2
             it.results.result("a", ["cat", "mountain/bike"])
             await eventually(lambda: it.counted("written") == 1, "it is written")
             assert immich.assets["a"] == ["holiday", "autotag/cat", "autotag/mountain bike"]
+            # Given an extraction that comes after the write, and drops all tags
+            immich.extracts_at_s["a"] = time.monotonic()
             # Then they are written once more, as nobody removed them
             await eventually(lambda: it.counted("written") == 2, "it is written once more")
             assert immich.assets["a"] == ["autotag/cat", "autotag/mountain bike"]
@@ -453,15 +453,15 @@ async def test_a_connector_that_is_killed_between_a_write_and_its_ack_writes_not
 
     def killed_once(request: Request) -> Reply:
         if request.is_write and not written:
-            written.append(request.path)
             plain.answer(request)  # it is done
             process.kill()  # and nobody is there to get the answer
+            written.append(request.path)
         return Reply(0)
 
     plain.fault = killed_once
     try:
+        results.declare()
         with delivering_process(settings, tmp_path / "ledger", tmp_path / "log") as process:
-            results.declare()
             results.result("7", ["cat", "dog"])
             await asyncio.to_thread(until, lambda: written, "it was killed")
         assert plain.assets["7"] == ["Holiday", "cat"]

@@ -119,6 +119,7 @@ def test_a_hostile_letter_commands_no_terminal_and_keeps_its_value_in_json(
         until(lambda: dms.depth("dead-letters") == 2, "both were dead-lettered")
         # When they are listed and shown
         table = service.autotag("dead-letters", "list")
+        until(lambda: dms.depth("dead-letters") == 2, "what was browsed is back")
         listed = service.autotag("dead-letters", "list", "--json")
         until(lambda: dms.depth("dead-letters") == 2, "both are still there")
         shown = service.autotag("dead-letters", "show", f"id{HOSTILE}")

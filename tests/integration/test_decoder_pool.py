@@ -53,7 +53,7 @@ async def test_an_image_that_kills_its_decoder_is_tried_once_more_alone_and_then
     tmp_path: Path, fault: str, reason: str
 ) -> None:
     recorder, before = NoticeRecorder(), open_descriptors()
-    async with decoder_pool(tmp_path, recorder, {"timeout_s": 1.0}) as pool:
+    async with decoder_pool(tmp_path, recorder, {}) as pool:
         await inspect(pool, "well")
         with pytest.raises(ImageKilledDecoder) as caught:
             await inspect(pool, fault)
@@ -192,7 +192,7 @@ async def test_an_image_is_not_blamed_for_a_decoder_that_died_while_idle(tmp_pat
         pid = pool.states()[0].pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        until(lambda: not alive([pid]), "the decoder is dead", within_s=5)
+        until(lambda: not alive([pid]), "the decoder is dead")
         # Still the same iteration of the event loop: the pool still sends the image to the dead decoder.
         await inspect(pool, "well")
     [crash] = recorder.crashes()

@@ -187,7 +187,7 @@ def test_a_sandboxed_decoder_ends_with_its_parent() -> None:
         assert len(alive(pids)) == 1
         parent.kill()
         parent.wait()
-        until(lambda: not alive(pids), f"{pids} have ended", within_s=2)
+        until(lambda: not alive(pids), f"{pids} have ended")
 
 
 # The decoder is stopped, so that it cannot detect its parent's end by itself.

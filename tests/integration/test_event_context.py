@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from tests.support.polling import until
 from tests.support.service import Message
 from tests.support.tenants import tenancy
 from worker.messages.examples import EVENT_DATA
@@ -37,6 +38,7 @@ def test_the_context_comes_back_after_retries_and_after_a_replay(broker: str, tm
         assert [context_of(each) for each in results[event]] == [CONTEXT]
         assert [context_of(each) for each in results["bad"]] == [CONTEXT]
         # And a dead letter that is replayed still does
+        until(lambda: it.dms.depth("dead-letters") == 2, "both were dead-lettered, which is done after their results")
         replayed = it.service.autotag("dead-letters", "replay", "--reason", "content_missing")
         assert replayed.returncode == 0, replayed.stdout + replayed.stderr
         assert [context_of(each) for each in it.dms.results_of([event])[event]] == [CONTEXT]

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.support.monitoring import http_url
+from tests.support.monitoring import fetch, http_url
 from tests.support.nginx import nginx
+from tests.support.polling import until
 from tests.support.service import Dms, RunningService, running_service
 
 ASSET = "secret-plans.png"
@@ -40,6 +41,8 @@ def service(
         dms = Dms(broker, prefix)
         dms.results_of([dms.publish({"path": str(photographs["chelsea"])}, asset_id=ASSET)])
         dms.close()
+        page = http_url(service)
+        until(lambda: ASSET in fetch(page).body, "the page shows it, which is done after its result")
         yield service
         assert service.stop() == 0
 

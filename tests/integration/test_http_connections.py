@@ -173,14 +173,15 @@ async def test_garbage_after_a_response_closes_the_connection_and_is_no_error_of
     reader, writer = await site.connect(b"POST /refused HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
     await reader.readuntil(b"here")
     writer.write(b"this is no chunk\r\n\r\n")
-    assert await ended_after_s(reader) < 0.5
+    assert await ended_after_s(reader) < 10
+    assert site.refusals[Refusal.TIMEOUT] == 0, "it was closed for the garbage, and not at a deadline"
     writer.close()
 
 
 async def test_a_response_that_is_not_read_is_closed_at_the_deadline(site: Site) -> None:
     # Given a client that asks for more than the buffers hold, and reads nothing
     reader, writer = await site.connect(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
-    await eventually(lambda: site.refusals[Refusal.TIMEOUT], "the connection was closed", 5)
+    await eventually(lambda: site.refusals[Refusal.TIMEOUT], "the connection was closed")
     writer.transport.abort()
     assert reader is not None
 

@@ -278,7 +278,7 @@ def test_a_sandboxed_model_ends_with_its_parent() -> None:
         assert alive([pid])
         parent.kill()
         parent.wait()
-        until(lambda: not alive([pid]), f"{pid} has ended", within_s=5)
+        until(lambda: not alive([pid]), f"{pid} has ended")
 
 
 # The model child is stopped, so that it cannot detect its parent's end by itself.

@@ -49,12 +49,12 @@ class RunningConnector:
 
     def status(self) -> dict[str, Any]:
         """What it says of itself."""
-        status: dict[str, Any] = httpx.get(f"{self.url}/status", timeout=10).json()
+        status: dict[str, Any] = httpx.get(f"{self.url}/status", timeout=60).json()
         return status
 
     def counted(self, metric: str, **labels: str) -> float:
         """The value of a counter; 0 for one that was never counted."""
-        text = httpx.get(f"{self.url}/metrics", timeout=10).text
+        text = httpx.get(f"{self.url}/metrics", timeout=60).text
         samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
         return sum(each.value for each in samples if each.name == metric and labels.items() <= each.labels.items())
 

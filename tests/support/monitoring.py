@@ -43,7 +43,7 @@ def fetch(url: str, headers: Mapping[str, str] | None = None, *, tls: ssl.SSLCon
     """GET. An error status is returned like any other."""
     request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310 - the test's own URL
     try:
-        with urllib.request.urlopen(request, timeout=10, context=tls) as response:  # noqa: S310 - see above
+        with urllib.request.urlopen(request, timeout=60, context=tls) as response:  # noqa: S310 - see above
             return Answer(response.status, response.headers, response.read().decode())
     except urllib.error.HTTPError as error:
         with error:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 TIME_LIMIT_S = 60.0
-"""How long `until` waits for a whole service, which starts children and loads a model, on a busy machine."""
+"""How long a test waits for a whole service, which starts children and loads a model, on a busy machine."""
 
 _T = TypeVar("_T")
 
@@ -22,7 +22,7 @@ def until(poll: Callable[[], _T | None], what: str, *, within_s: float = TIME_LI
     return found
 
 
-async def eventually(poll: Callable[[], _T | None], what: str, within_s: float = 10.0) -> _T:
+async def eventually(poll: Callable[[], _T | None], what: str, within_s: float = TIME_LIMIT_S) -> _T:
     """The same while the event loop goes on: for what this process, or a child that it supervises, has to do."""
     deadline_s = time.monotonic() + within_s
     while not (found := poll()):

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.support.polling import TIME_LIMIT_S
 from worker.amqp.broker import Broker
 from worker.amqp.connection import Connection, connected
 from worker.amqp.delivery import Delivery
@@ -41,10 +42,10 @@ class Serving:
     states: list[BrokerState] = field(default_factory=list)
     lost: list[Delivery] = field(default_factory=list)
 
-    async def next(self, within_s: float = 20) -> Delivery:
+    async def next(self, within_s: float = TIME_LIMIT_S) -> Delivery:
         return await asyncio.wait_for(self.deliveries.get(), within_s)
 
-    async def depth_becomes(self, queue: str, depth: int, within_s: float = 10) -> None:
+    async def depth_becomes(self, queue: str, depth: int, within_s: float = TIME_LIMIT_S) -> None:
         """Wait until a queue has `depth` messages ready: RabbitMQ requeues asynchronously."""
         deadline_s = time.monotonic() + within_s
         while (now := (await self.broker.depths())[queue]) != depth:
@@ -77,7 +78,7 @@ async def serving(
     )
     try:
         if start:
-            await asyncio.wait_for(it.broker.start(), 20)
+            await asyncio.wait_for(it.broker.start(), TIME_LIMIT_S)
         yield it
     finally:
         await it.broker.close()

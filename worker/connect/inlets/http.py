@@ -67,12 +67,12 @@ class HttpInlet:
         Raises NotAnUpload and Unpublishable before any is taken, and NotPublished within `CONFIRM_WITHIN_S`, however
         many there are: those that were confirmed by then are seen, or the same event, when they are sent again.
         """
+        until_s = time.monotonic() + CONFIRM_WITHIN_S
         uploads = [self._upload(document) for document in _documents(body, headers)]
         counts = dict.fromkeys((UploadOutcome.PUBLISHED, UploadOutcome.SEEN, UploadOutcome.PASSED_OVER), 0)
         counts[UploadOutcome.PASSED_OVER] = uploads.count(None)
         for _ in range(counts[UploadOutcome.PASSED_OVER]):
             self._intake.count(UploadOutcome.PASSED_OVER)
-        until_s = time.monotonic() + CONFIRM_WITHIN_S
         wanted = [each for each in uploads if each is not None]
         for first in range(0, len(wanted), _AT_ONCE):
             # All are waited for: no publication goes on behind the back of an answer.
