@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import errno
-import gc
 import json
 import os
 import threading
@@ -25,11 +24,6 @@ from worker.sources import Sources
 from worker.sources.blocking import BlockingCalls, NoThreadFree
 from worker.sources.network import CheckedNetwork, system_resolver
 from worker.sources.path import open_below
-
-
-def descriptors() -> int:
-    gc.collect()
-    return open_descriptors()
 
 
 async def open_message(body: bytes, content_type: str, **settings: object) -> Content:
@@ -87,14 +81,14 @@ async def test_a_file_server_that_hangs_delays_one_event_and_no_other(
         return open_below(root, path, settings)
 
     monkeypatch.setattr(sources, "open_below", open_slowly)
-    before = descriptors()
+    before = open_descriptors()
     # When it is opened, then the call ends with the timeout
     with pytest.raises(TryLater, match="does the file server answer") as caught:
         await open_message(in_json({"path": "a"}), "application/json", path_roots=[tmp_path], total_timeout_s=0.05)
     assert caught.value.reason == "content_unreachable"
     # And the file that is opened too late is closed
     released.set()
-    await eventually(lambda: descriptors() <= before, "the descriptor is closed")
+    await eventually(lambda: open_descriptors() <= before, "the descriptor is closed")
 
 
 def event_for(path: Path | str) -> Event:
