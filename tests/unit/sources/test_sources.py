@@ -106,7 +106,7 @@ class HungServer:
             root.mkdir()
             (root / f"in {root.name}").write_bytes(b"image")
         self.sources = Sources(2, failures=3, circuit_open_s=0.01)
-        self.settings = SourcesSettings(path_roots=(self.hung, self.healthy, self.beside), total_timeout_s=0.2)
+        self.settings = SourcesSettings(path_roots=(self.hung, self.healthy, self.beside))
         monkeypatch.setattr(sources, "open_below", self._open)
 
     def _open(self, root: str, path: str, settings: SourcesSettings) -> Content | None:
@@ -115,11 +115,11 @@ class HungServer:
             self.hangs.wait(30)
         return open_below(root, path, settings)
 
-    async def read(self, path: Path | str, *, relative_to_hung: bool = True) -> bytes:
+    async def read(self, path: Path | str, *, relative_to_hung: bool = True, within_s: float = 10) -> bytes:
         roots = self.settings.path_roots
-        settings = self.settings.model_copy(
-            update={"path_roots": roots if relative_to_hung else (*roots[1:], roots[0])}
-        )
+        if not relative_to_hung:
+            roots = (*roots[1:], roots[0])
+        settings = self.settings.model_copy(update={"path_roots": roots, "total_timeout_s": within_s})
         with await self.sources.open_content(event_for(path), None, settings) as content:
             return content.read()
 
@@ -129,7 +129,7 @@ class HungServer:
 
     async def fail(self, path: Path | str) -> TryLater:
         with pytest.raises(TryLater) as caught:
-            await self.read(path)
+            await self.read(path, within_s=0.2)
         return caught.value
 
 
