@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -54,8 +53,9 @@ def lines_of_the_model(log: str) -> list[dict[str, str]]:
 def test_with_a_spare_a_crash_costs_no_waiting(
     broker: str, queue_prefix: str, tmp_path: Path, photographs: dict[str, Path]
 ) -> None:
-    with scene(broker, queue_prefix, tmp_path, photographs, TENSORFLOW__SPARE="true") as it:
-        # Given a spare model child, and a third child that will not become ready within its timeout of ten seconds
+    patient = {"TENSORFLOW__SPARE": "true", "TENSORFLOW__START_TIMEOUT_S": "120"}
+    with scene(broker, queue_prefix, tmp_path, photographs, **patient) as it:
+        # Given a spare model child, and a third child that hangs in its start for longer than all of this takes
         until(lambda: len(it.children("model")) == 2, "the spare is ready")
         it.faults.inject("start", "hang")
         it.load(60)
@@ -63,10 +63,8 @@ def test_with_a_spare_a_crash_costs_no_waiting(
         # When the one that works is killed
         send(busy, signal.SIGKILL)
         until(lambda: gone(busy), "it is gone")
-        killed_at_s = time.monotonic()
         # Then the spare scores the rest while the third still hangs
         it.ledger.settle()
         assert it.ledger.statuses() == {"tagged"}
-        assert time.monotonic() - killed_at_s < 8
         until(it.faults.taken, "the third was launched")
         assert not it.logged("child crashed", reason="silent_while_starting")

@@ -19,7 +19,7 @@ def ready(far: Scene) -> bool:
 def test_a_dropped_connection_is_made_again_as_soon_as_it_can_be(far: Scene, proxy: Proxy) -> None:
     far.under_load()
     assert proxy.drop() == 2  # the one that consumes, and the one that publishes
-    until(lambda: not ready(far), "the loss is reported", within_s=2)
+    until(lambda: not ready(far), "the loss is reported", within_s=10)
     until(lambda: proxy.refused >= 2, "it tries again")
     assert not ready(far)
 

@@ -92,7 +92,7 @@ def test_no_new_delivery_is_taken_and_what_cannot_be_finished_goes_back_to_its_q
         assert took_s > GRACE_S / 3
         assert gone(model)
         assert it.logged("grace time is over; the rest goes back to its queue")
-        until(lambda: it.dms.depth("images.live") == 40, "all are in their queue again", within_s=5)
+        until(lambda: it.dms.depth("images.live") == 40, "all are in their queue again", within_s=10)
         ledger = it.ledger
         ledger.gather()
         assert ledger.results == {}
@@ -109,9 +109,9 @@ def test_a_second_sigterm_ends_it_at_once(
         it.service.process.send_signal(signal.SIGTERM)
         until(lambda: it.logged("stopping"), "it is stopping")
         it.service.process.send_signal(signal.SIGTERM)
-        assert it.service.process.wait(GRACE_S / 2) == 128 + signal.SIGTERM
-        until(lambda: all(map(gone, children)), "no child is left", within_s=3)
-        until(lambda: it.dms.depth("images.live") == 20, "all are in their queue again", within_s=5)
+        assert it.service.process.wait(10) == 128 + signal.SIGTERM
+        until(lambda: all(map(gone, children)), "no child is left", within_s=10)
+        until(lambda: it.dms.depth("images.live") == 20, "all are in their queue again", within_s=10)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_its_children_end_with_it_and_the_next_one_answers_every_event(
         it.service.process.kill()
         assert it.service.process.wait(10) == -signal.SIGKILL
         # Then no child outlives it
-        until(lambda: not any(map(psutil.Process.is_running, children)), "no orphan is left", within_s=3)
+        until(lambda: not any(map(psutil.Process.is_running, children)), "no orphan is left", within_s=10)
         ledger = it.ledger
         ledger.gather()
     # And another service on the same queues answers all that it had in hand

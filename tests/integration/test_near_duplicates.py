@@ -15,6 +15,7 @@ from PIL import Image
 from tests.support.cloud import google_table, key
 from tests.support.fake_google import FakeGoogle
 from tests.support.monitoring import fetch, http_url, total
+from tests.support.polling import until
 from tests.support.service import inline
 from tests.support.tenants import LOCAL, Tenancy, tenancy
 from worker.images.content import Content
@@ -87,7 +88,7 @@ def test_a_copy_has_the_tags_of_the_first_and_says_so(it: Tenancy, cat: bytes, p
     assert (report["name"], report["status"], report["near_duplicate_of"]) == ("tensorflow", "ok", "cat-1")
     assert report["distance"] in range(4)
     # And so do the log and the metrics
-    assert '"near_duplicate_of": {"tensorflow": "cat-1"}' in it.service.logged()
+    until(lambda: '"near_duplicate_of": {"tensorflow": "cat-1"}' in it.service.logged(), "the log says so")
     assert counted(it, "autotag_near_duplicates_total", "acme") == 1
     assert 0 < counted(it, "autotag_near_duplicates_cpu_saved_seconds_total", "acme") < 5
 

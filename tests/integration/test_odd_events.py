@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
 
+from tests.support.monitoring import fetch, http_url
 from tests.support.service import Dms, RunningService, inline, running_service
 from worker.messages import EVENT_TYPE
-
-HTTP_URL = re.compile(r'"url": ?"(http://127\.0\.0\.1:\d+)"')
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +29,7 @@ def service(broker: str, prefix: str, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def metrics(service: RunningService) -> dict[str, float]:
-    found = HTTP_URL.search(service.logged())
-    assert found is not None, service.logged()
-    with urlopen(f"{found[1]}/metrics", timeout=5) as answer:  # noqa: S310 - an address of our own
-        lines = answer.read().decode().splitlines()
+    lines = fetch(f"{http_url(service)}/metrics").body.splitlines()
     return {name: float(value) for name, value in (each.rsplit(" ", 1) for each in lines if not each.startswith("#"))}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,13 +157,15 @@ class TestEachImageIsPaidForOnce:
     async def test_nothing_is_sent_and_nothing_booked_for_those_who_have_gone(
         self, service: FakeMicrosoft, tmp_path: Path
     ) -> None:
-        service.always = Fault(delay_s=0.5)
+        answer = threading.Event()
+        service.always = Fault(released=answer)
         instance = microsoft(service.url, calls_per_month=100)
         async with started(MicrosoftVision, tmp_path) as provider:
             first = asyncio.create_task(provider.tag(image_of(picture(1)), instance))
             others = [asyncio.create_task(provider.tag(image_of(picture(seed)), instance)) for seed in range(2, 10)]
             await eventually(lambda: len(service.calls) == 1, "the first is in flight, the others wait")
             await lose(*others)
+            answer.set()
             assert (await first).suggestions
             assert len(service.calls) == 1
             assert await provider.calls_used("acme") == 1

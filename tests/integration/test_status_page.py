@@ -70,14 +70,16 @@ def browser(service: RunningService) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def answered(broker: str, prefix: str, service: RunningService, photographs: dict[str, Path]) -> None:
-    """One event for each photograph and one for a broken file have ended."""
+def answered(broker: str, prefix: str, service: RunningService, url: str, photographs: dict[str, Path]) -> None:
+    """One event for each photograph and one for a broken file have ended, and the page knows of them."""
     dms = Dms(broker, prefix)
     broken = photographs["chelsea"].with_name("broken.jpg")
     broken.write_bytes(photographs["chelsea"].read_bytes()[:5000])
     dms.results_of([dms.publish({"path": str(file)}, asset_id=name) for name, file in photographs.items()])
     dms.results_of([dms.publish({"path": str(broken)}, asset_id="broken")])
     dms.close()
+    expected = {*photographs, "broken"}
+    until(lambda: expected <= {each["asset_id"] for each in report(url)["results"]}, "the page has all of them")
 
 
 OpenPage = Callable[..., Page]
@@ -125,9 +127,14 @@ def drop(page: Page, name: str, data: bytes, kind: str = "image/jpeg") -> None:
     page.evaluate(DROP, [name, kind, base64.b64encode(data).decode()])
 
 
+def report(url: str) -> Any:
+    """What the page shows, for programs."""
+    return fetch(f"{url}/status.json", {"Authorization": f"Bearer {TOKEN}"}).json()
+
+
 def status(url: str) -> Any:
     """The status that `autotag status` shows, over HTTP."""
-    return fetch(f"{url}/status.json", {"Authorization": f"Bearer {TOKEN}"}).json()["status"]
+    return report(url)["status"]
 
 
 def violations(page: Page) -> list[str]:
@@ -411,11 +418,11 @@ def test_what_was_tried_is_neither_published_nor_kept(
 
 
 def test_programs_get_the_same_as_json(url: str, answered: None) -> None:
-    report = fetch(f"{url}/status.json", {"Authorization": f"Bearer {TOKEN}"}).json()
-    assert report["status"]["ready"] is True
-    assert {"astronaut", "coffee", "broken"} <= {each["asset_id"] for each in report["results"]}
-    assert report["failures"][0]["reason"] == "image_truncated"
-    assert len(report["steps"]) == 90
+    found = report(url)
+    assert found["status"]["ready"] is True
+    assert {"astronaut", "coffee", "broken"} <= {each["asset_id"] for each in found["results"]}
+    assert found["failures"][0]["reason"] == "image_truncated"
+    assert len(found["steps"]) == 90
     assert fetch(f"{url}/status.json").status == 401
 
 

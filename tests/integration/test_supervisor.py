@@ -104,7 +104,7 @@ async def test_a_start_that_can_never_succeed_disables_at_once(tmp_path: Path, s
 
 async def test_a_busy_child_that_stops_answering_is_killed_within_its_deadline_and_a_second(tmp_path: Path) -> None:
     recorder = NoticeRecorder()
-    async with model_pool(tmp_path, recorder, {"batch_timeout_s": 1.0}, job_s=0.3) as pool:
+    async with model_pool(tmp_path, recorder, {"batch_timeout_s": 1.0}, first_job="hang") as pool:
         await pool.wait_ready()
         pid = pool.states()[0].pid
         assert pid is not None

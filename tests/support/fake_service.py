@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
@@ -57,13 +57,15 @@ class Response:
 class Fault:
     """What happens to one call. Without `response`, `close` or `raw` the response is the normal one, after `delay_s`.
 
-    `stall_mid_body_s` is a pause in the middle of the body. `close` ends the connection without a response; `raw` sends
-    these bytes before that.
+    `stall_mid_body_s` is a pause in the middle of the body, which with `released` lasts until that is set: for what has
+    to be seen while a call is in flight. `close` ends the connection without a response; `raw` sends these bytes before
+    that.
     """
 
     response: Response | None = None
     delay_s: float = 0.0
     stall_mid_body_s: float = 0.0
+    released: threading.Event | None = None
     close: bool = False
     raw: bytes | None = None
 
@@ -118,7 +120,7 @@ class FakeService(ABC):
             fault = self._faults.popleft() if self._faults else (self.always or Fault())
         self._stopping.wait(fault.delay_s)
         if fault.response is None and not fault.close and fault.raw is None:
-            fault = Fault(self.answer(call), stall_mid_body_s=fault.stall_mid_body_s)
+            fault = replace(fault, response=self.answer(call))
         if fault.response is not None:
             call.status = fault.response.status
         return fault
@@ -134,8 +136,11 @@ class FakeService(ABC):
             with self._lock:
                 self._at_once -= 1
 
-    def wait(self, seconds: float) -> None:
-        self._stopping.wait(seconds)
+    def stall(self, fault: Fault) -> None:
+        """The pause in the middle of a body, or less when the service is stopped."""
+        self._stopping.wait(fault.stall_mid_body_s)
+        while fault.released is not None and not fault.released.is_set() and not self._stopping.wait(0.01):
+            pass
 
     def start(self) -> Self:
         fake: FakeService = self
@@ -207,10 +212,11 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {**response.headers, "Content-Length": str(len(response.body))}.items():
             self.send_header(name, value)
         self.end_headers()
-        middle = len(response.body) // 2 if fault.stall_mid_body_s else len(response.body)
+        stalls = fault.stall_mid_body_s or fault.released is not None
+        middle = len(response.body) // 2 if stalls else len(response.body)
         self.wfile.write(response.body[:middle])
         self.wfile.flush()
-        self.service.wait(fault.stall_mid_body_s)
+        self.service.stall(fault)
         self.wfile.write(response.body[middle:])
 
     def log_message(self, *_what: object) -> None:

@@ -66,7 +66,7 @@ class Ledger:
             finals = {each.properties.message_id: each.data["status"] for each in messages if each.data["complete"]}
             assert len(finals) == 1, f"{event} ended in several ways: {finals}"
             assert (event in self.dead) == (set(finals.values()) == {"failed"}), f"{event} ended as {finals}"
-        until(lambda: self.dms.depth("images.live") == 0, "the queue is empty", within_s=5)
+        until(lambda: self.dms.depth("images.live") == 0, "the queue is empty", within_s=10)
 
     def statuses(self, ids: Iterable[str] | None = None) -> set[str]:
         """The statuses of the results of these events, or of all events."""

@@ -50,7 +50,7 @@ def alive(pids: Sequence[int]) -> list[int]:
 
 
 def open_descriptors() -> int:
-    """How many descriptors this process has open, those aside that only garbage of earlier tests still holds."""
+    """How many descriptors this process has open; what garbage held, of this test or another, is closed first."""
     gc.collect()
     return len(os.listdir("/proc/self/fd"))
 
@@ -75,7 +75,10 @@ def descriptors(soft: int) -> Iterator[None]:
 
 @contextmanager
 def all_descriptors_taken(*, freed_too: bool = False) -> Iterator[None]:
-    """Take every descriptor that this process may have; with `freed_too`, also those that it gives back meanwhile."""
+    """Take every descriptor that this process may have; with `freed_too`, also those that it gives back meanwhile.
+
+    What garbage of other tests held is closed before, so that none of it comes free in the block.
+    """
     taken: list[int] = []
     done = threading.Event()
 
@@ -88,7 +91,7 @@ def all_descriptors_taken(*, freed_too: bool = False) -> Iterator[None]:
         while not done.wait(0.001):
             take()
 
-    gc.collect()  # else what earlier tests have left open may be closed in the block, and leave room
+    gc.collect()
     highest = max(map(int, os.listdir("/proc/self/fd")))
     with descriptors(highest + 20):
         take()

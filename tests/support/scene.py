@@ -159,7 +159,7 @@ def scene(
             it.dms.close()
         if service.process.poll() is None:
             assert service.stop() == 0, service.logged()[-4000:]
-        assert children_started_by(service.process.pid) == []
+        until(lambda: children_started_by(service.process.pid) == [], "no process is left", within_s=10)
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 It uses the real protocol and the real child loop. `starts` in its settings lists what it does at each launch (the last
 one applies to all later ones); what it does with a job is written at the beginning of the job's descriptors, or is
-`every_job` of its settings. Each launch and each job creates a file in the journal, a directory, so that a test can
-prove what has happened; the parent's probe, which begins with a zero byte, has no words there.
+`every_job` of its settings, or `first_job` for the first of all. Each launch and each job creates a file in the
+journal, a directory, so that a test can prove what has happened; the parent's probe, which begins with a zero byte, has
+no words there.
 """
 
 from __future__ import annotations
@@ -121,7 +122,8 @@ def prepare(settings: Mapping[str, Any]) -> tuple[loop.Serve, Mapping[str, objec
         jobs = len(list(journal.glob("job-*")))
         (journal / f"job-{jobs:03}-{os.getpid()}-{'+'.join(words)[:100]}").touch()
         time.sleep(settings.get("job_s", 0.0))
-        misbehave(settings.get("every_job", "well"))
+        every = settings.get("every_job", "well")
+        misbehave(every if jobs else settings.get("first_job", every))
         for word in words:
             if word == "slow":
                 misbehave("hang" if packet["quick_s"] is None else "SIGPROF")

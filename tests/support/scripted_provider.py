@@ -11,13 +11,17 @@ from worker.settings import InstanceSettings
 
 
 class ScriptedProvider:
-    """Answers with `suggestions` after `delay_s`, or raises `error`. `asked` counts the calls of `tag`."""
+    """Answers with `suggestions` after `delay_s` or once `released` is set, or raises `error`.
+
+    `asked` counts the calls of `tag`.
+    """
 
     def __init__(
         self,
         name: str,
         *suggestions: tuple[str, float],
         delay_s: float = 0.0,
+        released: asyncio.Event | None = None,
         error: Exception | None = None,
         enabled: bool = True,
         refuses: Callable[[str], str | None] = lambda _mime_type: None,
@@ -25,6 +29,7 @@ class ScriptedProvider:
         self.name = name
         self.suggestions = tuple(Suggestion(*each) for each in suggestions)
         self.delay_s = delay_s
+        self.released = released
         self.error = error
         self.is_enabled = enabled
         self.refusal = refuses
@@ -45,6 +50,8 @@ class ScriptedProvider:
     async def tag(self, image: Image, instance: InstanceSettings) -> Answer:
         self.asked += 1
         await asyncio.sleep(self.delay_s)
+        if self.released is not None:
+            await self.released.wait()
         if self.error is not None:
             raise self.error
         return Answer(self.suggestions, f"{self.name}@1")

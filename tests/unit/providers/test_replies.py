@@ -49,7 +49,8 @@ def image() -> Iterator[Image]:
 
 async def test_a_late_provider_does_not_hold_up_the_others(image: Image) -> None:
     # Given one provider that answers at once and a slow one
-    quick, slow = ScriptedProvider("quick", ("cat", 0.9)), ScriptedProvider("slow", ("animal", 0.8), delay_s=0.2)
+    answer = asyncio.Event()
+    quick, slow = ScriptedProvider("quick", ("cat", 0.9)), ScriptedProvider("slow", ("animal", 0.8), released=answer)
     async with ConcurrentRequests([quick, slow], image, InstanceSettings()) as requests:
         # When the wait for the slow one is over
         in_time = await requests.replies_within(0.02)
@@ -57,6 +58,7 @@ async def test_a_late_provider_does_not_hold_up_the_others(image: Image) -> None
         assert [reply.provider for reply in in_time] == ["quick"]
         assert requests.outstanding == ["slow"]
         # And in the end both have replied
+        answer.set()
         assert [(reply.provider, reply.status) for reply in await requests.all_replies()] == [
             ("quick", "ok"),
             ("slow", "ok"),

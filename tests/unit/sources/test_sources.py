@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import errno
-import gc
 import json
 import os
 import threading
@@ -25,11 +24,6 @@ from worker.sources import Sources
 from worker.sources.blocking import BlockingCalls, NoThreadFree
 from worker.sources.network import CheckedNetwork, system_resolver
 from worker.sources.path import open_below
-
-
-def descriptors() -> int:
-    gc.collect()
-    return open_descriptors()
 
 
 async def open_message(body: bytes, content_type: str, **settings: object) -> Content:
@@ -87,14 +81,14 @@ async def test_a_file_server_that_hangs_delays_one_event_and_no_other(
         return open_below(root, path, settings)
 
     monkeypatch.setattr(sources, "open_below", open_slowly)
-    before = descriptors()
+    before = open_descriptors()
     # When it is opened, then the call ends with the timeout
     with pytest.raises(TryLater, match="does the file server answer") as caught:
         await open_message(in_json({"path": "a"}), "application/json", path_roots=[tmp_path], total_timeout_s=0.05)
     assert caught.value.reason == "content_unreachable"
     # And the file that is opened too late is closed
     released.set()
-    await eventually(lambda: descriptors() <= before, "the descriptor is closed")
+    await eventually(lambda: open_descriptors() <= before, "the descriptor is closed")
 
 
 def event_for(path: Path | str) -> Event:
@@ -112,7 +106,7 @@ class HungServer:
             root.mkdir()
             (root / f"in {root.name}").write_bytes(b"image")
         self.sources = Sources(2, failures=3, circuit_open_s=0.01)
-        self.settings = SourcesSettings(path_roots=(self.hung, self.healthy, self.beside), total_timeout_s=0.2)
+        self.settings = SourcesSettings(path_roots=(self.hung, self.healthy, self.beside))
         monkeypatch.setattr(sources, "open_below", self._open)
 
     def _open(self, root: str, path: str, settings: SourcesSettings) -> Content | None:
@@ -121,11 +115,11 @@ class HungServer:
             self.hangs.wait(30)
         return open_below(root, path, settings)
 
-    async def read(self, path: Path | str, *, relative_to_hung: bool = True) -> bytes:
+    async def read(self, path: Path | str, *, relative_to_hung: bool = True, within_s: float = 10) -> bytes:
         roots = self.settings.path_roots
-        settings = self.settings.model_copy(
-            update={"path_roots": roots if relative_to_hung else (*roots[1:], roots[0])}
-        )
+        if not relative_to_hung:
+            roots = (*roots[1:], roots[0])
+        settings = self.settings.model_copy(update={"path_roots": roots, "total_timeout_s": within_s})
         with await self.sources.open_content(event_for(path), None, settings) as content:
             return content.read()
 
@@ -135,7 +129,7 @@ class HungServer:
 
     async def fail(self, path: Path | str) -> TryLater:
         with pytest.raises(TryLater) as caught:
-            await self.read(path)
+            await self.read(path, within_s=0.2)
         return caught.value
 
 

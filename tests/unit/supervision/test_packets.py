@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tests.support.processes import open_descriptors
 from worker.settings import TensorFlowSettings
 from worker.supervision import packets
 from worker.supervision.packets import ProtocolError
@@ -23,10 +24,6 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
     parent_end, child_end = packets.socket_pair()
     with parent_end, child_end:
         yield parent_end, child_end
-
-
-def open_fds() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
 
 
 def test_a_packet_and_its_descriptors_arrive_whole(ends: tuple[socket.socket, socket.socket], tmp_path: object) -> None:
@@ -124,17 +121,17 @@ def test_descriptors_beyond_the_maximum_are_refused_and_closed(
     ends: tuple[socket.socket, socket.socket], sent: int
 ) -> None:
     parent_end, child_end = ends
-    before = open_fds()
+    before = open_descriptors()
     socket.send_fds(child_end, [packets.pack("done")], [child_end.fileno()] * sent)
     with pytest.raises(ProtocolError):
         packets.receive(parent_end, maximum_fds=0)
-    assert open_fds() == before
+    assert open_descriptors() == before
 
 
 def test_descriptors_of_a_malformed_packet_are_closed(ends: tuple[socket.socket, socket.socket]) -> None:
     parent_end, child_end = ends
-    before = open_fds()
+    before = open_descriptors()
     socket.send_fds(child_end, [b"garbage"], [child_end.fileno()])
     with pytest.raises(ProtocolError):
         packets.receive(parent_end, maximum_fds=4)
-    assert open_fds() == before
+    assert open_descriptors() == before

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 
 import pytest
 
 from tests.support.cloud import image_of, picture
 from tests.support.polling import eventually
+from tests.support.processes import open_descriptors
 from worker.images.content import Content
 from worker.providers.cloud.payload import Payload
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
@@ -34,7 +30,7 @@ async def test_one_that_is_closed_while_it_is_read_is_read_to_its_end(
     monkeypatch.setattr(Content, "read", slowly)
     image = image_of(data)
     await asyncio.to_thread(int)  # the threads' own descriptors are there
-    before = descriptors()
+    before = open_descriptors()
     owned = Payload(image, None).owned()
     reading = asyncio.create_task(owned.read())
     await eventually(began.is_set, "it is being read")
@@ -51,4 +47,4 @@ async def test_one_that_is_closed_while_it_is_read_is_read_to_its_end(
         assert await reading == data
     for other in others:
         other.close()
-    await eventually(lambda: descriptors() == before, "every descriptor is closed")
+    await eventually(lambda: open_descriptors() == before, "every descriptor is closed")
