@@ -23,7 +23,7 @@ INSTALLED := $(VENV)/.installed
 WITH_BROKER := $(BIN)/python scripts/private_broker.py run --
 
 # Built before the tests begin, so that no test has to wait for it.
-TESTED_MODELS := efficientnet-lite0 efficientnet-lite2 efficientnet-lite2-float
+TESTED_MODELS := efficientnet-lite0 efficientnet-lite1 efficientnet-lite2 efficientnet-lite2-float
 # The detector's weights have to be fetched: where they cannot be, the tests that want it are skipped.
 BUILD_MODELS = for model in $(TESTED_MODELS); do $(BIN)/autotag model build $$model >/dev/null || exit; done; \
 	$(BIN)/autotag model build nanodet >/dev/null || echo "tests: without the detector" >&2
