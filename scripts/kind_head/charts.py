@@ -344,7 +344,7 @@ def _rows(draft: Draft) -> Page:
     return drawn(draft, shapes, 760, 580, draft.one(("#fff", "#fff", "#f6f6f2")))
 
 
-TRAINING: tuple[Template, ...] = (
+TEMPLATES: tuple[Template, ...] = (
     _bars,
     _stacked,
     _lines,
@@ -358,10 +358,12 @@ TRAINING: tuple[Template, ...] = (
     _waterfall,
     _bubbles,
     _rows,
+    _radar,
+    _horizontal,
+    _candles,
 )
-TEST: tuple[Template, ...] = (_radar, _horizontal, _candles)
 
-PLOTS_TRAINING = (
+PLOTS = (
     "default",
     "ggplot",
     "bmh",
@@ -371,8 +373,11 @@ PLOTS_TRAINING = (
     "Solarize_Light2",
     "seaborn-v0_8-whitegrid",
     "dark_background",
+    "fivethirtyeight",
+    "seaborn-v0_8-darkgrid",
+    "tableau-colorblind10",
+    "fast",
 )
-PLOTS_TEST = ("fivethirtyeight", "seaborn-v0_8-darkgrid", "tableau-colorblind10", "fast")
 
 
 def plotted(draft: Draft, style: str) -> Image.Image:

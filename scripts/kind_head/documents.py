@@ -228,8 +228,8 @@ def _excerpt(draft: Draft) -> Page:
     )
 
 
-TRAINING: tuple[Template, ...] = (
+TEMPLATES: tuple[Template, ...] = (
     _letter, _report, _article, _table, _invoice, _nearly_empty, _title_page, _minutes, _typed, _handwritten, _slide,
     _formulas, _manual, _excerpt,
+    _contract, _newspaper, _certificate, _list_of_contents, _memo,
 )  # fmt: skip
-TEST: tuple[Template, ...] = (_contract, _newspaper, _certificate, _list_of_contents, _memo)

@@ -1,7 +1,4 @@
-"""What the generators share: random words in several languages, fonts, colours, and the page to be rendered.
-
-Training and test pictures are drawn with different fonts, and by different functions wherever the layout matters.
-"""
+"""What the generators share: random words in several languages, fonts, colours, and the page to be rendered."""
 
 from __future__ import annotations
 
@@ -32,17 +29,38 @@ class Fonts:
     script: tuple[str, ...]
 
 
-TRAINING_FONTS = Fonts(
-    ("Liberation Serif", "EB Garamond", "Caladea", "DejaVu Serif", "C059", "Nimbus Roman", "Noto Serif", "GFS Didot"),
-    ("Liberation Sans", "Lato", "Carlito", "DejaVu Sans", "Cantarell", "Cabin", "Noto Sans", "Liberation Sans Narrow"),
-    ("Liberation Mono", "DejaVu Sans Mono", "Inconsolata", "Hack", "Courier Prime", "OCRA"),
-    ("Dancing Script", "Comic Neue", "Z003"),
-)
-TEST_FONTS = Fonts(
-    ("Linux Libertine O", "P052", "Vollkorn", "FreeSerif"),
-    ("Roboto", "Open Sans", "Junction", "Roboto Condensed", "URW Gothic"),
-    ("FreeMono", "Fira Code", "Nimbus Mono PS", "OCR B"),
-    ("Lobster Two", "URW Bookman"),
+FONTS = Fonts(
+    (
+        *(
+            "Liberation Serif",
+            "EB Garamond",
+            "Caladea",
+            "DejaVu Serif",
+            "C059",
+            "Nimbus Roman",
+            "Noto Serif",
+            "GFS Didot",
+        ),
+        *("Linux Libertine O", "P052", "Vollkorn", "FreeSerif"),
+    ),
+    (
+        *(
+            "Liberation Sans",
+            "Lato",
+            "Carlito",
+            "DejaVu Sans",
+            "Cantarell",
+            "Cabin",
+            "Noto Sans",
+            "Liberation Sans Narrow",
+        ),
+        *("Roboto", "Open Sans", "Junction", "Roboto Condensed", "URW Gothic"),
+    ),
+    (
+        *("Liberation Mono", "DejaVu Sans Mono", "Inconsolata", "Hack", "Courier Prime", "OCRA"),
+        *("FreeMono", "Fira Code", "Nimbus Mono PS", "OCR B"),
+    ),
+    ("Dancing Script", "Comic Neue", "Z003", "Lobster Two", "URW Bookman"),
 )
 
 _WORDS = {
@@ -124,9 +142,8 @@ _CITIES = [
 class Draft:
     """Draws everything random in one picture, from one seed."""
 
-    def __init__(self, seed: str, fonts: Fonts) -> None:
+    def __init__(self, seed: str) -> None:
         self.random = Random(seed)
-        self.fonts = fonts
         self.language = self.random.choices(list(_WORDS), _WEIGHTS)[0]
         self._vocabulary = _WORDS[self.language].split()
         self._joint = "" if self.language in ("ja", "zh") else " "
@@ -180,7 +197,7 @@ class Draft:
 
     def font(self, *looks: str) -> str:
         """A CSS font family of one of the looks; Chinese and Japanese fall back to what has their characters."""
-        family = self.one(getattr(self.fonts, self.one(looks or ("serif", "sans"))))
+        family = self.one(getattr(FONTS, self.one(looks or ("serif", "sans"))))
         return f"'{family}', 'WenQuanYi Micro Hei', 'Noto Sans', sans-serif"
 
     def colour(self, saturation: tuple[int, int] = (35, 90), lightness: tuple[int, int] = (25, 60)) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kind_head import charts, documents, graphics, maps, screens, slips
-from kind_head.draft import TEST_FONTS, TRAINING_FONTS, Draft, Template
+from kind_head.draft import Draft, Template
 from kind_head.render import Renderer, renderer
 from kind_head.spoil import spoilt
 
@@ -18,27 +18,16 @@ KINDS = ("document", "receipt", "form", "screenshot", "chart", "diagram", "map",
 
 GROUPS = {kind: "text" if kind in KINDS[:4] else "graphic" for kind in KINDS}
 
-_TRAINING: dict[str, tuple[Template, ...]] = {
-    "document": documents.TRAINING,
-    "receipt": slips.RECEIPTS_TRAINING,
-    "form": slips.FORMS_TRAINING,
-    "screenshot": screens.TRAINING,
-    "chart": charts.TRAINING,
-    "diagram": graphics.DIAGRAMS_TRAINING,
-    "map": maps.TRAINING,
-    "logo": graphics.LOGOS_TRAINING,
-    "drawing": graphics.DRAWINGS_TRAINING,
-}
-_TEST: dict[str, tuple[Template, ...]] = {
-    "document": documents.TEST,
-    "receipt": slips.RECEIPTS_TEST,
-    "form": slips.FORMS_TEST,
-    "screenshot": screens.TEST,
-    "chart": charts.TEST,
-    "diagram": graphics.DIAGRAMS_TEST,
-    "map": maps.TEST,
-    "logo": graphics.LOGOS_TEST,
-    "drawing": graphics.DRAWINGS_TEST,
+_TEMPLATES: dict[str, tuple[Template, ...]] = {
+    "document": documents.TEMPLATES,
+    "receipt": slips.RECEIPTS,
+    "form": slips.FORMS,
+    "screenshot": screens.TEMPLATES,
+    "chart": charts.TEMPLATES,
+    "diagram": graphics.DIAGRAMS,
+    "map": maps.TEMPLATES,
+    "logo": graphics.LOGOS,
+    "drawing": graphics.DRAWINGS,
 }
 
 
@@ -51,14 +40,13 @@ class Example:
     data: bytes
 
 
-def generated(kind: str, count: int, seed: str, render: Renderer, *, test: bool = False) -> Iterator[Example]:
+def generated(kind: str, count: int, seed: str, render: Renderer) -> Iterator[Example]:
     """Pictures of a kind; the same arguments give the same ones, with the same Chromium and fonts."""
-    templates = (_TEST if test else _TRAINING)[kind]
-    fonts = TEST_FONTS if test else TRAINING_FONTS
+    templates = _TEMPLATES[kind]
     for number in range(count):
-        draft = Draft(f"{seed} {kind} {number}", fonts)
+        draft = Draft(f"{seed} {kind} {number}")
         if kind == "chart" and number % 3 == 2:
-            name = draft.one(charts.PLOTS_TEST if test else charts.PLOTS_TRAINING)
+            name = draft.one(charts.PLOTS)
             picture = charts.plotted(draft, name)
         else:
             template = templates[number % len(templates)]
@@ -67,19 +55,24 @@ def generated(kind: str, count: int, seed: str, render: Renderer, *, test: bool 
         yield Example(kind, f"{kind}-{name}-{number}", spoilt(picture, kind, draft.random))
 
 
+def template_of(name: str) -> str:
+    """Which template made a generated picture of this name."""
+    return name.split("-", 1)[1].rpartition("-")[0]
+
+
 def main() -> None:
-    """Write some training and half as many test pictures of each kind."""
+    """Write some pictures of each kind."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--each", type=int, default=12, help="training pictures of a kind")
+    parser.add_argument("--each", type=int, default=12, help="pictures of a kind")
+    parser.add_argument("--seed", default="shown")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     with renderer() as render:
         for kind in KINDS:
-            for name, count, test in (("training", given.each, False), ("test", given.each // 2, True)):
-                for example in generated(kind, count, "shown", render, test=test):
-                    suffix = "png" if example.data.startswith(b"\x89PNG") else "jpg"
-                    (given.folder / f"{name}-{example.name}.{suffix}").write_bytes(example.data)
+            for example in generated(kind, given.each, given.seed, render):
+                suffix = "png" if example.data.startswith(b"\x89PNG") else "jpg"
+                (given.folder / f"{example.name}.{suffix}").write_bytes(example.data)
 
 
 if __name__ == "__main__":

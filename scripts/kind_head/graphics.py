@@ -565,11 +565,9 @@ def _face(draft: Draft) -> Page:
     return drawn(draft, shapes, 700, 700, draft.colour((30, 80), (70, 95)))
 
 
-DIAGRAMS_TRAINING: tuple[Template, ...] = (
+DIAGRAMS: tuple[Template, ...] = (
     _flow, _flow, _tree, _network, _circuit, _plan, _classes, _mind_map, _timeline, _cycle, _pyramid, _lanes, _geometry, _nested,
+    _sequence, _venn, _layers,
 )  # fmt: skip
-DIAGRAMS_TEST: tuple[Template, ...] = (_sequence, _venn, _layers)
-LOGOS_TRAINING: tuple[Template, ...] = (_mark,)
-LOGOS_TEST: tuple[Template, ...] = (_badge, _monogram)
-DRAWINGS_TRAINING: tuple[Template, ...] = (_scene, _clip, _sketch)
-DRAWINGS_TEST: tuple[Template, ...] = (_face,)
+LOGOS: tuple[Template, ...] = (_mark, _badge, _monogram)
+DRAWINGS: tuple[Template, ...] = (_scene, _clip, _sketch, _face)

@@ -310,7 +310,7 @@ def _old(draft: Draft) -> Page:
     return drawn(draft, shapes, 800, 700, draft.one(("#efe0b9", "#e9d8a6", "#f3ead0")))
 
 
-TRAINING: tuple[Template, ...] = (
+TEMPLATES: tuple[Template, ...] = (
     _streets,
     _streets,
     _countries,
@@ -320,5 +320,6 @@ TRAINING: tuple[Template, ...] = (
     _outline,
     _world,
     _old,
+    _transit,
+    _island,
 )
-TEST: tuple[Template, ...] = (_transit, _island)

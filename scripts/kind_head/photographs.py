@@ -13,7 +13,7 @@ from random import Random
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from kind_head import spoil
-from kind_head.draft import TRAINING_FONTS, Draft
+from kind_head.draft import Draft
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif"})
 _FONTS = ("LiberationSans-Bold", "DejaVuSans", "DejaVuSerif-Bold", "LiberationSerif-Regular", "DejaVuSans-Bold")
@@ -36,7 +36,7 @@ def _is_test(path: Path) -> bool:
 def negatives(whole: list[Path], objects: list[Path], count: int, seed: str) -> Iterator[tuple[str, bytes]]:
     """Photographs: what was done to each, and its file. `whole` are scenes, `objects` are cut out and transparent."""
     for number in range(count):
-        draft = Draft(f"{seed} photograph {number}", TRAINING_FONTS)
+        draft = Draft(f"{seed} photograph {number}")
         random = draft.random
         try:
             picture = _object(whole, objects, random) if random.random() < 0.3 else _scene(whole, random)

@@ -433,7 +433,7 @@ def _login(draft: Draft) -> Page:
     )
 
 
-TRAINING: tuple[Template, ...] = (
+TEMPLATES: tuple[Template, ...] = (
     _mail,
     _dashboard,
     _website,
@@ -449,5 +449,8 @@ TRAINING: tuple[Template, ...] = (
     _workbench,
     _reader,
     _login,
+    _settings,
+    _files,
+    _wiki,
+    _player,
 )
-TEST: tuple[Template, ...] = (_settings, _files, _wiki, _player)

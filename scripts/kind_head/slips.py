@@ -213,7 +213,5 @@ def _transfer_form(draft: Draft) -> Page:
     )
 
 
-RECEIPTS_TRAINING: tuple[Template, ...] = (_till, _restaurant, _card_slip, _parking)
-RECEIPTS_TEST: tuple[Template, ...] = (_fuel, _tabular_receipt)
-FORMS_TRAINING: tuple[Template, ...] = (_grid_form, _line_form, _box_form, _questionnaire)
-FORMS_TEST: tuple[Template, ...] = (_shaded_form, _transfer_form)
+RECEIPTS: tuple[Template, ...] = (_till, _restaurant, _card_slip, _parking, _fuel, _tabular_receipt)
+FORMS: tuple[Template, ...] = (_grid_form, _line_form, _box_form, _questionnaire, _shaded_form, _transfer_form)

@@ -15,7 +15,7 @@ from subprocess import run
 from PIL import Image
 
 from kind_head import resources
-from kind_head.draft import TRAINING_FONTS, Draft, page
+from kind_head.draft import Draft, page
 from kind_head.generate import Example
 from kind_head.photographs import pictures_below
 from kind_head.render import Renderer
@@ -70,7 +70,7 @@ def objects(folder: Path) -> list[Path]:
 def clip_art(folder: Path, count: int, render: Renderer) -> Iterator[Example]:
     """Drawings by people, on white or a colour, spoilt as all others are."""
     for number, path in enumerate(_art(folder, _CLIP_ART)[:count]):
-        draft = Draft(f"clip {number}", TRAINING_FONTS)
+        draft = Draft(f"clip {number}")
         ground = draft.one(("#fff", "#fff", "#fff", draft.colour((10, 60), (85, 97)), "#eee"))
         width, height = draft.one(((600, 600), (800, 600), (600, 800)))
         style = f"body{{background:{ground}}}img{{display:block;width:90%;height:90%;margin:5%;object-fit:contain}}"
@@ -81,7 +81,7 @@ def clip_art(folder: Path, count: int, render: Renderer) -> Iterator[Example]:
 def marks(folder: Path, count: int, render: Renderer) -> Iterator[Example]:
     """Logos of a symbol, in its own colours or in one, and a name above, below or beside it, or none."""
     for number, path in enumerate(_art(folder, _MARKS)[-count:]):
-        draft = Draft(f"mark {number}", TRAINING_FONTS)
+        draft = Draft(f"mark {number}")
         ground, ink = draft.one(
             (
                 ("#fff", "#222"),

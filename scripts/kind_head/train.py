@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from kind_head import photographs, sources
 from kind_head.features import MODEL, Extract, Features, extractor, of_files
-from kind_head.generate import KINDS, PHOTOGRAPH, Example, generated
+from kind_head.generate import KINDS, PHOTOGRAPH, Example, generated, template_of
 from kind_head.package import write
-from kind_head.regression import Linear, fitted, softmax, temperature
+from kind_head.regression import Floats, Linear, fitted, softmax, temperature
 from kind_head.render import Renderer, renderer
 from kind_head.report import Judged, table
 from worker.models.build import ensure_model
@@ -27,7 +27,8 @@ PENALTY = 1e-2
 """Of 0.0005, 0.002, 0.006, 0.01 and 0.02: with less, photographs far from those of the training are taken for something
 else; with more, fewer kinds are sure enough to be a tag."""
 
-EACH, EACH_FOR_TEST = 320, 40
+EACH = 400
+FOLDS = 5
 CLIP_ART, MARKS = 320, 240
 NEGATIVES, NEGATIVES_FOR_TEST = 4000, 600
 
@@ -37,6 +38,15 @@ class Collected:
     """Features `[N, 1280]`, what each is, and the pictures' names."""
 
     features: Features
+    classes: npt.NDArray[np.int64]
+    names: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Logits `[N, classes]` of some pictures, what each is, and their names."""
+
+    logits: Floats
     classes: npt.NDArray[np.int64]
     names: list[str]
 
@@ -65,22 +75,22 @@ def _photographs(folder: Path, count: int, *, test: bool) -> Iterable[Example]:
 
 
 def gathered(folder: Path, extract: Extract, render: Renderer) -> dict[str, Collected]:
-    """All training pictures as `training`, the generated ones for the test as `held out`, those of others as `real`."""
+    """What is trained with: `generated` pictures, and `found` ones; and what is not: `photographs`, and `real` pictures."""
     cache = folder / "features"
     cache.mkdir(exist_ok=True)
-    parts = [
-        collected(f"training-{kind}", generated(kind, EACH, "training 1", render), extract, cache) for kind in KINDS
+    made = [collected(kind, generated(kind, EACH, "training 2", render), extract, cache) for kind in KINDS]
+    found = [
+        collected("clip-art", sources.clip_art(folder, CLIP_ART, render), extract, cache),
+        collected("marks", sources.marks(folder, MARKS, render), extract, cache),
+        collected("photographs", _photographs(folder, NEGATIVES, test=False), extract, cache),
     ]
-    parts.append(collected("training-clip-art", sources.clip_art(folder, CLIP_ART, render), extract, cache))
-    parts.append(collected("training-marks", sources.marks(folder, MARKS, render), extract, cache))
-    parts.append(collected("training-photograph", _photographs(folder, NEGATIVES, test=False), extract, cache))
-    held = [
-        collected(f"test-{kind}", generated(kind, EACH_FOR_TEST, "test 1", render, test=True), extract, cache)
-        for kind in KINDS
-    ]
-    held.append(collected("test-photograph", _photographs(folder, NEGATIVES_FOR_TEST, test=True), extract, cache))
-    real = [collected("real", sources.real(folder), extract, cache)]
-    return {name: _joined(some) for name, some in (("training", parts), ("held out", held), ("real", real))}
+    others = _photographs(folder, NEGATIVES_FOR_TEST, test=True)
+    return {
+        "generated": _joined(made),
+        "found": _joined(found),
+        "photographs": collected("other-photographs", others, extract, cache),
+        "real": collected("real", sources.real(folder), extract, cache),
+    }
 
 
 def _joined(parts: list[Collected]) -> Collected:
@@ -91,18 +101,53 @@ def _joined(parts: list[Collected]) -> Collected:
     )
 
 
-def _heat(linear: Linear, parts: dict[str, Collected]) -> float:
-    """The temperature, by the pictures that others have made and by photographs not used in training."""
-    held, real = parts["held out"], parts["real"]
-    photograph = held.classes == 0
-    features = np.concatenate([held.features[photograph], real.features])
-    classes = np.concatenate([held.classes[photograph], real.classes])
-    each = np.where(classes == 0, 0.5 / photograph.sum(), 0.5 / len(real.classes))
-    return temperature(linear.logits(features), classes, each)
+def _trained(parts: list[Collected]) -> Linear:
+    whole = _joined(parts)
+    return fitted(whole.features, whole.classes, SHARE, PENALTY)
 
 
-def _judged(name: str, linear: Linear, heat: float, part: Collected) -> Judged:
-    return Judged(name, softmax(linear.logits(part.features) / heat), part.classes, part.names)
+def _some(part: Collected, which: npt.NDArray[np.bool_]) -> Collected:
+    names = [name for name, is_one in zip(part.names, which, strict=True) if is_one]
+    return Collected(part.features[which], part.classes[which], names)
+
+
+def _rounds(made: Collected) -> npt.NDArray[np.int64]:
+    """In which of the FOLDS rounds each picture is left out; all of one template are in the same."""
+    templates = [(kind, template_of(name)) for kind, name in zip(made.classes.tolist(), made.names, strict=True)]
+    rounds: dict[tuple[int, str], int] = {}
+    for kind in range(len(CLASSES)):
+        own = sorted({each for each in templates if each[0] == kind})
+        rounds |= {each: number % FOLDS for number, each in enumerate(own)}
+    return np.array([rounds[each] for each in templates])
+
+
+def with_templates_left_out(made: Collected, found: Collected) -> list[Scored]:
+    """The generated pictures, each scored by a head that has seen none of the same template."""
+    rounds = _rounds(made)
+    scored = []
+    for number in range(FOLDS):
+        linear = _trained([_some(made, rounds != number), found])
+        scored.append(_scored(linear, _some(made, rounds == number)))
+    return scored
+
+
+def _scored(linear: Linear, part: Collected) -> Scored:
+    return Scored(linear.logits(part.features), part.classes, part.names)
+
+
+def _together(parts: list[Scored]) -> Scored:
+    names = [name for part in parts for name in part.names]
+    return Scored(
+        np.concatenate([part.logits for part in parts]), np.concatenate([part.classes for part in parts]), names
+    )
+
+
+def _heat(photographs: Scored, pictures: list[Scored]) -> float:
+    """The temperature; photographs count for half, and each part of the others for as much as another."""
+    each = [np.full(len(photographs.classes), 0.5 / len(photographs.classes))]
+    each += [np.full(len(part.classes), 0.5 / len(pictures) / len(part.classes)) for part in pictures]
+    whole = _together([photographs, *pictures])
+    return temperature(whole.logits, whole.classes, np.concatenate(each))
 
 
 def main() -> None:
@@ -119,16 +164,22 @@ def main() -> None:
     extract = extractor(package)
     with renderer() as render:
         parts = gathered(given.pictures, extract, render)
-    linear = fitted(parts["training"].features, parts["training"].classes, SHARE, PENALTY)
-    heat = _heat(linear, parts)
-    judged = [_judged(name, linear, heat, part) for name, part in parts.items()]
+    made, found = parts["generated"], parts["found"]
+    linear = _trained([made, found])
+    unseen = _together(with_templates_left_out(made, found))
+    others, real = _scored(linear, parts["photographs"]), _scored(linear, parts["real"])
+    heat = _heat(others, [unseen, real])
+    named = {"generated, template left out": unseen, "photographs": others, "made by others": real}
+    judged = [Judged(name, softmax(one.logits / heat), one.classes, one.names) for name, one in named.items()]
     for folder in given.photographs:
-        rows, names = of_files(photographs.pictures_below(folder), extract)
-        judged.append(_judged(folder.name, linear, heat, Collected(rows, np.zeros(len(rows), np.int64), names)))
+        shown, names = of_files(photographs.pictures_below(folder), extract)
+        seen = linear.logits(shown) / heat
+        judged.append(Judged(folder.name, softmax(seen), np.zeros(len(shown), np.int64), names))
     print(f"temperature {heat}")
     print(table(judged, CLASSES, wrong=given.wrong))
     if given.write:
-        counts = {name: int((parts["training"].classes == n).sum()) for n, name in enumerate(CLASSES)}
+        trained_on = np.concatenate([made.classes, found.classes])
+        counts = {name: int((trained_on == number).sum()) for number, name in enumerate(CLASSES)}
         write(given.write, linear, heat, package, counts)
 
 
