@@ -61,6 +61,10 @@ class Thresholds:
 
 _ANY = Thresholds()
 
+_SURE = 0.9
+"""From this confidence on a kind of picture stands alone; below it its group is named too. Of 497 pictures that others
+have made, 90 % have a kind or group that is true then; 83 % if a kind always stood alone, and 92 % if none did."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -186,7 +190,8 @@ def _capped(choices: list[Choice], thresholds: Mapping[str, Thresholds], maximum
         if choices[place].kind == "parent" and choices[place].concept is not None:  # the instance's own are exempt
             parents[choices[place].provider].append(place)
     capped = list(choices)
-    covered = {above for place in kept if choices[place].kind == "image_kind" for above in _above(choices[place])}
+    sure = [choices[place] for place in kept if choices[place].confidence >= _SURE]
+    covered = {above for choice in sure if choice.kind == "image_kind" for above in _above(choice)}
     for place in kept:
         is_group = choices[place].kind == "image_kind" and not _above(choices[place])
         if is_group and choices[place].concept in covered:

@@ -190,14 +190,17 @@ def test_a_model_that_is_not_sure_of_its_kinds_suppresses_nothing() -> None:
     assert verdicts(choose(of_a_service, thresholds=RULE, rules=NO_RULES))["menu"] is Verdict.KEPT
 
 
-def test_a_group_of_kinds_is_a_tag_only_where_no_kind_of_it_is() -> None:
-    choices = choose({"tensorflow": [replace(DOCUMENT, confidence=0.8), TEXT]}, thresholds=RULE, rules=NO_RULES)
-    assert verdicts(choices) == {"document": Verdict.KEPT, "text": Verdict.BESIDE_NARROWER}
+@pytest.mark.parametrize(
+    ("confidence", "group"), [(0.5, Verdict.KEPT), (0.89, Verdict.KEPT), (0.9, Verdict.BESIDE_NARROWER)]
+)
+def test_a_group_of_kinds_is_a_tag_where_no_kind_of_it_is_sure(confidence: float, group: Verdict) -> None:
+    kinds = [replace(DOCUMENT, confidence=confidence), replace(TEXT, confidence=0.95)]
+    assert verdicts(choose({"tensorflow": kinds}, thresholds=RULE, rules=NO_RULES))["text"] is group
 
 
 def test_a_receipt_is_a_document() -> None:
     receipt = replace(DOCUMENT, name="receipt", concept="kind:receipt", confidence=0.7)
-    kinds = [receipt, replace(DOCUMENT, confidence=0.8), replace(TEXT, confidence=0.9)]
+    kinds = [receipt, replace(DOCUMENT, confidence=0.92), replace(TEXT, confidence=0.95)]
     choices = choose({"tensorflow": kinds}, thresholds=RULE, rules=NO_RULES)
     assert [tag.name for tag in tags_of(choices)] == ["document", "receipt"]
 

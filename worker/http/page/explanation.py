@@ -19,7 +19,7 @@ _VERDICT_LABELS = {
     Verdict.NOT_IN_VOCABULARY: "none of the terms wanted",
     Verdict.BELOW_THRESHOLD: "below the threshold",
     Verdict.SUPPRESSED: "not for such a picture",
-    Verdict.BESIDE_NARROWER: "a narrower kind is a tag",
+    Verdict.BESIDE_NARROWER: "a narrower kind is sure",
     Verdict.DROPPED: "dropped by a rule",
     Verdict.EMPTY: "nothing left of it",
     Verdict.ALREADY_ON_ASSET: "the asset has it",
