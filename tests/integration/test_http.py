@@ -9,7 +9,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -73,43 +73,44 @@ def test_counters_exist_at_zero_before_anything_has_happened(broker: str, tmp_pa
     assert value(text, "autotag_stage_duration_seconds_count", stage="google_cloud_vision") == 0
 
 
-def test_every_event_is_counted_and_the_stages_add_up_to_the_whole(
-    url: str, dms: Dms, photographs: dict[str, Path]
-) -> None:
-    # In one of several rounds: where a busy machine lets the service wait between two stages, that is in none of them
-    assert any(stages_add_up(url, dms, [*photographs.values()] * 4) for _ in range(4))
+def increase(before: str, after: str, name: str, **labels: str) -> float:
+    return total(after, name, **labels) - total(before, name, **labels)
 
 
-def stages_add_up(url: str, dms: Dms, files: Sequence[Path]) -> bool:
-    """Have files tagged, each counted once; whether the stages explain almost all of the time that was taken."""
-    # Given the metrics before
+def metrics_once_counted(url: str, before: str, number: int) -> str:
+    """The metrics once so many more events were settled than `before`."""
+    until(lambda: increase(before, metrics(url), "autotag_events_total") == number, "every event was counted")
+    return metrics(url)
+
+
+def test_every_event_is_counted_once(url: str, dms: Dms, photographs: dict[str, Path]) -> None:
     before = metrics(url)
-    # When the photographs are tagged one after the other, so that none waits for another
-    for file in files:
-        dms.results_of([dms.publish({"path": str(file)})])
-    # Then every one is counted once
-    number = len(files)
-
-    def increase(name: str, **labels: str) -> float:
-        return total(after, name, **labels) - total(before, name, **labels)
-
-    until(
-        lambda: total(metrics(url), "autotag_events_total") - total(before, "autotag_events_total") == number,
-        "every event was settled and counted",
-    )
-    after = metrics(url)
-    assert increase("autotag_events_total", ending="answered") == number
-    assert increase("autotag_results_total") == number
-    assert increase("autotag_model_batch_images_sum") == number
+    dms.results_of([dms.publish({"path": str(file)}) for file in photographs.values()])
+    number = len(photographs)
+    after = metrics_once_counted(url, before, number)
+    assert increase(before, after, "autotag_events_total", ending="answered") == number
+    assert increase(before, after, "autotag_results_total") == number
+    assert increase(before, after, "autotag_model_batch_images_sum") == number
     assert time.time() - value(after, "autotag_last_success_timestamp_seconds") < 60
-    # And the stages explain almost all of the total time
-    parts = sum(
-        increase("autotag_stage_duration_seconds_sum", stage=stage) for stage in ("fetch", "decode", "model", "publish")
-    )
-    whole = increase("autotag_event_duration_seconds_sum")
-    unexplained_s = (whole - parts) / number
-    assert parts <= whole
-    return unexplained_s < max(0.05 * whole / number, 0.004)
+
+
+def test_the_stages_of_an_event_add_up_to_the_whole(url: str, dms: Dms, photographs: dict[str, Path]) -> None:
+    # Of each event, one after the other; where a busy machine lets the service wait between stages, that is in none
+    shares: list[float] = []
+    for file in [*photographs.values()] * 10:
+        before = metrics(url)
+        dms.results_of([dms.publish({"path": str(file)})])
+        after = metrics_once_counted(url, before, 1)
+        whole = increase(before, after, "autotag_event_duration_seconds_sum")
+        parts = sum(
+            increase(before, after, "autotag_stage_duration_seconds_sum", stage=stage)
+            for stage in ("fetch", "decode", "model", "publish")
+        )
+        assert parts <= whole
+        shares.append(parts / whole)
+        if shares[-1] > 0.9:
+            return
+    raise AssertionError(f"the stages never explain nine tenths of an event's time: {shares}")
 
 
 def test_a_client_that_accepts_openmetrics_gets_exemplars_with_traces(
