@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,9 +11,10 @@ import numpy.typing as npt
 
 from kind_head.generate import GROUPS
 from kind_head.regression import Floats
+from worker.vocabulary import ancestors
 
 _GROUPS = ("text", "graphic")
-_DOCUMENTS = ("document", "receipt", "form")
+_THRESHOLD = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,7 @@ def _lines(one: Judged, classes: Sequence[str], *, wrong: bool) -> list[str]:
             label = "all" if number == 0 else classes[number]
             lines.append(f"  {label:12}{some.sum():7}{cells[0]:9.1%}{''.join(f'{cell:7.1%}' for cell in cells[1:])}")
     if pictures.any():
-        documents = np.isin(classes, _DOCUMENTS)
-        lines += [_tags(one, group, documents, least) for least in (0.5, 0.6, 0.7)]
+        lines += [_tags(one, classes, sure) for sure in (_THRESHOLD, 0.9, 1.1)]
     if wrong:
         lines += [
             f"    {name}: {classes[found]} {one.probabilities[row, found]:.2f}, is {classes[one.classes[row]]}"
@@ -65,25 +66,22 @@ def _lines(one: Judged, classes: Sequence[str], *, wrong: bool) -> list[str]:
     return lines
 
 
-def _tags(one: Judged, group: npt.NDArray[np.int64], documents: npt.NDArray[np.bool_], least: float) -> str:
-    """How many have a kind as a tag, how many a receipt or form beside "document", how many a group, and how many of
-    these are right. Groups have their kinds' sum, as documents have, first of which is the page.
-    """
+def _tags(one: Judged, classes: Sequence[str], sure: float) -> str:
+    """What comes out as tags (worker/tagging/merge.py): from _THRESHOLD on, no group beside a kind that is `sure`."""
+    lineages = [(f"kind:{name}", *ancestors(f"kind:{name}")) for name in classes[1:]]
     pictures = one.classes > 0
-    kinds, classes = one.probabilities[pictures].copy(), one.classes[pictures]
-    groups = np.stack([kinds[:, group == number].sum(axis=1) for number in range(len(_GROUPS))], axis=1)
-    slips = documents.copy()
-    slips[page := int(documents.argmax())] = False
-    slip_said = kinds[:, slips].max(axis=1) >= least
-    slip_right = (np.where(slips, kinds, 0).argmax(axis=1) == classes)[slip_said]
-    kinds[:, page] = kinds[:, documents].sum(axis=1)
-    kinds[:, 0] = 0
-    found = kinds.argmax(axis=1)
-    kind_said, group_said = kinds.max(axis=1) >= least, groups.max(axis=1) >= least
-    kind_right = ((found == classes) | (found == page) & documents[classes])[kind_said].mean()
-    group_right = (groups.argmax(axis=1) == group[classes])[group_said].mean()
+    having, tags, true = 0, 0, 0
+    for row, actual in zip(one.probabilities[pictures, 1:], one.classes[pictures] - 1, strict=True):
+        confidences: Counter[str] = Counter()
+        for lineage, probability in zip(lineages, row, strict=True):
+            confidences.update(dict.fromkeys(lineage, float(probability)))
+        said = {each for each, confidence in confidences.items() if confidence >= _THRESHOLD}
+        above = {group for each in said if confidences[each] >= sure for group in ancestors(each)}
+        said -= {group for group in above if not ancestors(group)}
+        right = said.intersection(lineages[actual])
+        having, tags, true = having + bool(right), tags + len(said), true + len(right)
+    number = int(pictures.sum())
     return (
-        f"  at {least}: {kind_said.mean():.1%} have a kind ({kind_right:.1%} right), "
-        f"{slip_said.sum()} of them as receipt or form ({slip_right.sum()} right), "
-        f"{group_said.mean():.1%} a group ({group_right:.1%} right)"
+        f"  groups beside kinds below {sure}: {having / number:.1%} have a true tag, {true / tags:.1%} of tags are true, "
+        f"{tags / number:.2f} a picture"
     )
