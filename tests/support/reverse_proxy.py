@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import http.client
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -13,10 +13,13 @@ _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "conte
 
 
 @contextmanager
-def below_a_path(site: str, path: str, *, removed: bool) -> Iterator[str]:
+def below_a_path(
+    site: str, path: str, *, removed: bool, before_answer: Callable[[str, int], object] = lambda _asked, _status: None
+) -> Iterator[str]:
     """The URL of `site` below `path`, which is removed from requests, or not, as some proxies do not.
 
-    The Host header is passed on; every address outside the path is answered with 404.
+    The Host header is passed on; every address outside the path is answered with 404. `before_answer` gets what was
+    asked for and the status, and may hold the answer back.
     """
     target = urlsplit(site).netloc
 
@@ -28,14 +31,15 @@ def below_a_path(site: str, path: str, *, removed: bool) -> Iterator[str]:
             if not (self.path.startswith(f"{path}/") or (self.path == path and not removed)):
                 self._answer(404, [], b"nothing here\n")
                 return
-            connection = http.client.HTTPConnection(target, timeout=30)
             kept = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
             asked = self.path.removeprefix(path) if removed else self.path
-            connection.request(self.command, asked, body, kept)
-            response = connection.getresponse()
-            headers = [(name, value) for name, value in response.getheaders() if name.lower() not in _HOP_BY_HOP]
-            self._answer(response.status, headers, response.read())
-            connection.close()
+            with closing(http.client.HTTPConnection(target, timeout=30)) as connection:
+                connection.request(self.command, asked, body, kept)
+                response = connection.getresponse()
+                headers = [(name, value) for name, value in response.getheaders() if name.lower() not in _HOP_BY_HOP]
+                before_answer(asked, response.status)
+                with suppress(ConnectionError):  # a browser that has gone on to another page
+                    self._answer(response.status, headers, response.read())
 
         def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
             self.send_response_only(status)

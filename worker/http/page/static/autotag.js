@@ -6,6 +6,7 @@ const RENEW_MS = 2000;
 const HIDDEN_RENEW_MS = 10000; // the title of a tab in the background must not stay green either
 const ANSWER_WITHIN_MS = 6000; // a service that hangs has gone, too
 const NOTICE_MS = 6000;
+const LEAVING_MS = 10000; // after which a page that is still there was not left: what it had asked for is a file
 const notice = document.getElementById("notice");
 const main = document.getElementById("main");
 const title = document.title;
@@ -15,19 +16,27 @@ const title = document.title;
 const source = main.dataset.renew; // undefined for a tab that is not renewed: it only asks whether there is an answer
 const address = source === undefined ? "page/version" : source || location.href;
 let goneSince = null;
+let leftAt = -Infinity;
+
+addEventListener("beforeunload", () => { leftAt = performance.now(); });
+
+// Load the page again, but not while the reader has it replaced: that would break off the form that is being sent.
+function startAgain() {
+  if (performance.now() - leftAt > LEAVING_MS) location.reload();
+}
 
 async function renew() {
   let text;
   try {
     const response = await fetch(address, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(ANSWER_WITHIN_MS) });
-    if (response.status === 401) return location.reload();
+    if (response.status === 401) return startAgain();
     if (!response.ok) throw new Error(String(response.status));
     text = await response.text();
   } catch {
     return showGone();
   }
   if (source !== undefined) mergeSections(text);
-  else if (text.trim() !== document.documentElement.dataset.version) return location.reload(); // after an upgrade
+  else if (text.trim() !== document.documentElement.dataset.version) return startAgain(); // after an upgrade
   if (goneSince) showBack();
 }
 
@@ -35,9 +44,9 @@ function mergeSections(html) {
   const fresh = new DOMParser().parseFromString(html, "text/html");
   const version = fresh.querySelector("[data-version]")?.dataset.version;
   // A service of another version answers: this script and the style sheet are of the one before.
-  if (version && version !== document.documentElement.dataset.version) return location.reload();
+  if (version && version !== document.documentElement.dataset.version) return startAgain();
   const sections = fresh.querySelectorAll("[data-live]");
-  if (!sections.length) return location.reload(); // the session has ended: the form that asks for the token
+  if (!sections.length) return startAgain(); // the session has ended: the form that asks for the token
   for (const section of sections) {
     const current = document.getElementById(section.id);
     if (current) merge(current, section);
