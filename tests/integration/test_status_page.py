@@ -106,6 +106,12 @@ def open_page(browser: Browser, url: str) -> Iterator[OpenPage]:
         context.close()
 
 
+def wait_for_thumbnails(page: Page) -> None:
+    """Wait until every image is there. Asked from here: the page's policy forbids Playwright to poll inside it."""
+    loaded = "[...document.querySelectorAll('img.thumb')].every((image) => image.naturalWidth > 100)"
+    until(lambda: page.evaluate(loaded), "all thumbnails are loaded")
+
+
 def sign_in(page: Page) -> None:
     """Enter the token and wait for the page as the server renders it."""
     page.get_by_label("Token").fill(TOKEN)
@@ -164,8 +170,8 @@ def test_it_shows_results_with_thumbnails_and_failures_with_what_to_do(
     expect(results.get_by_text("coffee", exact=True).first).to_be_visible()
     expect(results.get_by_text("espresso")).to_be_visible()
     # Five photographs, each with the thumbnail that a decoder has made meanwhile
-    page.wait_for_function("document.querySelectorAll('img.thumb').length === 5")
-    page.wait_for_function("[...document.querySelectorAll('img.thumb')].every((image) => image.naturalWidth > 100)")
+    expect(page.locator("img.thumb")).to_have_count(5)
+    wait_for_thumbnails(page)
     failures = page.get_by_role("region", name="What went wrong")
     expect(failures).to_contain_text("image_truncated")
     expect(failures).to_contain_text("Have the file uploaded again")
@@ -244,7 +250,7 @@ def test_below_a_path_of_a_proxy_everything_works(
         with page.expect_response(f"{proxied}live") as refreshed:
             pass
         assert refreshed.value.ok
-        page.wait_for_function("[...document.querySelectorAll('img.thumb')].every((image) => image.naturalWidth > 100)")
+        wait_for_thumbnails(page)
         # And images can be tried, the service paused and resumed
         drop(page, "chelsea.png", photographs["chelsea"].read_bytes(), "image/png")
         expect(page.locator("#tried")).to_contain_text("Egyptian cat")
