@@ -96,7 +96,7 @@ def test_every_event_is_counted_once(url: str, dms: Dms, photographs: dict[str, 
 
 def test_the_stages_of_an_event_add_up_to_the_whole(url: str, dms: Dms, photographs: dict[str, Path]) -> None:
     # Of each event, one after the other; where a busy machine lets the service wait between stages, that is in none
-    shares: list[float] = []
+    unexplained: list[float] = []
     for file in [*photographs.values()] * 10:
         before = metrics(url)
         dms.results_of([dms.publish({"path": str(file)})])
@@ -107,10 +107,10 @@ def test_the_stages_of_an_event_add_up_to_the_whole(url: str, dms: Dms, photogra
             for stage in ("fetch", "decode", "model", "publish")
         )
         assert parts <= whole
-        shares.append(parts / whole)
-        if shares[-1] > 0.9:
+        unexplained.append(whole - parts)
+        if unexplained[-1] < max(0.05 * whole, 0.004):
             return
-    raise AssertionError(f"the stages never explain nine tenths of an event's time: {shares}")
+    raise AssertionError(f"the stages never explain almost all of an event's time; seconds left: {unexplained}")
 
 
 def test_a_client_that_accepts_openmetrics_gets_exemplars_with_traces(

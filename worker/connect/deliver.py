@@ -258,8 +258,9 @@ class Deliverer:
         self._on_success(result.asset_id)
         self._metrics.on_write(time.monotonic() - began_s, time.time() - times.result_s)
         if again:
+            self._metrics.on_outcome("written")
             headers = {READ_BACK_HEADER: looked + 1, SETTLED_HEADER: 1}
-            await self._wait(delivery, "written", read_back_s[looked], headers, delivery.attempt)
+            await self._queue.wait_longer(delivery, read_back_s[looked], headers, delivery.attempt)
         else:
             self._end(delivery, "written" if plan.merged.is_write else "unchanged")
 
