@@ -105,6 +105,34 @@ async def test_no_more_than_the_prefetch_is_held(settings: AmqpSettings) -> None
         assert it.deliveries.empty()
 
 
+async def test_large_messages_in_hand_stay_below_their_limit_and_the_next_is_not_read(broker: str) -> None:
+    async with serving(settings_for(broker, maximum_bytes_in_hand=2_500_000)) as it:
+        await asyncio.gather(*(it.publish_event(str(number), b"x" * 1_000_000) for number in range(20)))
+        held = [await it.next() for _ in range(2)]
+        # Until it is given up to wait for one of them to end, what RabbitMQ has sent is not read; then it goes back
+        await eventually(lambda: "bytes_in_hand" in it.broker.state.pauses, "the service says that it reads no more")
+        await it.depth_becomes(it.topology.lane_queue(Lane.LIVE), 18)
+        assert it.deliveries.empty()
+        assert it.broker.state.unsettled == 2
+        for number in range(18):
+            held.pop(0).ack()
+            held.append(await it.next())
+            assert it.broker.state.unsettled <= 2, number
+        assert it.broker.state.reconnects == 0
+
+
+async def test_messages_above_the_limit_of_bytes_are_taken_one_a_lane(broker: str) -> None:
+    async with serving(settings_for(broker, maximum_bytes_in_hand=500_000)) as it:
+        lanes = (Lane.LIVE, Lane.BULK)
+        await asyncio.gather(*(it.publish_event(body=b"x" * 3_000_000, lane=lane) for lane in lanes for _ in range(5)))
+        for _ in range(10):
+            delivery = await it.next()
+            assert len(delivery.body) == 3_000_000
+            assert it.broker.state.unsettled <= 2
+            delivery.ack()
+        assert it.broker.state.reconnects == 0
+
+
 async def test_messages_are_confirmed_side_by_side(settings: AmqpSettings) -> None:
     async with serving(settings) as it:
         await it.broker.stop_consuming("test")

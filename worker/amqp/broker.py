@@ -102,7 +102,7 @@ class Broker:
         self.is_full = False
         """Whether what arrives goes back, since what is in hand has been too large for some seconds."""
         self._full_since_s: float | None = None
-        """Since when more bytes than `amqp.maximum_bytes_in_hand` are in hand (monotonic)."""
+        """Since when more bytes than `amqp.maximum_bytes_in_hand` are in hand, or would soon be (monotonic)."""
         self._shed_timer: asyncio.TimerHandle | None = None
         self._shedding: asyncio.Task[None] | None = None
         self._was_paused = True
@@ -349,8 +349,16 @@ class Broker:
     def on_bytes(self, change: int) -> None:
         """The bodies in hand have become larger or smaller by this many bytes."""
         self._bytes_in_hand += change
-        maximum_bytes = self._settings.maximum_bytes_in_hand
-        if (self._bytes_in_hand > maximum_bytes) is (self._full_since_s is not None):
+        self._read_what_fits()
+
+    def _read_what_fits(self) -> None:
+        """Pause reading while what is in hand, and what has begun to arrive beside it, is too large together.
+
+        With nothing in hand it is read in any case: one message alone may be larger, and two lanes may have one each.
+        """
+        coming_bytes = self._read_from.coming_bytes if self._read_from is not None else 0
+        fits = self._bytes_in_hand + coming_bytes <= self._settings.maximum_bytes_in_hand
+        if (fits or not self._bytes_in_hand) is (self._full_since_s is None):
             return
         if self._full_since_s is None:
             self._full_since_s = time.monotonic()
@@ -378,6 +386,7 @@ class Broker:
 
     async def _open_consuming(self, where: Address) -> ConsumingSession:
         self._read_from = await Connection.open(self._settings, connection_name(), where)
+        self._read_from.watch_coming(self._read_what_fits)
         return ConsumingSession(
             self._read_from,
             self._settings,
@@ -432,8 +441,8 @@ class Broker:
         if self._full_since_s is None or not self.is_full:
             return {}
         message = (
-            f"the messages in hand have more than amqp.maximum_bytes_in_hand ({self._settings.maximum_bytes_in_hand} "
-            "bytes) together: no more are read until some have ended; send large images by path or url, or raise it"
+            f"the messages in hand and the next have more than amqp.maximum_bytes_in_hand "
+            f"({self._settings.maximum_bytes_in_hand} bytes) together: no more are read until some have ended; send large images by path or url, or raise it"
         )
         return {BYTES_IN_HAND: BrokerPause(self._full_since_s, message)}
 

@@ -97,6 +97,15 @@ class Connection:
             return 0.0
         return time.monotonic() - max(since_s, self._unblocked_at_s, self._resumed_at_s)
 
+    @property
+    def coming_bytes(self) -> int:
+        """The sizes of the messages that have begun to arrive, and of which there is more to come; one a channel."""
+        return int(self._raw.coming_bytes)
+
+    def watch_coming(self, on_coming: Callable[[], None]) -> None:
+        """Call this whenever a message has begun to arrive."""
+        self._raw.on_coming = on_coming
+
     def pause_reading(self) -> None:
         """Read nothing more, so that what RabbitMQ sends waits on its side, until `resume_reading`.
 

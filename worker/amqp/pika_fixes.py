@@ -11,7 +11,8 @@ publisher could have a `user_id` read here that is not the one RabbitMQ has comp
 pika sends each frame by itself, and a message is three frames, each of which wakes RabbitMQ. Here everything written in
 one iteration of the event loop is sent together.
 
-pika reads whatever RabbitMQ sends, up to the prefetch, however large the messages are. Here reading can be paused.
+pika reads whatever RabbitMQ sends, up to the prefetch, however large the messages are. Here reading can be paused, and
+a message's size is known from its header on.
 
 pika keeps the frames of a message until it joins them, so that a large one is there twice. Here it grows in one place.
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -70,11 +72,23 @@ class _Body(io.BytesIO):
 
 
 class _MessageAssembler(ContentFrameAssembler):  # type: ignore[misc]  # pika ships no type information
-    """Assembles a message from its frames."""
+    """Assembles a message from its frames. `on_header` is called when one has begun."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_header: Callable[[], None]) -> None:
         super().__init__()
+        self._on_header = on_header
         self._reset()
+
+    @property
+    def coming_bytes(self) -> int:
+        """The size of the message that is arriving; 0 between two."""
+        return self._header_frame.body_size if self._header_frame is not None else 0
+
+    def process(self, frame_value: Any) -> Any:
+        assembled = super().process(frame_value)
+        if assembled is None and isinstance(frame_value, frame.Header):
+            self._on_header()
+        return assembled
 
     def _finish(self) -> tuple[Any, Any, bytes]:
         content = (self._method_frame, self._header_frame, self._body_fragments.getvalue())  # the bytes, not a copy
@@ -93,11 +107,18 @@ class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika ships no 
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
         self._reading_paused = False
+        self.on_coming: Callable[[], None] = lambda: None
+        """Called when the header of a message has arrived: `coming_bytes` has become more."""
         super().__init__(*args, **options)
+
+    @property
+    def coming_bytes(self) -> int:
+        """The sizes of the messages that have begun to arrive, and of which there is more to come; one a channel."""
+        return sum(each._content_assembler.coming_bytes for each in self._channels.values())
 
     def _create_channel(self, *args: Any, **options: Any) -> Any:
         channel = super()._create_channel(*args, **options)
-        channel._content_assembler = _MessageAssembler()
+        channel._content_assembler = _MessageAssembler(lambda: self.on_coming())
         return channel
 
     def _adapter_emit_data(self, data: bytes) -> None:
