@@ -441,8 +441,9 @@ class Broker:
         if self._full_since_s is None or not self.is_full:
             return {}
         message = (
-            f"the messages in hand and the next have more than amqp.maximum_bytes_in_hand "
-            f"({self._settings.maximum_bytes_in_hand} bytes) together: no more are read until some have ended; send large images by path or url, or raise it"
+            "the messages in hand and the next have more than amqp.maximum_bytes_in_hand "
+            f"({self._settings.maximum_bytes_in_hand} bytes) together: no more are read until some have ended; "
+            "send large images by path or url, or raise it"
         )
         return {BYTES_IN_HAND: BrokerPause(self._full_since_s, message)}
 

@@ -118,8 +118,11 @@ class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika ships no 
 
     def _create_channel(self, *args: Any, **options: Any) -> Any:
         channel = super()._create_channel(*args, **options)
-        channel._content_assembler = _MessageAssembler(lambda: self.on_coming())
+        channel._content_assembler = _MessageAssembler(self._on_header)
         return channel
+
+    def _on_header(self) -> None:
+        self.on_coming()
 
     def _adapter_emit_data(self, data: bytes) -> None:
         if not self._unsent:

@@ -172,8 +172,8 @@ class AmqpSettings(Section):
     maximum_bytes_in_hand: ByteSize = Field(
         ByteSize(24 * MEBIBYTE),
         ge=1,
-        description="While the messages in hand and the next are larger together, no more are read; a single larger one "
-        "is taken.",
+        description="While the messages in hand and the next are larger together, no more are read; "
+        "a single larger one is taken.",
     )
 
     @model_validator(mode="before")
