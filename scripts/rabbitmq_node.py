@@ -35,6 +35,7 @@ ERLANG_ARGUMENTS = (
     "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1 +SDcpu 1:1 +SDio 4 +sbwt none +sbwtdcpu none +sbwtdio none"
 )
 
+# Otherwise an idle queue keeps the memory of large messages that it has handed out, and a memory alarm stays.
 CONFIGURATION = """\
 listeners.tcp.1 = 127.0.0.1:{port}
 default_user = {user}
@@ -44,6 +45,8 @@ log.file = {directory}/node.log
 vm_memory_high_watermark.absolute = {memory_limit}
 disk_free_limit.absolute = {disk_free_limit}
 raft.wal_max_size_bytes = 16777216
+background_gc_enabled = true
+background_gc_target_interval = 10000
 """
 CONFIGURATION_MANAGEMENT = """\
 management.tcp.ip = 127.0.0.1

@@ -60,3 +60,17 @@ def test_64_messages_of_6_mb_leave_the_parent_small_and_its_connection_alive(
         assert it.ledger.statuses() == {"tagged"}
         assert (it.service.status() or {})["broker"]["reconnects"] == 0
         assert it.ledger.dead == {}
+
+
+@pytest.mark.slow_fault
+def test_messages_of_16_mb_that_fill_rabbitmqs_memory_are_all_answered(
+    node: PrivateBroker, tmp_path: Path, photographs: dict[str, Path]
+) -> None:
+    with scene(node.url, "large", tmp_path, photographs, TENSORFLOW__BATCH_TIMEOUT_S="120") as it:
+        image = photographs["coffee"].read_bytes()
+        content = {"base64": base64.b64encode(image.ljust(12_000_000, b"\0")).decode()}
+        with it.service.paused():
+            it.ledger.published.update(it.dms.publish(content) for _ in range(60))
+        it.ledger.settle(within_s=240)
+        assert it.ledger.statuses() == {"tagged"}
+        assert it.ledger.dead == {}
