@@ -14,12 +14,17 @@ _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "conte
 
 @contextmanager
 def below_a_path(
-    site: str, path: str, *, removed: bool, before_answer: Callable[[str, int], object] = lambda _asked, _status: None
+    site: str,
+    path: str,
+    *,
+    removed: bool,
+    before_request: Callable[[str], object] = lambda _asked: None,
+    before_answer: Callable[[str, int], object] = lambda _asked, _status: None,
 ) -> Iterator[str]:
     """The URL of `site` below `path`, which is removed from requests, or not, as some proxies do not.
 
-    The Host header is passed on; every address outside the path is answered with 404. `before_answer` gets what was
-    asked for and the status, and may hold the answer back.
+    The Host header is passed on; every address outside the path is answered with 404. `before_request` gets what is
+    asked for, `before_answer` that and the status; they may hold the request or the answer back.
     """
     target = urlsplit(site).netloc
 
@@ -33,6 +38,7 @@ def below_a_path(
                 return
             kept = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
             asked = self.path.removeprefix(path) if removed else self.path
+            before_request(asked)
             with closing(http.client.HTTPConnection(target, timeout=30)) as connection:
                 connection.request(self.command, asked, body, kept)
                 response = connection.getresponse()

@@ -20,20 +20,33 @@ let leftAt = -Infinity;
 
 addEventListener("beforeunload", () => { leftAt = performance.now(); });
 
+function isBeingLeft() {
+  return performance.now() - leftAt < LEAVING_MS;
+}
+
 // Load the page again, but not while the reader has it replaced: that would break off the form that is being sent.
 function startAgain() {
-  if (performance.now() - leftAt > LEAVING_MS) location.reload();
+  if (!isBeingLeft()) location.reload();
 }
 
 async function renew() {
+  if (isBeingLeft()) return; // with signing out the answer would be a refusal
   let text;
+  const asking = new AbortController();
+  const stop = () => asking.abort();
+  const timer = setTimeout(stop, ANSWER_WITHIN_MS);
+  addEventListener("beforeunload", stop);
   try {
-    const response = await fetch(address, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(ANSWER_WITHIN_MS) });
+    const response = await fetch(address, { headers: { Accept: "text/html" }, signal: asking.signal });
     if (response.status === 401) return startAgain();
     if (!response.ok) throw new Error(String(response.status));
     text = await response.text();
   } catch {
-    return showGone();
+    if (!isBeingLeft()) showGone();
+    return;
+  } finally {
+    clearTimeout(timer);
+    removeEventListener("beforeunload", stop);
   }
   if (source !== undefined) mergeSections(text);
   else if (text.trim() !== document.documentElement.dataset.version) return startAgain(); // after an upgrade
