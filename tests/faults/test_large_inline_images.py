@@ -176,7 +176,7 @@ def test_messages_of_16_megabytes_and_uploads_on_ten_connections_leave_the_paren
         assert it.ledger.statuses() == {"tagged"}
         assert uploads.answers[413 if upload_bytes > IMAGE_LIMIT else 200] > 0, uploads.answers
         assert memory.resident_bytes < MOST_RESIDENT_BYTES, memory.resident_bytes
-        # Two messages are more than may be in hand, and a third is on its way when reading stops; one upload is read.
+        # One message is in hand, or two where each lane has one; a third would be too many. One upload is read.
         assert memory.bytes_in_files < 3 * INLINE_BYTES + upload_bytes + PIXELS_BYTES, memory.bytes_in_files
 
 
