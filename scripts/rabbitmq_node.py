@@ -146,9 +146,16 @@ class PrivateBroker:
             raise BrokerError("\n".join(["RabbitMQ ended while starting. It said:", *(errors or lines[-12:])]))
 
     def _serves(self) -> bool:
-        """Whether every listener is there: RabbitMQ opens one after the other, TLS the last."""
+        """Whether every listener is there, TLS the last, and rabbitmqctl is obeyed, which begins after them."""
         others = [self.tls_port] * bool(self._tls) + [self._management_port] * self._management
-        return speaks_amqp(self.port) and all(map(accepts_connections, others))
+        return speaks_amqp(self.port) and all(map(accepts_connections, others)) and self._obeys()
+
+    def _obeys(self) -> bool:
+        """Whether the node has ended its start: rabbitmqctl asks the same before most of its commands."""
+        try:
+            return self.eval("rabbit:is_running()") == "true"
+        except BrokerError:
+            return False  # it takes no questions yet, or has ended
 
     @property
     def running(self) -> bool:

@@ -115,6 +115,12 @@ class TestANode:
         broker.restart()
         assert get(broker.url, "q") == b"kept"
 
+    def test_a_node_that_has_started_obeys_rabbitmqctl_at_once(self, private_broker: StartBroker) -> None:
+        broker = private_broker()
+        assert broker.eval("rabbit:is_running()") == "true"  # the question before commands such as add_user
+        broker.restart()
+        assert broker.eval("rabbit:is_running()") == "true"
+
     def test_a_paused_node_keeps_connections_open_and_is_silent(self, node: PrivateBroker) -> None:
         node.pause()
         with socket.create_connection(("127.0.0.1", node.port), timeout=1) as connection:
