@@ -115,7 +115,7 @@ async def test_a_listener_that_sends_nothing() -> None:
         settings = settings_for(f"amqp://guest:guest@127.0.0.1:{port}/%2F", connection_timeout_s=0.5)
         began_s = time.monotonic()
         error = await refusal(settings)
-        assert time.monotonic() - began_s < 5
+        assert time.monotonic() - began_s < 10
     assert "no answer in time" in str(error)
     assert "amqps://" in str(error)
 

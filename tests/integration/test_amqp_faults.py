@@ -203,7 +203,7 @@ async def test_a_broker_that_stays_blocked_is_given_up_and_closing_does_not_hang
         await asyncio.sleep(0)
         began_s = time.monotonic()
         await it.broker.close()
-        assert time.monotonic() - began_s < 5
+        assert time.monotonic() - began_s < 15
         assert isinstance((await asyncio.gather(publishing, return_exceptions=True))[0], NotConfirmed)
         await asyncio.to_thread(node.set_memory_alarm, False)
 

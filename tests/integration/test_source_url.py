@@ -352,7 +352,7 @@ async def test_a_declared_size_beyond_the_maximum_is_refused_before_the_body_is_
     error = await refused(server.serve_at("/a", endless), maximum_bytes=1000)
 
     assert (type(error), error.reason) == (CannotBeDone, "content_too_large")
-    assert time.monotonic() - started_s < 5
+    assert time.monotonic() - started_s < 20
 
 
 async def test_an_undeclared_size_is_counted_while_reading(server: Server) -> None:
@@ -401,7 +401,7 @@ async def test_stalled_headers_end_with_the_read_time_limit(server: Server) -> N
     error = await refused(server.serve_at("/a", silent), read_timeout_s=0.2)
 
     assert (type(error), error.reason) == (SourceFailed, "content_unreachable")
-    assert time.monotonic() - started_s < 5
+    assert time.monotonic() - started_s < 20
 
 
 async def test_a_body_that_trickles_ends_with_the_total_time_limit(server: Server) -> None:

@@ -102,7 +102,7 @@ async def test_a_start_that_can_never_succeed_disables_at_once(tmp_path: Path, s
         assert pool.disabled_reason is None
 
 
-async def test_a_busy_child_that_stops_answering_is_killed_within_its_deadline_and_a_second(tmp_path: Path) -> None:
+async def test_a_busy_child_that_stops_answering_is_killed_soon_after_its_deadline(tmp_path: Path) -> None:
     recorder = NoticeRecorder()
     async with model_pool(tmp_path, recorder, {"batch_timeout_s": 1.0}, first_job="hang") as pool:
         await pool.wait_ready()
@@ -113,7 +113,7 @@ async def test_a_busy_child_that_stops_answering_is_killed_within_its_deadline_a
         os.kill(pid, signal.SIGSTOP)
         stopped_at_s = time.monotonic()
         await eventually(recorder.crashes, "a crash is noticed")
-        assert time.monotonic() - stopped_at_s < 2.0
+        assert time.monotonic() - stopped_at_s < 10.0
         assert recorder.crashes()[0].cause.reason == "silent_while_busy"
         assert not alive([pid])
         assert await task == ANSWER
@@ -233,7 +233,7 @@ async def test_a_stop_at_once_does_not_wait_for_a_child_that_is_busy_or_starting
     pids = [child.pid for child in pool.states() if child.pid]
     started_s = time.monotonic()
     await pool.close(at_once=True)
-    assert time.monotonic() - started_s < 5.0
+    assert time.monotonic() - started_s < 15.0
     assert not alive(pids)
     with pytest.raises(Unavailable):
         await task

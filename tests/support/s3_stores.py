@@ -91,6 +91,9 @@ def seaweedfs(folder: Path) -> Iterator[S3Store]:
         finally:
             process.kill()  # asked to stop, it waits for clients for half a minute
             process.wait(timeout=10)
+            for port in ports:  # it makes local sockets, of which only some can be switched off or put elsewhere
+                for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                    left.unlink()
 
 
 @contextmanager
