@@ -69,9 +69,11 @@ def test_a_detector_looks_at_a_square_of_its_own(nanodet: ModelPackage, photogra
     assert scores[names.index("coffee"), person] < 0.4
 
 
-def test_the_int8_detector_sees_what_the_float_one_sees(nanodet: ModelPackage, images100: Path) -> None:
+@pytest.mark.parametrize("name", ["nanodet-320", "nanodet-416"])
+def test_the_int8_detector_sees_what_the_float_one_sees(name: str, nanodet: ModelPackage, images100: Path) -> None:
+    package = nanodet if name == nanodet.manifest.name else built(name)
     weights = weights_directory(Path(os.environ.get("AUTOTAG_CACHE_DIR") or user_cache_path("autotag")))
-    printed = run_python("tests.support.detector_agreement", nanodet.directory, weights, images100)
+    printed = run_python("tests.support.detector_agreement", package.directory, weights, images100)
     share, number = map(float, printed.split())
     assert number == 100
     assert share >= 0.95
