@@ -161,14 +161,14 @@ class Dms:
         self._channel.queue_delete(f"{self.prefix}.{queue}")
 
     def exists(self, queue: str) -> bool:
-        """Whether there is such a queue. Asking for one that is not there costs the channel, so this has its own."""
-        channel = self._connection.channel()
-        try:
-            channel.queue_declare(f"{self.prefix}.{queue}", passive=True)
-        except pika.exceptions.ChannelClosedByBroker:
-            return False
-        channel.close()
-        return True
+        """Whether there is such a queue.
+
+        This has a connection of its own, which RabbitMQ breaks off while somebody else declares the queue.
+        """
+        with suppress(pika.exceptions.AMQPError), pika.BlockingConnection(pika.URLParameters(self._url)) as own:
+            own.channel().queue_declare(f"{self.prefix}.{queue}", passive=True)
+            return True
+        return False
 
     def fits(self, queue: str) -> bool:
         """Publish an empty message to a queue itself; whether it has taken it."""
