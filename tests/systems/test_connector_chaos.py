@@ -144,7 +144,7 @@ def test_every_asset_has_the_right_tags_after_all_of_it(
         connector = KilledConnector(node, tmp_path, _CONFIGURATION.format(url=target.url, key=target.token))
         stack.callback(connector.kill)
         connector.start()
-        # RabbitMQ 3 breaks off the connection of whoever asks for a queue while another declares it.
+        # RabbitMQ 3 breaks off the connection of anyone who asks for a queue while another declares it.
         until(lambda: "results are taken" in connector.running.logged(), "its queue is there")
         node.flush_metadata()
 

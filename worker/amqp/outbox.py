@@ -81,6 +81,13 @@ class Message:
     released: asyncio.Future[bool] | None = None
     """While it is held. True: it was confirmed as the probe. False: the way is free, and it can be published."""
 
+    @property
+    def can_be_probe(self) -> bool:
+        """While it is held: whether its caller waits for it, or has just been called off and is about to leave it."""
+        if self.released is None:
+            return False
+        return not self.released.done() or (self.released.cancelled() and self.publishable_late)
+
     def release(self, *, confirmed: bool) -> None:
         """End its wait."""
         if self.released is not None and not self.released.done():
@@ -400,7 +407,7 @@ class Outbox:
         if way.shut is None:
             return None  # a way that was never shut needs no probe
         for message in way.held:
-            if message.routing_key not in unroutable and message.released is not None and not message.released.done():
+            if message.routing_key not in unroutable and message.can_be_probe:
                 return message
         if unroutable:
             return None

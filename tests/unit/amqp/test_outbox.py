@@ -157,6 +157,22 @@ async def test_a_result_whose_caller_is_gone_stays_the_probe_and_a_retry_does_no
     await it.open()
 
 
+async def test_a_way_is_not_free_for_that_a_caller_is_called_off_just_before_its_message_is_tried(it: Setup) -> None:
+    it.session.verdict = refused
+    caller = it.publish(b"a")
+    await it.shut()
+    opened = it.session.open_way
+
+    async def called_off_meanwhile(name: str, part: object) -> FakePublisher:
+        caller.cancel()
+        return await opened(name, part)
+
+    it.session.open_way = called_off_meanwhile  # type: ignore[method-assign, assignment]
+    tried = len(it.session.attempts)
+    await eventually(lambda: caller.cancelled() and len(it.session.attempts) > tried + 2, "it is tried again")
+    assert WayOut.RESULTS.pause in it.outbox.pauses
+
+
 async def test_the_last_message_that_is_given_up_need_not_be_the_one_that_stays_the_probe(it: Setup) -> None:
     await it.open()
     it.session.verdict = refused
