@@ -445,8 +445,9 @@ class TestTransientErrors:
         assert isinstance(error, TryLater)
         assert (error.reason, error.after_s) == ("quota_exhausted", 600)
         assert isinstance(another, TryLater)
-        assert another.after_s == pytest.approx(600, abs=60)
-        assert time.monotonic() - before_s < 60
+        took_s = time.monotonic() - before_s
+        assert 600 - took_s - 1 <= another.after_s <= 600
+        assert took_s < 60
         assert len(service.calls) == 1
 
     async def test_a_retry_delay_inside_the_body_is_honoured(self, service: FakeGoogle, tmp_path: Path) -> None:
